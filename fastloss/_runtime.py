@@ -1,0 +1,135 @@
+"""What calls run on: the number of threads and the instruction set."""
+
+import operator
+import os
+import warnings
+
+from fastloss import _binding, _threads
+from fastloss._version import __version__
+
+_MOST_THREADS = 1024
+_reason = ""
+
+
+def _start():
+    """At import: what the environment and the machine say."""
+    global _reason
+    threads, _reason = _threads.starting_threads()
+    _binding.set_process_threads(min(threads, _MOST_THREADS))
+    available = _binding.isas()
+    wanted = os.environ.get("FASTLOSS_ISA")
+    if wanted in available:
+        _binding.select_isa(wanted)
+    else:
+        _binding.select_isa(available[-1])
+        if wanted is not None and wanted not in ("avx2", "avx512"):  # a cap above this processor is none
+            warnings.warn(
+                f"FASTLOSS_ISA={wanted!r} is not an instruction set: use one of {', '.join(available)}; "
+                f"taking {available[-1]}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _checked(n):
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise TypeError(f"the number of threads must be an integer, got {n!r}") from None
+    if not 1 <= n <= _MOST_THREADS:
+        raise ValueError(f"the number of threads must be between 1 and {_MOST_THREADS}, got {n}")
+    return n
+
+
+def set_num_threads(n):
+    """Let the calls of this process use up to `n` threads each.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More than the machine has processors is allowed, and slower.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.set_num_threads(2)
+    """
+    global _reason
+    _binding.set_process_threads(_checked(n))
+    _reason = "set_num_threads"
+
+
+def get_num_threads():
+    """The number of threads that a large call by this Python thread may use now.
+
+    Smaller than what `set_num_threads` set where `num_threads` or threadpoolctl holds it down, in a forked child
+    whose parent had used threads, and inside another parallel region.
+
+    Returns
+    -------
+    int
+    """
+    return _binding.effective_threads()
+
+
+class num_threads:
+    """Within a ``with`` block, let the calls of this Python thread use up to `n` threads each.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> with fl.num_threads(1):
+    ...     fl.get_num_threads()
+    1
+    """
+
+    def __init__(self, n):
+        self._n = _checked(n)
+        self._previous = []
+
+    def __enter__(self):
+        self._previous.append(_binding.set_thread_override(self._n))
+        return self
+
+    def __exit__(self, *exception):
+        _binding.set_thread_override(self._previous.pop())
+
+
+def show_config(mode="stdout"):
+    """What this build is and what its calls run on.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print it, or return it as a dict.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> sorted(fl.show_config("dicts"))
+    ['instruction set', 'instruction sets available', 'openmp', 'threads', 'threads because of', 'version']
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    runtime = _binding.openmp_runtime()
+    config = {
+        "version": __version__,
+        "instruction set": _binding.isa(),
+        "instruction sets available": _binding.isas(),
+        "threads": get_num_threads(),
+        "threads because of": _reason,
+        "openmp": runtime if runtime != "none" else "none: built without OpenMP, calls run on one thread",
+    }
+    if mode == "dicts":
+        return config
+    for key, value in config.items():
+        print(f"{key:<27} {', '.join(value) if isinstance(value, list) else value}")
+    return None
+
+
+_start()

@@ -1,0 +1,157 @@
+"""The criteria: a loss with its options bound, named and parametrised as in ``torch.nn``.
+
+They store what they get, untouched, and leave its check to the call, so that scikit-learn can clone and search them.
+"""
+
+import inspect
+
+import numpy as np
+
+from fastloss import losses
+
+
+class Criterion:
+    """A loss with its options bound.
+
+    Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays, ``sample_weight``,
+    ``wrt``, ``grad_output`` and ``out`` go to the call.
+    """
+
+    loss = None
+
+    def __init_subclass__(cls, *, loss, positional=()):
+        """`positional`: the options that torch.nn takes by position before its deprecated ones."""
+        super().__init_subclass__()
+        options = [p for p in loss.__signature__.parameters.values() if p.default is not p.empty]
+        options = [p for p in options if p.name not in ("sample_weight", "out")]
+        options.sort(key=lambda p: p.name not in positional)
+        cls.loss = loss
+        cls.__signature__ = inspect.Signature(
+            [
+                p.replace(kind=p.POSITIONAL_OR_KEYWORD if p.name in positional else p.KEYWORD_ONLY)
+                for p in options
+            ]
+        )
+
+    def __init__(self, *args, **options):
+        bound = self.__signature__.bind(*args, **options)
+        bound.apply_defaults()
+        self.__dict__.update(bound.arguments)
+
+    def __call__(self, *arrays, **kwargs):
+        """The loss; see the function."""
+        return self.loss(*arrays, **self.__dict__, **kwargs)
+
+    def grad(self, *arrays, **kwargs):
+        """The gradient; see the function."""
+        return self.loss.grad(*arrays, **self.__dict__, **kwargs)
+
+    def value_and_grad(self, *arrays, **kwargs):
+        """``(value, gradient)``; see the function."""
+        return self.loss.value_and_grad(*arrays, **self.__dict__, **kwargs)
+
+    def sums(self, *arrays, **kwargs):
+        """``(sum, weight, count)``; see the function."""
+        return self.loss.sums(*arrays, **self.__dict__, **kwargs)
+
+    def get_params(self, deep=True):
+        """The options by name."""
+        return {name: getattr(self, name) for name in self.__signature__.parameters}
+
+    def set_params(self, **options):
+        """Changes options; returns the criterion."""
+        for name, value in options.items():
+            if name not in self.__signature__.parameters:
+                raise ValueError(
+                    f"{type(self).__name__} has no option {name!r}: it has {', '.join(self.__signature__.parameters)}"
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self):
+        given = ", ".join(
+            f"{name}={getattr(self, name)!r}"
+            for name, p in self.__signature__.parameters.items()
+            if not _equal(getattr(self, name), p.default)
+        )
+        return f"{type(self).__name__}({given})"
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        theirs = other.get_params()
+        return all(_equal(value, theirs[name]) for name, value in self.get_params().items())
+
+    __hash__ = None
+
+
+def _equal(a, b):
+    """Arrays by value, everything else by ==; 1 and 1.0 are equal, True and 1 are too."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return a is not None and b is not None and np.array_equal(a, b)
+    return type(a) is type(b) and a == b or isinstance(a, (int, float)) and isinstance(b, (int, float)) and a == b
+
+
+class L1Loss(Criterion, loss=losses.l1_loss):
+    """`l1_loss` with its options bound."""
+
+
+class MSELoss(Criterion, loss=losses.mse_loss):
+    """`mse_loss` with its options bound."""
+
+
+class SmoothL1Loss(Criterion, loss=losses.smooth_l1_loss):
+    """`smooth_l1_loss` with its options bound."""
+
+
+class HuberLoss(Criterion, loss=losses.huber_loss):
+    """`huber_loss` with its options bound."""
+
+
+class LogCoshLoss(Criterion, loss=losses.log_cosh_loss):
+    """`log_cosh_loss` with its options bound."""
+
+
+class PoissonNLLLoss(Criterion, loss=losses.poisson_nll_loss, positional=("log_input", "full")):
+    """`poisson_nll_loss` with its options bound."""
+
+
+class GaussianNLLLoss(Criterion, loss=losses.gaussian_nll_loss):
+    """`gaussian_nll_loss` with its options bound."""
+
+
+class KLDivLoss(Criterion, loss=losses.kl_div):
+    """`kl_div` with its options bound."""
+
+
+class BCELoss(Criterion, loss=losses.binary_cross_entropy, positional=("weight",)):
+    """`binary_cross_entropy` with its options bound."""
+
+
+class BCEWithLogitsLoss(Criterion, loss=losses.binary_cross_entropy_with_logits, positional=("weight",)):
+    """`binary_cross_entropy_with_logits` with its options bound."""
+
+
+class HingeEmbeddingLoss(Criterion, loss=losses.hinge_embedding_loss, positional=("margin",)):
+    """`hinge_embedding_loss` with its options bound."""
+
+
+class SoftMarginLoss(Criterion, loss=losses.soft_margin_loss):
+    """`soft_margin_loss` with its options bound."""
+
+
+class MarginRankingLoss(Criterion, loss=losses.margin_ranking_loss, positional=("margin",)):
+    """`margin_ranking_loss` with its options bound."""
+
+
+class NLLLoss(Criterion, loss=losses.nll_loss, positional=("weight",)):
+    """`nll_loss` with its options bound."""
+
+
+class CrossEntropyLoss(Criterion, loss=losses.cross_entropy, positional=("weight",)):
+    """`cross_entropy` with its options bound."""
+
+
+__all__ = [name for name, value in globals().items() if isinstance(value, type) and issubclass(value, Criterion)]

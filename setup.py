@@ -1,0 +1,121 @@
+"""Builds the kernels once per (instruction set, real) and links them into one extension module."""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# What every C file is compiled with.
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fvisibility=hidden",  # only the module's init function is a symbol of the wheel
+    "-ffp-contract=off",  # a product and a sum are fused where FMA() says so and nowhere else
+    "-fno-math-errno",  # sqrt and the like need not set errno: loops may vectorise
+    "-fno-trapping-math",  # comparisons and selections may run on both branches: loops may vectorise
+]
+
+# What the kernels are compiled with besides.
+KERNEL_FLAGS = [
+    "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
+    "-fno-lto",  # code for a wide instruction set must not be merged into what runs before detection
+    "-Wno-unused-parameter",  # all formulas share one signature
+]
+
+# The instruction sets, weakest first, and their flags. dispatch.c chooses at run time.
+X86 = [
+    ("baseline", []),
+    ("avx2", ["-mavx2", "-mfma", "-mf16c"]),
+    (
+        "avx512",
+        ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+        + ["-mprefer-vector-width=512"],  # compilers keep to 256 bits unless told
+    ),
+]
+ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
+
+REALS = [("f32", 0), ("f64", 1)]
+
+# Compiled once per (instruction set, real).
+TEMPLATES = [
+    "elementwise_tmpl.c",
+    "classes_tmpl.c",
+    "loader_tmpl.c",
+    "scalar_math_export_tmpl.c",
+]
+
+# Compiled once.
+COMMON = ["dispatch.c", "driver.c"]
+
+SRC = Path("src_c")
+
+
+class Build(build_ext):
+    """Compiles the matrix above, probes OpenMP and links."""
+
+    def build_extension(self, ext):
+        openmp = self.find_openmp()
+        out = Path(self.build_temp)
+        macros = [("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))]
+        sanitize = os.environ.get("FASTLOSS_SANITIZE", "")
+        extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
+        objects = []
+        for isa, isa_flags in ISAS:
+            for real, is_double in REALS:
+                objects += self.compiler.compile(
+                    [str(SRC / name) for name in TEMPLATES],
+                    output_dir=str(out / f"{isa}_{real}"),
+                    macros=[("ISA", isa), ("REAL_IS_DOUBLE", str(is_double))],
+                    extra_postargs=FLAGS + KERNEL_FLAGS + isa_flags + extra,
+                    depends=[str(p) for p in SRC.iterdir()],
+                )
+        objects += self.compiler.compile(
+            [str(SRC / name) for name in COMMON],
+            output_dir=str(out / "common"),
+            macros=macros,
+            extra_postargs=FLAGS + extra,
+            depends=[str(p) for p in SRC.iterdir()],
+        )
+        objects += self.compiler.compile(
+            [str(SRC / "parallel.c")],
+            output_dir=str(out / "common"),
+            extra_postargs=FLAGS + openmp + extra,
+            depends=[str(SRC / "parallel.h")],
+        )
+        ext.extra_objects = objects
+        ext.extra_compile_args = FLAGS + extra
+        ext.extra_link_args = openmp + ([f"-fsanitize={sanitize}"] if sanitize else [])
+        super().build_extension(ext)
+
+    def find_openmp(self):
+        """The flag that compiles and links a parallel region, or nothing."""
+        if os.environ.get("FASTLOSS_NO_OPENMP"):
+            print("fastloss: building without OpenMP, calls will run on one thread (FASTLOSS_NO_OPENMP is set)")
+            return []
+        program = "#include <omp.h>\nint main(void) {\n#pragma omp parallel\n  omp_get_num_threads();\n  return 0; }\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.c"
+            source.write_text(program)
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=["-fopenmp"])
+            except Exception:
+                print("fastloss: the compiler has no OpenMP, calls will run on one thread", file=sys.stderr)
+                return []
+        return ["-fopenmp"]
+
+
+extension = Extension(
+    "fastloss._binding",
+    ["fastloss/_binding.pyx"],
+    include_dirs=["src_c", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+)
+
+setup(ext_modules=cythonize([extension]), cmdclass={"build_ext": Build})

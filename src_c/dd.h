@@ -1,0 +1,31 @@
+/* Double-double sums and the bookkeeping of partials, the same in every variant. Knuth's two-sum. */
+#ifndef FASTLOSS_DD_H
+#define FASTLOSS_DD_H
+
+#include "fastloss.h"
+
+static inline fl_dd dd_add_double(fl_dd a, double b)
+{
+    double s = a.hi + b;
+    double v = s - a.hi, e = (a.hi - (s - v)) + (b - v);
+    e = s - s == 0 ? e + a.lo : 0; /* inf and NaN have no remainder */
+    double hi = s + e;
+    return (fl_dd){hi, e - (hi - s)};
+}
+
+static inline fl_dd dd_add(fl_dd a, fl_dd b)
+{
+    fl_dd s = dd_add_double(a, b.hi);
+    return dd_add_double(s, b.lo);
+}
+
+static inline void note_bad(fl_partial *partial, int64_t unit, int argument)
+{
+    if (partial->bad_unit == FL_NOWHERE || unit < partial->bad_unit ||
+        (unit == partial->bad_unit && argument < partial->bad_argument)) {
+        partial->bad_unit = unit;
+        partial->bad_argument = argument;
+    }
+}
+
+#endif

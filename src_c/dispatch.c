@@ -1,0 +1,79 @@
+/* Which instruction sets this processor runs, and the table of losses by name. Compiled with baseline flags only, since
+ * it runs before anything is known of the processor. */
+#include "fastloss.h"
+
+#include <string.h>
+
+/* The instruction sets of this build, weakest first; FL_ISA_LIST comes from setup.py: ISA(baseline) ISA(avx2) ... */
+#define ISA(name) \
+    fl_kernel fl_elementwise_##name##_f32, fl_elementwise_##name##_f64; \
+    fl_kernel fl_classes_##name##_f32, fl_classes_##name##_f64; \
+    fl_store_fn fl_store_##name##_f32, fl_store_##name##_f64; \
+    fl_math_fn fl_math_##name##_f32, fl_math_##name##_f64;
+FL_ISA_LIST
+#undef ISA
+
+static const fl_kernels table[] = {
+#define ISA(name) \
+    {#name, \
+     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32}, {fl_elementwise_##name##_f64, fl_classes_##name##_f64}}, \
+     {fl_store_##name##_f32, fl_store_##name##_f64}, \
+     {fl_math_##name##_f32, fl_math_##name##_f64}},
+    FL_ISA_LIST
+#undef ISA
+};
+
+/* __builtin_cpu_supports asks the operating system too whether it saves the wide registers. */
+static int runs(const char *isa)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (!strcmp(isa, "avx2"))
+        return avx2;
+    if (!strcmp(isa, "avx512"))
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+    return !strcmp(isa, "baseline");
+}
+
+static int selected;
+
+int fl_isa_count(void)
+{
+    int n = 0;
+    while (n < (int)(sizeof table / sizeof *table) && runs(table[n].isa))
+        n++;
+    return n;
+}
+
+const char *fl_isa_name(int index) { return table[index].isa; }
+void fl_isa_select(int index) { selected = index; }
+int fl_isa_selected(void) { return selected; }
+const fl_kernels *fl_kernels_selected(void) { return &table[selected]; }
+
+static const struct {
+    const char *name;
+    fl_kind kind;
+    int operands;
+    fl_domain domain[FL_OPERANDS];
+} formulas[] = {
+#define ELEMENTWISE(name, operands, ...) {#name, FL_ELEMENTWISE, operands, {__VA_ARGS__}},
+#define CLASSES(name) {#name, FL_CLASSES, 2, {FL_ANY, FL_ANY, FL_ANY}},
+#include "losses.h"
+#undef ELEMENTWISE
+#undef CLASSES
+};
+
+int fl_formula_named(const char *name, fl_kind *kind, int *operands, fl_domain domain[FL_OPERANDS])
+{
+    for (int i = 0; i < FL_FORMULAS; i++)
+        if (!strcmp(formulas[i].name, name)) {
+            *kind = formulas[i].kind;
+            *operands = formulas[i].operands;
+            memcpy(domain, formulas[i].domain, sizeof formulas[i].domain);
+            return i;
+        }
+    return -1;
+}

@@ -1,0 +1,194 @@
+/* The driver: cuts a call into blocks, runs its phases over them on several threads and adds the partials.
+ *
+ * The sum is a fixed tree whatever the number of threads: each block sums its own units, and blocks are added in order
+ * in double-double. Knows no losses; threads are parallel.c's business. */
+#include "dd.h"
+#include "fastloss.h"
+#include "parallel.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+/* Elements in a block: large against the cost of a partial, small enough to share out. */
+enum { BLOCK = 8192 };
+
+/* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of its own. */
+enum { FEW = 16, MANY = 2048 };
+
+/* Elements that a thread must have to be worth waking: about 20 µs of work. */
+enum { ELEMENTS_PER_THREAD = 16384 };
+
+static const double INTERRUPT_SECONDS = 0.1;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+fl_grid fl_grid_of(const fl_call *call)
+{
+    int64_t elements = call->unit_size > 0 ? call->unit_size : 1;
+    int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
+    fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};
+    int64_t period = 0; /* units that share a gradient entry, where that is not all of them */
+    for (int k = 0; k < FL_OPERANDS; k++)
+        if (call->reduce[k] > 0 && call->reduce[k] < call->units)
+            period = call->reduce[k];
+    if (g.row_units <= cap) {
+        g.rows_per_block = cap / g.row_units;
+        g.pieces = 1;
+        g.piece_units = g.row_units;
+    } else {
+        if (period > cap)
+            g.row_units = period; /* a block then lies within one entry */
+        g.rows_per_block = 1;
+        g.piece_units = period > 0 && period <= cap ? cap / period * period : cap;
+        g.pieces = ceil_div(g.row_units, g.piece_units);
+    }
+    g.blocks = ceil_div(call->units / g.row_units, g.rows_per_block) * g.pieces;
+    return g;
+}
+
+static void block_units(const fl_call *call, int64_t block, int64_t *first, int64_t *last)
+{
+    const fl_grid *g = &call->grid;
+    int64_t row = block / g->pieces * g->rows_per_block, piece = block % g->pieces;
+    int64_t end = (row + g->rows_per_block) * g->row_units;
+    *first = row * g->row_units + piece * g->piece_units;
+    *last = g->pieces > 1 && piece + 1 < g->pieces ? *first + g->piece_units : end;
+    if (*last > call->units)
+        *last = call->units;
+}
+
+/* --- a phase ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const fl_call *call;
+    fl_kernel *kernel;
+    fl_phase phase;
+    int64_t first_block;
+    fl_partial *partial; /* of first_block and those after it */
+} phase_context;
+
+static void run_blocks(void *context, int64_t first, int64_t last)
+{
+    const phase_context *c = context;
+    for (int64_t block = first; block < last; block++) {
+        int64_t first_unit, last_unit;
+        fl_partial *partial = &c->partial[block - c->first_block];
+        *partial = (fl_partial){.bad_unit = FL_NOWHERE};
+        block_units(c->call, block, &first_unit, &last_unit);
+        c->kernel(c->call, c->phase, first_unit, last_unit, partial);
+    }
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Gradient entries that blocks share: a double-double runs through the blocks, each finished entry is stored. */
+typedef struct {
+    fl_dd sum[FL_OPERANDS];
+    int64_t entry[FL_OPERANDS];
+} shared_entries;
+
+static void store_entry(const fl_call *call, int k, int64_t entry, double sum)
+{
+    float narrow = (float)sum;
+    const void *from = call->is_double ? (const void *)&sum : (const void *)&narrow;
+    fl_kernels_selected()->store[call->is_double](&call->grad[k], entry, 1, from);
+}
+
+static void share_entries(const fl_call *call, shared_entries *shared, int64_t block, const fl_partial *partial)
+{
+    int64_t first, last;
+    block_units(call, block, &first, &last);
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        if (!call->reduce[k] || !(call->products & FL_GRAD << k) || fl_reduced_in_block(call, k))
+            continue;
+        int64_t entry = first / call->reduce[k];
+        if (entry != shared->entry[k]) {
+            store_entry(call, k, shared->entry[k], shared->sum[k].hi);
+            shared->entry[k] = entry;
+            shared->sum[k] = (fl_dd){0, 0};
+        }
+        shared->sum[k] = dd_add(shared->sum[k], partial->reduced[k]);
+        if (block == call->grid.blocks - 1)
+            store_entry(call, k, entry, shared->sum[k].hi);
+    }
+}
+
+/* Threads worth starting for this much work. */
+static int useful_threads(const fl_call *call)
+{
+    int64_t elements = call->units * (call->unit_size > 0 ? call->unit_size : 1), most = elements / ELEMENTS_PER_THREAD;
+    most = most < call->grid.blocks ? most : call->grid.blocks;
+    if (most <= 1)
+        return 1;
+    int threads = fl_effective_threads();
+    return most < threads ? (int)most : threads;
+}
+
+/* One phase over all blocks, in batches that keep the memory for partials and the time between interrupts small. */
+static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals, fl_interrupted interrupted,
+                           fl_partial *bad)
+{
+    const int64_t blocks = call->grid.blocks;
+    const int threads = useful_threads(call);
+    const int64_t heavy = ceil_div(call->unit_size, BLOCK); /* a block of one long unit counts as many */
+    int64_t batch = MANY / (heavy > 0 ? heavy : 1);
+    batch = batch > 2 * threads ? batch : 2 * threads;
+    batch = batch < blocks ? batch : blocks;
+
+    fl_partial few[FEW], *partial = batch > FEW ? malloc((size_t)batch * sizeof *partial) : few;
+    if (!partial) {
+        partial = few;
+        batch = FEW;
+    }
+    shared_entries shared = {{{0, 0}}, {0}};
+    phase_context context = {call, fl_kernels_selected()->kernel[call->is_double][call->kind], phase, 0, partial};
+    double asked = interrupted ? seconds() : 0;
+    fl_status status = FL_OK;
+    for (int64_t first = 0; first < blocks && status == FL_OK; first += batch) {
+        int64_t last = first + batch < blocks ? first + batch : blocks;
+        context.first_block = first;
+        fl_parallel(first, last, run_blocks, &context, threads);
+        for (int64_t block = first; block < last; block++) {
+            const fl_partial *p = &partial[block - first];
+            if (p->bad_unit != FL_NOWHERE) {
+                *bad = *p;
+                status = FL_BAD_VALUE;
+                break;
+            }
+            totals->sum = dd_add(totals->sum, p->sum);
+            totals->weight = dd_add(totals->weight, p->weight);
+            totals->count += p->count;
+            if (phase == FL_MAIN)
+                share_entries(call, &shared, block, p);
+        }
+        if (interrupted && status == FL_OK && last < blocks && seconds() - asked >= INTERRUPT_SECONDS) {
+            if (interrupted())
+                status = FL_INTERRUPTED;
+            asked = seconds();
+        }
+    }
+    if (partial != few)
+        free(partial);
+    return status;
+}
+
+fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
+{
+    fl_totals prepared = {0};
+    fl_status status = FL_OK;
+    call->grid = fl_grid_of(call);
+    double divisor = (double)call->units;
+    if (call->prepare) {
+        status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
+        divisor = prepared.weight.hi;
+    }
+    call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
+    if (status == FL_OK)
+        status = run_phase(call, FL_MAIN, totals, interrupted, bad);
+    return status;
+}

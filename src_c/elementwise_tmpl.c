@@ -1,0 +1,147 @@
+/* The elementwise kind: a formula over up to three arrays, once per (instruction set, real).
+ *
+ * A unit is an element. A block goes tile by tile: load, check, map the formula, weigh, add up, store. */
+#include "formulas.h"
+#include "loader.h"
+#include "tile.h"
+
+enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
+
+/* l and the derivatives by x, y, z times scale; outputs that `wanted` leaves out are not touched. */
+static INLINE void map(formula f, const int wanted, int64_t n, const real *x, const real *y, const real *z,
+                       const real *p, real scale, real *l, real *dx, real *dy, real *dz)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        result r = f(x[i], y[i], z[i], p);
+        if (wanted & VALUE)
+            l[i] = r.l;
+        if (wanted & DX)
+            dx[i] = r.dx * scale;
+        if (wanted & DY)
+            dy[i] = r.dy * scale;
+        if (wanted & DZ)
+            dz[i] = r.dz * scale;
+    }
+}
+
+/* The usual wishes have a loop of their own, the others share one (its surplus goes to scratch). */
+static INLINE void map_wanted(formula f, const int operands, int wanted, int64_t n, const real *x, const real *y,
+                              const real *z, const real *p, real scale, real *l, real *dx, real *dy, real *dz)
+{
+    const int all = operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
+    switch (wanted) {
+    case 0: return;
+    case VALUE: map(f, VALUE, n, x, y, z, p, scale, l, dx, dy, dz); return;
+    case DX: map(f, DX, n, x, y, z, p, scale, l, dx, dy, dz); return;
+    case VALUE | DX: map(f, VALUE | DX, n, x, y, z, p, scale, l, dx, dy, dz); return;
+    default: map(f, all, n, x, y, z, p, scale, l, dx, dy, dz); return;
+    }
+}
+
+/* The table becomes code here and nowhere else. */
+static void map_formula(fl_formula number, int wanted, int64_t n, const real *x, const real *y, const real *z, const real *p,
+                        real scale, real *l, real *dx, real *dy, real *dz)
+{
+    switch (number) {
+#define ELEMENTWISE(name, operands, ...) \
+    case FL_FORMULA_##name: \
+        map_wanted(name, operands, wanted, n, x, y, z, p, scale, l, dx, dy, dz); \
+        break;
+#define CLASSES(name)
+#include "losses.h"
+#undef ELEMENTWISE
+#undef CLASSES
+    default:
+        break;
+    }
+}
+
+/* A gradient of which `period` units share an entry: sums run through the tile, finished entries are stored. */
+static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n, fl_partial *partial)
+{
+    const int64_t period = call->reduce[k];
+    for (int64_t done = 0; done < n;) {
+        int64_t rest = period - (first + done) % period, piece = rest < n - done ? rest : n - done;
+        partial->reduced[k] = dd_add_double(partial->reduced[k], sum_tile(d + done, piece));
+        done += piece;
+        if (piece == rest && fl_reduced_in_block(call, k)) {
+            real entry = (real)partial->reduced[k].hi;
+            fl_store(&call->grad[k], (first + done) / period - 1, 1, &entry);
+            partial->reduced[k] = (fl_dd){0, 0};
+        }
+    }
+}
+
+static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
+                     fl_partial *partial)
+{
+    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE];
+    real weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE], value_tile[TILE];
+    const real *operand[FL_OPERANDS], *weight = 0, *sample = 0, *factor, *upstream = 0;
+
+    /* factor = weight · sample weight */
+    if (call->weight.data)
+        weight = fl_load(&call->weight, first, n, weight_tile);
+    if (call->sample_weight.data) {
+        sample = fl_load(&call->sample_weight, first, n, sample_tile);
+        check_tile(sample, n, FL_NONNEGATIVE, 0, FL_AT_SAMPLE_WEIGHT, first, partial);
+    }
+    if (weight && sample) {
+        for (int64_t i = 0; i < n; i++)
+            factor_tile[i] = weight[i] == 0 || sample[i] == 0 ? 0 : weight[i] * sample[i];
+        factor = factor_tile;
+    } else {
+        factor = weight ? weight : sample;
+    }
+    const real *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
+    partial->weight = dd_add_double(partial->weight, divisor ? sum_tile(divisor, n) : (double)n);
+    partial->count += factor ? count_nonzero(factor, n) : n;
+
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        fl_domain domain = call->domain[k];
+        operand[k] = operand[0];
+        if (!call->operand[k].data || (phase == FL_PREPARE && domain == FL_ANY))
+            continue;
+        operand[k] = fl_load(&call->operand[k], first, n, operand_tile[k]);
+        check_tile(operand[k], n, domain, factor, k, first, partial);
+    }
+    if (phase == FL_PREPARE)
+        return;
+
+    if (call->upstream_each.data)
+        upstream = fl_load(&call->upstream_each, first, n, upstream_tile);
+    int wanted = call->products & (FL_SUM | FL_VALUES) ? VALUE : 0;
+    real *l = fl_target(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        int elementwise = call->products & FL_GRAD << k && !call->reduce[k];
+        wanted |= call->products & FL_GRAD << k ? DX << k : 0;
+        grad[k] = elementwise ? fl_target(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
+    }
+    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p, (real)call->scale, l, grad[0],
+                grad[1], grad[2]);
+
+    if (wanted & VALUE) {
+        weigh_tile(l, factor, 0, n);
+        partial->sum = dd_add_double(partial->sum, sum_tile(l, n));
+        fl_store(&call->values, first, n, l);
+    }
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        if (!(wanted & DX << k))
+            continue;
+        weigh_tile(grad[k], factor, upstream, n);
+        if (call->reduce[k])
+            reduce_tile(call, k, grad[k], first, n, partial);
+        else
+            fl_store(&call->grad[k], first, n, grad[k]);
+    }
+}
+
+void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last, fl_partial *partial)
+{
+    real p[FL_PARAMS];
+    for (int k = 0; k < FL_PARAMS; k++)
+        p[k] = (real)call->params[k];
+    for (; first < last; first += TILE)
+        run_tile(call, phase, first, last - first < TILE ? last - first : TILE, p, partial);
+}

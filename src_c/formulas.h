@@ -1,0 +1,202 @@
+/* The elementwise losses: value l and the derivatives by x (input), y (target) and z (third array) of one element.
+ *
+ * p holds the numeric options in the order of the Python signature. What a caller does not use vanishes by inlining.
+ * An element with a NaN gives NaN in value and derivatives. Definitions: torch.nn.functional, and what replaces its
+ * avoidable infinities by their limits. Comments give what the code does not say. */
+#ifndef FASTLOSS_FORMULAS_H
+#define FASTLOSS_FORMULAS_H
+
+#include "real.h"
+#include "scalar_math.h"
+
+typedef struct {
+    real l, dx, dy, dz;
+} result;
+
+typedef result (*formula)(real x, real y, real z, const real *p);
+
+static const real LOG_2 = (real)0.693147180559945309417;
+static const real HALF_LOG_2PI = (real)0.918938533204672741780;
+
+static INLINE real absolute(real x) { return REAL_IS_DOUBLE ? (real)__builtin_fabs(x) : (real)__builtin_fabsf((float)x); }
+
+/* max(a, b) where a NaN in a wins; b is never NaN. */
+static INLINE real maximum(real a, real b) { return a < b ? b : a; }
+
+/* -1, 0, 1, NaN. */
+static INLINE real sign(real x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
+
+/* A factor of exactly 0 wins over inf: the limit of t·a for t -> 0. NaN in a stays. */
+static INLINE real times(real t, real a) { return t == 0 && a == a ? 0 : t * a; }
+
+/* The derivative d, or NaN where the element has one. */
+static INLINE real unless_nan(real d, real a) { return a == a ? d : a; }
+
+/* |x - y| */
+static INLINE result l1(real x, real y, real z, const real *p)
+{
+    real d = x - y;
+    return (result){.l = absolute(d), .dx = sign(d), .dy = -sign(d)};
+}
+
+/* (x - y)² */
+static INLINE result mse(real x, real y, real z, const real *p)
+{
+    real d = x - y;
+    return (result){.l = d * d, .dx = 2 * d, .dy = -2 * d};
+}
+
+/* d²/(2β) where |d| < β, else |d| - β/2; d·(d/β), since d² over- and underflows. Girshick 2015, Fast R-CNN. */
+static INLINE result smooth_l1(real x, real y, real z, const real *p)
+{
+    real beta = p[0], d = x - y, a = absolute(d), r = d / beta;
+    int near = a < beta;
+    real g = near ? r : sign(d);
+    return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
+}
+
+/* d²/2 where |d| <= δ, else δ(|d| - δ/2). Huber 1964. */
+static INLINE result huber(real x, real y, real z, const real *p)
+{
+    real delta = p[0], d = x - y, a = absolute(d);
+    int near = a <= delta;
+    real g = near ? d : delta * sign(d);
+    return (result){.l = near ? (real)0.5 * d * d : delta * (a - (real)0.5 * delta), .dx = g, .dy = -g};
+}
+
+/* log cosh d. With t = expm1(-2|d|): sinh² d = t²/(4(1 + t)) for small |d|, |d| + log1p(1 + t) - log 2 else. */
+static INLINE result log_cosh(real x, real y, real z, const real *p)
+{
+    real d = x - y, a = absolute(d), t = EXPM1(-2 * a), g = -t / (2 + t);
+    real far = a + LOG1P(1 + t) - LOG_2;
+    real near = (real)0.5 * LOG1P((real)0.25 * t * t / (1 + t));
+    g = d < 0 ? -g : g;
+    return (result){.l = a < 1 ? near : far, .dx = g, .dy = -g};
+}
+
+/* y log y - y + log(2πy)/2 where y > 1, else 0: Stirling's approximation of log y!. */
+static INLINE result stirling(real y)
+{
+    real log_y = LOG(y);
+    result far = {.l = y * log_y - y + (HALF_LOG_2PI + (real)0.5 * log_y), .dy = log_y + (real)0.5 / y};
+    return (result){.l = y > 1 ? far.l : 0, .dy = y > 1 ? far.dy : 0};
+}
+
+static INLINE result plus(result a, result b) { return (result){a.l + b.l, a.dx + b.dx, a.dy + b.dy, a.dz + b.dz}; }
+
+/* x - y log(x + ε), x being the rate */
+static INLINE result poisson_nll(real x, real y, real z, const real *p)
+{
+    real rate = x + p[0], log_rate = LOG(rate);
+    return (result){
+        .l = x - times(y, log_rate), .dx = 1 - (y == 0 ? unless_nan(0, x) : y / rate), .dy = unless_nan(-log_rate, y)};
+}
+
+static INLINE result poisson_nll_full(real x, real y, real z, const real *p)
+{
+    return plus(poisson_nll(x, y, z, p), stirling(y));
+}
+
+/* exp x - y x, x being the log of the rate */
+static INLINE result poisson_nll_log_input(real x, real y, real z, const real *p)
+{
+    real rate = EXP(x);
+    return (result){.l = rate - times(y, x), .dx = rate - y, .dy = unless_nan(-x, y)};
+}
+
+static INLINE result poisson_nll_log_input_full(real x, real y, real z, const real *p)
+{
+    return plus(poisson_nll_log_input(x, y, z, p), stirling(y));
+}
+
+/* (log v + (x - y)²/v) / 2 with v = max(z, ε); the derivative by z passes the clamp. Nix & Weigend 1994. */
+static INLINE result gaussian_nll(real x, real y, real z, const real *p)
+{
+    real v = maximum(z, p[0]), d = x - y, r = d / v;
+    return (result){
+        .l = (real)0.5 * (LOG(v) + d * r),
+        .dx = r,
+        .dy = -r,
+        .dz = (real)0.5 * (1 - d * r) / v,
+    };
+}
+
+static INLINE result gaussian_nll_full(real x, real y, real z, const real *p)
+{
+    result r = gaussian_nll(x, y, z, p);
+    r.l += HALF_LOG_2PI;
+    return r;
+}
+
+/* y (log y - x), x being log-probabilities; 0 where y = 0. Kullback & Leibler 1951. */
+static INLINE result kl_div(real x, real y, real z, const real *p)
+{
+    real log_y = LOG(y);
+    return (result){
+        .l = y == 0 ? unless_nan(0, x) : y * (log_y - x), .dx = unless_nan(-y, x), .dy = log_y + 1 - x};
+}
+
+/* exp y (y - x); 0 where y = -inf */
+static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
+{
+    real t = EXP(y), d = y - x;
+    int none = y == -REAL_INFINITY && x == x;
+    return (result){.l = none ? 0 : t * d, .dx = unless_nan(-t, x), .dy = none ? 0 : t * (d + 1)};
+}
+
+/* -(y log x + (1 - y) log(1 - x)), logarithms not below -100, x(1 - x) not below 1e-12 (as a float, like torch). */
+static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
+{
+    real log_x = LOG(x), log_rest = LOG1P(-x);
+    return (result){
+        .l = -(y * maximum(log_x, -100) + (1 - y) * maximum(log_rest, -100)),
+        .dx = (x - y) / maximum(x * (1 - x), (real)1e-12f),
+        .dy = unless_nan(log_rest - log_x, y),
+    };
+}
+
+/* (1 - y) softplus(x) + w y softplus(-x), w weighing the positives; softplus(x) = max(x, 0) + log1p(exp(-|x|)) */
+static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w, const real *p)
+{
+    real e = EXP(-absolute(x)), log1p_e = LOG1P(e), large = 1 / (1 + e), small = e * large;
+    real positive = maximum(x, 0) + log1p_e, negative = maximum(-x, 0) + log1p_e;
+    real t = w * y, rest = 1 - y;
+    int removed = w == 0 && y == 1; /* by its weight, NaN or not */
+    return (result){
+        .l = removed ? 0 : times(rest, positive) + times(t, negative),
+        .dx = removed ? 0 : rest * (x < 0 ? small : large) - t * (x < 0 ? large : small),
+        .dy = unless_nan(times(w, negative) - positive, y),
+    };
+}
+
+static INLINE result binary_cross_entropy_with_logits(real x, real y, real z, const real *p)
+{
+    result r = binary_cross_entropy_with_logits_pos_weight(x, y, 1, p);
+    r.dy = unless_nan(-x, y);
+    return r;
+}
+
+/* x where y = 1, max(0, m - x) where y = -1; active at 0 */
+static INLINE result hinge_embedding(real x, real y, real z, const real *p)
+{
+    real gap = p[0] - x;
+    real l = y == 1 ? x : maximum(gap, 0), slope = y == 1 ? 1 : gap < 0 ? 0 : -1;
+    return (result){.l = unless_nan(l, y), .dx = unless_nan(slope, l + y)};
+}
+
+/* log(1 + exp(-y x)) */
+static INLINE result soft_margin(real x, real y, real z, const real *p)
+{
+    real t = -y * x, e = EXP(-absolute(t)), large = 1 / (1 + e);
+    return (result){.l = maximum(t, 0) + LOG1P(e), .dx = -y * (t < 0 ? e * large : large)};
+}
+
+/* max(0, -z (x - y) + m), z naming the larger one; active at 0 */
+static INLINE result margin_ranking(real x, real y, real z, const real *p)
+{
+    real gap = p[0] - z * (x - y);
+    real slope = gap < 0 ? 0 : unless_nan(z, gap);
+    return (result){.l = maximum(gap, 0), .dx = -slope, .dy = slope};
+}
+
+#endif

@@ -1,0 +1,414 @@
+/* Threads: the only file that knows OpenMP, fork and processor affinity. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getcpu, cpu_set_t, dladdr */
+#endif
+#include "parallel.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifndef _WIN32
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+#include <xmmintrin.h>
+#elif !defined(__aarch64__)
+#include <fenv.h>
+#endif
+
+#if defined(_OPENMP) && defined(__linux__)
+#define KEEP_WORKERS_OFF 1
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#else
+#define KEEP_WORKERS_OFF 0
+#endif
+
+/* ---- Floating-point environment ----------------------------------------------------------- */
+
+/* Other libraries leave flush-to-zero or another rounding set in some threads and not in others.
+ * Writing the register is slow, so it happens only where it changes something. */
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+#define MXCSR_FLAGS 0x3fu /* sticky exception flags: not a mode */
+#define MXCSR_DEFAULT 0x1f80u
+typedef unsigned int fp_mode;
+
+static fp_mode fp_enter(void) {
+    fp_mode saved = _mm_getcsr();
+    if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
+        _mm_setcsr(MXCSR_DEFAULT);
+    return saved;
+}
+
+static void fp_leave(fp_mode saved) {
+    if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
+        _mm_setcsr(saved);
+}
+
+#elif defined(__aarch64__)
+
+typedef uint64_t fp_mode;
+
+static fp_mode fp_enter(void) {
+    fp_mode saved;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved));
+    if (saved != 0)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"((uint64_t)0) : "memory");
+    return saved;
+}
+
+static void fp_leave(fp_mode saved) {
+    if (saved != 0)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
+}
+
+#else
+
+typedef fenv_t fp_mode;
+
+static fp_mode fp_enter(void) {
+    fp_mode saved;
+    fegetenv(&saved);
+    fesetenv(FE_DFL_ENV);
+    return saved;
+}
+
+static void fp_leave(fp_mode saved) { fesetenv(&saved); }
+
+#endif
+
+/* ---- Numbers of threads ------------------------------------------------------------------- */
+
+static atomic_int process_threads = 1;
+static _Thread_local int thread_override;
+
+static int within(int value, int low, int high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+void fl_set_process_threads(int threads) {
+    atomic_store(&process_threads, within(threads, 1, FL_MAX_THREADS));
+}
+
+int fl_process_threads(void) { return atomic_load(&process_threads); }
+
+int fl_set_thread_override(int threads) {
+    int previous = thread_override;
+    thread_override = within(threads, 0, FL_MAX_THREADS);
+    return previous;
+}
+
+int fl_thread_override(void) { return thread_override; }
+
+int fl_effective_threads(void) {
+    int threads = thread_override ? thread_override : fl_process_threads();
+    return threads == 1 ? 1 : within(threads, 1, fl_parallel_limit());
+}
+
+/* ---- The OpenMP runtime ------------------------------------------------------------------- */
+
+#ifdef _OPENMP
+
+static int starting_max_threads = 1;
+static char runtime[80];
+static atomic_bool team_started; /* some region of this process had more than one thread */
+static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
+#if KEEP_WORKERS_OFF
+static bool user_binds_threads;
+static pthread_key_t exit_key;
+static bool have_exit_key;
+static void thread_exits(void *self);
+#endif
+
+#ifndef _WIN32
+static void in_forked_child(void) {
+    if (atomic_load(&team_started))
+        atomic_store(&orphaned, true);
+}
+#endif
+
+/* The runtime in use need not be the compiler's: an environment may put libomp in the place of
+ * libgomp. Its file tells. */
+static void name_runtime(void) {
+    static const char *const names[] = {"libgomp", "libomp", "libiomp5"};
+    const char *name = "unknown runtime";
+#ifndef _WIN32
+    Dl_info where;
+    if (dladdr((void *)(uintptr_t)omp_get_max_threads, &where) != 0 && where.dli_fname) {
+        char *file = realpath(where.dli_fname, NULL);
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+            if (strstr(file ? file : where.dli_fname, names[i]))
+                name = names[i];
+        free(file);
+    }
+#endif
+    const char *version = _OPENMP >= 202111   ? "5.2"
+                          : _OPENMP >= 202011 ? "5.1"
+                          : _OPENMP >= 201811 ? "5.0"
+                          : _OPENMP >= 201511 ? "4.5"
+                                              : "4.0 or older";
+    snprintf(runtime, sizeof runtime, "%s (OpenMP %s)", name, version);
+}
+
+__attribute__((constructor)) static void initialise(void) {
+    starting_max_threads = omp_get_max_threads();
+    name_runtime();
+#ifndef _WIN32
+    pthread_atfork(NULL, NULL, in_forked_child);
+#endif
+#if KEEP_WORKERS_OFF
+    static const char *const binding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
+                                          "KMP_AFFINITY"};
+    for (size_t i = 0; i < sizeof binding / sizeof *binding; i++)
+        user_binds_threads |= getenv(binding[i]) != NULL;
+    have_exit_key = pthread_key_create(&exit_key, thread_exits) == 0;
+#endif
+}
+
+int fl_parallel_limit(void) {
+    /* A runtime whose threads were lost in a fork must not even be asked. */
+    if (atomic_load_explicit(&orphaned, memory_order_relaxed))
+        return 1;
+    if (omp_in_parallel())
+        return 1;
+    int limit = omp_get_thread_limit();
+    /* omp_set_num_threads acts on the calling thread; so does threadpoolctl, which calls it.
+     * Below the starting value it is a limit; otherwise nobody asked for one. */
+    int now = omp_get_max_threads();
+    if (now < starting_max_threads && now < limit)
+        limit = now;
+    return within(limit, 1, FL_MAX_THREADS);
+}
+
+/* ---- Workers kept off the caller's processor ---------------------------------------------- */
+
+#if KEEP_WORKERS_OFF
+
+/* When calls are rare the workers sleep in between, and the kernel may wake one on the processor
+ * of the caller, who then spins at the end of the region for the very thread that it keeps from
+ * running: milliseconds lost for work of microseconds. So a worker may run on every processor
+ * that the caller may use, but for the one where the caller is. */
+
+#define CHECK_SECONDS 1 /* how soon a new affinity of the caller is noticed */
+
+struct team {
+    atomic_int references; /* the caller's and one per worker that recorded itself */
+    int cpu;               /* where the caller was; -1: not known */
+    int members;           /* size of the last team */
+    time_t checked;        /* when the caller's affinity was last read */
+    cpu_set_t allowed;     /* the caller's affinity */
+    cpu_set_t workers;     /* what the workers have */
+    bool active;           /* workers have been given that set */
+    _Atomic pid_t tids[FL_MAX_THREADS]; /* by number in the team; 0: no such worker */
+};
+
+static _Thread_local struct {
+    struct team *own;    /* as a caller */
+    struct team *joined; /* as a worker */
+    int number;          /* its number there */
+    pid_t tid;
+} self;
+
+static void release(struct team *team) {
+    if (team && atomic_fetch_sub(&team->references, 1) == 1)
+        free(team);
+}
+
+static void leave_team(void) {
+    if (!self.joined)
+        return;
+    /* A dead thread's number may be given to another thread of the system. */
+    pid_t mine = self.tid;
+    atomic_compare_exchange_strong(&self.joined->tids[self.number], &mine, 0);
+    release(self.joined);
+    self.joined = NULL;
+}
+
+static void thread_exits(void *unused) {
+    (void)unused;
+    leave_team();
+    release(self.own);
+    self.own = NULL;
+}
+
+/* In the worker, at the start of each region. */
+static void join_team(struct team *team, int number) {
+    if (self.joined == team && self.number == number)
+        return;
+    leave_team();
+    if (pthread_setspecific(exit_key, &self) != 0)
+        return;
+    self.tid = (pid_t)syscall(SYS_gettid);
+    self.number = number;
+    self.joined = team;
+    atomic_fetch_add(&team->references, 1);
+    atomic_store(&team->tids[number], self.tid);
+    if (team->active)
+        sched_setaffinity(0, sizeof team->workers, &team->workers);
+}
+
+/* In the caller, before each region. NULL: leave the workers where they are. */
+static struct team *place_team(int threads) {
+    if (user_binds_threads || !have_exit_key)
+        return NULL;
+    struct team *team = self.own;
+    if (!team) {
+        team = calloc(1, sizeof *team);
+        if (!team)
+            return NULL;
+        if (pthread_setspecific(exit_key, &self) != 0) {
+            free(team);
+            return NULL;
+        }
+        atomic_init(&team->references, 1);
+        team->cpu = -1;
+        self.own = team;
+    }
+    team->members = threads;
+
+    int cpu = sched_getcpu();
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if (cpu == team->cpu && now.tv_sec - team->checked < CHECK_SECONDS)
+        return team;
+
+    cpu_set_t allowed;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return NULL;
+    team->checked = now.tv_sec;
+    if (cpu == team->cpu && CPU_EQUAL(&allowed, &team->allowed))
+        return team;
+    team->cpu = cpu;
+    team->allowed = allowed;
+    team->workers = allowed;
+    if (CPU_COUNT(&allowed) >= 2)
+        CPU_CLR(cpu, &team->workers);
+    else if (!team->active)
+        return team;
+    team->active = true;
+    for (int i = 1; i < FL_MAX_THREADS; i++) {
+        pid_t tid = atomic_load(&team->tids[i]);
+        if (tid)
+            sched_setaffinity(tid, sizeof team->workers, &team->workers);
+    }
+    return team;
+}
+
+#else
+
+struct team;
+static void join_team(struct team *team, int number) { (void)team, (void)number; }
+static struct team *place_team(int threads) {
+    (void)threads;
+    return NULL;
+}
+
+#endif
+#else
+
+int fl_parallel_limit(void) { return 1; }
+
+#endif
+
+/* ---- The region --------------------------------------------------------------------------- */
+
+#define PIECES_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
+
+static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context) {
+    fp_mode saved = fp_enter();
+    function(context, first, last);
+    fp_leave(saved);
+}
+
+#ifdef _OPENMP
+
+struct job {
+    fl_blocks_fn function;
+    void *context;
+    int64_t first, blocks, piece;
+    _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
+    atomic_int arrived;                     /* workers that have begun */
+};
+
+static void take_pieces(struct job *job) {
+    fp_mode saved = fp_enter();
+    for (;;) {
+        int64_t done = atomic_fetch_add_explicit(&job->next, job->piece, memory_order_relaxed);
+        int64_t left = job->blocks - done;
+        if (left <= 0)
+            break;
+        int64_t first = job->first + done;
+        job->function(job->context, first, first + (left < job->piece ? left : job->piece));
+    }
+    fp_leave(saved);
+}
+
+/* A worker that has not begun when the caller has finished may be waiting for the caller's
+ * processor: the runtime would spin there instead of letting it run. */
+static void let_workers_begin(struct job *job, int workers) {
+    for (int i = 0; i < 1000; i++) {
+        if (atomic_load_explicit(&job->arrived, memory_order_relaxed) >= workers)
+            return;
+        sched_yield();
+    }
+}
+
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads) {
+    int64_t blocks = last - first;
+    if (blocks <= 0)
+        return;
+    if (blocks < threads)
+        threads = (int)blocks;
+    if (threads > 1)
+        threads = within(threads, 1, fl_parallel_limit());
+    if (threads <= 1) {
+        run_here(first, last, function, context);
+        return;
+    }
+    struct job job = {.function = function, .context = context, .first = first, .blocks = blocks};
+    int64_t pieces = (int64_t)threads * PIECES_PER_THREAD;
+    job.piece = blocks / pieces + (blocks % pieces != 0);
+    atomic_init(&job.next, 0);
+    atomic_init(&job.arrived, 0);
+    if (!atomic_load_explicit(&team_started, memory_order_relaxed))
+        atomic_store(&team_started, true);
+    struct team *team = place_team(threads);
+#pragma omp parallel num_threads(threads)
+    {
+        int number = omp_get_thread_num();
+        if (number != 0) {
+            atomic_fetch_add_explicit(&job.arrived, 1, memory_order_relaxed);
+            if (team)
+                join_team(team, number);
+        }
+        take_pieces(&job);
+        if (number == 0)
+            let_workers_begin(&job, omp_get_num_threads() - 1);
+    }
+}
+
+const char *fl_openmp_runtime(void) { return runtime; }
+
+#else
+
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads) {
+    (void)threads;
+    if (first < last)
+        run_here(first, last, function, context);
+}
+
+const char *fl_openmp_runtime(void) { return "none"; }
+
+#endif

@@ -1,0 +1,90 @@
+/* The type the kernels compute in, and the words that depend on it.
+ *
+ * Every `*_tmpl.c` is compiled once per instruction set and per type, as
+ *     cc -DISA=avx2 -DREAL_IS_DOUBLE=0 <flags of that set> -c elementwise_tmpl.c
+ * and reads as ordinary C on `real`; what it exports is named by SUFFIXED().
+ */
+#ifndef FASTLOSS_REAL_H
+#define FASTLOSS_REAL_H
+
+#include <stdint.h>
+
+#if !defined(ISA) || !defined(REAL_IS_DOUBLE)
+#error "compile with -DISA=baseline|avx2|avx512 and -DREAL_IS_DOUBLE=0|1"
+#endif
+
+/* SUFFIXED(fl_sum) is fl_sum_avx2_f32 under -DISA=avx2 -DREAL_IS_DOUBLE=0. */
+#define FL_PASTE_(name, isa, type) name##_##isa##_##type
+#define FL_PASTE(name, isa, type) FL_PASTE_(name, isa, type)
+
+#if REAL_IS_DOUBLE
+typedef double real;
+typedef int64_t int_real;
+typedef uint64_t uint_real;
+#define SUFFIXED(name) FL_PASTE(name, ISA, f64)
+#define R(constant) constant /* a literal of type real */
+#define REAL_MANTISSA_BITS 52
+#define REAL_EXPONENT_BIAS 1023
+#define REAL_EPSILON 0x1p-52
+#define REAL_MIN 0x1p-1022 /* the smallest normal number */
+#define REAL_MAX 0x1.fffffffffffffp+1023
+#define REAL_INFINITY __builtin_inf()
+#define REAL_NAN __builtin_nan("")
+#define FABS(x) __builtin_fabs(x)
+#else
+typedef float real;
+typedef int32_t int_real;
+typedef uint32_t uint_real;
+#define SUFFIXED(name) FL_PASTE(name, ISA, f32)
+#define R(constant) constant##f
+#define REAL_MANTISSA_BITS 23
+#define REAL_EXPONENT_BIAS 127
+#define REAL_EPSILON 0x1p-23f
+#define REAL_MIN 0x1p-126f
+#define REAL_MAX 0x1.fffffep+127f
+#define REAL_INFINITY __builtin_inff()
+#define REAL_NAN __builtin_nanf("")
+#define FABS(x) __builtin_fabsf(x)
+#endif
+
+/* Inlined at every level of optimisation: a call left standing in a loop keeps it scalar. */
+#define INLINE inline __attribute__((always_inline))
+
+/* a * b + c, with one rounding where the target has the instruction and two where it has not.
+ * The kernels are compiled with -ffp-contract=off, so this is the only source of fused operations
+ * and the body of a vectorised loop rounds as its tail does.
+ */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define REAL_HAS_FMA 1
+#if REAL_IS_DOUBLE
+#define FMA(a, b, c) __builtin_fma(a, b, c)
+#else
+#define FMA(a, b, c) __builtin_fmaf(a, b, c)
+#endif
+#else
+#define REAL_HAS_FMA 0
+#define FMA(a, b, c) ((a) * (b) + (c))
+#endif
+
+/* A tile is what a kernel works on between two visits to memory: 4 KiB per operand stay in L1. */
+#define TILE ((int)(4096 / sizeof(real)))
+
+/* Independent partial sums of a reduction: one AVX-512 register, two of AVX2, four of SSE2. */
+#define LANES ((int)(64 / sizeof(real)))
+
+/* The bits of a number and back; both compile to nothing and vectorise. */
+static INLINE uint_real real_bits(real x)
+{
+    uint_real bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static INLINE real real_from_bits(uint_real bits)
+{
+    real x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+#endif

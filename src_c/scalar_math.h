@@ -1,0 +1,226 @@
+/* EXP, LOG, LOG1P and EXPM1 on `real`, for the loops of the kernels.
+ *
+ * Plain C without branches, tables or calls: a loop around any of them vectorises under SSE2,
+ * AVX2, AVX-512 and NEON, and its tail gives the bits of its body. They require rounding to
+ * nearest, subnormals that are not flushed to zero, and -ffp-contract=off. Only the results count:
+ * floating-point exception flags are raised freely, and which NaN a NaN gives is not specified.
+ *
+ * Each block states the largest error found, in units in the last place (ULP) of the exact result,
+ * with and without FMA: over all 2^32 inputs for float, over samples dense where errors peak for
+ * double. Coefficients are minimax (Remez's exchange, at 240 bits), rounded to `real`.
+ *
+ * Means used throughout
+ *   - A number is rounded to an integer by adding 1.5 * 2^mantissa bits; the integer then stands in
+ *     the low bits of the sum. Baseline x86-64 has no instruction that rounds, and no x86-64 below
+ *     AVX-512 converts 64-bit integers or shifts them arithmetically; this needs neither.
+ *   - Bits are unsigned integers, so nothing overflows or shifts undefined; bits computed from an
+ *     argument out of range are meaningless but harmless, as a comparison replaces the result.
+ *   - Arguments out of range are replaced last, not clamped first: gcc threads two clamps in a row
+ *     into branches, and without -ffinite-math-only makes no minimum instruction of them.
+ */
+#ifndef FASTLOSS_SCALAR_MATH_H
+#define FASTLOSS_SCALAR_MATH_H
+
+#include "real.h"
+
+#if REAL_IS_DOUBLE
+#define ROUND_MAGIC 0x1.8p+52 /* adding it rounds to an integer */
+#define FIELD_MAGIC 0x1p+52   /* or-ing an integer below 2^52 into its bits adds the integer */
+#define LN2_HI 0x1.62e42fefa38p-1 /* short enough that n * LN2_HI is exact */
+#define LN2_LO 0x1.ef35793c7673p-45
+#define EXP_LOWEST -746.0 /* below it EXP rounds to 0 ... */
+#define EXP_HIGHEST 710.0 /* ... and above this to inf */
+#define EXPM1_LOWEST -40.0 /* below it EXPM1 rounds to -1 */
+#else
+#define ROUND_MAGIC 0x1.8p+23f
+#define FIELD_MAGIC 0x1p+23f
+#define LN2_HI 0x1.62e4p-1f
+#define LN2_LO 0x1.7f7d1cp-20f
+#define EXP_LOWEST -105.0f
+#define EXP_HIGHEST 89.0f
+#define EXPM1_LOWEST -18.0f
+#endif
+#define LOG2_E R(0x1.71547652b82fep+0)
+#define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
+#define EXPONENT_FIELD ((uint_real)(2 * REAL_EXPONENT_BIAS + 1) << REAL_MANTISSA_BITS)
+#define MANTISSA_FIELD (((uint_real)1 << REAL_MANTISSA_BITS) - 1)
+
+/* Q with exp(r) = 1 + r + r^2 Q(r) for |r| <= ln(2) / 2; its error is 2^-25.8 (double: 2^-54.7) of
+ * exp(r) - 1. In double, even and odd powers are summed apart: that halves the chain of dependent
+ * operations, which the short float polynomial does not need.
+ */
+static INLINE real exp_polynomial(real r)
+{
+#if REAL_IS_DOUBLE
+    real r2 = r * r;
+    real even = R(0x1.28a2066d063fcp-22);
+    real odd = R(0x1.ae6bbdc879e98p-26);
+    even = FMA(even, r2, R(0x1.a019a74a90719p-16));
+    odd = FMA(odd, r2, R(0x1.71de8819c518dp-19));
+    even = FMA(even, r2, R(0x1.6c16c17ee7214p-10));
+    odd = FMA(odd, r2, R(0x1.a01a0174fff97p-13));
+    even = FMA(even, r2, R(0x1.555555555228ep-5));
+    odd = FMA(odd, r2, R(0x1.1111111119003p-7));
+    even = FMA(even, r2, R(0x1.0000000000005p-1));
+    odd = FMA(odd, r2, R(0x1.5555555555539p-3));
+    return FMA(odd, r, even);
+#else
+    real q = R(0x1.6ab6b2p-10);
+    q = FMA(q, r, R(0x1.122c96p-7));
+    q = FMA(q, r, R(0x1.55579ap-5));
+    q = FMA(q, r, R(0x1.5554aap-3));
+    return FMA(q, r, R(0x1.fffffep-2));
+#endif
+}
+
+/* P with log(1 + f) = f - f^2 / 2 + f^3 P(f) for -1/4 <= f <= 1/2; its error is 2^-27.5 (double:
+ * 2^-56.2) of log(1 + f).
+ */
+static INLINE real log_polynomial(real f, real f2)
+{
+#if REAL_IS_DOUBLE
+    real even = R(0x1.08798a83eff80p-7);
+    real odd = R(-0x1.e05e52c498760p-6);
+    even = FMA(even, f2, R(0x1.9e92e25aebdb3p-5));
+    odd = FMA(odd, f2, R(-0x1.e887263df2d2cp-5));
+    even = FMA(even, f2, R(0x1.f24f6d9b258d4p-5));
+    odd = FMA(odd, f2, R(-0x1.0006d9a569efep-4));
+    even = FMA(even, f2, R(0x1.101f2b7971986p-4));
+    odd = FMA(odd, f2, R(-0x1.246522890554fp-4));
+    even = FMA(even, f2, R(0x1.3b1eccf81b321p-4));
+    odd = FMA(odd, f2, R(-0x1.555938876d635p-4));
+    even = FMA(even, f2, R(0x1.745ceda6691f1p-4));
+    odd = FMA(odd, f2, R(-0x1.999972c57579cp-4));
+    even = FMA(even, f2, R(0x1.c71c70dcec26cp-4));
+    odd = FMA(odd, f2, R(-0x1.00000064e7776p-3));
+    even = FMA(even, f2, R(0x1.249249297058dp-3));
+    odd = FMA(odd, f2, R(-0x1.555555545218dp-3));
+    even = FMA(even, f2, R(0x1.999999998c5c6p-3));
+    odd = FMA(odd, f2, R(-0x1.00000000007bap-2));
+    even = FMA(even, f2, R(0x1.55555555555a1p-2));
+#else
+    real even = R(0x1.accfbcp-4);
+    real odd = R(-0x1.716c9cp-5);
+    even = FMA(even, f2, R(0x1.28874ep-3));
+    odd = FMA(odd, f2, R(-0x1.0da0aep-3));
+    even = FMA(even, f2, R(0x1.99694ep-3));
+    odd = FMA(odd, f2, R(-0x1.54ee2ap-3));
+    even = FMA(even, f2, R(0x1.5555a4p-2));
+    odd = FMA(odd, f2, R(-0x1.000044p-2));
+#endif
+    return FMA(odd, f, even);
+}
+
+/* e^x.
+ *   Error   float 0.EXPF ULP, double 0.EXPD ULP, subnormal results included
+ *   Values  overflow and +inf give +inf, underflow and -inf give 0, NaN gives NaN
+ *   Method  x = n ln 2 + r with ln 2 in two parts (Cody and Waite, Software Manual for the
+ *           Elementary Functions, 1980), then 2^n times a polynomial in r
+ */
+static INLINE real EXP(real x)
+{
+    const real magic = ROUND_MAGIC + 2 * REAL_EXPONENT_BIAS;
+    real shifted = FMA(x, LOG2_E, magic); /* its low bits hold n + 2 * bias, which is positive */
+    real n = shifted - magic;
+    real high = FMA(n, -LN2_HI, x); /* exact */
+#if REAL_HAS_FMA
+    real r = FMA(n, -LN2_LO, high);
+    real power = FMA(r, FMA(r, exp_polynomial(r), R(1.0)), R(1.0));
+#else
+    /* The rounding of r must not reach the large term: the parts of r are added one by one. */
+    real low = n * -LN2_LO;
+    real r = high + low;
+    real power = R(1.0) + (high + (r * (r * exp_polynomial(r)) + low));
+#endif
+    /* 2^n in two factors of about 2^(n/2): both are normal even where 2^n is subnormal or
+     * overflows, and only the last product rounds. */
+    uint_real exponent = real_bits(shifted);
+    uint_real first = (exponent << (REAL_MANTISSA_BITS - 1)) & EXPONENT_FIELD;
+    uint_real second = (exponent << REAL_MANTISSA_BITS) - first;
+    real y = power * real_from_bits(first) * real_from_bits(second);
+    y = x > EXP_HIGHEST ? REAL_INFINITY : y;
+    return x < EXP_LOWEST ? R(0.0) : y;
+}
+
+/* e^x - 1.
+ *   Error   float EXPM1F ULP (above 1 for a few thousand inputs), double EXPM1D ULP
+ *   Values  x itself where |x| is tiny, -0 for -0; -1 below, +inf above, NaN for NaN
+ *   Method  as EXP; 2^n (1 - 2^-n + r + ...) with the first terms summed exactly
+ */
+static INLINE real EXPM1(real x)
+{
+    const real magic = ROUND_MAGIC + (REAL_EXPONENT_BIAS - 1);
+    real shifted = FMA(x, LOG2_E, magic); /* its low bits hold n - 1 + bias */
+    real n = shifted - magic;
+    real high = FMA(n, -LN2_HI, x); /* exact */
+    real low = n * -LN2_LO;
+    real r = high + low;
+    real small = FMA(r * r, exp_polynomial(r), low);
+    /* 2^(n-1) and 2^(1-n), as neither is subnormal for n in range (the latter may be 0). */
+    uint_real field = real_bits(shifted) << REAL_MANTISSA_BITS;
+    real scale = real_from_bits(field);
+    real inverse = real_from_bits(((uint_real)(2 * REAL_EXPONENT_BIAS) << REAL_MANTISSA_BITS) - field);
+    real one = FMA(inverse, R(-0.5), R(1.0)); /* 1 - 2^-n: 0, or no smaller than r */
+    real head = one + high;
+    real tail = high - (head - one);
+    real y = (head + (tail + small)) * R(2.0) * scale;
+    y = real_from_bits(real_bits(y) | (real_bits(x) & SIGN_BIT)); /* -0 for -0 */
+    y = x > EXP_HIGHEST ? REAL_INFINITY : y;
+    return x < EXPM1_LOWEST ? R(-1.0) : y;
+}
+
+/* log(2^e (1 + f)) for an integer e and -1/4 <= f <= 1/2. e LN2_HI is exact, and its sum with f is
+ * kept exactly as head + tail (Dekker's fast two-sum: |e ln 2| > |f| or e = 0).
+ */
+static INLINE real log_of_parts(real e, real f)
+{
+    real f2 = f * f;
+    real small = f2 * FMA(f, log_polynomial(f, f2), R(-0.5));
+    real head = FMA(e, LN2_HI, f);
+    real tail = f - FMA(e, -LN2_HI, head);
+    return head + (tail + FMA(e, LN2_LO, small));
+}
+
+/* The natural logarithm.
+ *   Error   float 0.LOGF ULP, double 0.LOGD ULP, subnormal arguments included
+ *   Values  -inf for +-0, NaN below 0, +inf for +inf, NaN for NaN
+ *   Method  x = 2^e m with 3/4 <= m < 3/2, so that e = 0 around 1 and f = m - 1 is exact; then a
+ *           polynomial in f. (No division, as in most libraries: it costs more than the degree.)
+ */
+static INLINE real LOG(real x)
+{
+    const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
+    real lifted = x < REAL_MIN ? x * (R(2.0) / REAL_EPSILON) : x;
+    real zero_exponent = x < REAL_MIN ? bias + (REAL_MANTISSA_BITS + 1) : bias;
+    /* Adding 1 - 3/4 in units of the mantissa carries into the exponent where m >= 3/2. */
+    uint_real split = real_bits(lifted) + (real_bits(R(1.0)) - real_bits(R(0.75)));
+    real e = real_from_bits((split >> REAL_MANTISSA_BITS) | real_bits(FIELD_MAGIC)) - zero_exponent;
+    real m = real_from_bits((split & MANTISSA_FIELD) + real_bits(R(0.75)));
+    real y = log_of_parts(e, m - R(1.0));
+    y = x < REAL_INFINITY ? y : x;
+    return x > R(0.0) ? y : (x == R(0.0) ? -REAL_INFINITY : REAL_NAN);
+}
+
+/* log(1 + x).
+ *   Error   float 0.LOG1PF ULP, double 0.LOG1PD ULP
+ *   Values  x itself where |x| is tiny, -0 for -0; -inf for -1, NaN below, +inf for +inf, NaN for NaN
+ *   Method  as LOG, with e from the rounded 1 + x but f from x: f = x 2^-e - (1 - 2^-e) is exact up
+ *           to where 1 no longer matters beside x, so no correction term and no division
+ */
+static INLINE real LOG1P(real x)
+{
+    const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
+    uint_real split = real_bits(R(1.0) + x) + (real_bits(R(1.0)) - real_bits(R(0.75)));
+    uint_real field = split >> REAL_MANTISSA_BITS;
+    real e = real_from_bits(field | real_bits(FIELD_MAGIC)) - bias;
+    /* 2^(2-e) is normal for every e; 2^-e is not. */
+    real scale =
+        real_from_bits(((uint_real)(2 * REAL_EXPONENT_BIAS + 2) - field) << REAL_MANTISSA_BITS);
+    real f = FMA(x * scale, R(0.25), FMA(scale, R(0.25), R(-1.0)));
+    real y = log_of_parts(e, f);
+    y = real_from_bits(real_bits(y) | (real_bits(x) & SIGN_BIT)); /* -0 for -0 */
+    y = x < REAL_INFINITY ? y : x;
+    return x > R(-1.0) ? y : (x == R(-1.0) ? -REAL_INFINITY : REAL_NAN);
+}
+
+#endif
