@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -40,7 +41,7 @@ X86 = [
 ]
 ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
 
-REALS = [("f32", 0), ("f64", 1)]
+REALS = [("f32", "0"), ("f64", "1")]
 
 # Compiled once per (instruction set, real).
 TEMPLATES = [
@@ -61,34 +62,30 @@ class Build(build_ext):
 
     def build_extension(self, ext):
         openmp = self.find_openmp()
-        out = Path(self.build_temp)
-        macros = [("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))]
-        sanitize = os.environ.get("FASTLOSS_SANITIZE", "")
+        sanitize = os.environ.get("FASTLOSS_SANITIZE")  # "address,undefined": for the test-suite of the kernels
         extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
-        objects = []
-        for isa, isa_flags in ISAS:
-            for real, is_double in REALS:
-                objects += self.compiler.compile(
-                    [str(SRC / name) for name in TEMPLATES],
-                    output_dir=str(out / f"{isa}_{real}"),
-                    macros=[("ISA", isa), ("REAL_IS_DOUBLE", str(is_double))],
-                    extra_postargs=FLAGS + KERNEL_FLAGS + isa_flags + extra,
-                    depends=[str(p) for p in SRC.iterdir()],
-                )
-        objects += self.compiler.compile(
-            [str(SRC / name) for name in COMMON],
-            output_dir=str(out / "common"),
-            macros=macros,
-            extra_postargs=FLAGS + extra,
-            depends=[str(p) for p in SRC.iterdir()],
-        )
-        objects += self.compiler.compile(
-            [str(SRC / "parallel.c")],
-            output_dir=str(out / "common"),
-            extra_postargs=FLAGS + openmp + extra,
-            depends=[str(SRC / "parallel.h")],
-        )
-        ext.extra_objects = objects
+        isa_list = ("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))
+
+        # (sources, folder of the objects, macros, flags)
+        jobs = [
+            ([name], f"{isa}_{real}", [("ISA", isa), ("REAL_IS_DOUBLE", is_double)], KERNEL_FLAGS + isa_flags)
+            for isa, isa_flags in ISAS
+            for real, is_double in REALS
+            for name in TEMPLATES
+        ]
+        jobs += [(COMMON, "common", [isa_list], []), (["parallel.c"], "common", [], openmp)]
+
+        def compile_job(job):
+            sources, folder, macros, flags = job
+            return self.compiler.compile(
+                [str(SRC / name) for name in sources],
+                output_dir=str(Path(self.build_temp) / folder),
+                macros=macros,
+                extra_postargs=FLAGS + flags + extra,
+            )
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects = [name for objects in pool.map(compile_job, jobs) for name in objects]
         ext.extra_compile_args = FLAGS + extra
         ext.extra_link_args = openmp + ([f"-fsanitize={sanitize}"] if sanitize else [])
         super().build_extension(ext)
@@ -114,6 +111,7 @@ class Build(build_ext):
 extension = Extension(
     "fastloss._binding",
     ["fastloss/_binding.pyx"],
+    depends=[str(path) for path in SRC.iterdir()],
     include_dirs=["src_c", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )

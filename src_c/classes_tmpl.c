@@ -56,6 +56,7 @@ static real max_tile(const real *x, int64_t n, real m)
     for (int k = 0; k < LANES; k++)
         lane[k] = m;
     for (; i + LANES <= n; i += LANES)
+#pragma omp simd
         for (int k = 0; k < LANES; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
     if (i > 0)
@@ -73,13 +74,16 @@ static double sum_exp_tile(const real *e, int64_t n, int64_t *ones)
     real count[LANES] = {0}, total = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
+#pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            lane[k] += (double)(e[i + k] == 1 ? 0 : e[i + k]);
-            count[k] += (real)(e[i + k] == 1 ? 1 : 0);
+            real one = e[i + k] == 1;
+            lane[k] += (double)(e[i + k] - one);
+            count[k] += one;
         }
     for (int k = 0; i + k < n; k++) {
-        lane[k] += (double)(e[i + k] == 1 ? 0 : e[i + k]);
-        count[k] += (real)(e[i + k] == 1 ? 1 : 0);
+        real one = e[i + k] == 1;
+        lane[k] += (double)(e[i + k] - one);
+        count[k] += one;
     }
     for (int k = 0; k < LANES; k++)
         total += count[k];
