@@ -3,6 +3,9 @@
 #include "fastloss.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 /* The instruction sets of this build, weakest first; FL_ISA_LIST comes from setup.py: ISA(baseline) ISA(avx2) ... */
 #define ISA(name) \
@@ -23,12 +26,15 @@ static const fl_kernels table[] = {
 #undef ISA
 };
 
-/* __builtin_cpu_supports asks the operating system too whether it saves the wide registers. */
+/* __builtin_cpu_supports asks the operating system too whether it saves the wide registers; it does not know F16C in
+ * every compiler. */
 static int runs(const char *isa)
 {
 #if defined(__x86_64__)
+    unsigned int eax, ebx, ecx = 0, edx;
     __builtin_cpu_init();
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    int f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
     if (!strcmp(isa, "avx2"))
         return avx2;
     if (!strcmp(isa, "avx512"))
