@@ -189,6 +189,10 @@ cdef inline int storage(cnp.ndarray a) except -2:
     return -1
 
 
+# NumPy's numbers for F32, F64 and F16.
+cdef int[3] TYPE_NUM = [cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16]
+
+
 cdef inline bint is_floating(int dtype):
     return dtype <= FL_BF16
 
@@ -237,6 +241,17 @@ cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b):
         return False
     for axis in range(ndim):
         if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(b, axis):
+            return False
+    return True
+
+
+cdef bint is_target_of(cnp.ndarray y, cnp.ndarray x):
+    """Whether y has the shape of class indices for x: () for (C), (N, d1, ..., dK) for (N, C, d1, ..., dK)."""
+    cdef int axis, ndim = cnp.PyArray_NDIM(x)
+    if ndim == 0 or cnp.PyArray_NDIM(y) != ndim - 1:
+        return False
+    for axis in range(ndim - 1):
+        if cnp.PyArray_DIM(y, axis) != cnp.PyArray_DIM(x, axis if axis == 0 else axis + 1):
             return False
     return True
 
@@ -336,6 +351,7 @@ cdef class Loss:
     cdef tuple number_names
     cdef tuple number_rules
     cdef tuple flag_names
+    cdef int inputs  # so many operands are named input...
     cdef bint weight_divides
     cdef bint has_weight
     cdef bint has_batchmean
@@ -351,6 +367,7 @@ cdef class Loss:
         """numbers: (name, default, rule) each; flags: (name, default) each; special: other keywords."""
         cdef int i, bit
         self.name = name
+        self.inputs = sum(operand.startswith("input") for operand in operands)
         self.formula_name = formula
         self.operands = operands
         self.positional = positional
@@ -555,7 +572,8 @@ cdef class Loss:
         for k in range(n):
             value = <object>w.a.operand[k]
             array = as_array(value, self.operands[k])
-            keep.append(array)
+            if array is not value:
+                keep.append(array)
             w.array[k] = <PyObject *>array
             w.dtype[k] = storage(array)
             if w.dtype[k] < 0 or (self.kind == FL_CLASSES and (
@@ -568,7 +586,7 @@ cdef class Loss:
                 floating = True
                 is_double |= w.dtype[k] == FL_F64
                 w.result = w.dtype[k] if w.result in (-1, w.dtype[k]) else FL_F32
-            elif (<str>self.operands[k]).startswith("input"):
+            elif k < self.inputs:
                 is_double = True
         is_double |= not floating
         if is_double or w.result == -1:
@@ -578,7 +596,8 @@ cdef class Loss:
         # The unreduced shape: of the first array that is not 0-d, without the class axis.
         array = <cnp.ndarray>w.array[0]
         if self.kind == FL_CLASSES:
-            _errors.check_classes(array, <cnp.ndarray>w.array[1], self.name)
+            if not is_target_of(<cnp.ndarray>w.array[1], array):
+                raise _errors.bad_classes(array, <cnp.ndarray>w.array[1], self.name)
             self._set_units(&w.call, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
             if cnp.PyArray_NDIM(array) > 2:  # the class axis goes last; strides do the rest
                 array = np.moveaxis(array, 1, -1)
@@ -720,25 +739,27 @@ cdef class Loss:
         call.mean = method & GRADIENT and w.a.reduction in (MEAN, BATCHMEAN)
         w.single = True
         if w.a.out != NULL:
-            values_out, grads_out = _errors.split_out(<object>w.a.out, (method & CALL != 0 and none) or method == UPDATE,
-                                                      method & GRADIENT != 0)
+            if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
+                grads_out = <object>w.a.out
+            else:
+                values_out, grads_out = _errors.split_out(
+                    <object>w.a.out, none or method == UPDATE, method == VALUE_AND_GRAD)
         if (method & CALL and none) or (method == UPDATE and values_out is not None):
-            self._result_array(w, &call.values, "values", self._shape(w), w.result, values_out, -1, keep, apart,
-                               results, 0)
+            self._result_array(w, &call.values, "values", None, w.result, values_out, -1, keep, apart, results, 0)
             call.products |= FL_VALUES
         if method & GRADIENT:
             if w.a.grad_output != NULL:
                 self._upstream(w, <object>w.a.grad_output, none, keep, apart)
             wrt = self.default_wrt if w.a.wrt == NULL else _errors.wrt(self, <object>w.a.wrt)
             w.single = len(wrt) == 1 and (w.a.wrt == NULL or PyUnicode_Check(<object>w.a.wrt))
-            outs = _errors.grad_outs(grads_out, wrt, w.single)
+            outs = None if grads_out is None else _errors.grad_outs(grads_out, wrt, w.single)
             for i, name in enumerate(wrt):
                 k = (<tuple>self.operands).index(name)
                 dtype = w.dtype[k] if not w.weak[k] else w.result
                 if not is_floating(dtype):
                     raise _errors.no_gradient(name, <object>w.array[k])
-                self._result_array(w, &call.grad[k], f"gradient of {name}", (<object>w.array[k]).shape, dtype, outs[i],
-                                   k, keep, apart, results, 1 + i)
+                self._result_array(w, &call.grad[k], name, <cnp.ndarray>w.array[k], dtype,
+                                   None if outs is None else outs[i], k, keep, apart, results, 1 + i)
                 call.products |= FL_GRAD << k
             w.wrt = len(wrt)
         writes = call.products & ~FL_SUM
@@ -773,25 +794,34 @@ cdef class Loss:
         describe(&w.call.upstream_each, array, dtype, w.call.is_double, w.ndim, w.shape)
         return 0
 
-    cdef int _result_array(self, Work *w, fl_array *f, str name, tuple shape, int dtype, object out, int operand,
+    cdef int _result_array(self, Work *w, fl_array *f, str name, cnp.ndarray like, int dtype, object out, int operand,
                            list keep, list apart, list results, int slot) except -1:
-        """A fresh array or the caller's `out`, described to the kernels."""
+        """A fresh array or the caller's `out`, described to the kernels: of the shape of `like` or of the loss."""
         cdef cnp.ndarray array, view
         cdef int given = dtype
-        if out is None:
-            array = np.empty(shape, _errors.dtype_of(dtype))
-            if w.call.units == 0:
-                array.fill(0)
-        else:
+        if out is not None:
+            name = "values" if like is None else f"gradient of {name}"
+            shape = self._shape(w) if like is None else (<object>like).shape
             given = self._check_out(w, name, shape, dtype, out, operand, apart)
             array = out
+        elif dtype == FL_BF16:
+            array = np.empty(self._shape(w) if like is None else (<object>like).shape, _errors.dtype_of(dtype))
+        elif like is not None:
+            array = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(like), cnp.PyArray_DIMS(like), TYPE_NUM[dtype], 0)
+        elif w.moved >= 0:
+            array = np.empty(self._shape(w), _errors.dtype_of(dtype))
+        else:
+            array = cnp.PyArray_EMPTY(w.ndim, w.shape, TYPE_NUM[dtype], 0)
+        if w.call.units == 0:
+            array.fill(0)
         results[slot] = array
         view = array
         if operand >= 0 and self.kind == FL_CLASSES and cnp.PyArray_NDIM(array) > 2:
             view = np.moveaxis(array, 1, -1)
         elif w.moved >= 0:
             view = self._moved(w, array)
-        keep.append(view)
+        if view is not array:
+            keep.append(view)
         describe(f, view, given, w.call.is_double, cnp.PyArray_NDIM(view), cnp.PyArray_DIMS(view))
         return 0
 

@@ -107,28 +107,24 @@ def class_weight(value, classes, is_double):
     return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
 
 
-def check_classes(input, target, name):
-    """Shapes of logits and class indices."""
+def bad_classes(input, target, name):
+    """A target that has not the shape of class indices."""
     if input.ndim == 0:
-        raise ValueError("input is 0-d: it must have a class axis, as in (C), (N, C) or (N, C, d1, ..., dK)")
-    if target.shape == input.shape:
-        if input.ndim == 1 and name == "cross_entropy":
-            raise TypeError(
-                f"target has the input's shape {input.shape}, which means class probabilities, but holds integers "
-                f"({target.dtype}): a class index for input (C) is a number; the index of a one-hot target is "
-                "target.argmax()"
-            )
-        raise (TypeError if name == "cross_entropy" else ValueError)(
-            f"target has the input's shape {input.shape} but holds integers ({target.dtype}): class indices have "
-            f"shape {input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()}; the indices of a one-hot target "
-            f"are target.argmax(axis={1 if input.ndim > 1 else 0})"
+        return ValueError(
+            "input is 0-d: it must have a class axis, as in (C), (N, C) or (N, C, d1, ..., dK)"
         )
     expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
-    if target.shape != expected:
-        raise ValueError(
+    if target.shape != input.shape:
+        return ValueError(
             f"target has shape {target.shape}, but class indices for input of shape {input.shape} must have shape "
             f"{expected}"
         )
+    axis = f"axis={1 if input.ndim > 1 else 0}"
+    # torch reads a target of the input's shape as probabilities in cross_entropy only.
+    return (TypeError if name == "cross_entropy" else ValueError)(
+        f"target has the input's shape {input.shape} but holds integers ({target.dtype}): class indices have shape "
+        f"{expected}; those of a one-hot target are target.argmax({axis})"
+    )
 
 
 def shapes_differ(name, array, other_name, other):
