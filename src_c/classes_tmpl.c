@@ -1,12 +1,13 @@
 /* Losses of class indices, x (N, C) against y (N), once per (instruction set, real).
  *
- * A unit is a row. Short rows go many at a time, so that exp and log run over full vectors; a row longer than a tile
- * goes in pieces. With m = max x, a_c = m - x_c >= 0, R = Σ exp(-a_c) without one maximal entry, S = 1 + R and
- * L = log1p(R), the log-probability of class c is -(a_c + L) and no term cancels:
+ * A unit is a row. Short rows go many at a time, so that exp and log run over full vectors; a row
+ * longer than a tile goes in pieces. With m = max x, a_c = m - x_c >= 0, R = Σ exp(-a_c) without
+ * one maximal entry, S = 1 + R and L = log1p(R), the log-probability of class c is -(a_c + L) and
+ * no term cancels:
  *
  *     cross_entropy  l = (1 - ε) w_y (a_y + L) + ε/C (Σ w_c a_c + L Σ w_c)
- *                    dl/dx_j = Q exp(-a_j)/S - ε/C w_j - (1 - ε) w_y [j = y],  Q = (1 - ε) w_y + ε/C Σ w_c
- *     nll            l = -w_y x_y
+ *                    dl/dx_j = Q exp(-a_j)/S - ε/C w_j - (1 - ε) w_y [j = y],  Q = (1 - ε) w_y +
+ * ε/C Σ w_c nll            l = -w_y x_y
  *
  * where at j = y the first terms join to -(1 - ε) w_y (S - exp(-a_y))/S, the sum of the others. */
 #include "loader.h"
@@ -26,16 +27,17 @@ typedef struct {
     double smoothing;   /* ε */
 } setting;
 
-/* What is known of a row; a removed one is not kept: it adds nothing, and its x is not looked at. */
+/* What is known of a row; a removed one is not kept: it adds nothing, and its x is not looked at.
+ */
 typedef struct {
     int kept;
-    int64_t label;        /* y */
-    double weight;        /* w_y */
-    double sample;        /* its sample weight */
-    real target, max;     /* x_y, m */
-    double rest, log1p;   /* R, L */
-    int64_t ones;         /* how many exp(-a_c) are exactly 1 */
-    double spread;        /* Σ w_c a_c, with smoothing only */
+    int64_t label;      /* y */
+    double weight;      /* w_y */
+    double sample;      /* its sample weight */
+    real target, max;   /* x_y, m */
+    double rest, log1p; /* R, L */
+    int64_t ones;       /* how many exp(-a_c) are exactly 1 */
+    double spread;      /* Σ w_c a_c, with smoothing only */
 } row;
 
 /* Columns [from, to) of the n rows from `first` on; either whole rows or a piece of one. */
@@ -43,7 +45,10 @@ typedef struct {
     int64_t first, n, from, to;
 } piece;
 
-static double class_weight(const setting *s, int64_t c) { return s->weight ? (double)s->weight[c] : 1; }
+static double class_weight(const setting *s, int64_t c)
+{
+    return s->weight ? (double)s->weight[c] : 1;
+}
 
 static int64_t entry(const setting *s, piece at) { return at.first * s->C + at.from; }
 static int64_t entries(piece at) { return at.n * (at.to - at.from); }
@@ -121,11 +126,13 @@ static void read_labels(const setting *s, int64_t first, int64_t n, row *rows, f
     int64_t label_tile[MAX_ROWS];
     real sample_tile[MAX_ROWS];
     const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
-    const real *sample = call->sample_weight.data ? fl_load(&call->sample_weight, first, n, sample_tile) : 0;
+    const real *sample =
+        call->sample_weight.data ? fl_load(&call->sample_weight, first, n, sample_tile) : 0;
     if (sample)
         check_tile(sample, n, FL_NONNEGATIVE, 0, FL_AT_SAMPLE_WEIGHT, first, partial);
     for (int64_t i = 0; i < n; i++) {
-        row r = {.label = label[i], .sample = sample ? (double)sample[i] : 1, .max = -REAL_INFINITY};
+        row r = {
+            .label = label[i], .sample = sample ? (double)sample[i] : 1, .max = -REAL_INFINITY};
         if (r.label != call->ignore_index && r.sample != 0) {
             r.kept = r.label >= 0 && r.label < s->C;
             if (!r.kept)
@@ -141,8 +148,10 @@ static void read_labels(const setting *s, int64_t first, int64_t n, row *rows, f
     }
 }
 
-/* m, R, L and what else the value needs. With a single piece e keeps exp(x - m) for the gradient. */
-static void read_classes(const setting *s, piece at, int64_t width, row *rows, real *x_tile, real *e)
+/* m, R, L and what else the value needs. With a single piece e keeps exp(x - m) for the gradient.
+ */
+static void read_classes(const setting *s, piece at, int64_t width, row *rows, real *x_tile,
+                         real *e)
 {
     const fl_array *input = &s->call->operand[0];
     real rest[MAX_ROWS];
@@ -163,7 +172,8 @@ static void read_classes(const setting *s, piece at, int64_t width, row *rows, r
             int64_t start = i * (at.to - at.from), n = at.to - at.from;
             rows[i].rest += sum_exp_tile(e + start, n, &rows[i].ones);
             if (s->smoothing > 0)
-                rows[i].spread += spread_tile(x + start, s->weight ? s->weight + at.from : 0, rows[i].max, n);
+                rows[i].spread +=
+                    spread_tile(x + start, s->weight ? s->weight + at.from : 0, rows[i].max, n);
         }
     }
     for (int64_t i = 0; i < at.n; i++) {
@@ -188,12 +198,14 @@ static real cross_entropy_value(const setting *s, const row *r)
 }
 
 /* Gradient of a piece of a row: e holds exp(-a), `scale` the upstream factor of the row. */
-static void cross_entropy_gradient(const setting *s, const row *r, int64_t from, int64_t n, const real *e,
-                                   double scale, real *g)
+static void cross_entropy_gradient(const setting *s, const row *r, int64_t from, int64_t n,
+                                   const real *e, double scale, real *g)
 {
-    double S = 1 + r->rest, hard = (1 - s->smoothing) * r->weight, each = s->smoothing / (double)s->C;
+    double S = 1 + r->rest, hard = (1 - s->smoothing) * r->weight,
+           each = s->smoothing / (double)s->C;
     const real *w = s->weight ? s->weight + from : 0;
-    real softmax = (real)(scale * (hard + each * s->weight_sum) / S), uniform = (real)(scale * each);
+    real softmax = (real)(scale * (hard + each * s->weight_sum) / S),
+         uniform = (real)(scale * each);
     if (s->smoothing == 0)
         for (int64_t j = 0; j < n; j++)
             g[j] = e[j] * softmax;
@@ -204,7 +216,8 @@ static void cross_entropy_gradient(const setting *s, const row *r, int64_t from,
         for (int64_t j = 0; j < n; j++)
             g[j] = e[j] * softmax - uniform * w[j];
     if (r->label >= from && r->label < from + n) {
-        double e_y = (double)EXP(r->target - r->max), others = e_y == 1 ? r->rest : 1 + (r->rest - e_y);
+        double e_y = (double)EXP(r->target - r->max),
+               others = e_y == 1 ? r->rest : 1 + (r->rest - e_y);
         double smooth = s->smoothing > 0 ? each * (e_y / S * s->weight_sum - r->weight) : 0;
         g[r->label - from] = (real)(scale * (smooth - hard * (others / S)));
     }
@@ -221,7 +234,8 @@ static void nll_gradient(const row *r, int64_t from, int64_t n, double scale, re
 }
 
 /* n rows: whole ones, or a single one in pieces of `width` classes. */
-static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n, int64_t width, fl_partial *partial)
+static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n, int64_t width,
+                     fl_partial *partial)
 {
     const fl_call *call = s->call;
     const int fused = call->formula == FL_FORMULA_cross_entropy;
@@ -238,31 +252,37 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     else
         for (int64_t i = 0; i < n; i++)
             if (rows[i].kept)
-                rows[i].target = *fl_load(&call->operand[0], (first + i) * s->C + rows[i].label, 1, x_tile);
+                rows[i].target =
+                    *fl_load(&call->operand[0], (first + i) * s->C + rows[i].label, 1, x_tile);
 
     if (call->products & (FL_SUM | FL_VALUES)) {
         real *l = fl_target(&call->values, first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
-            l[i] = !rows[i].kept ? 0 : fused ? cross_entropy_value(s, &rows[i]) : nll_value(&rows[i]);
+            l[i] = !rows[i].kept ? 0
+                   : fused       ? cross_entropy_value(s, &rows[i])
+                                 : nll_value(&rows[i]);
         partial->sum = dd_add_double(partial->sum, sum_tile(l, n));
         fl_store(&call->values, first, n, l);
     }
     if (!(call->products & FL_GRAD))
         return;
 
-    const real *upstream = call->upstream_each.data ? fl_load(&call->upstream_each, first, n, upstream_tile) : 0;
+    const real *upstream =
+        call->upstream_each.data ? fl_load(&call->upstream_each, first, n, upstream_tile) : 0;
     for (at.from = 0; at.from < s->C; at.from = at.to) {
         at.to = at.from + width < s->C ? at.from + width : s->C;
         int64_t columns = at.to - at.from;
         if (fused && width < s->C)
-            exp_rows(rows, fl_load(&call->operand[0], entry(s, at), entries(at), x_tile), at, e_tile);
+            exp_rows(rows, fl_load(&call->operand[0], entry(s, at), entries(at), x_tile), at,
+                     e_tile);
         real *g = fl_target(&call->grad[0], entry(s, at), entries(at), g_tile);
         for (int64_t i = 0; i < n; i++) {
             double scale = call->scale * rows[i].sample * (upstream ? (double)upstream[i] : 1);
             if (!rows[i].kept)
                 memset(g + i * columns, 0, (size_t)columns * sizeof *g);
             else if (fused)
-                cross_entropy_gradient(s, &rows[i], at.from, columns, e_tile + i * columns, scale, g + i * columns);
+                cross_entropy_gradient(s, &rows[i], at.from, columns, e_tile + i * columns, scale,
+                                       g + i * columns);
             else
                 nll_gradient(&rows[i], at.from, columns, scale, g + i * columns);
         }
@@ -270,9 +290,12 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     }
 }
 
-void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, int64_t last, fl_partial *partial)
+void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                          fl_partial *partial)
 {
-    setting s = {.call = call, .C = call->unit_size, .weight = (const real *)call->weight.data,
+    setting s = {.call = call,
+                 .C = call->unit_size,
+                 .weight = (const real *)call->weight.data,
                  .smoothing = call->formula == FL_FORMULA_cross_entropy ? call->params[0] : 0};
     s.weight_sum = (double)s.C;
     if (s.weight && s.smoothing > 0) {
@@ -283,5 +306,6 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
     int64_t width = s.C < TILE ? s.C : TILE, together = width > 0 ? TILE / width : MAX_ROWS;
     together = together < MAX_ROWS ? together : MAX_ROWS;
     for (; first < last; first += together)
-        run_rows(&s, phase, first, last - first < together ? last - first : together, width, partial);
+        run_rows(&s, phase, first, last - first < together ? last - first : together, width,
+                 partial);
 }

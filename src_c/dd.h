@@ -1,4 +1,5 @@
-/* Double-double sums and the bookkeeping of partials, the same in every variant. Knuth's two-sum. */
+/* Double-double sums and the bookkeeping of partials, the same in every variant. Knuth's two-sum.
+ */
 #ifndef FASTLOSS_DD_H
 #define FASTLOSS_DD_H
 

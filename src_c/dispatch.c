@@ -1,5 +1,5 @@
-/* Which instruction sets this processor runs, and the table of losses by name. Compiled with baseline flags only, since
- * it runs before anything is known of the processor. */
+/* Which instruction sets this processor runs, and the table of losses by name. Compiled with
+ * baseline flags only, since it runs before anything is known of the processor. */
 #include "fastloss.h"
 
 #include <string.h>
@@ -7,7 +7,8 @@
 #include <cpuid.h>
 #endif
 
-/* The instruction sets of this build, weakest first; FL_ISA_LIST comes from setup.py: ISA(baseline) ISA(avx2) ... */
+/* The instruction sets of this build, weakest first; FL_ISA_LIST comes from setup.py: ISA(baseline)
+ * ISA(avx2) ... */
 #define ISA(name) \
     fl_kernel fl_elementwise_##name##_f32, fl_elementwise_##name##_f64; \
     fl_kernel fl_classes_##name##_f32, fl_classes_##name##_f64; \
@@ -19,15 +20,16 @@ FL_ISA_LIST
 static const fl_kernels table[] = {
 #define ISA(name) \
     {#name, \
-     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32}, {fl_elementwise_##name##_f64, fl_classes_##name##_f64}}, \
+     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32}, \
+      {fl_elementwise_##name##_f64, fl_classes_##name##_f64}}, \
      {fl_store_##name##_f32, fl_store_##name##_f64}, \
      {fl_math_##name##_f32, fl_math_##name##_f64}},
     FL_ISA_LIST
 #undef ISA
 };
 
-/* __builtin_cpu_supports asks the operating system too whether it saves the wide registers; it does not know F16C in
- * every compiler. */
+/* __builtin_cpu_supports asks the operating system too whether it saves the wide registers; it does
+ * not know F16C in every compiler. */
 static int runs(const char *isa)
 {
 #if defined(__x86_64__)

@@ -1,7 +1,8 @@
-/* The driver: cuts a call into blocks, runs its phases over them on several threads and adds the partials.
+/* The driver: cuts a call into blocks, runs its phases over them on several threads and adds the
+ * partials.
  *
- * The sum is a fixed tree whatever the number of threads: each block sums its own units, and blocks are added in order
- * in double-double. Knows no losses; threads are parallel.c's business. */
+ * The sum is a fixed tree whatever the number of threads: each block sums its own units, and blocks
+ * are added in order in double-double. Knows no losses; threads are parallel.c's business. */
 #include "dd.h"
 #include "fastloss.h"
 #include "parallel.h"
@@ -12,7 +13,8 @@
 /* Elements in a block: large against the cost of a partial, small enough to share out. */
 enum { BLOCK = 8192 };
 
-/* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of its own. */
+/* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of
+ * its own. */
 enum { FEW = 16, MANY = 2048 };
 
 /* Elements that a thread must have to be worth waking: about 20 µs of work. */
@@ -57,7 +59,9 @@ static void block_units(const fl_call *call, int64_t block, int64_t *first, int6
         *last = call->units;
 }
 
-/* --- a phase ------------------------------------------------------------------------------------------------------- */
+/* --- a phase
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
     const fl_call *call;
@@ -86,7 +90,8 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Gradient entries that blocks share: a double-double runs through the blocks, each finished entry is stored. */
+/* Gradient entries that blocks share: a double-double runs through the blocks, each finished entry
+ * is stored. */
 typedef struct {
     fl_dd sum[FL_OPERANDS];
     int64_t entry[FL_OPERANDS];
@@ -99,7 +104,8 @@ static void store_entry(const fl_call *call, int k, int64_t entry, double sum)
     fl_kernels_selected()->store[call->is_double](&call->grad[k], entry, 1, from);
 }
 
-static void share_entries(const fl_call *call, shared_entries *shared, int64_t block, const fl_partial *partial)
+static void share_entries(const fl_call *call, shared_entries *shared, int64_t block,
+                          const fl_partial *partial)
 {
     int64_t first, last;
     block_units(call, block, &first, &last);
@@ -121,7 +127,8 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
 /* Threads worth starting for this much work. */
 static int useful_threads(const fl_call *call)
 {
-    int64_t elements = call->units * (call->unit_size > 0 ? call->unit_size : 1), most = elements / ELEMENTS_PER_THREAD;
+    int64_t elements = call->units * (call->unit_size > 0 ? call->unit_size : 1),
+            most = elements / ELEMENTS_PER_THREAD;
     most = most < call->grid.blocks ? most : call->grid.blocks;
     if (most <= 1)
         return 1;
@@ -129,13 +136,15 @@ static int useful_threads(const fl_call *call)
     return most < threads ? (int)most : threads;
 }
 
-/* One phase over all blocks, in batches that keep the memory for partials and the time between interrupts small. */
-static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals, fl_interrupted interrupted,
-                           fl_partial *bad)
+/* One phase over all blocks, in batches that keep the memory for partials and the time between
+ * interrupts small. */
+static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
+                           fl_interrupted interrupted, fl_partial *bad)
 {
     const int64_t blocks = call->grid.blocks;
     const int threads = useful_threads(call);
-    const int64_t heavy = ceil_div(call->unit_size, BLOCK); /* a block of one long unit counts as many */
+    const int64_t heavy =
+        ceil_div(call->unit_size, BLOCK); /* a block of one long unit counts as many */
     int64_t batch = MANY / (heavy > 0 ? heavy : 1);
     batch = batch > 2 * threads ? batch : 2 * threads;
     batch = batch < blocks ? batch : blocks;
@@ -146,7 +155,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         batch = FEW;
     }
     shared_entries shared = {{{0, 0}}, {0}};
-    phase_context context = {call, fl_kernels_selected()->kernel[call->is_double][call->kind], phase, 0, partial};
+    phase_context context = {call, fl_kernels_selected()->kernel[call->is_double][call->kind],
+                             phase, 0, partial};
     double asked = interrupted ? seconds() : 0;
     fl_status status = FL_OK;
     for (int64_t first = 0; first < blocks && status == FL_OK; first += batch) {
@@ -166,7 +176,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
             if (phase == FL_MAIN)
                 share_entries(call, &shared, block, p);
         }
-        if (interrupted && status == FL_OK && last < blocks && seconds() - asked >= INTERRUPT_SECONDS) {
+        if (interrupted && status == FL_OK && last < blocks &&
+            seconds() - asked >= INTERRUPT_SECONDS) {
             if (interrupted())
                 status = FL_INTERRUPTED;
             asked = seconds();

@@ -1,15 +1,18 @@
 /* The elementwise kind: a formula over up to three arrays, once per (instruction set, real).
  *
- * A unit is an element. A block goes tile by tile: load, check, map the formula, weigh, add up, store. */
+ * A unit is an element. A block goes tile by tile: load, check, map the formula, weigh, add up,
+ * store. */
 #include "formulas.h"
 #include "loader.h"
 #include "tile.h"
 
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
-/* l and the derivatives by x, y, z times scale; outputs that `wanted` leaves out are not touched. */
-static INLINE void map(formula f, const int wanted, int64_t n, const real *x, const real *y, const real *z,
-                       const real *p, real scale, real *l, real *dx, real *dy, real *dz)
+/* l and the derivatives by x, y, z times scale; outputs that `wanted` leaves out are not touched.
+ */
+static INLINE void map(formula f, const int wanted, int64_t n, const real *x, const real *y,
+                       const real *z, const real *p, real scale, real *l, real *dx, real *dy,
+                       real *dz)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -26,22 +29,33 @@ static INLINE void map(formula f, const int wanted, int64_t n, const real *x, co
 }
 
 /* The usual wishes have a loop of their own, the others share one (its surplus goes to scratch). */
-static INLINE void map_wanted(formula f, const int operands, int wanted, int64_t n, const real *x, const real *y,
-                              const real *z, const real *p, real scale, real *l, real *dx, real *dy, real *dz)
+static INLINE void map_wanted(formula f, const int operands, int wanted, int64_t n, const real *x,
+                              const real *y, const real *z, const real *p, real scale, real *l,
+                              real *dx, real *dy, real *dz)
 {
     const int all = operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
     switch (wanted) {
-    case 0: return;
-    case VALUE: map(f, VALUE, n, x, y, z, p, scale, l, dx, dy, dz); return;
-    case DX: map(f, DX, n, x, y, z, p, scale, l, dx, dy, dz); return;
-    case VALUE | DX: map(f, VALUE | DX, n, x, y, z, p, scale, l, dx, dy, dz); return;
-    default: map(f, all, n, x, y, z, p, scale, l, dx, dy, dz); return;
+    case 0:
+        return;
+    case VALUE:
+        map(f, VALUE, n, x, y, z, p, scale, l, dx, dy, dz);
+        return;
+    case DX:
+        map(f, DX, n, x, y, z, p, scale, l, dx, dy, dz);
+        return;
+    case VALUE | DX:
+        map(f, VALUE | DX, n, x, y, z, p, scale, l, dx, dy, dz);
+        return;
+    default:
+        map(f, all, n, x, y, z, p, scale, l, dx, dy, dz);
+        return;
     }
 }
 
 /* The table becomes code here and nowhere else. */
-static void map_formula(fl_formula number, int wanted, int64_t n, const real *x, const real *y, const real *z, const real *p,
-                        real scale, real *l, real *dx, real *dy, real *dz)
+static void map_formula(fl_formula number, int wanted, int64_t n, const real *x, const real *y,
+                        const real *z, const real *p, real scale, real *l, real *dx, real *dy,
+                        real *dz)
 {
     switch (number) {
 #define ELEMENTWISE(name, operands, ...) \
@@ -57,8 +71,10 @@ static void map_formula(fl_formula number, int wanted, int64_t n, const real *x,
     }
 }
 
-/* A gradient of which `period` units share an entry: sums run through the tile, finished entries are stored. */
-static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n, fl_partial *partial)
+/* A gradient of which `period` units share an entry: sums run through the tile, finished entries
+ * are stored. */
+static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n,
+                        fl_partial *partial)
 {
     const int64_t period = call->reduce[k];
     for (int64_t done = 0; done < n;) {
@@ -77,7 +93,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
                      fl_partial *partial)
 {
     real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE];
-    real weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE], value_tile[TILE];
+    real weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE],
+        value_tile[TILE];
     const real *operand[FL_OPERANDS], *weight = 0, *sample = 0, *factor, *upstream = 0;
 
     /* factor = weight · sample weight */
@@ -118,8 +135,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         wanted |= call->products & FL_GRAD << k ? DX << k : 0;
         grad[k] = elementwise ? fl_target(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
     }
-    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p, (real)call->scale, l, grad[0],
-                grad[1], grad[2]);
+    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p, (real)call->scale,
+                l, grad[0], grad[1], grad[2]);
 
     if (wanted & VALUE) {
         weigh_tile(l, factor, 0, n);
@@ -137,7 +154,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     }
 }
 
-void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last, fl_partial *partial)
+void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                              fl_partial *partial)
 {
     real p[FL_PARAMS];
     for (int k = 0; k < FL_PARAMS; k++)

@@ -1,8 +1,9 @@
 /* The one page between the binding, the driver and the kernels.
  *
- * The binding fills an fl_call and hands it to fl_run(). The driver cuts the units of the loss into blocks, runs the
- * kernel of this (kind, instruction set, real) over them on several threads, phase by phase, and adds the blocks'
- * partials in block order. A unit is what has one unreduced loss: an element, a row of classes, a sample. */
+ * The binding fills an fl_call and hands it to fl_run(). The driver cuts the units of the loss into
+ * blocks, runs the kernel of this (kind, instruction set, real) over them on several threads, phase
+ * by phase, and adds the blocks' partials in block order. A unit is what has one unreduced loss: an
+ * element, a row of classes, a sample. */
 #ifndef FASTLOSS_H
 #define FASTLOSS_H
 
@@ -12,18 +13,30 @@ enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_PARAMS = 2 };
 
 /* Storage types. Kernels compute in float or double; the loader converts. */
 typedef enum {
-    FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL,
-    FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64,
+    FL_F32,
+    FL_F64,
+    FL_F16,
+    FL_BF16,
+    FL_BOOL,
+    FL_I8,
+    FL_I16,
+    FL_I32,
+    FL_I64,
+    FL_U8,
+    FL_U16,
+    FL_U32,
+    FL_U64,
     FL_DTYPES
 } fl_dtype;
 
-/* An array as a sequence of entries in C order of its (broadcast) shape. Neighbouring axes are merged where the
- * strides allow it; `run` entries at a time, from each multiple of `run` on, lie one after the other in memory. */
+/* An array as a sequence of entries in C order of its (broadcast) shape. Neighbouring axes are
+ * merged where the strides allow it; `run` entries at a time, from each multiple of `run` on, lie
+ * one after the other in memory. */
 typedef struct {
-    char *data;     /* NULL: absent */
+    char *data; /* NULL: absent */
     fl_dtype dtype;
-    int swapped;    /* not in native byte order */
-    int plain;      /* native, aligned and of the compute type: usable in place */
+    int swapped; /* not in native byte order */
+    int plain;   /* native, aligned and of the compute type: usable in place */
     int ndim;
     int64_t run;
     int64_t shape[FL_MAX_DIMS], stride[FL_MAX_DIMS]; /* strides in bytes, 0 where broadcast */
@@ -50,7 +63,8 @@ typedef enum {
     FL_BY_ALL_WEIGHTS    /* sample weight times the loss's own weight */
 } fl_divisor;
 
-/* FL_PREPARE checks, and sums the divisor where a mean's gradient needs it before anything is written. */
+/* FL_PREPARE checks, and sums the divisor where a mean's gradient needs it before anything is
+ * written. */
 typedef enum { FL_PREPARE, FL_MAIN } fl_phase;
 
 /* Which values an operand may hold (NaN always passes). */
@@ -59,8 +73,9 @@ typedef enum { FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_SIGN } fl_domain;
 /* Where an error can be; the operands come first. */
 enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NOWHERE = -1 };
 
-/* How the units of a call are cut into blocks: each holds whole entries of the leading axis ("rows"), or a piece of
- * one. It depends on the kind, the trailing shape and the compute type, never on the number of rows. */
+/* How the units of a call are cut into blocks: each holds whole entries of the leading axis
+ * ("rows"), or a piece of one. It depends on the kind, the trailing shape and the compute type,
+ * never on the number of rows. */
 typedef struct {
     int64_t blocks, row_units, rows_per_block, pieces, piece_units;
 } fl_grid;
@@ -68,38 +83,42 @@ typedef struct {
 typedef struct {
     fl_kind kind;
     fl_formula formula;
-    int is_double;            /* the compute type */
+    int is_double; /* the compute type */
     int products;
-    int prepare;              /* run FL_PREPARE first */
-    int mean;                 /* gradients are divided by the divisor */
+    int prepare; /* run FL_PREPARE first */
+    int mean;    /* gradients are divided by the divisor */
     fl_divisor divisor;
-    double divide_divisor;    /* batchmean: Σ d counts elements, this is their number in a batch entry; else 1 */
-    double upstream;          /* a number multiplying every gradient */
-    double scale;             /* upstream / divisor, set by the driver before FL_MAIN */
+    double divide_divisor; /* batchmean: Σ d counts elements, this is their number in a batch entry;
+                              else 1 */
+    double upstream;       /* a number multiplying every gradient */
+    double scale;          /* upstream / divisor, set by the driver before FL_MAIN */
     double params[FL_PARAMS]; /* numeric options in the order of the signature */
 
     int64_t units, row_units; /* all units; those of one entry of the leading axis */
     int64_t unit_size;        /* elements of input in a unit */
 
-    fl_grid grid;                  /* set by the driver */
+    fl_grid grid; /* set by the driver */
 
     fl_array operand[FL_OPERANDS]; /* x, y, z */
     fl_domain domain[FL_OPERANDS];
     fl_array weight, sample_weight, upstream_each;
     fl_array values, grad[FL_OPERANDS];
-    int64_t reduce[FL_OPERANDS];   /* so many consecutive units share one entry of the gradient; 0: each its own */
+    int64_t reduce[FL_OPERANDS]; /* so many consecutive units share one entry of the gradient; 0:
+                                    each its own */
 
-    int64_t ignore_index;     /* classes */
+    int64_t ignore_index; /* classes */
 } fl_call;
 
 /* A double-double: hi + lo, |lo| <= ulp(hi) / 2. */
-typedef struct { double hi, lo; } fl_dd;
+typedef struct {
+    double hi, lo;
+} fl_dd;
 
 typedef struct {
-    fl_dd sum, weight;           /* Σ l, Σ d */
-    int64_t count;               /* units that were not removed */
-    fl_dd reduced[FL_OPERANDS];  /* a gradient entry that this block shares with its neighbours */
-    int64_t bad_unit;            /* the lowest unit with a value that is not allowed, or FL_NOWHERE */
+    fl_dd sum, weight;          /* Σ l, Σ d */
+    int64_t count;              /* units that were not removed */
+    fl_dd reduced[FL_OPERANDS]; /* a gradient entry that this block shares with its neighbours */
+    int64_t bad_unit; /* the lowest unit with a value that is not allowed, or FL_NOWHERE */
     int bad_argument;
 } fl_partial;
 
@@ -109,9 +128,11 @@ typedef struct {
     int64_t count;
 } fl_totals;
 
-typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last, fl_partial *partial);
+typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                       fl_partial *partial);
 typedef void fl_store_fn(const fl_array *array, int64_t first, int64_t n, const void *from);
-typedef void fl_math_fn(int function, int64_t n, const void *x, void *out); /* the scalar maths, for tests */
+typedef void fl_math_fn(int function, int64_t n, const void *x,
+                        void *out); /* the scalar maths, for tests */
 
 /* One entry of the dispatch table: the kernels of one instruction set. */
 typedef struct {
@@ -122,7 +143,7 @@ typedef struct {
 } fl_kernels;
 
 /* dispatch.c */
-int fl_isa_count(void);                      /* instruction sets of this build that this processor runs, best last */
+int fl_isa_count(void); /* instruction sets of this build that this processor runs, best last */
 const char *fl_isa_name(int index);
 void fl_isa_select(int index);
 int fl_isa_selected(void);
@@ -133,7 +154,7 @@ int fl_formula_named(const char *name, fl_kind *kind, int *operands, fl_domain d
 
 /* driver.c */
 typedef enum { FL_OK, FL_BAD_VALUE, FL_INTERRUPTED } fl_status;
-typedef int (*fl_interrupted)(void);        /* nonzero: stop; NULL: never ask */
+typedef int (*fl_interrupted)(void); /* nonzero: stop; NULL: never ask */
 
 fl_grid fl_grid_of(const fl_call *call);
 

@@ -1,8 +1,10 @@
-/* The elementwise losses: value l and the derivatives by x (input), y (target) and z (third array) of one element.
+/* The elementwise losses: value l and the derivatives by x (input), y (target) and z (third array)
+ * of one element.
  *
- * p holds the numeric options in the order of the Python signature. What a caller does not use vanishes by inlining.
- * An element with a NaN gives NaN in value and derivatives. Definitions: torch.nn.functional, and what replaces its
- * avoidable infinities by their limits. Comments give what the code does not say. */
+ * p holds the numeric options in the order of the Python signature. What a caller does not use
+ * vanishes by inlining. An element with a NaN gives NaN in value and derivatives. Definitions:
+ * torch.nn.functional, and what replaces its avoidable infinities by their limits. Comments give
+ * what the code does not say. */
 #ifndef FASTLOSS_FORMULAS_H
 #define FASTLOSS_FORMULAS_H
 
@@ -18,7 +20,10 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 static const real LOG_2 = (real)0.693147180559945309417;
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
-static INLINE real absolute(real x) { return REAL_IS_DOUBLE ? (real)__builtin_fabs(x) : (real)__builtin_fabsf((float)x); }
+static INLINE real absolute(real x)
+{
+    return REAL_IS_DOUBLE ? (real)__builtin_fabs(x) : (real)__builtin_fabsf((float)x);
+}
 
 /* max(a, b) where a NaN in a wins; b is never NaN. */
 static INLINE real maximum(real a, real b) { return a < b ? b : a; }
@@ -46,7 +51,8 @@ static INLINE result mse(real x, real y, real z, const real *p)
     return (result){.l = d * d, .dx = 2 * d, .dy = -2 * d};
 }
 
-/* d²/(2β) where |d| < β, else |d| - β/2; d·(d/β), since d² over- and underflows. Girshick 2015, Fast R-CNN. */
+/* d²/(2β) where |d| < β, else |d| - β/2; d·(d/β), since d² over- and underflows. Girshick 2015,
+ * Fast R-CNN. */
 static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
     real beta = p[0], d = x - y, a = absolute(d), r = d / beta;
@@ -61,10 +67,12 @@ static INLINE result huber(real x, real y, real z, const real *p)
     real delta = p[0], d = x - y, a = absolute(d);
     int near = a <= delta;
     real g = near ? d : delta * sign(d);
-    return (result){.l = near ? (real)0.5 * d * d : delta * (a - (real)0.5 * delta), .dx = g, .dy = -g};
+    return (result){
+        .l = near ? (real)0.5 * d * d : delta * (a - (real)0.5 * delta), .dx = g, .dy = -g};
 }
 
-/* log cosh d. With t = expm1(-2|d|): sinh² d = t²/(4(1 + t)) for small |d|, |d| + log1p(1 + t) - log 2 else. */
+/* log cosh d. With t = expm1(-2|d|): sinh² d = t²/(4(1 + t)) for small |d|, |d| + log1p(1 + t) -
+ * log 2 else. */
 static INLINE result log_cosh(real x, real y, real z, const real *p)
 {
     real d = x - y, a = absolute(d), t = EXPM1(-2 * a), g = -t / (2 + t);
@@ -78,18 +86,23 @@ static INLINE result log_cosh(real x, real y, real z, const real *p)
 static INLINE result stirling(real y)
 {
     real log_y = LOG(y);
-    result far = {.l = y * log_y - y + (HALF_LOG_2PI + (real)0.5 * log_y), .dy = log_y + (real)0.5 / y};
+    result far = {.l = y * log_y - y + (HALF_LOG_2PI + (real)0.5 * log_y),
+                  .dy = log_y + (real)0.5 / y};
     return (result){.l = y > 1 ? far.l : 0, .dy = y > 1 ? far.dy : 0};
 }
 
-static INLINE result plus(result a, result b) { return (result){a.l + b.l, a.dx + b.dx, a.dy + b.dy, a.dz + b.dz}; }
+static INLINE result plus(result a, result b)
+{
+    return (result){a.l + b.l, a.dx + b.dx, a.dy + b.dy, a.dz + b.dz};
+}
 
 /* x - y log(x + ε), x being the rate */
 static INLINE result poisson_nll(real x, real y, real z, const real *p)
 {
     real rate = x + p[0], log_rate = LOG(rate);
-    return (result){
-        .l = x - times(y, log_rate), .dx = 1 - (y == 0 ? unless_nan(0, x) : y / rate), .dy = unless_nan(-log_rate, y)};
+    return (result){.l = x - times(y, log_rate),
+                    .dx = 1 - (y == 0 ? unless_nan(0, x) : y / rate),
+                    .dy = unless_nan(-log_rate, y)};
 }
 
 static INLINE result poisson_nll_full(real x, real y, real z, const real *p)
@@ -109,7 +122,8 @@ static INLINE result poisson_nll_log_input_full(real x, real y, real z, const re
     return plus(poisson_nll_log_input(x, y, z, p), stirling(y));
 }
 
-/* (log v + (x - y)²/v) / 2 with v = max(z, ε); the derivative by z passes the clamp. Nix & Weigend 1994. */
+/* (log v + (x - y)²/v) / 2 with v = max(z, ε); the derivative by z passes the clamp. Nix & Weigend
+ * 1994. */
 static INLINE result gaussian_nll(real x, real y, real z, const real *p)
 {
     real v = maximum(z, p[0]), d = x - y, r = d / v;
@@ -132,8 +146,9 @@ static INLINE result gaussian_nll_full(real x, real y, real z, const real *p)
 static INLINE result kl_div(real x, real y, real z, const real *p)
 {
     real log_y = LOG(y);
-    return (result){
-        .l = y == 0 ? unless_nan(0, x) : y * (log_y - x), .dx = unless_nan(-y, x), .dy = log_y + 1 - x};
+    return (result){.l = y == 0 ? unless_nan(0, x) : y * (log_y - x),
+                    .dx = unless_nan(-y, x),
+                    .dy = log_y + 1 - x};
 }
 
 /* exp y (y - x); 0 where y = -inf */
@@ -144,7 +159,8 @@ static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
     return (result){.l = none ? 0 : t * d, .dx = unless_nan(-t, x), .dy = none ? 0 : t * (d + 1)};
 }
 
-/* -(y log x + (1 - y) log(1 - x)), logarithms not below -100, x(1 - x) not below 1e-12 (as a float, like torch). */
+/* -(y log x + (1 - y) log(1 - x)), logarithms not below -100, x(1 - x) not below 1e-12 (as a float,
+ * like torch). */
 static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
 {
     real log_x = LOG(x), log_rest = LOG1P(-x);
@@ -155,8 +171,10 @@ static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
     };
 }
 
-/* (1 - y) softplus(x) + w y softplus(-x), w weighing the positives; softplus(x) = max(x, 0) + log1p(exp(-|x|)) */
-static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w, const real *p)
+/* (1 - y) softplus(x) + w y softplus(-x), w weighing the positives; softplus(x) = max(x, 0) +
+ * log1p(exp(-|x|)) */
+static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w,
+                                                                 const real *p)
 {
     real e = EXP(-absolute(x)), log1p_e = LOG1P(e), large = 1 / (1 + e), small = e * large;
     real positive = maximum(x, 0) + log1p_e, negative = maximum(-x, 0) + log1p_e;

@@ -1,4 +1,5 @@
-/* The block loader: storage in, storage out. Kernels see tiles of `real` and know nothing else about arrays.
+/* The block loader: storage in, storage out. Kernels see tiles of `real` and know nothing else
+ * about arrays.
  *
  * Entries are named by their flat index in C order of the (broadcast) shape. */
 #ifndef FASTLOSS_LOADER_H
@@ -12,14 +13,15 @@
 #define fl_target SUFFIXED(fl_target)
 #define fl_store SUFFIXED(fl_store)
 
-/* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one after the other,
- * else converted into scratch. */
+/* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one
+ * after the other, else converted into scratch. */
 const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scratch);
 
 /* The same of integers; what int64 cannot hold becomes INT64_MAX. */
 const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, int64_t *scratch);
 
-/* Where to write entries [first, first + n): in place or scratch. Pass the pointer to fl_store() when they are there. */
+/* Where to write entries [first, first + n): in place or scratch. Pass the pointer to fl_store()
+ * when they are there. */
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch);
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from); /* reals */
 

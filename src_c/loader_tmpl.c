@@ -3,7 +3,9 @@
 
 #include <string.h>
 
-/* --- half types ------------------------------------------------------------------------------------------------- */
+/* --- half types
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static INLINE float as_float(uint32_t bits)
 {
@@ -19,7 +21,8 @@ static INLINE uint32_t as_bits(float f)
     return bits;
 }
 
-/* IEEE binary16: the exponent is moved into place and rebased by a multiplication, which also grades subnormals. */
+/* IEEE binary16: the exponent is moved into place and rebased by a multiplication, which also
+ * grades subnormals. */
 static INLINE float from_f16(uint16_t h)
 {
     uint32_t magnitude = h & 0x7fffu;
@@ -28,14 +31,17 @@ static INLINE float from_f16(uint16_t h)
     return as_float(bits | (uint32_t)(h & 0x8000u) << 16);
 }
 
-/* Round to nearest even. Adding 2^k aligns the mantissa so that the hardware rounds at binary16's last place. */
+/* Round to nearest even. Adding 2^k aligns the mantissa so that the hardware rounds at binary16's
+ * last place. */
 static INLINE uint16_t to_f16(float f)
 {
     uint32_t bits = as_bits(f), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
     uint32_t exponent = magnitude >> 23;
     uint32_t anchor = ((exponent < 113 ? 113u : exponent > 142 ? 142u : exponent) + 13u) << 23;
-    uint32_t rounded = as_bits(as_float(magnitude) + as_float(anchor)) - anchor; /* in units of the last place */
-    uint32_t normal = (exponent < 113 ? 0u : (exponent > 142 ? 30u : exponent - 113u) << 10) + rounded;
+    uint32_t rounded =
+        as_bits(as_float(magnitude) + as_float(anchor)) - anchor; /* in units of the last place */
+    uint32_t normal =
+        (exponent < 113 ? 0u : (exponent > 142 ? 30u : exponent - 113u) << 10) + rounded;
     uint32_t h = magnitude > 0x7f800000u ? 0x7e00u : magnitude >= 0x477ff000u ? 0x7c00u : normal;
     return (uint16_t)(h | sign);
 }
@@ -56,39 +62,63 @@ static INLINE float to_float_odd(real x)
     float f = (float)x;
     double back = f, magnitude = __builtin_fabs(x), got = __builtin_fabs(back);
     uint32_t bits = as_bits(f);
-    uint32_t down = (uint32_t)(got > magnitude); /* rounded away from zero: one back, also from inf */
+    uint32_t down =
+        (uint32_t)(got > magnitude); /* rounded away from zero: one back, also from inf */
     return got == magnitude || x != x ? f : as_float((bits - down) | 1u);
 #else
     return x;
 #endif
 }
 
-/* --- one entry, the dtype being a constant in every use ------------------------------------------------------------ */
+/* --- one entry, the dtype being a constant in every use
+ * ------------------------------------------------------------ */
 
 static const uint8_t item_size[FL_DTYPES] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
 
 /* Memory need not be aligned, hence memcpy (it compiles to a load). */
-#define LOAD(type, from) \
-    type value; \
-    memcpy(&value, from, sizeof value)
+#define READ(type, from) \
+    ({ \
+        type value; \
+        memcpy(&value, from, sizeof value); \
+        value; \
+    })
+#define WRITE(type, to, x) \
+    do { \
+        type value = (x); \
+        memcpy(to, &value, sizeof value); \
+    } while (0)
 
 static INLINE real read_real(const char *from, fl_dtype dtype)
 {
     switch (dtype) {
-    case FL_F32: { LOAD(float, from); return (real)value; }
-    case FL_F64: { LOAD(double, from); return (real)value; }
-    case FL_F16: { LOAD(uint16_t, from); return (real)from_f16(value); }
-    case FL_BF16: { LOAD(uint16_t, from); return (real)from_bf16(value); }
-    case FL_BOOL: { LOAD(uint8_t, from); return (real)(value != 0); }
-    case FL_I8: { LOAD(int8_t, from); return (real)value; }
-    case FL_I16: { LOAD(int16_t, from); return (real)value; }
-    case FL_I32: { LOAD(int32_t, from); return (real)value; }
-    case FL_I64: { LOAD(int64_t, from); return (real)value; }
-    case FL_U8: { LOAD(uint8_t, from); return (real)value; }
-    case FL_U16: { LOAD(uint16_t, from); return (real)value; }
-    case FL_U32: { LOAD(uint32_t, from); return (real)value; }
-    case FL_U64: { LOAD(uint64_t, from); return (real)value; }
-    default: return 0;
+    case FL_F32:
+        return (real)READ(float, from);
+    case FL_F64:
+        return (real)READ(double, from);
+    case FL_F16:
+        return (real)from_f16(READ(uint16_t, from));
+    case FL_BF16:
+        return (real)from_bf16(READ(uint16_t, from));
+    case FL_BOOL:
+        return (real)(READ(uint8_t, from) != 0);
+    case FL_I8:
+        return (real)READ(int8_t, from);
+    case FL_I16:
+        return (real)READ(int16_t, from);
+    case FL_I32:
+        return (real)READ(int32_t, from);
+    case FL_I64:
+        return (real)READ(int64_t, from);
+    case FL_U8:
+        return (real)READ(uint8_t, from);
+    case FL_U16:
+        return (real)READ(uint16_t, from);
+    case FL_U32:
+        return (real)READ(uint32_t, from);
+    case FL_U64:
+        return (real)READ(uint64_t, from);
+    default:
+        return 0;
     }
 }
 
@@ -96,26 +126,44 @@ static INLINE int64_t read_index(const char *from, fl_dtype dtype)
 {
     switch (dtype) {
     case FL_BOOL:
-    case FL_U8: { LOAD(uint8_t, from); return value; }
-    case FL_I8: { LOAD(int8_t, from); return value; }
-    case FL_I16: { LOAD(int16_t, from); return value; }
-    case FL_I32: { LOAD(int32_t, from); return value; }
-    case FL_I64: { LOAD(int64_t, from); return value; }
-    case FL_U16: { LOAD(uint16_t, from); return value; }
-    case FL_U32: { LOAD(uint32_t, from); return value; }
-    case FL_U64: { LOAD(uint64_t, from); return value > INT64_MAX ? INT64_MAX : (int64_t)value; }
-    default: return INT64_MAX;
+    case FL_U8:
+        return READ(uint8_t, from);
+    case FL_I8:
+        return READ(int8_t, from);
+    case FL_I16:
+        return READ(int16_t, from);
+    case FL_I32:
+        return READ(int32_t, from);
+    case FL_I64:
+        return READ(int64_t, from);
+    case FL_U16:
+        return READ(uint16_t, from);
+    case FL_U32:
+        return READ(uint32_t, from);
+    case FL_U64:
+        return READ(uint64_t, from) > INT64_MAX ? INT64_MAX : (int64_t)READ(uint64_t, from);
+    default:
+        return INT64_MAX;
     }
 }
 
 static INLINE void write_real(char *to, fl_dtype dtype, real x)
 {
     switch (dtype) {
-    case FL_F32: { float value = (float)x; memcpy(to, &value, 4); break; }
-    case FL_F64: { double value = (double)x; memcpy(to, &value, 8); break; }
-    case FL_F16: { uint16_t value = to_f16(to_float_odd(x)); memcpy(to, &value, 2); break; }
-    case FL_BF16: { uint16_t value = to_bf16(to_float_odd(x)); memcpy(to, &value, 2); break; }
-    default: break;
+    case FL_F32:
+        WRITE(float, to, (float)x);
+        break;
+    case FL_F64:
+        WRITE(double, to, (double)x);
+        break;
+    case FL_F16:
+        WRITE(uint16_t, to, to_f16(to_float_odd(x)));
+        break;
+    case FL_BF16:
+        WRITE(uint16_t, to, to_bf16(to_float_odd(x)));
+        break;
+    default:
+        break;
     }
 }
 
@@ -132,7 +180,8 @@ static inline swapped_entry swap_entry(const char *from, fl_dtype dtype)
     return e;
 }
 
-/* --- a run of equally spaced entries ------------------------------------------------------------------------------- */
+/* --- a run of equally spaced entries
+ * ------------------------------------------------------------------------------- */
 
 typedef void (*run_fn)(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
 
@@ -166,20 +215,47 @@ static void load_run(const fl_array *array, char *at, int64_t stride, int64_t n,
         return;
     }
     switch (array->dtype) {
-    case FL_F32: read_run(at, stride, n, out, FL_F32); break;
-    case FL_F64: read_run(at, stride, n, out, FL_F64); break;
-    case FL_F16: read_run(at, stride, n, out, FL_F16); break;
-    case FL_BF16: read_run(at, stride, n, out, FL_BF16); break;
-    case FL_BOOL: read_run(at, stride, n, out, FL_BOOL); break;
-    case FL_I8: read_run(at, stride, n, out, FL_I8); break;
-    case FL_I16: read_run(at, stride, n, out, FL_I16); break;
-    case FL_I32: read_run(at, stride, n, out, FL_I32); break;
-    case FL_I64: read_run(at, stride, n, out, FL_I64); break;
-    case FL_U8: read_run(at, stride, n, out, FL_U8); break;
-    case FL_U16: read_run(at, stride, n, out, FL_U16); break;
-    case FL_U32: read_run(at, stride, n, out, FL_U32); break;
-    case FL_U64: read_run(at, stride, n, out, FL_U64); break;
-    default: break;
+    case FL_F32:
+        read_run(at, stride, n, out, FL_F32);
+        break;
+    case FL_F64:
+        read_run(at, stride, n, out, FL_F64);
+        break;
+    case FL_F16:
+        read_run(at, stride, n, out, FL_F16);
+        break;
+    case FL_BF16:
+        read_run(at, stride, n, out, FL_BF16);
+        break;
+    case FL_BOOL:
+        read_run(at, stride, n, out, FL_BOOL);
+        break;
+    case FL_I8:
+        read_run(at, stride, n, out, FL_I8);
+        break;
+    case FL_I16:
+        read_run(at, stride, n, out, FL_I16);
+        break;
+    case FL_I32:
+        read_run(at, stride, n, out, FL_I32);
+        break;
+    case FL_I64:
+        read_run(at, stride, n, out, FL_I64);
+        break;
+    case FL_U8:
+        read_run(at, stride, n, out, FL_U8);
+        break;
+    case FL_U16:
+        read_run(at, stride, n, out, FL_U16);
+        break;
+    case FL_U32:
+        read_run(at, stride, n, out, FL_U32);
+        break;
+    case FL_U64:
+        read_run(at, stride, n, out, FL_U64);
+        break;
+    default:
+        break;
     }
 }
 
@@ -210,9 +286,11 @@ static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n
     }
 }
 
-/* --- walking an array ---------------------------------------------------------------------------------------------- */
+/* --- walking an array
+ * ---------------------------------------------------------------------------------------------- */
 
-/* Calls run() on each piece of [first, first + n) along the last axis; `size` is that of a tile's entry. */
+/* Calls run() on each piece of [first, first + n) along the last axis; `size` is that of a tile's
+ * entry. */
 static void walk(const fl_array *array, int64_t first, int64_t n, run_fn run, void *tile, int size)
 {
     int last = array->ndim - 1;

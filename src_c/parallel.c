@@ -17,6 +17,7 @@
 #ifndef _WIN32
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -26,7 +27,6 @@
 
 #if defined(_OPENMP) && defined(__linux__)
 #define KEEP_WORKERS_OFF 1
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,14 +45,16 @@
 #define MXCSR_DEFAULT 0x1f80u
 typedef unsigned int fp_mode;
 
-static fp_mode fp_enter(void) {
+static fp_mode fp_enter(void)
+{
     fp_mode saved = _mm_getcsr();
     if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
         _mm_setcsr(MXCSR_DEFAULT);
     return saved;
 }
 
-static void fp_leave(fp_mode saved) {
+static void fp_leave(fp_mode saved)
+{
     if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
         _mm_setcsr(saved);
 }
@@ -61,7 +63,8 @@ static void fp_leave(fp_mode saved) {
 
 typedef uint64_t fp_mode;
 
-static fp_mode fp_enter(void) {
+static fp_mode fp_enter(void)
+{
     fp_mode saved;
     __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved));
     if (saved != 0)
@@ -69,7 +72,8 @@ static fp_mode fp_enter(void) {
     return saved;
 }
 
-static void fp_leave(fp_mode saved) {
+static void fp_leave(fp_mode saved)
+{
     if (saved != 0)
         __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
 }
@@ -78,7 +82,8 @@ static void fp_leave(fp_mode saved) {
 
 typedef fenv_t fp_mode;
 
-static fp_mode fp_enter(void) {
+static fp_mode fp_enter(void)
+{
     fp_mode saved;
     fegetenv(&saved);
     fesetenv(FE_DFL_ENV);
@@ -94,17 +99,20 @@ static void fp_leave(fp_mode saved) { fesetenv(&saved); }
 static atomic_int process_threads = 1;
 static _Thread_local int thread_override;
 
-static int within(int value, int low, int high) {
+static int within(int value, int low, int high)
+{
     return value < low ? low : value > high ? high : value;
 }
 
-void fl_set_process_threads(int threads) {
+void fl_set_process_threads(int threads)
+{
     atomic_store(&process_threads, within(threads, 1, FL_MAX_THREADS));
 }
 
 int fl_process_threads(void) { return atomic_load(&process_threads); }
 
-int fl_set_thread_override(int threads) {
+int fl_set_thread_override(int threads)
+{
     int previous = thread_override;
     thread_override = within(threads, 0, FL_MAX_THREADS);
     return previous;
@@ -112,7 +120,8 @@ int fl_set_thread_override(int threads) {
 
 int fl_thread_override(void) { return thread_override; }
 
-int fl_effective_threads(void) {
+int fl_effective_threads(void)
+{
     int threads = thread_override ? thread_override : fl_process_threads();
     return threads == 1 ? 1 : within(threads, 1, fl_parallel_limit());
 }
@@ -126,14 +135,15 @@ static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
 #if KEEP_WORKERS_OFF
-static bool user_binds_threads;
+static bool user_binds_threads, is_libgomp;
 static pthread_key_t exit_key;
 static bool have_exit_key;
 static void thread_exits(void *self);
 #endif
 
 #ifndef _WIN32
-static void in_forked_child(void) {
+static void in_forked_child(void)
+{
     if (atomic_load(&team_started))
         atomic_store(&orphaned, true);
 }
@@ -141,7 +151,8 @@ static void in_forked_child(void) {
 
 /* The runtime in use need not be the compiler's: an environment may put libomp in the place of
  * libgomp. Its file tells. */
-static void name_runtime(void) {
+static void name_runtime(void)
+{
     static const char *const names[] = {"libgomp", "libomp", "libiomp5"};
     const char *name = "unknown runtime";
 #ifndef _WIN32
@@ -162,8 +173,12 @@ static void name_runtime(void) {
     snprintf(runtime, sizeof runtime, "%s (OpenMP %s)", name, version);
 }
 
-__attribute__((constructor)) static void initialise(void) {
+__attribute__((constructor)) static void initialise(void)
+{
+    /* The import may itself happen under a limit on this thread. */
     starting_max_threads = omp_get_max_threads();
+    if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
+        starting_max_threads = omp_get_num_procs();
     name_runtime();
 #ifndef _WIN32
     pthread_atfork(NULL, NULL, in_forked_child);
@@ -173,11 +188,13 @@ __attribute__((constructor)) static void initialise(void) {
                                           "KMP_AFFINITY"};
     for (size_t i = 0; i < sizeof binding / sizeof *binding; i++)
         user_binds_threads |= getenv(binding[i]) != NULL;
+    is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
     have_exit_key = pthread_key_create(&exit_key, thread_exits) == 0;
 #endif
 }
 
-int fl_parallel_limit(void) {
+int fl_parallel_limit(void)
+{
     /* A runtime whose threads were lost in a fork must not even be asked. */
     if (atomic_load_explicit(&orphaned, memory_order_relaxed))
         return 1;
@@ -199,18 +216,19 @@ int fl_parallel_limit(void) {
 /* When calls are rare the workers sleep in between, and the kernel may wake one on the processor
  * of the caller, who then spins at the end of the region for the very thread that it keeps from
  * running: milliseconds lost for work of microseconds. So a worker may run on every processor
- * that the caller may use, but for the one where the caller is. */
+ * that the caller may use, but for the one where the caller is. The caller's own affinity is
+ * never touched, so threads that it starts inherit nothing of this. */
 
 #define CHECK_SECONDS 1 /* how soon a new affinity of the caller is noticed */
 
 struct team {
     atomic_int references; /* the caller's and one per worker that recorded itself */
     int cpu;               /* where the caller was; -1: not known */
-    int members;           /* size of the last team */
-    time_t checked;        /* when the caller's affinity was last read */
+    int cpus;              /* how many it may use */
+    time_t checked;        /* when its affinity was last read */
+    bool placed;           /* workers have the affinity below, not the inherited one */
     cpu_set_t allowed;     /* the caller's affinity */
-    cpu_set_t workers;     /* what the workers have */
-    bool active;           /* workers have been given that set */
+    cpu_set_t workers;
     _Atomic pid_t tids[FL_MAX_THREADS]; /* by number in the team; 0: no such worker */
 };
 
@@ -221,30 +239,36 @@ static _Thread_local struct {
     pid_t tid;
 } self;
 
-static void release(struct team *team) {
+static void release(struct team *team)
+{
     if (team && atomic_fetch_sub(&team->references, 1) == 1)
         free(team);
 }
 
-static void leave_team(void) {
+/* The runtime ends threads when teams shrink and callers end; it may also lend them to another
+ * caller. A thread that is no longer ours must leave the table: its number may come back as that
+ * of another thread, even of another process. */
+static void leave_team(void)
+{
     if (!self.joined)
         return;
-    /* A dead thread's number may be given to another thread of the system. */
     pid_t mine = self.tid;
     atomic_compare_exchange_strong(&self.joined->tids[self.number], &mine, 0);
     release(self.joined);
     self.joined = NULL;
 }
 
-static void thread_exits(void *unused) {
+static void thread_exits(void *unused)
+{
     (void)unused;
     leave_team();
     release(self.own);
     self.own = NULL;
 }
 
-/* In the worker, at the start of each region. */
-static void join_team(struct team *team, int number) {
+/* In the worker, in each region. */
+static void join_team(struct team *team, int number)
+{
     if (self.joined == team && self.number == number)
         return;
     leave_team();
@@ -255,20 +279,19 @@ static void join_team(struct team *team, int number) {
     self.joined = team;
     atomic_fetch_add(&team->references, 1);
     atomic_store(&team->tids[number], self.tid);
-    if (team->active)
+    if (team->placed)
         sched_setaffinity(0, sizeof team->workers, &team->workers);
 }
 
 /* In the caller, before each region. NULL: leave the workers where they are. */
-static struct team *place_team(int threads) {
-    if (user_binds_threads || !have_exit_key)
-        return NULL;
+static struct team *place_team(void)
+{
     struct team *team = self.own;
     if (!team) {
-        team = calloc(1, sizeof *team);
-        if (!team)
+        if (user_binds_threads || !have_exit_key)
             return NULL;
-        if (pthread_setspecific(exit_key, &self) != 0) {
+        team = calloc(1, sizeof *team);
+        if (!team || pthread_setspecific(exit_key, &self) != 0) {
             free(team);
             return NULL;
         }
@@ -276,7 +299,6 @@ static struct team *place_team(int threads) {
         team->cpu = -1;
         self.own = team;
     }
-    team->members = threads;
 
     int cpu = sched_getcpu();
     struct timespec now;
@@ -291,28 +313,41 @@ static struct team *place_team(int threads) {
     if (cpu == team->cpu && CPU_EQUAL(&allowed, &team->allowed))
         return team;
     team->cpu = cpu;
+    team->cpus = CPU_COUNT(&allowed);
     team->allowed = allowed;
     team->workers = allowed;
-    if (CPU_COUNT(&allowed) >= 2)
-        CPU_CLR(cpu, &team->workers);
-    else if (!team->active)
+    if (team->cpus >= 2)
+        CPU_CLR((size_t)cpu, &team->workers);
+    else if (!team->placed)
         return team;
-    team->active = true;
+    team->placed = true;
     for (int i = 1; i < FL_MAX_THREADS; i++) {
-        pid_t tid = atomic_load(&team->tids[i]);
+        pid_t tid = atomic_load_explicit(&team->tids[i], memory_order_relaxed);
         if (tid)
             sched_setaffinity(tid, sizeof team->workers, &team->workers);
     }
     return team;
 }
 
+/* New threads of libgomp report before the region begins, and the caller spins for them: again
+ * milliseconds if one is on its processor. libgomp hardly spins when it has more threads than
+ * there are processors, so a team that is new gets one thread too many, which does nothing and
+ * ends with the next call (2.7 -> 0.4 ms for the first call of a thread). */
+static int spare_threads(const struct team *team, int threads)
+{
+    return team && is_libgomp && threads == team->cpus && threads < FL_MAX_THREADS &&
+           atomic_load_explicit(&team->tids[threads - 1], memory_order_relaxed) == 0;
+}
+
 #else
 
 struct team;
 static void join_team(struct team *team, int number) { (void)team, (void)number; }
-static struct team *place_team(int threads) {
-    (void)threads;
-    return NULL;
+static struct team *place_team(void) { return NULL; }
+static int spare_threads(const struct team *team, int threads)
+{
+    (void)team, (void)threads;
+    return 0;
 }
 
 #endif
@@ -326,7 +361,8 @@ int fl_parallel_limit(void) { return 1; }
 
 #define PIECES_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
 
-static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context) {
+static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context)
+{
     fp_mode saved = fp_enter();
     function(context, first, last);
     fp_leave(saved);
@@ -339,10 +375,11 @@ struct job {
     void *context;
     int64_t first, blocks, piece;
     _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
-    atomic_int arrived;                     /* workers that have begun */
+    atomic_int finished;                    /* workers */
 };
 
-static void take_pieces(struct job *job) {
+static void take_pieces(struct job *job)
+{
     fp_mode saved = fp_enter();
     for (;;) {
         int64_t done = atomic_fetch_add_explicit(&job->next, job->piece, memory_order_relaxed);
@@ -355,20 +392,28 @@ static void take_pieces(struct job *job) {
     fp_leave(saved);
 }
 
-/* A worker that has not begun when the caller has finished may be waiting for the caller's
- * processor: the runtime would spin there instead of letting it run. */
-static void let_workers_begin(struct job *job, int workers) {
-    for (int i = 0; i < 1000; i++) {
-        if (atomic_load_explicit(&job->arrived, memory_order_relaxed) >= workers)
+#define YIELDS 1000 /* below a millisecond if nobody else wants the processor */
+
+/* Where a runtime spins for its workers, this lets run what keeps them from running: a worker
+ * on the caller's processor, or another process that may then leave theirs. */
+static void let_workers_finish(struct job *job, int workers)
+{
+#ifndef _WIN32
+    for (int i = 0; i < YIELDS; i++) {
+        if (atomic_load_explicit(&job->finished, memory_order_acquire) >= workers)
             return;
         sched_yield();
     }
+#else
+    (void)job, (void)workers;
+#endif
 }
 
-void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads) {
-    int64_t blocks = last - first;
-    if (blocks <= 0)
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads)
+{
+    if (first >= last)
         return;
+    int64_t blocks = last - first;
     if (blocks < threads)
         threads = (int)blocks;
     if (threads > 1)
@@ -381,21 +426,23 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
     int64_t pieces = (int64_t)threads * PIECES_PER_THREAD;
     job.piece = blocks / pieces + (blocks % pieces != 0);
     atomic_init(&job.next, 0);
-    atomic_init(&job.arrived, 0);
+    atomic_init(&job.finished, 0);
     if (!atomic_load_explicit(&team_started, memory_order_relaxed))
         atomic_store(&team_started, true);
-    struct team *team = place_team(threads);
-#pragma omp parallel num_threads(threads)
+    struct team *team = place_team();
+    int spare = spare_threads(team, threads);
+#pragma omp parallel num_threads(threads + spare)
     {
-        int number = omp_get_thread_num();
-        if (number != 0) {
-            atomic_fetch_add_explicit(&job.arrived, 1, memory_order_relaxed);
+        int number = omp_get_thread_num(), size = omp_get_num_threads();
+        if (number == 0) {
+            take_pieces(&job);
+            let_workers_finish(&job, (size < threads ? size : threads) - 1);
+        } else if (number < threads) {
             if (team)
                 join_team(team, number);
+            take_pieces(&job);
+            atomic_fetch_add_explicit(&job.finished, 1, memory_order_release);
         }
-        take_pieces(&job);
-        if (number == 0)
-            let_workers_begin(&job, omp_get_num_threads() - 1);
     }
 }
 
@@ -403,7 +450,8 @@ const char *fl_openmp_runtime(void) { return runtime; }
 
 #else
 
-void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads) {
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads)
+{
     (void)threads;
     if (first < last)
         run_here(first, last, function, context);

@@ -24,12 +24,12 @@
 #include "real.h"
 
 #if REAL_IS_DOUBLE
-#define ROUND_MAGIC 0x1.8p+52 /* adding it rounds to an integer */
-#define FIELD_MAGIC 0x1p+52   /* or-ing an integer below 2^52 into its bits adds the integer */
+#define ROUND_MAGIC 0x1.8p+52     /* adding it rounds to an integer */
+#define FIELD_MAGIC 0x1p+52       /* or-ing an integer below 2^52 into its bits adds the integer */
 #define LN2_HI 0x1.62e42fefa38p-1 /* short enough that n * LN2_HI is exact */
 #define LN2_LO 0x1.ef35793c7673p-45
-#define EXP_LOWEST -746.0 /* below it EXP rounds to 0 ... */
-#define EXP_HIGHEST 710.0 /* ... and above this to inf */
+#define EXP_LOWEST -746.0  /* below it EXP rounds to 0 ... */
+#define EXP_HIGHEST 710.0  /* ... and above this to inf */
 #define EXPM1_LOWEST -40.0 /* below it EXPM1 rounds to -1 */
 #else
 #define ROUND_MAGIC 0x1.8p+23f

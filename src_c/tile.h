@@ -6,8 +6,8 @@
 #include "fastloss.h"
 #include "real.h"
 
-/* Sums run in double over a fixed number of lanes, so that a sum depends on its terms alone, whatever the width of the
- * vectors, and are added up in this order. */
+/* Sums run in double over a fixed number of lanes, so that a sum depends on its terms alone,
+ * whatever the width of the vectors, and are added up in this order. */
 static inline double sum_lanes(double lane[LANES])
 {
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -31,10 +31,14 @@ static inline double sum_tile(const real *v, int64_t n)
 static INLINE int is_allowed(real v, fl_domain domain)
 {
     switch (domain) {
-    case FL_UNIT_INTERVAL: return !(v < 0) & !(v > 1);
-    case FL_NONNEGATIVE: return !(v < 0);
-    case FL_SIGN: return (v == 1) | (v == -1) | (v != v);
-    default: return 1;
+    case FL_UNIT_INTERVAL:
+        return !(v < 0) & !(v > 1);
+    case FL_NONNEGATIVE:
+        return !(v < 0);
+    case FL_SIGN:
+        return (v == 1) | (v == -1) | (v != v);
+    default:
+        return 1;
     }
 }
 
@@ -47,8 +51,8 @@ static INLINE int64_t count_bad(const real *v, int64_t n, fl_domain domain)
 }
 
 /* Notes the first entry that is not allowed, unless its factor of 0 removes it. */
-static inline void check_tile(const real *v, int64_t n, fl_domain domain, const real *factor, int argument,
-                              int64_t first, fl_partial *partial)
+static inline void check_tile(const real *v, int64_t n, fl_domain domain, const real *factor,
+                              int argument, int64_t first, fl_partial *partial)
 {
     int64_t bad = domain == FL_UNIT_INTERVAL ? count_bad(v, n, FL_UNIT_INTERVAL)
                   : domain == FL_NONNEGATIVE ? count_bad(v, n, FL_NONNEGATIVE)
