@@ -62,13 +62,20 @@ class Build(build_ext):
 
     def build_extension(self, ext):
         openmp = self.find_openmp()
-        sanitize = os.environ.get("FASTLOSS_SANITIZE")  # "address,undefined": for the test-suite of the kernels
+        sanitize = os.environ.get(
+            "FASTLOSS_SANITIZE"
+        )  # "address,undefined": for the test-suite of the kernels
         extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
         isa_list = ("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))
 
         # (sources, folder of the objects, macros, flags)
         jobs = [
-            ([name], f"{isa}_{real}", [("ISA", isa), ("REAL_IS_DOUBLE", is_double)], KERNEL_FLAGS + isa_flags)
+            (
+                [name],
+                f"{isa}_{real}",
+                [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
+                KERNEL_FLAGS + isa_flags,
+            )
             for isa, isa_flags in ISAS
             for real, is_double in REALS
             for name in TEMPLATES
@@ -85,7 +92,9 @@ class Build(build_ext):
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = [name for objects in pool.map(compile_job, jobs) for name in objects]
+            ext.extra_objects = [
+                name for objects in pool.map(compile_job, jobs) for name in objects
+            ]
         ext.extra_compile_args = FLAGS + extra
         ext.extra_link_args = openmp + ([f"-fsanitize={sanitize}"] if sanitize else [])
         super().build_extension(ext)
@@ -93,17 +102,26 @@ class Build(build_ext):
     def find_openmp(self):
         """The flag that compiles and links a parallel region, or nothing."""
         if os.environ.get("FASTLOSS_NO_OPENMP"):
-            print("fastloss: building without OpenMP, calls will run on one thread (FASTLOSS_NO_OPENMP is set)")
+            print(
+                "fastloss: building without OpenMP, calls will run on one thread (FASTLOSS_NO_OPENMP is set)"
+            )
             return []
         program = "#include <omp.h>\nint main(void) {\n#pragma omp parallel\n  omp_get_num_threads();\n  return 0; }\n"
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.c"
             source.write_text(program)
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp"])
-                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=["-fopenmp"])
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                )
+                self.compiler.link_executable(
+                    objects, str(Path(folder) / "probe"), extra_postargs=["-fopenmp"]
+                )
             except Exception:
-                print("fastloss: the compiler has no OpenMP, calls will run on one thread", file=sys.stderr)
+                print(
+                    "fastloss: the compiler has no OpenMP, calls will run on one thread",
+                    file=sys.stderr,
+                )
                 return []
         return ["-fopenmp"]
 

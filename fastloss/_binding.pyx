@@ -1,16 +1,19 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""From Python arguments to an fl_call and back: parses, checks arrays, allocates results, releases the GIL.
+"""From Python arguments to an fl_call and back.
 
-Knows arrays and options, but no formula and no thread. A call goes: _parse -> _arrays -> _geometry -> _outputs ->
-fl_run -> result.
+A `Loss` parses its arguments; a `Call` checks the arrays, allocates the results, releases the GIL
+around fl_run and makes Python objects of what comes back. Both know arrays and options, but no
+formula and no thread.
 """
+
+import os
 
 import threading
 
 import numpy as np
 
-from fastloss import _errors
+from fastloss import _arrays, _errors, _options
 
 cimport cython
 cimport numpy as cnp
@@ -26,14 +29,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     int PyErr_CheckSignals()
 
-cdef extern from "numpy/arrayobject.h":
-    bint PyArray_IsNativeByteOrder(char order) nogil
-
-
 cdef extern from "fastloss.h" nogil:
-    enum: FL_MAX_DIMS
-    enum: FL_OPERANDS
-    enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
     enum: FL_SUM
     enum: FL_VALUES
@@ -85,7 +81,7 @@ cdef extern from "fastloss.h" nogil:
     ctypedef void fl_math_fn(int function, int64_t n, const void *x, void *out) noexcept
     ctypedef struct fl_kernels:
         fl_math_fn *math[2]
-    int fl_formula_named(const char *name, fl_kind *kind, int *operands, fl_domain *domain)
+    int fl_formula_named(const char *name, fl_kind *kind, fl_domain *domain)
     fl_grid fl_grid_of(const fl_call *call)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     int fl_isa_count()
@@ -96,15 +92,12 @@ cdef extern from "fastloss.h" nogil:
 
 cdef extern from "parallel.h" nogil:
     const char *fl_openmp_runtime()
-    int fl_parallel_limit()
     void fl_set_process_threads(int threads)
-    int fl_process_threads()
     int fl_set_thread_override(int threads)
-    int fl_thread_override()
     int fl_effective_threads()
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------
 
 cdef enum:
     MEAN
@@ -114,7 +107,7 @@ cdef enum:
 
 cdef dict REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE, "batchmean": BATCHMEAN}
 
-# What a keyword means to the parser. Operands are 0..2, numeric options NUMBER + i, boolean ones FLAG + i.
+# What a keyword means to the parser. Operands are 0..2, numeric options NUMBER + i, booleans FLAG + i.
 cdef enum:
     WEIGHT = 10
     POS_WEIGHT
@@ -127,14 +120,17 @@ cdef enum:
     NUMBER = 20
     FLAG = 30
 
+cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index": IGNORE_INDEX}
+
 # Methods of a loss.
 cdef enum:
-    CALL = 1
+    VALUE = 1
     GRADIENT = 2
-    VALUE_AND_GRAD = CALL | GRADIENT
+    VALUE_AND_GRAD = VALUE | GRADIENT
     SUMS = 4
     UPDATE = 12  # sums, and unreduced losses into out
 
+# The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
 cdef struct Arguments:
     PyObject *operand[3]
     PyObject *weight
@@ -148,26 +144,8 @@ cdef struct Arguments:
     double number[2]
     int64_t ignore_index
 
-# What a call carries on its way. Pointers to objects are borrowed: the arguments live as long as the call, what is
-# made on the way is kept in a list.
-cdef struct Work:
-    Arguments a
-    fl_call call
-    fl_totals totals
-    PyObject *array[3]      # the operands as arrays
-    PyObject *view[3]       # the same with their axes in the order of the kernels
-    int dtype[3]
-    bint weak[3]            # Python numbers
-    int result              # dtype of unreduced losses
-    int ndim, moved         # of the unreduced loss; the axis that goes last, or -1
-    cnp.npy_intp shape[64]
-    int64_t rows            # length of the leading axis
-    bint in_place           # an out is an input
-    bint single             # wrt names one argument, not a tuple
-    int wrt
 
-
-# --- arrays -----------------------------------------------------------------------------------------------------------
+# --- arrays ---------------------------------------------------------------------------------------
 
 cdef inline int storage(cnp.ndarray a) except -2:
     """The fl_dtype of an array, or -1."""
@@ -182,8 +160,8 @@ cdef inline int storage(cnp.ndarray a) except -2:
         return FL_BOOL
     if cnp.NPY_BYTE <= num <= cnp.NPY_ULONGLONG:
         size = cnp.PyArray_ITEMSIZE(a)
-        signed = cnp.PyTypeNum_ISSIGNED(num)
-        return ((FL_I8 if signed else FL_U8) + (0 if size == 1 else 1 if size == 2 else 2 if size == 4 else 3))
+        num = <int>FL_I8 if cnp.PyTypeNum_ISSIGNED(num) else <int>FL_U8
+        return num + (0 if size == 1 else 1 if size == 2 else 2 if size == 4 else 3)
     if a.dtype.name == "bfloat16":
         return FL_BF16
     return -1
@@ -206,24 +184,37 @@ cdef cnp.ndarray as_array(object value, str name):
     """Anything array-like as an ndarray, without a copy where there is memory to share."""
     if cnp.PyArray_CheckExact(value):
         return <cnp.ndarray>value
-    return _errors.as_array(value, name)
+    return _arrays.as_array(value, name)
 
 
-cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim, const cnp.npy_intp *shape) noexcept:
+cdef int numeric(cnp.ndarray array, str name) except -1:
+    """Its storage type."""
+    cdef int dtype = storage(array)
+    if dtype < 0:
+        raise _errors.bad_dtype(name, array)
+    return dtype
+
+
+cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
+                   const cnp.npy_intp *shape) noexcept:
     """a, broadcast to shape, as an fl_array; neighbouring axes that step alike become one."""
     cdef int axis, missing = ndim - cnp.PyArray_NDIM(a), n = 0
     cdef int64_t dim, step
     cdef const cnp.npy_intp *dims = cnp.PyArray_DIMS(a)
     cdef const cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    cdef int compute = <int>FL_F64 if is_double else <int>FL_F32
     f.data = <char *>cnp.PyArray_DATA(a)
     f.dtype = <fl_dtype>dtype
     f.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
-    f.plain = (dtype == (FL_F64 if is_double else FL_F32)) and not f.swapped and cnp.PyArray_ISALIGNED(a)
+    f.plain = dtype == compute and not f.swapped and cnp.PyArray_ISALIGNED(a)
     for axis in range(ndim):
         dim = shape[axis]
         if dim == 1:
             continue
-        step = 0 if axis < missing or dims[axis - missing] == 1 else strides[axis - missing]
+        if axis < missing or dims[axis - missing] == 1:
+            step = 0
+        else:
+            step = strides[axis - missing]
         if n > 0 and f.stride[n - 1] == step * dim:
             f.shape[n - 1] *= dim
             f.stride[n - 1] = step
@@ -235,7 +226,11 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
     f.run = f.shape[n - 1] if n > 0 and f.stride[n - 1] == cnp.PyArray_ITEMSIZE(a) else 1
 
 
-cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b):
+cdef void describe_all(fl_array *f, cnp.ndarray a, int dtype, bint is_double) noexcept:
+    describe(f, a, dtype, is_double, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a))
+
+
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray b):
     cdef int axis, ndim = cnp.PyArray_NDIM(a)
     if cnp.PyArray_NDIM(b) != ndim:
         return False
@@ -246,7 +241,7 @@ cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b):
 
 
 cdef bint is_target_of(cnp.ndarray y, cnp.ndarray x):
-    """Whether y has the shape of class indices for x: () for (C), (N, d1, ..., dK) for (N, C, d1, ..., dK)."""
+    """Whether y has the shape of x without its class axis, the second one or the only one."""
     cdef int axis, ndim = cnp.PyArray_NDIM(x)
     if ndim == 0 or cnp.PyArray_NDIM(y) != ndim - 1:
         return False
@@ -264,14 +259,14 @@ cdef bint same_memory(cnp.ndarray a, cnp.ndarray b):
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
     cdef char *pa = <char *>cnp.PyArray_DATA(a)
     cdef char *pb = <char *>cnp.PyArray_DATA(b)
-    if cnp.PyArray_NBYTES(a) == 0 or cnp.PyArray_NBYTES(b) == 0:
+    if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0:
         return False
     if cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_IS_C_CONTIGUOUS(b):
         return pa < pb + cnp.PyArray_NBYTES(b) and pb < pa + cnp.PyArray_NBYTES(a)
-    return _errors.overlap(a, b)
+    return _arrays.overlap(a, b)
 
 
-# --- interrupts -------------------------------------------------------------------------------------------------------
+# --- interrupts -----------------------------------------------------------------------------------
 
 cdef unsigned long main_thread = threading.main_thread().ident
 
@@ -280,8 +275,6 @@ def _after_fork():
     global main_thread
     main_thread = threading.main_thread().ident
 
-
-import os  # noqa: E402
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
@@ -296,12 +289,13 @@ cdef int raise_pending() except -1:
     return -1
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 cdef class State:
-    """Running sums of a loss over chunks; bits equal those of one call where chunks hold whole blocks.
+    """Running sums of a loss over chunks of leading rows.
 
-    Private: the base that streams of any kind stand on.
+    Its bits are those of one call over everything where all chunks but the last hold whole blocks
+    (`Loss._rows_per_block`).
     """
 
     cdef fl_totals totals
@@ -326,121 +320,112 @@ cdef class State:
             return <double>self.rows
         return self.totals.weight.hi / self.divide
 
-    def value(self, reduction="mean"):
+    def value(self, str reduction="mean"):
         """The reduced loss so far."""
         cdef double total = self.totals.sum.hi, weight = self.weight
         return total if reduction == "sum" else total / weight
 
 
-# --- the loss object --------------------------------------------------------------------------------------------------
+# --- the loss object ------------------------------------------------------------------------------
 
 @cython.final
 cdef class Loss:
     """A loss function with its gradient: call it, or its methods grad, value_and_grad and sums.
 
-    Made by fastloss.losses from a function that gives signature and docstring.
+    Made by fastloss.losses of a function that gives signature and docstring.
     """
 
     cdef dict __dict__
     cdef readonly tuple operands
     cdef readonly tuple differentiable
     cdef readonly tuple default_wrt
-    cdef str name
-    cdef dict slots
+    cdef str name, formula_name
+    cdef dict slots            # keyword -> its meaning
     cdef tuple positional
-    cdef tuple number_names
-    cdef tuple number_rules
-    cdef tuple flag_names
-    cdef int inputs  # so many operands are named input...
-    cdef bint weight_divides
-    cdef bint has_weight
+    cdef list numbers, flags   # (name, default, rule), (name, default)
+    cdef int inputs            # so many operands are named input...
+    cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
     cdef Arguments defaults
-    cdef str formula_name
-    cdef int formula[16]
-    cdef int formula_operands[16]
     cdef fl_kind kind
-    cdef fl_domain domain[48]
+    cdef int formula[8]        # by the set of boolean options
+    cdef fl_domain domain[24]  # three each
 
-    def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt, numbers, flags, special,
-                 weight_divides=False, has_batchmean=False):
-        """numbers: (name, default, rule) each; flags: (name, default) each; special: other keywords."""
-        cdef int i, bit
+    def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt,
+                 numbers, flags, special, weight_divides, has_batchmean):
+        """numbers: (name, default, rule) each; flags: (name, default) each; special: names."""
+        cdef int i
         self.name = name
-        self.inputs = sum(operand.startswith("input") for operand in operands)
         self.formula_name = formula
         self.operands = operands
         self.positional = positional
         self.differentiable = differentiable
         self.default_wrt = default_wrt
+        self.numbers = numbers
+        self.flags = flags
+        self.inputs = sum(operand.startswith("input") for operand in operands)
         self.weight_divides = weight_divides
-        self.has_weight = "weight" in special
         self.has_batchmean = has_batchmean
-        self.number_names = tuple(option[0] for option in numbers)
-        self.number_rules = tuple(option[2] for option in numbers)
-        self.flag_names = tuple(option[0] for option in flags)
         memset(&self.defaults, 0, sizeof(self.defaults))
         self.defaults.reduction = MEAN
         self.defaults.ignore_index = -100
-        self.slots = {"sample_weight": SAMPLE_WEIGHT, "reduction": REDUCTION, "out": OUT, "wrt": WRT,
-                      "grad_output": GRAD_OUTPUT}
-        for i, operand in enumerate(operands):
-            self.slots[operand] = i
-        known = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index": IGNORE_INDEX}
-        for keyword in special:
-            self.slots[keyword] = known[keyword]
+        self.slots = {"sample_weight": SAMPLE_WEIGHT, "reduction": REDUCTION, "out": OUT,
+                      "wrt": WRT, "grad_output": GRAD_OUTPUT}
+        self.slots.update((operand, i) for i, operand in enumerate(operands))
+        self.slots.update((keyword, SPECIAL[keyword]) for keyword in special)
         for i, option in enumerate(numbers):
             self.slots[option[0]] = NUMBER + i
             self.defaults.number[i] = option[1]
         for i, option in enumerate(flags):
             self.slots[option[0]] = FLAG + i
             self.defaults.flags |= (1 << i) if option[1] else 0
-        self._find_formulas(flags, "pos_weight" in special)
+        self._find_formulas([flag[0] for flag in flags] + ["pos_weight"] * ("pos_weight" in special))
 
-    cdef _find_formulas(self, flags, bint pos_weight):
+    cdef int _find_formulas(self, list variants) except -1:
         """Each set of boolean options (and a pos_weight) is a row of the table of losses."""
-        cdef int variant, i
-        names = [flag[0] for flag in flags] + (["pos_weight"] if pos_weight else [])
-        for variant in range(1 << len(names)):
-            name = "_".join([self.formula_name] + [n for i, n in enumerate(names) if variant >> i & 1])
-            self.formula[variant] = fl_formula_named(name.encode(), &self.kind, &self.formula_operands[variant],
-                                                     &self.domain[3 * variant])
-            if self.formula[variant] < 0:
-                raise LookupError(f"no formula {name!r}")
-
-    # --- calls ---
+        cdef int chosen, i
+        for chosen in range(1 << len(variants)):
+            words = [self.formula_name] + [w for i, w in enumerate(variants) if chosen >> i & 1]
+            row = "_".join(words)
+            self.formula[chosen] = fl_formula_named(row.encode(), &self.kind,
+                                                    &self.domain[3 * chosen])
+            if self.formula[chosen] < 0:
+                raise LookupError(f"no formula {row!r}")
+        return 0
 
     def __call__(self, *args, **kwargs):
-        return self._call(CALL, args, kwargs, None)
+        return Call(self)._run(VALUE, args, kwargs, None)
 
     def grad(self, *args, **kwargs):
-        """The gradient of the reduced loss, for ``wrt`` (an argument's name or a tuple of them)."""
-        return self._call(GRADIENT, args, kwargs, None)
+        """GRAD_DOC"""
+        return Call(self)._run(GRADIENT, args, kwargs, None)
 
     def value_and_grad(self, *args, **kwargs):
-        """``(value, gradient)`` in one pass, with the bits of the two calls."""
-        return self._call(VALUE_AND_GRAD, args, kwargs, None)
+        """VALUE_AND_GRAD_DOC"""
+        return Call(self)._run(VALUE_AND_GRAD, args, kwargs, None)
 
     def sums(self, *args, **kwargs):
-        """``(sum, weight, count)``: mean = sum / weight; adds up over batches."""
+        """SUMS_DOC"""
         cdef State state = State()
-        self._call(SUMS, args, kwargs, state)
+        Call(self)._run(SUMS, args, kwargs, state)
         return state.sum, state.weight, state.count
 
     def _update(self, State state not None, *args, **kwargs):
-        """Adds a chunk of leading rows to the state; with ``out`` also writes its unreduced losses."""
-        self._call(UPDATE, args, kwargs, state)
+        """Adds a chunk of leading rows; with ``out`` also writes its unreduced losses."""
+        Call(self)._run(UPDATE, args, kwargs, state)
 
-    def _rows_per_block(self, shape, dtype):
-        """Chunks that are multiples of so many leading rows keep the bits of one call over everything."""
+    def _rows_per_block(self, shape, dtype=None):
+        """The number of leading rows that chunks of an input of this shape are multiples of."""
         cdef fl_call call
-        cdef fl_grid grid
         cdef cnp.npy_intp dims[64]
-        x = np.lib.stride_tricks.as_strided(np.zeros((), dtype), tuple(shape), (0,) * len(shape))
+        cdef int axis, ndim = len(shape)
+        for axis in range(ndim):
+            dims[axis] = shape[axis]
+        if ndim <= (1 if self.kind == FL_CLASSES else 0):
+            return 1
         memset(&call, 0, sizeof(call))
-        self._set_units(&call, x.ndim, cnp.PyArray_DIMS(x))
-        grid = fl_grid_of(&call)
-        return grid.rows_per_block if x.ndim > (1 if self.kind == FL_CLASSES else 0) else 1
+        set_units(&call, self.kind, ndim, dims)
+        return fl_grid_of(&call).rows_per_block
 
     def __repr__(self):
         return f"<loss fastloss.{self.name}>"
@@ -455,6 +440,7 @@ cdef class Loss:
         cdef PyObject *key
         cdef PyObject *value
         cdef PyObject *found
+        cdef bint known
         a[0] = self.defaults
         if len(args) > len(self.positional):
             raise _errors.too_many(self.name, self.positional, len(args))
@@ -462,37 +448,40 @@ cdef class Loss:
             self._set(a, <int>self.slots[self.positional[i]], <PyObject *>args[i])
         while PyDict_Next(kwargs, &position, &key, &value):
             found = PyDict_GetItem(self.slots, <object>key)
-            if found == NULL or (not method & GRADIENT and <int><object>found in (WRT, GRAD_OUTPUT)) or (
-                    method == SUMS and <int><object>found == OUT):
+            known = found != NULL
+            if known:
+                i = <int><object>found
+                known = method & GRADIENT if i in (WRT, GRAD_OUTPUT) else i != OUT or method != SUMS
+            if not known:
                 raise _errors.unknown_keyword(self, <object>key, method & GRADIENT != 0)
-            i = <int><object>found
-            if i < len(args) and i < 3 or (i == WEIGHT and len(args) == len(self.positional) > len(self.operands)):
-                raise TypeError(f"{self.name}() got multiple values for argument {<object>key!r}")
+            if <object>key in self.positional[:len(args)]:
+                raise _errors.twice(self.name, <object>key)
             self._set(a, i, value)
         for i in range(len(self.operands)):
             if a.operand[i] == NULL:
-                raise _errors.missing(self.name, self.operands, [a.operand[k] != NULL for k in range(3)])
+                raise _errors.missing(self.name, self.operands[i])
         return 0
 
     cdef int _set(self, Arguments *a, int slot, PyObject *value) except -1:
         if slot < 3:
             a.operand[slot] = value
         elif slot == REDUCTION:
-            if not PyUnicode_Check(<object>value) or <object>value not in REDUCTIONS or (
-                    REDUCTIONS[<object>value] == BATCHMEAN and not self.has_batchmean):
+            found = REDUCTIONS.get(<object>value) if PyUnicode_Check(<object>value) else None
+            if found is None or (found == BATCHMEAN and not self.has_batchmean):
                 raise _errors.bad_reduction(<object>value, self.has_batchmean)
-            a.reduction = REDUCTIONS[<object>value]
+            a.reduction = found
         elif slot >= FLAG:
             slot -= FLAG
-            if _errors.flag(self.flag_names[slot], <object>value):
+            if _options.flag(self.flags[slot][0], <object>value):
                 a.flags |= 1 << slot
             else:
                 a.flags &= ~(1 << slot)
         elif slot >= NUMBER:
             slot -= NUMBER
-            a.number[slot] = _errors.number(self.number_names[slot], <object>value, self.number_rules[slot])
+            name, _, rule = self.numbers[slot]
+            a.number[slot] = _options.number(name, <object>value, rule)
         elif slot == IGNORE_INDEX:
-            a.ignore_index = _errors.integer("ignore_index", <object>value)
+            a.ignore_index = _options.integer("ignore_index", <object>value)
         elif <object>value is None:
             pass
         elif slot == WEIGHT:
@@ -509,385 +498,427 @@ cdef class Loss:
             a.grad_output = value
         return 0
 
-    # --- geometry ---
 
-    cdef int _set_units(self, fl_call *call, int ndim, const cnp.npy_intp *shape) except -1:
-        """Units and rows of an input of this shape; its class axis, where there is one, is the second (or only) one."""
-        cdef int axis, class_axis = -1
-        call.kind = self.kind
-        call.unit_size = 1
-        if self.kind == FL_CLASSES:
-            class_axis = 1 if ndim > 1 else 0
-            call.unit_size = shape[class_axis]
-        call.units = call.row_units = 1
-        for axis in range(ndim):
-            if axis != class_axis:
-                call.units *= shape[axis]
-                if axis > 0:
-                    call.row_units *= shape[axis]
-        return 0
+cdef int set_units(fl_call *call, fl_kind kind, int ndim, const cnp.npy_intp *shape) except -1:
+    """Units and rows of an input of this shape."""
+    cdef int axis, class_axis = -1
+    call.unit_size = 1
+    if kind == FL_CLASSES:
+        class_axis = 1 if ndim > 1 else 0
+        call.unit_size = shape[class_axis]
+    call.units = call.row_units = 1
+    for axis in range(ndim):
+        if axis != class_axis:
+            call.units *= shape[axis]
+            if axis > 0:
+                call.row_units *= shape[axis]
+    return 0
 
-    # --- the way of a call ---
 
-    cdef object _call(self, int method, tuple args, dict kwargs, State state):
-        cdef Work w
-        cdef list keep = []  # owners of what w points to
-        cdef list apart = []  # (name, array) that no out may overlap
-        cdef list results = [None, None, None, None]  # values, gradients
+# --- a call ---------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
+cdef class Call:
+    """One call on its way from arguments to results."""
+
+    cdef Loss loss
+    cdef Arguments a
+    cdef fl_call *call
+    cdef fl_totals totals
+    cdef list arrays           # the operands
+    cdef list views            # the same with their axes in the order of the kernels
+    cdef list apart            # (name, array): what no out may overlap, besides the operands
+    cdef list grads            # results
+    cdef cnp.ndarray values
+    cdef int dtype[3]          # of the operands
+    cdef bint weak[3]          # Python numbers
+    cdef int result            # dtype of unreduced losses
+    cdef int ndim, moved       # of the unreduced loss; the axis that goes last, or -1
+    cdef cnp.npy_intp shape[64]
+    cdef int64_t rows          # length of the leading axis
+    cdef bint in_place         # an out is an input
+    cdef bint single           # wrt is a name, not a tuple
+
+    def __cinit__(self, Loss loss):
+        self.loss = loss
+
+    cdef object _run(self, int method, tuple args, dict kwargs, State state):
+        cdef fl_call call
         cdef fl_partial bad
         cdef fl_status status = FL_OK
         cdef fl_interrupted ask = NULL
-        self._parse(&w.a, method, args, kwargs)
-        self._arrays(&w, keep)
-        self._weights(&w, keep, apart)
-        self._outputs(&w, method, keep, apart, results)
+        self.loss._parse(&self.a, method, args, kwargs)
+        self.call = &call
+        self.arrays = []
+        self.views = []
+        self.apart = []
+        self.in_place = False
+        self.moved = -1
+        self._operands()
+        self._weights()
+        self._outputs(method)
+        self._phases(method)
 
-        memset(&w.totals, 0, sizeof(w.totals))
-        if state is not None:
-            w.totals = state.totals
-        if w.call.units > 0:
+        if state is None:
+            memset(&self.totals, 0, sizeof(self.totals))
+        else:
+            self.totals = state.totals
+        if call.units > 0:
             if PyThread_get_thread_ident() == main_thread:
                 ask = interrupted
             with nogil:
-                status = fl_run(&w.call, &w.totals, ask, &bad)
+                status = fl_run(self.call, &self.totals, ask, &bad)
         if status == FL_BAD_VALUE:
-            raise self._bad_value(&w, &bad, 0 if state is None else state.rows)
+            raise self._bad_value(&bad, 0 if state is None else state.rows)
         if status == FL_INTERRUPTED:
             raise_pending()
-        if state is not None:
-            state.totals = w.totals
-            state.divide = w.call.divide_divisor
-            state.rows += w.rows
-            return None
-        return self._result(&w, method, results)
+        if state is None:
+            return self._result(method)
+        state.totals = self.totals
+        state.divide = call.divide_divisor
+        state.rows += self.rows
+        return None
 
-    cdef int _arrays(self, Work *w, list keep) except -1:
-        """The operands, their shape and the compute type."""
-        cdef int k, n = len(self.operands), axis
-        cdef bint is_double = False, floating = False
-        cdef object value
+    # --- operands ---
+
+    cdef int _operands(self) except -1:
+        """The operands, the compute type and the shape of the loss."""
+        cdef int k, n = len(self.loss.operands)
+        cdef bint is_double = False, floating = False, classes = self.loss.kind == FL_CLASSES
         cdef cnp.ndarray array
-        w.result = w.moved = -1
-        w.in_place = False
+        cdef fl_call *call = self.call
+        self.result = -1
         for k in range(n):
-            value = <object>w.a.operand[k]
-            array = as_array(value, self.operands[k])
-            if array is not value:
-                keep.append(array)
-            w.array[k] = <PyObject *>array
-            w.dtype[k] = storage(array)
-            if w.dtype[k] < 0 or (self.kind == FL_CLASSES and (
-                    not is_floating(w.dtype[k]) if k == 0 else w.dtype[k] <= FL_BOOL)):
-                raise _errors.bad_dtype(self.operands[k], array, self.kind == FL_CLASSES, k)
-            w.weak[k] = is_number(value)
-            if w.weak[k] or (self.kind == FL_CLASSES and k > 0):
+            value = <object>self.a.operand[k]
+            array = as_array(value, self.loss.operands[k])
+            self.arrays.append(array)
+            self.dtype[k] = storage(array)
+            self.weak[k] = is_number(value)
+            if classes:
+                if not (is_floating(self.dtype[k]) if k == 0 else self.dtype[k] > FL_BOOL):
+                    raise _errors.bad_class_dtype(self.loss.operands[k], array, k == 0)
+                if k == 1:
+                    continue
+            elif self.dtype[k] < 0:
+                raise _errors.bad_dtype(self.loss.operands[k], array)
+            if self.weak[k]:
                 continue
-            if is_floating(w.dtype[k]):
+            if is_floating(self.dtype[k]):
                 floating = True
-                is_double |= w.dtype[k] == FL_F64
-                w.result = w.dtype[k] if w.result in (-1, w.dtype[k]) else FL_F32
-            elif k < self.inputs:
-                is_double = True
-        is_double |= not floating
-        if is_double or w.result == -1:
-            w.result = FL_F64
-        w.call.is_double = is_double
+                is_double |= self.dtype[k] == FL_F64
+                self.result = self.dtype[k] if self.result in (-1, self.dtype[k]) else <int>FL_F32
+            elif k < self.loss.inputs:
+                is_double = True  # integers as input read as float64
+        call.is_double = is_double or not floating
+        if call.is_double:
+            self.result = FL_F64
 
-        # The unreduced shape: of the first array that is not 0-d, without the class axis.
-        array = <cnp.ndarray>w.array[0]
-        if self.kind == FL_CLASSES:
-            if not is_target_of(<cnp.ndarray>w.array[1], array):
-                raise _errors.bad_classes(array, <cnp.ndarray>w.array[1], self.name)
-            self._set_units(&w.call, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
-            if cnp.PyArray_NDIM(array) > 2:  # the class axis goes last; strides do the rest
-                array = np.moveaxis(array, 1, -1)
-                keep.append(array)
-            w.view[0] = <PyObject *>array
-            w.view[1] = w.array[1]
-            array = <cnp.ndarray>w.array[1]
-            w.ndim = cnp.PyArray_NDIM(array)
-            for axis in range(w.ndim):
-                w.shape[axis] = cnp.PyArray_DIM(array, axis)
-            memset(w.call.reduce, 0, sizeof(w.call.reduce))
+        call.kind = self.loss.kind
+        memset(call.reduce, 0, sizeof(call.reduce))
+        if classes:
+            self._class_shape()
         else:
-            self._broadcast(w, keep)
-        w.rows = w.shape[0] if w.ndim > 0 else 1
-
+            self._broadcast_shape()
+        self.rows = self.shape[0] if self.ndim > 0 else 1
         for k in range(3):
-            w.call.operand[k].data = NULL
-            if k < n:
-                array = <cnp.ndarray>w.view[k]
-                if self.kind == FL_CLASSES:
-                    describe(&w.call.operand[k], array, w.dtype[k], is_double, cnp.PyArray_NDIM(array),
-                             cnp.PyArray_DIMS(array))
-                else:
-                    describe(&w.call.operand[k], array, w.dtype[k], is_double, w.ndim, w.shape)
+            call.operand[k].data = NULL
+            if k < n and classes:
+                describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
+                             call.is_double)
+            elif k < n:
+                describe(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
+                         call.is_double, self.ndim, self.shape)
         return 0
 
-    cdef int _broadcast(self, Work *w, list keep) except -1:
-        """The shape of an elementwise loss: equal shapes, 0-d arrays beside them, and a variance."""
-        cdef int k, axis, n = len(self.operands), first = -1
-        cdef cnp.ndarray array, other
-        cdef bint variance = n == 3 and self.operands[2] == "var"
+    cdef int _take_shape(self, cnp.ndarray array) except -1:
+        cdef int axis
+        self.ndim = cnp.PyArray_NDIM(array)
+        for axis in range(self.ndim):
+            self.shape[axis] = cnp.PyArray_DIM(array, axis)
+        return 0
+
+    cdef int _class_shape(self) except -1:
+        """The loss has the target's shape; the class axis goes last, strides do the rest."""
+        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y = <cnp.ndarray>self.arrays[1]
+        if not is_target_of(y, x):
+            raise _errors.bad_classes(x, y, self.loss.name)
+        set_units(self.call, FL_CLASSES, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
+        self._take_shape(y)
+        self.views = [self._class_view(x), y]
+        return 0
+
+    cdef cnp.ndarray _class_view(self, cnp.ndarray array):
+        return array if cnp.PyArray_NDIM(array) <= 2 else np.moveaxis(array, 1, -1)
+
+    cdef int _broadcast_shape(self) except -1:
+        """An elementwise loss has the shape of its arrays, which are equal or 0-d, or a variance."""
+        cdef int k, axis, n = len(self.loss.operands), first = -1
+        cdef cnp.ndarray array, var
+        cdef bint variance = n == 3 and self.loss.operands[2] == "var"
+        cdef fl_call *call = self.call
         for k in range(2 if variance else n):
-            array = <cnp.ndarray>w.array[k]
-            w.view[k] = w.array[k]
+            array = <cnp.ndarray>self.arrays[k]
             if cnp.PyArray_NDIM(array) == 0:
                 continue
             if first < 0:
                 first = k
-            elif not same_shape(<cnp.ndarray>w.array[first], array):
-                raise _errors.shapes_differ(self.operands[first], <object>w.array[first], self.operands[k], array)
-        array = <cnp.ndarray>w.array[first if first >= 0 else 0]
-        self._set_units(&w.call, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
-        w.ndim = cnp.PyArray_NDIM(array)
-        for axis in range(w.ndim):
-            w.shape[axis] = cnp.PyArray_DIM(array, axis)
+            elif not same_shape(<cnp.ndarray>self.arrays[first], array):
+                raise _errors.shapes_differ(self.loss.operands[first], self.arrays[first],
+                                            self.loss.operands[k], array)
+        array = <cnp.ndarray>self.arrays[first if first > 0 else 0]
+        set_units(call, FL_ELEMENTWISE, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
+        self._take_shape(array)
         for k in range(n):
-            w.call.reduce[k] = w.call.units if (
-                w.ndim > 0 and cnp.PyArray_NDIM(<cnp.ndarray>w.array[k]) == 0) else 0
+            if self.ndim > 0 and cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[k]) == 0:
+                call.reduce[k] = call.units
+        self.views = self.arrays
         if variance:
-            w.view[2] = w.array[2]
-            other = <cnp.ndarray>w.array[2]
-            if cnp.PyArray_NDIM(other) > 0 and not same_shape(array, other):
-                other, axis = _errors.variance(other, array)
-                keep.append(other)
-                w.view[2] = <PyObject *>other
-                w.call.reduce[2] = w.shape[axis]
-                if axis != w.ndim - 1:
-                    self._move_last(w, axis, keep)
+            var = <cnp.ndarray>self.arrays[2]
+            if cnp.PyArray_NDIM(var) > 0 and not same_shape(array, var):
+                view, axis = _arrays.variance(var, array)
+                self.views = [self.arrays[0], self.arrays[1], view]
+                call.reduce[2] = self.shape[axis]
+                if axis != self.ndim - 1:
+                    self._move_last(axis)
         return 0
 
-    cdef int _move_last(self, Work *w, int axis, list keep) except -1:
-        """The axis along which a variance is shared goes last, so that its gradient sums neighbours."""
+    cdef int _move_last(self, int axis) except -1:
+        """An axis that shares a variance goes last, so that the gradient sums neighbours."""
         cdef int k
-        cdef cnp.npy_intp dim = w.shape[axis]
-        w.moved = axis
-        for k in range(3):
-            view = self._moved(w, <object>w.view[k])
-            keep.append(view)
-            w.view[k] = <PyObject *>view
-        for k in range(axis, w.ndim - 1):
-            w.shape[k] = w.shape[k + 1]
-        w.shape[w.ndim - 1] = dim
+        cdef cnp.npy_intp dim = self.shape[axis]
+        self.moved = axis
+        self.views = [self._moved(view) for view in self.views]
+        for k in range(axis, self.ndim - 1):
+            self.shape[k] = self.shape[k + 1]
+        self.shape[self.ndim - 1] = dim
         return 0
 
-    cdef object _moved(self, Work *w, array):
-        return np.moveaxis(array, w.moved, -1) if w.moved >= 0 and array.ndim == w.ndim else array
+    cdef object _moved(self, array):
+        if self.moved < 0 or array.ndim != self.ndim:
+            return array
+        return np.moveaxis(array, self.moved, -1)
 
-    cdef int _weight(self, Work *w, fl_array *f, object value, str name, list keep, list apart,
-                     bint leading) except -1:
-        """A weight of the elements: broadcast to the loss, or (leading) of its shape or of its first axis."""
-        cdef cnp.ndarray array = as_array(value, name)
-        cdef int dtype = storage(array)
-        if dtype < 0:
-            raise _errors.bad_dtype(name, array, False, 0)
-        view = _errors.weight_view(array, name, self._shape(w), leading)
-        array = self._moved(w, view)
-        keep.append(array)
-        apart.append((name, array))
-        describe(f, array, dtype, w.call.is_double, w.ndim, w.shape)
-        return 0
-
-    cdef int _weights(self, Work *w, list keep, list apart) except -1:
-        """Formula and options, weights of all sorts, and what the mean divides by."""
-        cdef int i, variant = w.a.flags
-        cdef fl_call *call = &w.call
-        call.weight.data = call.sample_weight.data = NULL
-        if w.a.weight != NULL:
-            if self.kind == FL_CLASSES:
-                weight = _errors.class_weight(<object>w.a.weight, call.unit_size, call.is_double)
-                keep.append(weight)
-                apart.append(("weight", weight))
-                call.weight.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>weight)
-            else:
-                self._weight(w, &call.weight, <object>w.a.weight, "weight", keep, apart, False)
-        if w.a.sample_weight != NULL:
-            self._weight(w, &call.sample_weight, <object>w.a.sample_weight, "sample_weight", keep, apart, True)
-        if w.a.pos_weight != NULL:
-            variant |= 1 << len(self.flag_names)
-            self._weight(w, &call.operand[2], <object>w.a.pos_weight, "pos_weight", keep, apart, False)
-        call.formula = self.formula[variant]
-        for i in range(3):
-            call.domain[i] = self.domain[3 * variant + i]
-        for i in range(2):
-            call.params[i] = w.a.number[i]
-        call.ignore_index = w.a.ignore_index
-        call.divisor = FL_BY_ALL_WEIGHTS if self.weight_divides else FL_BY_SAMPLE_WEIGHT
-        call.divide_divisor = 1
-        if w.a.reduction == BATCHMEAN:
-            call.divide_divisor = <double>call.row_units
-        return 0
-
-    cdef tuple _shape(self, Work *w):
-        """The unreduced shape in the order of the arguments."""
-        shape = [w.shape[k] for k in range(w.ndim)]
-        if w.moved >= 0:
-            shape.insert(w.moved, shape.pop())
+    cdef tuple _loss_shape(self):
+        """The unreduced shape, axes in the order of the arguments."""
+        cdef int k
+        shape = [self.shape[k] for k in range(self.ndim)]
+        if self.moved >= 0:
+            shape.insert(self.moved, shape.pop())
         return tuple(shape)
 
-    cdef int _outputs(self, Work *w, int method, list keep, list apart, list results) except -1:
-        """Result arrays, the upstream gradient, and whether a pass must come first."""
-        cdef int k
-        cdef fl_call *call = &w.call
-        cdef bint none = w.a.reduction == NONE, writes, labels, checked, weighted
-        cdef cnp.ndarray array
-        values_out = grads_out = None
-        call.products = FL_SUM if method & (CALL | SUMS) else 0
-        call.values.data = call.upstream_each.data = NULL
-        call.upstream = 1
-        call.mean = method & GRADIENT and w.a.reduction in (MEAN, BATCHMEAN)
-        w.single = True
-        if w.a.out != NULL:
-            if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
-                grads_out = <object>w.a.out
-            else:
-                values_out, grads_out = _errors.split_out(
-                    <object>w.a.out, none or method == UPDATE, method == VALUE_AND_GRAD)
-        if (method & CALL and none) or (method == UPDATE and values_out is not None):
-            self._result_array(w, &call.values, "values", None, w.result, values_out, -1, keep, apart, results, 0)
-            call.products |= FL_VALUES
-        if method & GRADIENT:
-            if w.a.grad_output != NULL:
-                self._upstream(w, <object>w.a.grad_output, none, keep, apart)
-            wrt = self.default_wrt if w.a.wrt == NULL else _errors.wrt(self, <object>w.a.wrt)
-            w.single = len(wrt) == 1 and (w.a.wrt == NULL or PyUnicode_Check(<object>w.a.wrt))
-            outs = None if grads_out is None else _errors.grad_outs(grads_out, wrt, w.single)
-            for i, name in enumerate(wrt):
-                k = (<tuple>self.operands).index(name)
-                dtype = w.dtype[k] if not w.weak[k] else w.result
-                if not is_floating(dtype):
-                    raise _errors.no_gradient(name, <object>w.array[k])
-                self._result_array(w, &call.grad[k], name, <cnp.ndarray>w.array[k], dtype,
-                                   None if outs is None else outs[i], k, keep, apart, results, 1 + i)
-                call.products |= FL_GRAD << k
-            w.wrt = len(wrt)
-        writes = call.products & ~FL_SUM
-        labels = self.kind == FL_CLASSES
-        checked = labels or call.sample_weight.data != NULL
-        for k in range(3):
-            labels |= call.domain[k] == FL_SIGN
-            checked |= call.domain[k] != FL_ANY
-        weighted = self.kind == FL_CLASSES or call.sample_weight.data != NULL or (
-            self.weight_divides and call.weight.data != NULL)
-        call.prepare = (writes and labels) or (call.mean and weighted) or (w.in_place and checked)
+    # --- weights and options ---
+
+    cdef int _weights(self) except -1:
+        """Weights of all sorts, formula and options, and what the mean divides by."""
+        cdef int i, chosen = self.a.flags
+        cdef fl_call *call = self.call
+        call.weight.data = call.sample_weight.data = NULL
+        if self.a.weight != NULL and self.loss.kind == FL_CLASSES:
+            weight = _arrays.class_weight(<object>self.a.weight, call.unit_size, call.is_double)
+            self.apart.append(("weight", weight))
+            call.weight.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>weight)
+        elif self.a.weight != NULL:
+            self._weight(&call.weight, <object>self.a.weight, "weight")
+        if self.a.sample_weight != NULL:
+            self._weight(&call.sample_weight, <object>self.a.sample_weight, "sample_weight")
+        if self.a.pos_weight != NULL:
+            chosen |= 1 << len(self.loss.flags)
+            self._weight(&call.operand[2], <object>self.a.pos_weight, "pos_weight")
+        call.formula = <fl_formula>self.loss.formula[chosen]
+        for i in range(3):
+            call.domain[i] = self.loss.domain[3 * chosen + i]
+        for i in range(2):
+            call.params[i] = self.a.number[i]
+        call.ignore_index = self.a.ignore_index
+        call.divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
+        call.divide_divisor = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
         return 0
 
-    cdef int _upstream(self, Work *w, object value, bint none, list keep, list apart) except -1:
-        """A number for mean and sum; for none also an array of the unreduced shape."""
+    cdef int _weight(self, fl_array *f, object value, str name) except -1:
+        """A weight of elements, broadcast to the loss."""
+        cdef cnp.ndarray array = as_array(value, name)
+        cdef int dtype = numeric(array, name)
+        if cnp.PyArray_NDIM(array) != self.ndim or self.moved >= 0:
+            array = self._moved(_arrays.weight_view(array, name, self._loss_shape()))
+        elif not (<object>array).shape == self._loss_shape():
+            array = _arrays.weight_view(array, name, self._loss_shape())
+        self.apart.append((name, array))
+        describe(f, array, dtype, self.call.is_double, self.ndim, self.shape)
+        return 0
+
+    # --- outputs ---
+
+    cdef int _outputs(self, int method) except -1:
+        """The upstream gradient and the arrays for the results."""
+        cdef int k
+        cdef fl_call *call = self.call
+        cdef bint none = self.a.reduction == NONE
+        values_out = grads_out = None
+        call.products = FL_SUM if method & (VALUE | SUMS) else 0
+        call.values.data = call.upstream_each.data = NULL
+        call.upstream = 1
+        if self.a.out != NULL:
+            if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
+                grads_out = <object>self.a.out
+            else:
+                values_out, grads_out = _options.split_out(
+                    <object>self.a.out, none or method == UPDATE, method == VALUE_AND_GRAD)
+        if (method & VALUE and none) or values_out is not None:
+            self.values = self._result_array(&call.values, None, -1, self.result, values_out)
+            call.products |= FL_VALUES
+        if method & GRADIENT:
+            if self.a.grad_output != NULL:
+                self._upstream(<object>self.a.grad_output, none)
+            wrt = self.loss.default_wrt
+            self.single = len(wrt) == 1
+            if self.a.wrt != NULL:
+                wrt = _options.wrt(self.loss, <object>self.a.wrt)
+                self.single = PyUnicode_Check(<object>self.a.wrt)
+            outs = _options.grad_outs(grads_out, wrt, self.single)
+            self.grads = []
+            for name, out in zip(wrt, outs):
+                k = self.loss.slots[name]
+                dtype = self.result if self.weak[k] else self.dtype[k]
+                if not is_floating(dtype):
+                    raise _errors.no_gradient(name, self.arrays[k])
+                self.grads.append(self._result_array(
+                    &call.grad[k], <cnp.ndarray>self.arrays[k], k, dtype, out))
+                call.products |= FL_GRAD << k
+        return 0
+
+    cdef int _upstream(self, object value, bint none) except -1:
+        """A number, or for reduction none an array of the unreduced shape."""
         cdef cnp.ndarray array
         cdef int dtype
         if is_number(value):
-            w.call.upstream = value
+            self.call.upstream = value
             return 0
         array = as_array(value, "grad_output")
-        dtype = storage(array)
-        if dtype < 0:
-            raise _errors.bad_dtype("grad_output", array, False, 0)
+        dtype = numeric(array, "grad_output")
         if cnp.PyArray_NDIM(array) == 0:
-            w.call.upstream = float(array)
+            self.call.upstream = float(array)
             return 0
-        _errors.check_upstream(array, self._shape(w), none)
-        array = self._moved(w, array)
-        keep.append(array)
-        apart.append(("grad_output", array))
-        describe(&w.call.upstream_each, array, dtype, w.call.is_double, w.ndim, w.shape)
+        _arrays.check_upstream(array, self._loss_shape(), none)
+        array = self._moved(array)
+        self.apart.append(("grad_output", array))
+        describe(&self.call.upstream_each, array, dtype, self.call.is_double, self.ndim, self.shape)
         return 0
 
-    cdef int _result_array(self, Work *w, fl_array *f, str name, cnp.ndarray like, int dtype, object out, int operand,
-                           list keep, list apart, list results, int slot) except -1:
-        """A fresh array or the caller's `out`, described to the kernels: of the shape of `like` or of the loss."""
+    cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,
+                                   object out):
+        """A fresh array or the caller's out, of the shape of `like` or of the loss."""
         cdef cnp.ndarray array, view
-        cdef int given = dtype
         if out is not None:
-            name = "values" if like is None else f"gradient of {name}"
-            shape = self._shape(w) if like is None else (<object>like).shape
-            given = self._check_out(w, name, shape, dtype, out, operand, apart)
+            dtype = self._check_out(like, operand, dtype, out)
             array = out
-        elif dtype == FL_BF16:
-            array = np.empty(self._shape(w) if like is None else (<object>like).shape, _errors.dtype_of(dtype))
-        elif like is not None:
-            array = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(like), cnp.PyArray_DIMS(like), TYPE_NUM[dtype], 0)
-        elif w.moved >= 0:
-            array = np.empty(self._shape(w), _errors.dtype_of(dtype))
+        elif dtype == FL_BF16 or (like is None and self.moved >= 0):
+            shape = self._loss_shape() if like is None else (<object>like).shape
+            array = np.empty(shape, _arrays.dtype_of(dtype))
+        elif like is None:
+            array = cnp.PyArray_EMPTY(self.ndim, self.shape, TYPE_NUM[dtype], 0)
         else:
-            array = cnp.PyArray_EMPTY(w.ndim, w.shape, TYPE_NUM[dtype], 0)
-        if w.call.units == 0:
+            array = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(like), cnp.PyArray_DIMS(like),
+                                      TYPE_NUM[dtype], 0)
+        if self.call.units == 0:
             array.fill(0)
-        results[slot] = array
-        view = array
-        if operand >= 0 and self.kind == FL_CLASSES and cnp.PyArray_NDIM(array) > 2:
-            view = np.moveaxis(array, 1, -1)
-        elif w.moved >= 0:
-            view = self._moved(w, array)
-        if view is not array:
-            keep.append(view)
-        describe(f, view, given, w.call.is_double, cnp.PyArray_NDIM(view), cnp.PyArray_DIMS(view))
-        return 0
+        if operand >= 0 and self.loss.kind == FL_CLASSES:
+            view = self._class_view(array)
+        else:
+            view = self._moved(array)
+        self.apart.append(("another out", view))  # keeps the view, too
+        describe_all(f, view, dtype, self.call.is_double)
+        return array
 
-    cdef int _check_out(self, Work *w, str name, tuple shape, int dtype, object out, int operand,
-                        list apart) except -1:
-        """An out may be the argument that it differentiates, and must be apart from all others."""
+    cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
+        """An out may be the argument that it differentiates; it is apart from all others."""
         cdef int given, k
-        cdef cnp.ndarray array
-        _errors.check_out(out, name, shape)
+        cdef cnp.ndarray array, other
+        if like is None:
+            name, shape = "values", self._loss_shape()
+        else:
+            name, shape = f"gradient of {self.loss.operands[operand]}", (<object>like).shape
+        _arrays.check_out(out, name, shape)
         array = out
         given = storage(array)
         if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
-            raise _errors.out_dtype(out, name, _errors.dtype_of(dtype))
-        for k in range(len(self.operands)):
-            if overlap(array, <cnp.ndarray>w.array[k]):
-                if k != operand or not same_memory(array, <cnp.ndarray>w.array[k]):
-                    raise _errors.overlapping(name, self.operands[k])
-                w.in_place = True
-        for other_name, other in apart:
+            raise _errors.out_dtype(out, name, _arrays.dtype_of(dtype))
+        for k in range(len(self.arrays)):
+            other = <cnp.ndarray>self.arrays[k]
+            if overlap(array, other):
+                if k != operand or not same_memory(array, other):
+                    raise _errors.overlapping(name, self.loss.operands[k])
+                self.in_place = True
+        for other_name, other in self.apart:
             if overlap(array, other):
                 raise _errors.overlapping(name, other_name)
-        apart.append((name, array))
         return given
+
+    cdef int _phases(self, int method) except -1:
+        """Whether a pass over the data must come before the one that computes.
+
+        Labels are checked before anything is written, everything before an input is overwritten,
+        and a weighted mean's gradient needs the divisor.
+        """
+        cdef int k
+        cdef fl_call *call = self.call
+        cdef bint classes = self.loss.kind == FL_CLASSES
+        cdef bint labels = classes, checked = classes or call.sample_weight.data != NULL, weighted
+        for k in range(3):
+            labels |= call.domain[k] == FL_SIGN
+            checked |= call.domain[k] != FL_ANY
+        weighted = classes or call.sample_weight.data != NULL or (
+            self.loss.weight_divides and call.weight.data != NULL)
+        call.mean = method & GRADIENT and self.a.reduction in (MEAN, BATCHMEAN)
+        call.prepare = ((call.products & ~FL_SUM and labels) or (self.in_place and checked)
+                        or (call.mean and weighted))
+        return 0
 
     # --- results ---
 
-    cdef object _result(self, Work *w, int method, list results):
-        cdef double divisor = w.totals.weight.hi / w.call.divide_divisor
-        value = grads = None
-        if method & CALL:
-            if w.a.reduction == NONE:
-                value = self._plain(results[0], w)
-            elif w.a.reduction == SUM:
-                value = w.totals.sum.hi
-            elif w.call.divide_divisor == 0:  # batchmean of rows without elements
-                value = w.totals.sum.hi / <double>w.rows
-            else:
-                value = w.totals.sum.hi / divisor
-        if method & GRADIENT:
-            if w.single:
-                grads = self._plain(results[1], w)
-            else:
-                grads = tuple([self._plain(results[1 + i], w) for i in range(w.wrt)])
-        return value if method == CALL else grads if method == GRADIENT else (value, grads)
+    cdef object _result(self, int method):
+        value = self._value() if method & VALUE else None
+        if method == VALUE:
+            return value
+        if self.single:
+            grads = self._plain(<cnp.ndarray>self.grads[0])
+        else:
+            grads = tuple([self._plain(grad) for grad in self.grads])
+        return grads if method == GRADIENT else (value, grads)
 
-    cdef object _plain(self, cnp.ndarray array, Work *w):
+    cdef object _value(self):
+        cdef double divide = self.call.divide_divisor
+        if self.a.reduction == NONE:
+            return self._plain(self.values)
+        if self.a.reduction == SUM:
+            return self.totals.sum.hi
+        if divide == 0:  # batchmean of rows without elements
+            return self.totals.sum.hi / <double>self.rows
+        return self.totals.sum.hi / (self.totals.weight.hi / divide)
+
+    cdef object _plain(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""
-        return array if cnp.PyArray_NDIM(array) > 0 or w.a.out != NULL else array[()]
+        return array if cnp.PyArray_NDIM(array) > 0 or self.a.out != NULL else array[()]
 
-    cdef object _bad_value(self, Work *w, fl_partial *bad, int64_t rows):
+    cdef object _bad_value(self, fl_partial *bad, int64_t rows):
         """The error of a value that is not allowed, at its place in the caller's array."""
         cdef int k = bad.bad_argument
-        shape = [w.shape[i] for i in range(w.ndim)]
+        shape = [self.shape[i] for i in range(self.ndim)]
         index = [int(i) for i in np.unravel_index(bad.bad_unit, shape)] if shape else []
-        if w.moved >= 0:
-            index.insert(w.moved, index.pop())
+        if self.moved >= 0:
+            index.insert(self.moved, index.pop())
         if k == FL_AT_SAMPLE_WEIGHT:
-            return _errors.bad_value("sample_weight", <object>w.a.sample_weight, index, FL_NONNEGATIVE, rows)
-        array = <object>w.array[k]
-        if self.kind == FL_CLASSES:
-            return _errors.bad_class(self.operands[k], array, index, w.call.unit_size,
-                                     w.a.ignore_index if "ignore_index" in self.slots else None, rows)
-        return _errors.bad_value(self.operands[k], array, index, w.call.domain[k], rows)
+            array = as_array(<object>self.a.sample_weight, "sample_weight")
+            return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
+        name, array = self.loss.operands[k], self.arrays[k]
+        if self.loss.kind == FL_CLASSES:
+            return _errors.bad_class(name, array, index, self.call.unit_size, self.a.ignore_index,
+                                     rows)
+        return _errors.bad_value(name, array, index, self.call.domain[k], rows)
 
 
-# --- threads and instruction sets -------------------------------------------------------------------------------------
+# --- threads and instruction sets -----------------------------------------------------------------
 
 def set_process_threads(int n):
     fl_set_process_threads(n)
@@ -923,8 +954,8 @@ def select_isa(str name):
 def math(str function, cnp.ndarray x not None):
     """exp, log, log1p or expm1 of the kernels, for tests."""
     cdef int is_double = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    x = np.ascontiguousarray(x)
-    out = np.empty_like(x)
-    fl_kernels_selected().math[is_double](["exp", "log", "log1p", "expm1"].index(function), x.size,
-                                          cnp.PyArray_DATA(x), cnp.PyArray_DATA(<cnp.ndarray>out))
+    cdef int number = ("exp", "log", "log1p", "expm1").index(function)
+    cdef cnp.ndarray source = np.ascontiguousarray(x), out = np.empty_like(source)
+    fl_kernels_selected().math[is_double](number, source.size, cnp.PyArray_DATA(source),
+                                          cnp.PyArray_DATA(out))
     return out

@@ -1,110 +1,11 @@
-"""What the binding asks of Python off the fast path: arrays from array-likes, rules of options, and error messages.
-
-A message names the argument, the position, the value and what would be right.
-"""
+"""Error messages: each names the argument, the position, the value and what would be right."""
 
 import difflib
-import math
-import operator
 
-import numpy as np
 
 
 class ClassIndexError(ValueError, IndexError):
     """A class index outside the classes of the input."""
-
-
-# --- arrays ---------------------------------------------------------------------------------------
-
-# In the order of fl_dtype.
-_DTYPES = ["float32", "float64", "float16", "bfloat16"]
-
-
-def dtype_of(storage):
-    """The NumPy dtype of a floating storage type."""
-    name = _DTYPES[storage]
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
-
-
-def as_array(value, name):
-    """An array-like as ndarray; what would be read wrongly is refused."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array: fastloss does not read masks; pass {name}.filled(...) and a "
-            "sample_weight of 0 where it is masked"
-        )
-    if isinstance(value, np.ndarray):
-        return value.view(np.ndarray)
-    if type(value).__module__.partition(".")[0] == "dask":
-        raise TypeError(
-            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass {name}.compute(), or add up the "
-            ".sums(...) of its blocks"
-        )
-    if value is None or isinstance(value, (str, bytes, dict, set)):
-        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
-    try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            array = np.from_dlpack(value)
-        else:
-            array = np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from error
-    if isinstance(array, np.ma.MaskedArray) or type(array) is not np.ndarray:
-        return as_array(array, name)
-    return array
-
-
-def overlap(a, b):
-    """Whether two arrays share an entry; if that is too hard to tell, they do."""
-    try:
-        return np.shares_memory(a, b, max_work=10_000)
-    except np.exceptions.TooHardError:
-        return True
-
-
-def variance(var, input):
-    """A variance that several elements share: (view with the input's number of axes, the shared axis)."""
-    if var.shape == input.shape[:-1]:
-        return var[..., np.newaxis], input.ndim - 1
-    if var.ndim == input.ndim:
-        unequal = [axis for axis in range(var.ndim) if var.shape[axis] != input.shape[axis]]
-        if len(unequal) == 1 and var.shape[unequal[0]] == 1:
-            return var, unequal[0]
-    raise ValueError(
-        f"var has shape {var.shape}, which does not fit input of shape {input.shape}: it must be a number or have "
-        f"shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in place of one axis"
-    )
-
-
-def weight_view(weight, name, shape, leading):
-    """A weight brought to as many axes as the loss has."""
-    if leading:
-        if weight.shape == shape:
-            return weight
-        if weight.ndim == 1 and shape and weight.shape[0] == shape[0]:
-            return weight.reshape(weight.shape + (1,) * (len(shape) - 1)) if len(shape) > 1 else weight
-        allowed = f"{shape}, that of the unreduced loss" + (
-            f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
-        )
-        raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}")
-    missing = len(shape) - weight.ndim
-    if missing < 0 or any(w not in (1, n) for w, n in zip(weight.shape, shape[missing:], strict=True)):
-        raise ValueError(f"{name} of shape {weight.shape} cannot be broadcast to the input's shape {shape}")
-    return weight.reshape((1,) * missing + weight.shape)
-
-
-def class_weight(value, classes, is_double):
-    """One weight per class, in the compute type."""
-    weight = as_array(value, "weight")
-    if weight.dtype.kind not in "fiub" and weight.dtype.name != "bfloat16":
-        raise bad_dtype("weight", weight, False, 0)
-    if weight.shape != (classes,):
-        raise ValueError(f"weight has shape {weight.shape}: it must hold one number per class, shape ({classes},)")
-    return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def bad_classes(input, target, name):
@@ -138,63 +39,30 @@ def shapes_differ(name, array, other_name, other):
     )
 
 
-def bad_dtype(name, array, classes, operand):
-    """A dtype that an argument cannot have."""
+def bad_dtype(name, array):
+    """A dtype that fastloss does not compute with."""
+    if array.dtype.kind == "O":
+        return TypeError(f"{name} is no numeric array: NumPy reads it as dtype object")
+    hint = ""
+    if array.dtype.kind == "f":
+        hint = f"; pass {name}.astype(np.float64)"
+    elif array.dtype.kind == "c":
+        hint = "; pass its .real and .imag separately"
+    return TypeError(f"{name} has dtype {array.dtype}, which fastloss does not compute with{hint}")
+
+
+def bad_class_dtype(name, array, scores):
+    """Scores that are not floating-point, class indices that are not integers."""
     dtype = array.dtype
-    if classes and operand == 0 and dtype.kind in "iub":
+    if scores and dtype.kind in "iub":
         return TypeError(
             f"{name} holds {dtype}: it must hold floating-point scores; are input and target swapped?"
         )
-    if classes and operand == 1:
-        if dtype.kind == "b":
-            return TypeError(f"{name} holds bool: class indices must be integers; pass {name}.astype(int)")
-        if dtype.kind == "f" or dtype.name == "bfloat16":
-            return TypeError(
-                f"{name} holds {dtype}: class indices must be integers; pass {name}.astype(np.int64)"
-            )
-    if dtype.kind == "O":
-        return TypeError(f"{name} is no numeric array: NumPy reads it as dtype object")
-    hint = ""
-    if dtype.kind == "f":
-        hint = f"; pass {name}.astype(np.float64)"
-    elif dtype.kind == "c":
-        hint = "; pass its .real and .imag separately"
-    return TypeError(f"{name} has dtype {dtype}, which fastloss does not compute with{hint}")
-
-
-# --- out, wrt, grad_output ------------------------------------------------------------------------
-
-
-def split_out(out, values, grads):
-    """(out of the values, out of the gradients)."""
-    if values and grads:
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError("out must be a pair (values, gradients) with reduction='none'")
-        return out
-    if not values and not grads:
-        raise ValueError("out holds the unreduced losses: it needs reduction='none'")
-    return (out, None) if values else (None, out)
-
-
-def grad_outs(out, wrt, single):
-    """One out (or None) per gradient."""
-    if out is None:
-        return [None] * len(wrt)
-    if single:
-        return [out]
-    if not isinstance(out, (tuple, list)) or len(out) != len(wrt):
-        raise TypeError(f"out must be a tuple of {len(wrt)} arrays, the gradients of {', '.join(wrt)}")
-    return out
-
-
-def check_out(out, name, shape):
-    """An array that results can be written to."""
-    if type(out) is not np.ndarray:
-        raise TypeError(f"out for the {name} must be a numpy.ndarray, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"out for the {name} has shape {out.shape}: it must have shape {shape}")
-    if not out.flags.writeable:
-        raise ValueError(f"out for the {name} is read-only")
+    if not scores and (dtype.kind in "fb" or dtype.name == "bfloat16"):
+        return TypeError(
+            f"{name} holds {dtype}: class indices must be integers; pass {name}.astype(np.int64)"
+        )
+    return bad_dtype(name, array)
 
 
 def out_dtype(out, name, dtype):
@@ -211,85 +79,11 @@ def overlapping(name, other):
     )
 
 
-def wrt(loss, value):
-    """The names of the arguments to differentiate by."""
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, (tuple, list)) or not names:
-        raise TypeError(f"wrt must be an argument's name or a tuple of names, got {value!r}")
-    for name in names:
-        if name not in loss.differentiable:
-            raise ValueError(
-                f"wrt={name!r}: {loss.__name__} has gradients for {', '.join(map(repr, loss.differentiable))}"
-            )
-    if len(set(names)) != len(names):
-        raise ValueError(f"wrt={value!r} names an argument twice")
-    return tuple(names)
-
-
 def no_gradient(name, array):
     """Integers have no gradient."""
-    return TypeError(f"{name} holds {array.dtype}, which has no gradient: pass a floating-point array")
-
-
-def check_upstream(array, shape, none):
-    """The shape of an upstream gradient."""
-    if not none:
-        raise ValueError(
-            f"grad_output has shape {array.shape}: it must be a number unless reduction='none'"
-        )
-    if array.shape != shape:
-        raise ValueError(f"grad_output has shape {array.shape}: it must be a number or have the loss's shape {shape}")
-
-
-# --- options --------------------------------------------------------------------------------------
-
-
-class Rule:
-    """The values that a numeric option may have."""
-
-    def __init__(self, words, accepts):
-        self.words = words
-        self.accepts = accepts
-
-    def __repr__(self):
-        return self.words
-
-
-FINITE = Rule("finite", math.isfinite)
-POSITIVE = Rule("positive", lambda v: v > 0)
-NONNEGATIVE = Rule("at least 0", lambda v: v >= 0)
-FINITE_NONNEGATIVE = Rule("finite and at least 0", lambda v: 0 <= v < math.inf)
-FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
-
-
-def number(name, value, rule):
-    """A numeric option as float."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__") or np.ndim(value) > 0:
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    result = float(value)
-    if not rule.accepts(result):
-        raise ValueError(f"{name} must be {rule.words}, got {value!r}")
-    return result
-
-
-def flag(name, value):
-    """A boolean option."""
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def integer(name, value):
-    """An integer option."""
-    try:
-        result = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not -(2**63) <= result < 2**63:
-        raise ValueError(f"{name} must fit in 64 bits, got {value!r}")
-    return result
+    return TypeError(
+        f"{name} holds {array.dtype}, which has no gradient: pass a floating-point array"
+    )
 
 
 def bad_reduction(value, batchmean):
@@ -306,10 +100,14 @@ def too_many(name, positional, given):
     )
 
 
-def missing(name, operands, given):
+def missing(name, operand):
     """An array that was not passed."""
-    names = [operand for operand, there in zip(operands, given, strict=False) if not there]
-    return TypeError(f"{name}() misses {' and '.join(names)}")
+    return TypeError(f"{name}() misses {operand!r}")
+
+
+def twice(name, keyword):
+    """An argument both by position and by keyword."""
+    return TypeError(f"{name}() got multiple values for argument {keyword!r}")
 
 
 def unknown_keyword(loss, keyword, gradient):
@@ -328,8 +126,6 @@ def unknown_keyword(loss, keyword, gradient):
     return TypeError(f"{loss.__name__}() got an unexpected keyword argument {keyword!r}{hint}")
 
 
-# --- values ---------------------------------------------------------------------------------------
-
 # In the order of fl_domain.
 _DOMAINS = [None, "between 0 and 1", "at least 0", "-1 or 1"]
 
@@ -344,9 +140,8 @@ def _place(name, array, index, rows):
     return f"{name}[{', '.join(map(str, inside))}]" if inside else name, value
 
 
-def bad_value(name, value, index, domain, rows):
+def bad_value(name, array, index, domain, rows):
     """A floating value outside its domain."""
-    array = as_array(value, name)
     if name == "sample_weight" and array.ndim < len(index):
         index = index[:1]
     place, found = _place(name, array, index, rows)

@@ -22,7 +22,10 @@ def _start():
         _binding.select_isa(wanted)
     else:
         _binding.select_isa(available[-1])
-        if wanted is not None and wanted not in ("avx2", "avx512"):  # a cap above this processor is none
+        if wanted is not None and wanted not in (
+            "avx2",
+            "avx512",
+        ):  # a cap above this processor is none
             warnings.warn(
                 f"FASTLOSS_ISA={wanted!r} is not an instruction set: use one of {', '.join(available)}; "
                 f"taking {available[-1]}",
@@ -123,7 +126,9 @@ def show_config(mode="stdout"):
         "instruction sets available": _binding.isas(),
         "threads": get_num_threads(),
         "threads because of": _reason,
-        "openmp": runtime if runtime != "none" else "none: built without OpenMP, calls run on one thread",
+        "openmp": runtime
+        if runtime != "none"
+        else "none: built without OpenMP, calls run on one thread",
     }
     if mode == "dicts":
         return config

@@ -70,7 +70,10 @@ def _cgroup_quota(root):
         if version == 2:
             fields = _read(folder, "cpu.max").split()[:2]
         else:
-            fields = [_read(folder, "cpu.cfs_quota_us"), _read(folder, "cpu.cfs_period_us")]
+            fields = [
+                _read(folder, "cpu.cfs_quota_us"),
+                _read(folder, "cpu.cfs_period_us"),
+            ]
         numbers = [_positive(field) for field in fields]
         if len(numbers) != 2 or None in numbers:
             continue  # "max", -1, or something else that is no limit
@@ -135,7 +138,9 @@ def _unescape(path):
 def _read(folder, name):
     """Text of a file; empty if it cannot be read."""
     try:
-        with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
+        with open(
+            os.path.join(folder, name), encoding="utf-8", errors="surrogateescape"
+        ) as file:
             return file.read()
     except (OSError, ValueError):
         return ""

@@ -64,22 +64,20 @@ const fl_kernels *fl_kernels_selected(void) { return &table[selected]; }
 static const struct {
     const char *name;
     fl_kind kind;
-    int operands;
     fl_domain domain[FL_OPERANDS];
 } formulas[] = {
-#define ELEMENTWISE(name, operands, ...) {#name, FL_ELEMENTWISE, operands, {__VA_ARGS__}},
-#define CLASSES(name) {#name, FL_CLASSES, 2, {FL_ANY, FL_ANY, FL_ANY}},
+#define ELEMENTWISE(name, operands, ...) {#name, FL_ELEMENTWISE, {__VA_ARGS__}},
+#define CLASSES(name) {#name, FL_CLASSES, {FL_ANY, FL_ANY, FL_ANY}},
 #include "losses.h"
 #undef ELEMENTWISE
 #undef CLASSES
 };
 
-int fl_formula_named(const char *name, fl_kind *kind, int *operands, fl_domain domain[FL_OPERANDS])
+int fl_formula_named(const char *name, fl_kind *kind, fl_domain domain[FL_OPERANDS])
 {
     for (int i = 0; i < FL_FORMULAS; i++)
         if (!strcmp(formulas[i].name, name)) {
             *kind = formulas[i].kind;
-            *operands = formulas[i].operands;
             memcpy(domain, formulas[i].domain, sizeof formulas[i].domain);
             return i;
         }

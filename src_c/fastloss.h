@@ -149,8 +149,8 @@ void fl_isa_select(int index);
 int fl_isa_selected(void);
 const fl_kernels *fl_kernels_selected(void);
 
-/* The row of losses.h with this name: its number, kind, arrays and domains; -1 if there is none. */
-int fl_formula_named(const char *name, fl_kind *kind, int *operands, fl_domain domain[FL_OPERANDS]);
+/* The row of losses.h with this name: its number, kind and domains; -1 if there is none. */
+int fl_formula_named(const char *name, fl_kind *kind, fl_domain domain[FL_OPERANDS]);
 
 /* driver.c */
 typedef enum { FL_OK, FL_BAD_VALUE, FL_INTERRUPTED } fl_status;

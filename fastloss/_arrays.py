@@ -1,0 +1,125 @@
+"""Arrays off the binding's fast path: array-likes, shared variances, weights, memory that overlaps."""
+
+import numpy as np
+
+from fastloss import _errors
+
+# In the order of fl_dtype.
+_DTYPES = ["float32", "float64", "float16", "bfloat16"]
+
+
+def dtype_of(storage):
+    """The NumPy dtype of a floating storage type."""
+    name = _DTYPES[storage]
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def as_array(value, name):
+    """An array-like as ndarray; what would be read wrongly is refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: fastloss does not read masks; pass {name}.filled(...) and a "
+            "sample_weight of 0 where it is masked"
+        )
+    if isinstance(value, np.ndarray):
+        return value.view(np.ndarray)
+    if type(value).__module__.partition(".")[0] == "dask":
+        raise TypeError(
+            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass {name}.compute(), or add up the "
+            ".sums(...) of its blocks"
+        )
+    if value is None or isinstance(value, (str, bytes, dict, set)):
+        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
+    if isinstance(array, np.ma.MaskedArray) or type(array) is not np.ndarray:
+        return as_array(array, name)
+    return array
+
+
+def overlap(a, b):
+    """Whether two arrays share an entry; if that is too hard to tell, they do."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def variance(var, input):
+    """A variance that several elements share: (view with the input's number of axes, the shared axis)."""
+    if var.shape == input.shape[:-1]:
+        return var[..., np.newaxis], input.ndim - 1
+    if var.ndim == input.ndim:
+        unequal = [axis for axis in range(var.ndim) if var.shape[axis] != input.shape[axis]]
+        if len(unequal) == 1 and var.shape[unequal[0]] == 1:
+            return var, unequal[0]
+    raise ValueError(
+        f"var has shape {var.shape}, which does not fit input of shape {input.shape}: it must be a number or have "
+        f"shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in place of one axis"
+    )
+
+
+def weight_view(weight, name, shape):
+    """A weight brought to as many axes as the loss has."""
+    if name == "sample_weight":  # of the loss's shape or of its leading axis
+        if weight.shape == shape:
+            return weight
+        if weight.ndim == 1 and shape and weight.shape[0] == shape[0]:
+            return (
+                weight.reshape(weight.shape + (1,) * (len(shape) - 1)) if len(shape) > 1 else weight
+            )
+        allowed = f"{shape}, that of the unreduced loss" + (
+            f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
+        )
+        raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}")
+    missing = len(shape) - weight.ndim
+    if missing < 0 or any(
+        w not in (1, n) for w, n in zip(weight.shape, shape[missing:], strict=True)
+    ):
+        raise ValueError(
+            f"{name} of shape {weight.shape} cannot be broadcast to the input's shape {shape}"
+        )
+    return weight.reshape((1,) * missing + weight.shape)
+
+
+def class_weight(value, classes, is_double):
+    """One weight per class, in the compute type."""
+    weight = as_array(value, "weight")
+    if weight.dtype.kind not in "fiub" and weight.dtype.name != "bfloat16":
+        raise _errors.bad_dtype("weight", weight)
+    if weight.shape != (classes,):
+        raise ValueError(
+            f"weight has shape {weight.shape}: it must hold one number per class, shape ({classes},)"
+        )
+    return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def check_out(out, name, shape):
+    """An array that results can be written to."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"out for the {name} must be a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out for the {name} has shape {out.shape}: it must have shape {shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"out for the {name} is read-only")
+
+
+def check_upstream(array, shape, none):
+    """The shape of an upstream gradient."""
+    if not none:
+        raise ValueError(
+            f"grad_output has shape {array.shape}: it must be a number unless reduction='none'"
+        )
+    if array.shape != shape:
+        raise ValueError(
+            f"grad_output has shape {array.shape}: it must be a number or have the loss's shape {shape}"
+        )

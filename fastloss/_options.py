@@ -1,0 +1,93 @@
+"""Options: which values a number may have, and what to differentiate by."""
+
+import math
+import operator
+
+import numpy as np
+
+
+class Rule:
+    """The values that a numeric option may have."""
+
+    def __init__(self, words, accepts):
+        self.words = words
+        self.accepts = accepts
+
+    def __repr__(self):
+        return self.words
+
+
+FINITE = Rule("finite", math.isfinite)
+POSITIVE = Rule("positive", lambda v: v > 0)
+NONNEGATIVE = Rule("at least 0", lambda v: v >= 0)
+FINITE_NONNEGATIVE = Rule("finite and at least 0", lambda v: 0 <= v < math.inf)
+FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
+
+
+def number(name, value, rule):
+    """A numeric option as float."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__") or np.ndim(value) > 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    result = float(value)
+    if not rule.accepts(result):
+        raise ValueError(f"{name} must be {rule.words}, got {value!r}")
+    return result
+
+
+def flag(name, value):
+    """A boolean option."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def integer(name, value):
+    """An integer option."""
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not -(2**63) <= result < 2**63:
+        raise ValueError(f"{name} must fit in 64 bits, got {value!r}")
+    return result
+
+
+def wrt(loss, value):
+    """The names of the arguments to differentiate by."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (tuple, list)) or not names:
+        raise TypeError(f"wrt must be an argument's name or a tuple of names, got {value!r}")
+    for name in names:
+        if name not in loss.differentiable:
+            raise ValueError(
+                f"wrt={name!r}: {loss.__name__} has gradients for {', '.join(map(repr, loss.differentiable))}"
+            )
+    if len(set(names)) != len(names):
+        raise ValueError(f"wrt={value!r} names an argument twice")
+    return tuple(names)
+
+
+def split_out(out, values, grads):
+    """(out of the values, out of the gradients)."""
+    if values and grads:
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError("out must be a pair (values, gradients) with reduction='none'")
+        return out
+    if not values and not grads:
+        raise ValueError("out holds the unreduced losses: it needs reduction='none'")
+    return (out, None) if values else (None, out)
+
+
+def grad_outs(out, wrt, single):
+    """One out (or None) per gradient."""
+    if out is None:
+        return (None,) * len(wrt)
+    if single:
+        return [out]
+    if not isinstance(out, (tuple, list)) or len(out) != len(wrt):
+        raise TypeError(
+            f"out must be a tuple of {len(wrt)} arrays, the gradients of {', '.join(wrt)}"
+        )
+    return out
