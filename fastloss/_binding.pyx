@@ -621,7 +621,6 @@ cdef class Call:
             self._class_shape()
         else:
             self._broadcast_shape()
-        self.rows = self.shape[0] if self.ndim > 0 else 1
         for k in range(3):
             call.operand[k].data = NULL
             if k < n and classes:
@@ -637,6 +636,7 @@ cdef class Call:
         self.ndim = cnp.PyArray_NDIM(array)
         for axis in range(self.ndim):
             self.shape[axis] = cnp.PyArray_DIM(array, axis)
+        self.rows = self.shape[0] if self.ndim > 0 else 1
         return 0
 
     cdef int _class_shape(self) except -1:
@@ -693,6 +693,8 @@ cdef class Call:
         for k in range(axis, self.ndim - 1):
             self.shape[k] = self.shape[k + 1]
         self.shape[self.ndim - 1] = dim
+        if self.shape[0] > 0:
+            self.call.row_units = self.call.units // self.shape[0]
         return 0
 
     cdef object _moved(self, array):

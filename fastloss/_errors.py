@@ -7,6 +7,8 @@ import difflib
 class ClassIndexError(ValueError, IndexError):
     """A class index outside the classes of the input."""
 
+    __module__ = "fastloss"
+
 
 def bad_classes(input, target, name):
     """A target that has not the shape of class indices."""
