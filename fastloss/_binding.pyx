@@ -330,9 +330,19 @@ cdef class State:
 
 @cython.final
 cdef class Loss:
-    """A loss function with its gradient: call it, or its methods grad, value_and_grad and sums.
+    """A loss function with its gradient.
 
-    Made by fastloss.losses of a function that gives signature and docstring.
+    Call it, or its methods ``grad``, ``value_and_grad`` and ``sums``, all with the same arrays and
+    options. The docstring of each loss, as in ``help(fastloss.mse_loss)``, describes them.
+
+    Attributes
+    ----------
+    operands : tuple of str
+        Names of the arrays, in order.
+    differentiable : tuple of str
+        Those that there are gradients for.
+    default_wrt : tuple of str
+        Those that ``grad`` differentiates by unless `wrt` says otherwise.
     """
 
     cdef dict __dict__
@@ -394,18 +404,83 @@ cdef class Loss:
         return 0
 
     def __call__(self, *args, **kwargs):
+        """The loss: a float for reduction="mean" and "sum", an array for "none"."""
         return Call(self)._run(VALUE, args, kwargs, None)
 
     def grad(self, *args, **kwargs):
-        """GRAD_DOC"""
+        """The gradient of the value that the loss returns when called with the same arguments.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of the loss, and:
+        wrt : str or tuple of str, optional
+            The argument to differentiate by; a tuple gives a tuple of gradients. Default:
+            `default_wrt`.
+        grad_output : float or array_like, optional
+            The upstream gradient, a number; with reduction="none" also an array of the shape of the
+            losses. Default: 1.
+        out : ndarray or tuple of ndarray, optional
+            Where to write the gradient, or a tuple for a tuple; may be exactly the argument that it
+            is the gradient of.
+
+        Returns
+        -------
+        ndarray or tuple of ndarray
+            Each of the shape and dtype of its argument.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.mse_loss.grad([1.0, 4.0], [1.0, 2.0], wrt=("input", "target"))
+        (array([0., 2.]), array([-0., -2.]))
+        """
         return Call(self)._run(GRADIENT, args, kwargs, None)
 
     def value_and_grad(self, *args, **kwargs):
-        """VALUE_AND_GRAD_DOC"""
+        """The pair (value, gradient) in one pass, with the bits of the two calls.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of ``grad``; with reduction="none", `out` is the pair (losses, gradients).
+
+        Returns
+        -------
+        tuple
+            What the loss returns, and what ``grad`` does.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.mse_loss.value_and_grad([1.0, 4.0], [1.0, 2.0])
+        (2.0, array([0., 2.]))
+        """
         return Call(self)._run(VALUE_AND_GRAD, args, kwargs, None)
 
     def sums(self, *args, **kwargs):
-        """SUMS_DOC"""
+        """What "mean" divides, and what adds up over batches.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of the loss, without `out`. `reduction` matters for "batchmean" only.
+
+        Returns
+        -------
+        sum : float
+            Sum of the losses.
+        weight : float
+            What "mean" divides it by: their number, or the sum of their weights.
+        count : int
+            Number of losses that no weight of 0 and no ``ignore_index`` removes.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.mse_loss.sums([1.0, 4.0], [1.0, 2.0], sample_weight=[0, 3])
+        (12.0, 3.0, 1)
+        """
         cdef State state = State()
         Call(self)._run(SUMS, args, kwargs, state)
         return state.sum, state.weight, state.count

@@ -1,9 +1,11 @@
 """The criteria: a loss with its options bound, named and parametrised as in ``torch.nn``.
 
-They store what they get, untouched, and leave its check to the call, so that scikit-learn can clone and search them.
+They store what they get, untouched, and leave its check to the call, so that scikit-learn can clone
+and search them.
 """
 
 import inspect
+import re
 
 import numpy as np
 
@@ -13,15 +15,28 @@ from fastloss import losses
 class Criterion:
     """A loss with its options bound.
 
-    Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays, ``sample_weight``,
-    ``wrt``, ``grad_output`` and ``out`` go to the call.
+    Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays,
+    ``sample_weight``, ``wrt``, ``grad_output`` and ``out`` go to the call.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> criterion = fl.HuberLoss(delta=2.0)
+    >>> criterion([0.5, 1.0, 4.0], 0.0, sample_weight=[0, 1, 1])
+    3.25
+    >>> criterion.grad([0.5, 1.0, 4.0], 0.0, sample_weight=[0, 1, 1])
+    array([0. , 0.5, 1. ])
+    >>> criterion.set_params(reduction="sum")
+    HuberLoss(reduction='sum', delta=2.0)
     """
 
     loss = None
 
-    def __init_subclass__(cls, *, loss, positional=()):
+    def __init_subclass__(cls, *, loss=None, positional=()):
         """`positional`: the options that torch.nn takes by position before its deprecated ones."""
         super().__init_subclass__()
+        if loss is None:  # a user's class below one of these
+            return
         options = [p for p in loss.__signature__.parameters.values() if p.default is not p.empty]
         options = [p for p in options if p.name not in ("sample_weight", "out")]
         options.sort(key=lambda p: p.name not in positional)
@@ -32,6 +47,8 @@ class Criterion:
                 for p in options
             ]
         )
+        if loss.__doc__:  # python -OO has none
+            cls.__doc__ = _documented(cls.__doc__, loss, [p.name for p in options])
 
     def __init__(self, *args, **options):
         bound = self.__signature__.bind(*args, **options)
@@ -63,7 +80,8 @@ class Criterion:
         for name, value in options.items():
             if name not in self.__signature__.parameters:
                 raise ValueError(
-                    f"{type(self).__name__} has no option {name!r}: it has {', '.join(self.__signature__.parameters)}"
+                    f"{type(self).__name__} has no option {name!r}: "
+                    f"it has {', '.join(self.__signature__.parameters)}"
                 )
             setattr(self, name, value)
         return self
@@ -91,7 +109,29 @@ def _equal(a, b):
         return True
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return a is not None and b is not None and np.array_equal(a, b)
-    return type(a) is type(b) and a == b or isinstance(a, (int, float)) and isinstance(b, (int, float)) and a == b
+    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+    return bool((numbers or type(a) is type(b)) and a == b)
+
+
+def _documented(summary, loss, options):
+    """Formula and options, in this order, from the docstring of the loss."""
+    head, _, rest = loss.__doc__.partition("\n\nParameters\n----------\n")
+    entries = re.split(r"\n(?=\S)", rest.partition("\n\n")[0])
+    entries = {entry.partition(" :")[0]: entry for entry in entries}
+    return "\n".join(
+        [
+            summary,
+            *head.splitlines()[1:],
+            "",
+            "Parameters",
+            "----------",
+            *(entries[name] for name in options),
+            "",
+            "See Also",
+            "--------",
+            f"fastloss.{loss.__name__} : The arrays of the call, its results, errors and accuracy.",
+        ]
+    )
 
 
 class L1Loss(Criterion, loss=losses.l1_loss):
@@ -130,7 +170,9 @@ class BCELoss(Criterion, loss=losses.binary_cross_entropy, positional=("weight",
     """`binary_cross_entropy` with its options bound."""
 
 
-class BCEWithLogitsLoss(Criterion, loss=losses.binary_cross_entropy_with_logits, positional=("weight",)):
+class BCEWithLogitsLoss(
+    Criterion, loss=losses.binary_cross_entropy_with_logits, positional=("weight",)
+):
     """`binary_cross_entropy_with_logits` with its options bound."""
 
 
@@ -154,4 +196,8 @@ class CrossEntropyLoss(Criterion, loss=losses.cross_entropy, positional=("weight
     """`cross_entropy` with its options bound."""
 
 
-__all__ = [name for name, value in globals().items() if isinstance(value, type) and issubclass(value, Criterion)]
+__all__ = [
+    name
+    for name, value in globals().items()
+    if isinstance(value, type) and issubclass(value, Criterion)
+]

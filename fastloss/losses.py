@@ -16,6 +16,11 @@ _SHARED = {
 reduction : {%(reductions)s}, default "mean"
     "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by their
     number; with `sample_weight` s, by the sum of s over them.""",
+    "class_reduction": """\
+reduction : {%(reductions)s}, default "mean"
+    "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by the sum
+    of w[y]; with `sample_weight` s, of s w[y]. Without weights this is the number of targets that
+    are not ignored.""",
     "weight": """\
 weight : array_like, optional
     Factor w of each loss, broadcast to the input's shape; it has no gradient. A 0 removes what it
@@ -54,7 +59,7 @@ Other Parameters
 ----------------
 wrt : str or tuple of str, optional
     Of ``grad`` and ``value_and_grad``: the argument to differentiate by.
-    One of %(names)s, or a tuple of them, which gives a tuple of gradients.
+    There are gradients for %(names)s. A tuple gives a tuple of them.
     Default: %(default)s.
 grad_output : float or array_like, optional
     Of ``grad`` and ``value_and_grad``: the upstream gradient, a number; with reduction="none" also
@@ -76,13 +81,13 @@ ValueError
 The arrays have one shape; a number or 0-d array goes with any. They are computed with in their
 common floating type: float16 and bfloat16 in float32, integers and bools of an input in float64. A
 gradient has the dtype and shape of its argument. NaN gives NaN, in value and gradient; no elements
-give the sum 0 and the mean NaN. Each loss is exact to 4 units in the last place of the largest of
-its terms, which are named below.""",
+give the sum 0 and the mean NaN. Each loss is right to within 4 units in the last place of the
+largest of its terms, named below; a derivative, of those that its formula adds.""",
     "class_numerics": """\
 The class axis is the second, or the only one. float16 and bfloat16 are computed with in float32,
 and the gradient has the dtype of `input`. If nothing is left to divide by (no rows, all ignored, no
-weight), "mean" is NaN and its gradient 0. Each loss is exact to 4 units in the last place of the
-largest of its terms, which are named below.""",
+weight), "mean" is NaN and its gradient 0. Each loss is right to within 4 units in the last place of
+the largest of its terms, named below; a derivative, of those that its formula adds.""",
 }
 
 
@@ -399,8 +404,7 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
         l = exp(x) - y x          dl/dx = exp(x) - y           dl/dy = -x    with log_input
         l = x - y log(x + eps)    dl/dx = 1 - y / (x + eps)    dl/dy = -log(x + eps)    without
 
-    which leaves out the likelihood's log(y!); `full` adds Stirling's approximation of it where y
-    > 1::
+    which leaves out the likelihood's log(y!). Where y > 1, `full` adds Stirling's approximation::
 
         y log y - y + log(2 pi y) / 2        and to dl/dy        log y + 1 / (2 y)
 
@@ -451,7 +455,7 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
 
 @loss("gaussian_nll", differentiable=("input", "target", "var"), eps=FINITE_NONNEGATIVE)
 def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="mean"):
-    """Negative log-likelihood of normal values, from means and variances.
+    """Negative log-likelihood of normal values, by mean and variance.
 
     For x of `input`, y of `target`, z of `var` and v = max(z, eps)::
 
@@ -812,11 +816,11 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     -----
     %(numerics)s
 
-    Terms: ``a - b`` and ``margin``. Kink: the gradient is not 0 where g = 0, as in PyTorch; with
-    the margin 0, tied scores are so pushed apart.
+    Terms: ``a - b`` and ``margin``. Kink: the gradient is not 0 where g = 0, as in PyTorch: with
+    the margin 0, tied scores are pushed apart.
 
-    PyTorch takes any label, reads the label 1 in unsigned integers as the loss 255, and gives a NaN
-    the gradient 0. Its gradient by `target` does not exist here.
+    PyTorch takes any label, gives the wrong sign to unsigned ones, and gives a NaN the gradient 0.
+    Its gradient by `target` does not exist here.
 
     References
     ----------
@@ -849,9 +853,7 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
         Class indices y, from 0 to C - 1, of any integer dtype.
     %(class_weight)s
     %(ignore_index)s
-    %(reduction)s
-        "mean" divides by the sum of w[y] (with `sample_weight`, of s w[y]): without weights, by the
-        number of targets that are not ignored.
+    %(class_reduction)s
     %(sample_weight)s
     %(out)s
 
@@ -911,9 +913,8 @@ def cross_entropy(
     %(class_weight)s
         With smoothing such entries keep the terms of the other classes.
     %(ignore_index)s
-    %(reduction)s
-        "mean" divides by the sum of w[y] (with `sample_weight`, of s w[y]), also with smoothing:
-        without weights, by the number of targets that are not ignored.
+    %(class_reduction)s
+        Smoothing does not change that.
     label_smoothing : float, default 0.0
         Part e of each target that goes to all classes alike, from 0 to 1.
     %(sample_weight)s

@@ -8,9 +8,9 @@
 static inline fl_dd dd_add_double(fl_dd a, double b)
 {
     double s = a.hi + b;
-    double v = s - a.hi, e = (a.hi - (s - v)) + (b - v);
-    e = s - s == 0 ? e + a.lo : 0; /* inf and NaN have no remainder */
-    double hi = s + e;
+    if (s - s != 0) /* inf and NaN have no remainder */
+        return (fl_dd){s, 0};
+    double v = s - a.hi, e = (a.hi - (s - v)) + (b - v) + a.lo, hi = s + e;
     return (fl_dd){hi, e - (hi - s)};
 }
 

@@ -100,9 +100,8 @@ static INLINE result plus(result a, result b)
 static INLINE result poisson_nll(real x, real y, real z, const real *p)
 {
     real rate = x + p[0], log_rate = LOG(rate);
-    return (result){.l = x - times(y, log_rate),
-                    .dx = 1 - (y == 0 ? unless_nan(0, x) : y / rate),
-                    .dy = unless_nan(-log_rate, y)};
+    real ratio = y / (y == 0 && rate == 0 ? 1 : rate); /* 0/0 is 0 */
+    return (result){.l = x - times(y, log_rate), .dx = 1 - ratio, .dy = unless_nan(-log_rate, y)};
 }
 
 static INLINE result poisson_nll_full(real x, real y, real z, const real *p)

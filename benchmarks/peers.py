@@ -1,0 +1,119 @@
+"""The handle of a peer's process, and whether its results agree with fastloss."""
+
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+NAMES = ("torch", "numpy")  # those compared with fastloss
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # peers add up in their own precision
+
+
+class PeerError(Exception):
+    """A peer has no result, and why."""
+
+
+class Missing(PeerError):
+    """The peer is not installed."""
+
+
+class Peer:
+    """A library in a process of its own: `ask` calls a method of the `Worker` there."""
+
+    def __init__(self, name, threads, python=sys.executable):
+        self.name = name
+        self._command = [python, str(Path(__file__).with_name("worker.py")), name, str(threads)]
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self._process = None
+        self.version = self._start()
+
+    def _start(self):
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, env=self._environment
+        )
+        return self._answer()
+
+    def _answer(self):
+        try:
+            kind, content = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            self.close()
+            raise PeerError(f"its process ended with status {self._process.returncode}") from None
+        if kind == "missing":
+            self.close()
+            raise Missing(content)
+        if kind == "error":
+            raise PeerError(content)
+        return content
+
+    def ask(self, method, *arguments):
+        if self._process.poll() is not None:  # it crashed; a new one takes the next cell
+            self.close()
+            self._start()
+        with suppress(BrokenPipeError):  # what is left of its answer tells
+            pickle.dump((method, arguments), self._process.stdin, protocol=5)
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                stream.close()
+        self._process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def open_peers(stack, names, threads, pythons=None, report=print):
+    """fastloss and those of `names` that are installed, by name; an `ExitStack` ends them."""
+    peers = {}
+    for name in ("fastloss", *names):
+        try:
+            peer = Peer(name, threads, (pythons or {}).get(name, sys.executable))
+        except PeerError as error:
+            if name == "fastloss":
+                raise SystemExit(f"fastloss cannot be used: {error}") from None
+            report(f"{name:<9} left out: {error}")
+        else:
+            peers[name] = stack.enter_context(peer)
+            report(f"{name:<9} {peer.version}")
+    return peers
+
+
+def disagreement(result, reference, dtype):
+    """What is wrong with (value, gradients), in words, or None; a value alone has no gradients."""
+    tolerance = TOLERANCE[dtype]
+    (value, gradients), (true_value, true_gradients) = result, reference
+    if not abs(value - true_value) <= tolerance * abs(true_value):  # so written, NaN is refused
+        return f"value {value!r} where fastloss has {true_value!r}"
+    if not gradients:
+        return None
+    if [g.shape for g in gradients] != [g.shape for g in true_gradients]:
+        return "gradients of other shapes"
+    for which, (gradient, true) in enumerate(zip(gradients, true_gradients, strict=True)):
+        scale = np.abs(true).mean(dtype=np.float64)
+        at = _first_outside(gradient.ravel(), true.ravel(), tolerance, scale)
+        if at is not None:
+            position = [int(i) for i in np.unravel_index(at, true.shape)]
+            g, t = gradient.flat[at], true.flat[at]
+            return f"gradient {which} at {position} is {g!s} where fastloss has {t!s}"
+    return None
+
+
+def _first_outside(gradient, true, tolerance, scale, block=1 << 20):
+    """The first position off by more than tolerance times (its size + the mean size), or None."""
+    for begin in range(0, true.size, block):
+        t = true[begin : begin + block].astype(np.float64)
+        close = np.abs(gradient[begin : begin + block] - t) <= tolerance * (np.abs(t) + scale)
+        if not close.all():
+            return begin + int(np.argmin(close))
+    return None

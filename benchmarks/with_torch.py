@@ -1,0 +1,49 @@
+"""PyTorch, eager: forward, and forward with backward."""
+
+import math
+import warnings
+
+import torch
+from torch.nn import functional
+
+from benchmarks.cells import LOSSES
+
+warnings.simplefilter("ignore")  # kl_div warns about its mean at every call
+
+
+def log_cosh_loss(input, target):
+    """PyTorch has none; this is what its users write."""
+    d = input - target
+    return (d + functional.softplus(-2 * d) - math.log(2)).mean()
+
+
+def start(threads):
+    torch.set_num_threads(threads)
+    return f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def products(cell, arrays, options):
+    loss = globals().get(cell.loss) or getattr(functional, cell.loss)
+    inputs = [torch.tensor(x) for x in arrays]
+    options = {k: v if isinstance(v, float) else torch.tensor(v) for k, v in options.items()}
+    leaves = [x.clone().requires_grad_() for x in inputs[: LOSSES[cell.loss].wrt]]
+    arguments = leaves + inputs[len(leaves) :]
+
+    def value():
+        return loss(*inputs, **options)
+
+    def gradient():
+        for leaf in leaves:
+            leaf.grad = None
+        made = loss(*arguments, **options)
+        made.backward()
+        return made, leaves
+
+    return {"value": value, "gradient": gradient}
+
+
+def numbers(result):
+    if not isinstance(result, tuple):
+        return result.item(), []
+    value, leaves = result
+    return value.item(), [leaf.grad.numpy() for leaf in leaves]

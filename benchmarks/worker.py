@@ -1,0 +1,106 @@
+"""One peer's process: reads pickled requests from standard input, answers on standard output.
+
+Run as a file, by the interpreter of the peer's own environment: fastloss comes from there when it
+is installed, else from beside this package.
+"""
+
+import importlib
+import os
+import pickle
+import signal
+import statistics
+import sys
+import time
+import timeit
+from pathlib import Path
+
+SAMPLE = 2e-4  # seconds; shorter calls are repeated within a sample, to hide the clock's own cost
+
+
+def samples(call, seconds):
+    """Seconds per call: one number per sample, as many as fit."""
+    end = time.perf_counter() + seconds
+    number, took = 1, timeit.timeit(call, number=1)  # brings the data back into the caches
+    if took >= seconds:
+        return [took]
+    while took < SAMPLE:
+        number *= 2
+        took = timeit.timeit(call, number=number)
+    times = []
+    while not times or time.perf_counter() < end:
+        times.append(timeit.timeit(call, number=number) / number)
+    return times
+
+
+def each(call, calls, period):
+    """Seconds of every one of so many calls that begin `period` seconds apart; 0: back to back."""
+    times = []
+    due = time.perf_counter()
+    for _ in range(calls):
+        due = max(due + period, time.perf_counter())
+        if period:
+            time.sleep(max(0.0, due - time.perf_counter()))
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+class Worker:
+    def __init__(self, peer, threads):
+        self.peer = importlib.import_module(f"benchmarks.with_{peer}")
+        self.version = self.peer.start(threads)
+        self.products = {}
+
+    def prepare(self, cell):
+        self.products = {}  # frees the last cell's arrays before the next are made
+        self.products = self.peer.products(cell, *cell.data())
+        return list(self.products)
+
+    def result(self, product):
+        return self.peer.numbers(self.products[product]())
+
+    def turn(self, products, seconds):
+        """The median of each of these products in one turn."""
+        time.sleep(0.005)  # the threads of the peer before stop spinning
+        return [statistics.median(samples(self.products[name], seconds)) for name in products]
+
+    def cadence(self, product, calls, period):
+        call = self.products[product]
+        each(call, 5, period)
+        return each(call, calls, period)
+
+
+def main():
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != here] + [str(here.parent)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+
+    def answer(kind, content):
+        pickle.dump((kind, content), answers, protocol=5)
+        answers.flush()
+
+    try:
+        worker = Worker(sys.argv[1], int(sys.argv[2]))
+    except ImportError as error:
+        return answer("missing", str(error))
+    answer("ok", worker.version)
+    while True:
+        try:
+            name, arguments = pickle.load(requests)
+        except EOFError:
+            return None
+        try:
+            made = getattr(worker, name)(*arguments)
+        except Exception as error:
+            answer("error", f"{type(error).__name__}: {error}")
+        else:
+            answer("ok", made)
+
+
+if __name__ == "__main__":
+    main()

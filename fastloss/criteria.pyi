@@ -1,0 +1,304 @@
+"""The criteria."""
+# Written by tools/make_stubs.py: change that, not this.
+# fmt: off
+
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, overload
+
+from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self, TypeVar
+
+from fastloss._binding import Loss
+
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "Criterion",
+    "CrossEntropyLoss",
+    "GaussianNLLLoss",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
+    "LogCoshLoss",
+    "MSELoss",
+    "MarginRankingLoss",
+    "NLLLoss",
+    "PoissonNLLLoss",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
+]
+
+_Array: TypeAlias = NDArray[Any]
+_Outs: TypeAlias = tuple[_Array | None, ...]
+
+_V = TypeVar("_V", default=Any)  # a float, or an array with reduction="none"
+
+class Criterion(Generic[_V]):
+    """A loss with its options bound."""
+    loss: ClassVar[Loss]
+    def __call__(self, *arrays: Any, **kwargs: Any) -> _V: ...
+    def grad(self, *arrays: Any, **kwargs: Any) -> Any: ...
+    def value_and_grad(self, *arrays: Any, **kwargs: Any) -> tuple[_V, Any]: ...
+    def sums(self, *arrays: Any, **kwargs: Any) -> tuple[float, float, int]: ...
+    def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+    def set_params(self, **options: Any) -> Self: ...
+
+class _Criterion1(Criterion[_V]):
+    def __call__(self, input: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _V: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None,
+        out: _Outs | tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_V, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+class L1Loss(_Criterion1[_V]):
+    """Absolute error."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: L1Loss[float], *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: L1Loss[_Array], *, weight: ArrayLike | None = None,
+        reduction: Literal["none"]) -> None: ...
+
+class MSELoss(_Criterion1[_V]):
+    """Squared error."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: MSELoss[float], *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: MSELoss[_Array], *, weight: ArrayLike | None = None,
+        reduction: Literal["none"]) -> None: ...
+
+class SmoothL1Loss(_Criterion1[_V]):
+    """Absolute error, made quadratic within beta of 0."""
+    reduction: Literal["mean", "sum", "none"]
+    beta: float
+    @overload
+    def __init__(self: SmoothL1Loss[float], *, reduction: Literal["mean", "sum"] = "mean",
+        beta: float = 1.0) -> None: ...
+    @overload
+    def __init__(self: SmoothL1Loss[_Array], *, reduction: Literal["none"], beta: float = 1.0
+    ) -> None: ...
+
+class HuberLoss(_Criterion1[_V]):
+    """Squared error, made linear beyond delta."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    delta: float
+    @overload
+    def __init__(self: HuberLoss[float], *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum"] = "mean", delta: float = 1.0) -> None: ...
+    @overload
+    def __init__(self: HuberLoss[_Array], *, weight: ArrayLike | None = None,
+        reduction: Literal["none"], delta: float = 1.0) -> None: ...
+
+class LogCoshLoss(_Criterion1[_V]):
+    """Logarithm of the hyperbolic cosine of the error."""
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: LogCoshLoss[float], *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> None: ...
+    @overload
+    def __init__(self: LogCoshLoss[_Array], *, reduction: Literal["none"]) -> None: ...
+
+class PoissonNLLLoss(_Criterion1[_V]):
+    """Negative log-likelihood of counts, from (logarithms of) rates."""
+    log_input: bool
+    full: bool
+    eps: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: PoissonNLLLoss[float], log_input: bool = True, full: bool = False, *,
+        eps: float = 1e-08, reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: PoissonNLLLoss[_Array], log_input: bool = True, full: bool = False, *,
+        eps: float = 1e-08, reduction: Literal["none"]) -> None: ...
+
+class _Criterion2(Criterion[_V]):
+    def __call__(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _V: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target", "var"] = "input",
+        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target", "var"], ...],
+        grad_output: ArrayLike | None = None, out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target", "var"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target", "var"], ...],
+        grad_output: ArrayLike | None = None,
+        out: _Outs | tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_V, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *,
+        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
+
+class GaussianNLLLoss(_Criterion2[_V]):
+    """Negative log-likelihood of normal values, by mean and variance."""
+    full: bool
+    eps: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: GaussianNLLLoss[float], *, full: bool = False, eps: float = 1e-06,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: GaussianNLLLoss[_Array], *, full: bool = False, eps: float = 1e-06,
+        reduction: Literal["none"]) -> None: ...
+
+class KLDivLoss(_Criterion1[_V]):
+    """Kullback-Leibler divergence, from log-probabilities."""
+    reduction: Literal["mean", "sum", "batchmean", "none"]
+    log_target: bool
+    @overload
+    def __init__(self: KLDivLoss[float], *, reduction: Literal["mean", "sum", "batchmean"] = "mean",
+        log_target: bool = False) -> None: ...
+    @overload
+    def __init__(self: KLDivLoss[_Array], *, reduction: Literal["none"], log_target: bool = False
+    ) -> None: ...
+
+class BCELoss(_Criterion1[_V]):
+    """Cross entropy of two classes, from probabilities."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: BCELoss[float], weight: ArrayLike | None = None, *,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: BCELoss[_Array], weight: ArrayLike | None = None, *,
+        reduction: Literal["none"]) -> None: ...
+
+class BCEWithLogitsLoss(_Criterion1[_V]):
+    """Cross entropy of two classes, from logits."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    pos_weight: ArrayLike | None
+    @overload
+    def __init__(self: BCEWithLogitsLoss[float], weight: ArrayLike | None = None, *,
+        reduction: Literal["mean", "sum"] = "mean", pos_weight: ArrayLike | None = None
+    ) -> None: ...
+    @overload
+    def __init__(self: BCEWithLogitsLoss[_Array], weight: ArrayLike | None = None, *,
+        reduction: Literal["none"], pos_weight: ArrayLike | None = None) -> None: ...
+
+class _Criterion3(Criterion[_V]):
+    def __call__(self, input: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _V: ...
+    def grad(self, input: ArrayLike, target: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+class HingeEmbeddingLoss(_Criterion3[_V]):
+    """Distances of similar and, up to a margin, of dissimilar pairs."""
+    margin: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: HingeEmbeddingLoss[float], margin: float = 1.0, *,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: HingeEmbeddingLoss[_Array], margin: float = 1.0, *,
+        reduction: Literal["none"]) -> None: ...
+
+class SoftMarginLoss(_Criterion3[_V]):
+    """Logistic loss of labels -1 and 1."""
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: SoftMarginLoss[float], *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> None: ...
+    @overload
+    def __init__(self: SoftMarginLoss[_Array], *, reduction: Literal["none"]) -> None: ...
+
+class _Criterion4(Criterion[_V]):
+    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _V: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input1", "input2"],
+        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input1", "input2"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input1", "input2"],
+        grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input1", "input2"], ...] = ...,
+        grad_output: ArrayLike | None = None,
+        out: _Outs | tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_V, tuple[_Array, ...]]: ...
+    def sums(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
+
+class MarginRankingLoss(_Criterion4[_V]):
+    """Ranking of pairs: by how much the better score misses its lead."""
+    margin: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: MarginRankingLoss[float], margin: float = 0.0, *,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: MarginRankingLoss[_Array], margin: float = 0.0, *,
+        reduction: Literal["none"]) -> None: ...
+
+class NLLLoss(_Criterion3[_V]):
+    """Negative log-likelihood of classes, from log-probabilities."""
+    weight: ArrayLike | None
+    ignore_index: int
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: NLLLoss[float], weight: ArrayLike | None = None, *, ignore_index: int = -100,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: NLLLoss[_Array], weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["none"]) -> None: ...
+
+class CrossEntropyLoss(_Criterion3[_V]):
+    """Cross entropy of classes, from logits."""
+    weight: ArrayLike | None
+    ignore_index: int
+    reduction: Literal["mean", "sum", "none"]
+    label_smoothing: float
+    @overload
+    def __init__(self: CrossEntropyLoss[float], weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0) -> None: ...
+    @overload
+    def __init__(self: CrossEntropyLoss[_Array], weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0
+    ) -> None: ...

@@ -1,0 +1,136 @@
+"""Public docstrings and the README: their examples run, and every parameter is documented."""
+
+import doctest
+import inspect
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+import fastloss as fl
+from fastloss import evaluation, losses
+from fastloss.criteria import Criterion
+
+ROOT = Path(__file__).resolve().parent.parent
+LOSSES = {name: getattr(losses, name) for name in losses.__all__}
+CRITERIA = {
+    name: value
+    for name, value in vars(fl).items()
+    if isinstance(value, type) and issubclass(value, Criterion) and value is not Criterion
+}
+PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
+PUBLIC["evaluate_files"] = evaluation.evaluate_files
+
+NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
+
+
+class Checker(doctest.OutputChecker):
+    """Floats may differ in their last digits: results are not the same on all instruction sets."""
+
+    def check_output(self, want, got, flags):
+        if super().check_output(want, got, flags):
+            return True
+        wanted, found = NUMBER.findall(want), NUMBER.findall(got)
+        words = [re.sub(r"\s+", "", NUMBER.sub("#", text)) for text in (want, got)]
+        return words[0] == words[1] and all(
+            math.isclose(float(a), float(b), rel_tol=1e-6)
+            for a, b in zip(wanted, found, strict=True)
+        )
+
+
+def run_examples(text, name):
+    """How many examples there are, all of which must hold."""
+    report = []
+    test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    results = doctest.DocTestRunner(Checker()).run(test, out=report.append)
+    assert results.failed == 0, "".join(report)
+    return results.attempted
+
+
+def section(docstring, title):
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}$|\Z)", docstring, re.M | re.S)
+    return found[1] if found else ""
+
+
+def entries(docstring, title):
+    """Names and types of a numpydoc section."""
+    found = {}
+    for line in re.findall(r"^(\S.*)$", section(docstring, title), re.M):
+        names, _, kind = line.partition(" : ")
+        found.update(dict.fromkeys(names.split(", "), kind))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    threads = fl.get_num_threads()
+    yield
+    fl.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_examples_of_docstring(name):
+    run_examples(inspect.getdoc(PUBLIC[name]) or "", name)
+
+
+def test_examples_of_readme():
+    run_examples((ROOT / "README.md").read_text(encoding="utf-8"), "README.md")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_docstring_is_complete(name):
+    loss, doc = LOSSES[name], LOSSES[name].__doc__
+    assert run_examples(doc, name) > 2
+    for title in ("Parameters", "Returns", "Other Parameters", "Raises", "Notes", "Examples"):
+        assert section(doc, title), title
+    assert "::\n\n    " in doc.partition("Parameters\n---")[0]  # the formula
+    assert "Terms: " in section(doc, "Notes")
+    assert not re.search(r"%\(|[ \t]+$", doc, re.M)
+    assert max(map(len, doc.splitlines())) <= 100
+    assert list(entries(doc, "Other Parameters")) == ["wrt", "grad_output"]
+    for operand in loss.differentiable:
+        assert f'"{operand}"' in section(doc, "Other Parameters")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_summary_fits_the_list_of_losses(name):
+    summary, blank = LOSSES[name].__doc__.splitlines()[:2]
+    assert summary.endswith(".")
+    assert not blank
+    assert max(map(len, LOSSES)) + 2 + len(summary) <= 100
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *CRITERIA])
+def test_every_parameter_is_documented(name):
+    thing = PUBLIC[name]
+    documented = entries(thing.__doc__, "Parameters")
+    parameters = thing.__signature__.parameters
+    assert list(documented) == list(parameters)
+    for parameter in parameters.values():
+        kind = documented[parameter.name]
+        if parameter.default is None:
+            assert kind.endswith(", optional")
+        elif parameter.default is not parameter.empty:
+            default = repr(parameter.default).replace("'", '"')
+            assert kind.endswith(f", default {default}")
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLIC if n not in {*LOSSES, *CRITERIA}])
+def test_other_parameters_are_documented(name):
+    thing = PUBLIC[name]
+    if isinstance(thing, type) and issubclass(thing, (Exception, Criterion)):
+        return
+    documented = entries(inspect.getdoc(thing), "Parameters")
+    assert [name.strip("*") for name in documented] == list(inspect.signature(thing).parameters)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_things_have_docstrings(name):
+    assert PUBLIC[name].__doc__
+
+
+@pytest.mark.parametrize("method", ["grad", "value_and_grad", "sums", "__call__"])
+def test_methods_have_docstrings(method):
+    assert getattr(Criterion, method).__doc__
+    assert getattr(fl.mse_loss, method).__doc__

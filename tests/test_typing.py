@@ -1,0 +1,100 @@
+"""The stubs are what tools/make_stubs.py writes, and mypy accepts and rejects by them."""
+
+import ast
+import importlib
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Calls that PyTorch may take, or that a typing error makes; each line must be rejected.
+REJECTED = """\
+fl.mse_loss(x)
+fl.mse_loss(x, y, None)
+fl.mse_loss(x, y, reduction="avg")
+fl.mse_loss(x, y, reduction="batchmean")
+fl.mse_loss(x, y, size_average=True)
+fl.mse_loss(x, y, reduce=False)
+fl.mse_loss(x, y, sample_weights=[1.0])
+fl.mse_loss(x, y, delta=1.0)
+fl.mse_loss(x, y, wrt="target")
+fl.mse_loss(x, y, out=x)
+fl.huber_loss(x, y, delta="1")
+fl.cross_entropy(x, y, None, -100)
+fl.cross_entropy(x, y, smoothing=0.1)
+fl.cross_entropy.grad(x, y, wrt="target")
+fl.mse_loss.grad(x, y, wrt=("input", "weight"))
+fl.mse_loss.sums(x, y, out=x)
+fl.MSELoss(size_average=True)
+fl.MSELoss("sum")
+fl.CrossEntropyLoss(reduction="avg")
+fl.CrossEntropyLoss(label_smooth=0.1)
+fl.CrossEntropyLoss()(x, y, reduction="sum")
+s: str = fl.mse_loss(x, y)
+a: float = fl.mse_loss(x, y, reduction="none")
+b: float = fl.MSELoss(reduction="none")(x, y)
+fl.set_num_threads("2")
+fl.mean_squared_error(x, y)
+"""
+
+
+def test_generated_stubs_are_up_to_date():
+    generator = runpy.run_path(str(ROOT / "tools" / "make_stubs.py"))
+    for name, stub in generator["STUBS"].items():
+        written = (ROOT / "fastloss" / name).read_text(encoding="utf-8")
+        assert written == stub(), f"run tools/make_stubs.py: {name} is out of date"
+
+
+@pytest.mark.parametrize("name", ["_binding", "_runtime"])
+def test_other_stubs_name_what_there_is(name):
+    module = importlib.import_module(f"fastloss.{name}")
+    tree = ast.parse((ROOT / "fastloss" / f"{name}.pyi").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            members = [n.name for n in node.body if isinstance(n, ast.FunctionDef)]
+            missing = [m for m in members if not hasattr(getattr(module, node.name), m)]
+            assert not missing, f"{name}.{node.name}"
+        elif isinstance(node, ast.FunctionDef):
+            assert callable(getattr(module, node.name))
+
+
+def test_typing_program_runs(capsys):
+    runpy.run_path(str(ROOT / "tests" / "typing_program.py"))
+    assert "is not a class" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    """What mypy --strict says: lines of the rejected program, and messages about the other one."""
+    pytest.importorskip("mypy")
+    folder = tmp_path_factory.mktemp("mypy")
+    head = "import fastloss as fl\nx, y = [1.0], [2.0]\n"
+    (folder / "rejected.py").write_text(head + REJECTED, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
+    command += ["--no-error-summary", "--hide-error-context", "--no-pretty", "--config-file="]
+    run = subprocess.run(
+        [*command, "rejected.py", str(ROOT / "tests" / "typing_program.py")],
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not run.stderr
+    errors = [line for line in run.stdout.splitlines() if ": error: " in line]
+    rejected = {int(line.split(":")[1]) for line in errors if line.startswith("rejected.py")}
+    return rejected, [line for line in errors if not line.startswith("rejected.py")]
+
+
+def test_mypy_accepts(mypy):
+    assert mypy[1] == []
+
+
+def test_mypy_rejects(mypy):
+    accepted = [c for i, c in enumerate(REJECTED.splitlines(), 3) if i not in mypy[0]]
+    assert accepted == []
