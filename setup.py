@@ -19,13 +19,13 @@ FLAGS = [
     "-fvisibility=hidden",  # only the module's init function is a symbol of the wheel
     "-ffp-contract=off",  # a product and a sum are fused where FMA() says so and nowhere else
     "-fno-math-errno",  # sqrt and the like need not set errno: loops may vectorise
-    "-fno-trapping-math",  # comparisons and selections may run on both branches: loops may vectorise
+    "-fno-trapping-math",  # both sides of a selection may be computed: loops may vectorise
 ]
 
 # What the kernels are compiled with besides.
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
-    "-fno-lto",  # code for a wide instruction set must not be merged into what runs before detection
+    "-fno-lto",  # wide code must not be merged into what runs before detection
     "-Wno-unused-parameter",  # all formulas share one signature
 ]
 
@@ -35,8 +35,10 @@ X86 = [
     ("avx2", ["-mavx2", "-mfma", "-mf16c"]),
     (
         "avx512",
-        ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-        + ["-mprefer-vector-width=512"],  # compilers keep to 256 bits unless told
+        [
+            *("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+            "-mprefer-vector-width=512",  # compilers keep to 256 bits unless told
+        ],
     ),
 ]
 ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
@@ -102,11 +104,17 @@ class Build(build_ext):
     def find_openmp(self):
         """The flag that compiles and links a parallel region, or nothing."""
         if os.environ.get("FASTLOSS_NO_OPENMP"):
-            print(
-                "fastloss: building without OpenMP, calls will run on one thread (FASTLOSS_NO_OPENMP is set)"
-            )
+            print("fastloss: building without OpenMP (FASTLOSS_NO_OPENMP): one thread per call")
             return []
-        program = "#include <omp.h>\nint main(void) {\n#pragma omp parallel\n  omp_get_num_threads();\n  return 0; }\n"
+        program = """
+#include <omp.h>
+int main(void)
+{
+#pragma omp parallel
+    omp_get_num_threads();
+    return 0;
+}
+"""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.c"
             source.write_text(program)
@@ -119,7 +127,7 @@ class Build(build_ext):
                 )
             except Exception:
                 print(
-                    "fastloss: the compiler has no OpenMP, calls will run on one thread",
+                    "fastloss: the compiler has no OpenMP: one thread per call",
                     file=sys.stderr,
                 )
                 return []

@@ -1,4 +1,4 @@
-"""Loss functions for NumPy arrays on CPUs: value and gradient, with PyTorch's names and semantics."""
+"""Loss functions for NumPy arrays on CPUs: value and gradient, as PyTorch defines them."""
 
 from fastloss import criteria, losses
 from fastloss._errors import ClassIndexError

@@ -1,4 +1,4 @@
-"""Arrays off the binding's fast path: array-likes, shared variances, weights, memory that overlaps."""
+"""Arrays off the fast path: array-likes, shared variances, weights, overlapping memory."""
 
 import numpy as np
 
@@ -22,15 +22,15 @@ def as_array(value, name):
     """An array-like as ndarray; what would be read wrongly is refused."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array: fastloss does not read masks; pass {name}.filled(...) and a "
-            "sample_weight of 0 where it is masked"
+            f"{name} is a masked array: fastloss does not read masks; pass {name}.filled(...) and "
+            "a sample_weight of 0 where it is masked"
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     if type(value).__module__.partition(".")[0] == "dask":
         raise TypeError(
-            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass {name}.compute(), or add up the "
-            ".sums(...) of its blocks"
+            f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass "
+            f"{name}.compute(), or add up the .sums(...) of its blocks"
         )
     if value is None or isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
@@ -55,7 +55,7 @@ def overlap(a, b):
 
 
 def variance(var, input):
-    """A variance that several elements share: (view with the input's number of axes, the shared axis)."""
+    """A variance that elements share: (view with the input's number of axes, the shared axis)."""
     if var.shape == input.shape[:-1]:
         return var[..., np.newaxis], input.ndim - 1
     if var.ndim == input.ndim:
@@ -63,8 +63,9 @@ def variance(var, input):
         if len(unequal) == 1 and var.shape[unequal[0]] == 1:
             return var, unequal[0]
     raise ValueError(
-        f"var has shape {var.shape}, which does not fit input of shape {input.shape}: it must be a number or have "
-        f"shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in place of one axis"
+        f"var has shape {var.shape}, which does not fit input of shape {input.shape}: it must be "
+        f"a number or have shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in "
+        "place of one axis"
     )
 
 
@@ -98,7 +99,8 @@ def class_weight(value, classes, is_double):
         raise _errors.bad_dtype("weight", weight)
     if weight.shape != (classes,):
         raise ValueError(
-            f"weight has shape {weight.shape}: it must hold one number per class, shape ({classes},)"
+            f"weight has shape {weight.shape}: it must hold one number per class, shape "
+            f"({classes},)"
         )
     return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
 
@@ -121,5 +123,6 @@ def check_upstream(array, shape, none):
         )
     if array.shape != shape:
         raise ValueError(
-            f"grad_output has shape {array.shape}: it must be a number or have the loss's shape {shape}"
+            f"grad_output has shape {array.shape}: it must be a number or have the loss's shape "
+            f"{shape}"
         )

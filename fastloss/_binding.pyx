@@ -20,7 +20,7 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 cnp.import_array()
@@ -107,7 +107,7 @@ cdef enum:
 
 cdef dict REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE, "batchmean": BATCHMEAN}
 
-# What a keyword means to the parser. Operands are 0..2, numeric options NUMBER + i, booleans FLAG + i.
+# What a keyword means to the parser; operands are 0..2, numbers NUMBER + i, booleans FLAG + i.
 cdef enum:
     WEIGHT = 10
     POS_WEIGHT
@@ -389,7 +389,10 @@ cdef class Loss:
         for i, option in enumerate(flags):
             self.slots[option[0]] = FLAG + i
             self.defaults.flags |= (1 << i) if option[1] else 0
-        self._find_formulas([flag[0] for flag in flags] + ["pos_weight"] * ("pos_weight" in special))
+        variants = [flag[0] for flag in flags]
+        if "pos_weight" in special:
+            variants.append("pos_weight")
+        self._find_formulas(variants)
 
     cdef int _find_formulas(self, list variants) except -1:
         """Each set of boolean options (and a pos_weight) is a row of the table of losses."""
@@ -880,7 +883,7 @@ cdef class Call:
         _arrays.check_upstream(array, self._loss_shape(), none)
         array = self._moved(array)
         self.apart.append(("grad_output", array))
-        describe(&self.call.upstream_each, array, dtype, self.call.is_double, self.ndim, self.shape)
+        describe_all(&self.call.upstream_each, array, dtype, self.call.is_double)
         return 0
 
     cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,

@@ -3,7 +3,6 @@
 import difflib
 
 
-
 class ClassIndexError(ValueError, IndexError):
     """A class index outside the classes of the input."""
 
@@ -19,14 +18,14 @@ def bad_classes(input, target, name):
     expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
     if target.shape != input.shape:
         return ValueError(
-            f"target has shape {target.shape}, but class indices for input of shape {input.shape} must have shape "
-            f"{expected}"
+            f"target has shape {target.shape}, but class indices for input of shape {input.shape} "
+            f"must have shape {expected}"
         )
     axis = f"axis={1 if input.ndim > 1 else 0}"
     # torch reads a target of the input's shape as probabilities in cross_entropy only.
     return (TypeError if name == "cross_entropy" else ValueError)(
-        f"target has the input's shape {input.shape} but holds integers ({target.dtype}): class indices have shape "
-        f"{expected}; those of a one-hot target are target.argmax({axis})"
+        f"target has the input's shape {input.shape} but holds integers ({target.dtype}): class "
+        f"indices have shape {expected}; those of a one-hot target are target.argmax({axis})"
     )
 
 
@@ -36,8 +35,8 @@ def shapes_differ(name, array, other_name, other):
     if array.size == other.size and array.squeeze().shape == other.squeeze().shape:
         hint = f"; pass {other_name}.reshape({array.shape})"
     return ValueError(
-        f"{other_name} has shape {other.shape} and {name} has shape {array.shape}: they must be equal (only numbers "
-        f"broadcast){hint}"
+        f"{other_name} has shape {other.shape} and {name} has shape {array.shape}: they must be "
+        f"equal (only numbers broadcast){hint}"
     )
 
 
@@ -58,7 +57,8 @@ def bad_class_dtype(name, array, scores):
     dtype = array.dtype
     if scores and dtype.kind in "iub":
         return TypeError(
-            f"{name} holds {dtype}: it must hold floating-point scores; are input and target swapped?"
+            f"{name} holds {dtype}: it must hold floating-point scores; are input and target "
+            "swapped?"
         )
     if not scores and (dtype.kind in "fb" or dtype.name == "bfloat16"):
         return TypeError(
@@ -76,8 +76,8 @@ def out_dtype(out, name, dtype):
 def overlapping(name, other):
     """An out that would overwrite what is still to be read."""
     return ValueError(
-        f"out for the {name} overlaps {other}: it must be apart from every argument, or be exactly the one that it "
-        "differentiates"
+        f"out for the {name} overlaps {other}: it must be apart from every argument, or be exactly "
+        "the one that it differentiates"
     )
 
 
@@ -97,8 +97,8 @@ def bad_reduction(value, batchmean):
 def too_many(name, positional, given):
     """Options by position."""
     return TypeError(
-        f"{name}() takes {len(positional)} positional arguments ({', '.join(positional)}) but {given} were given; "
-        "options go by keyword"
+        f"{name}() takes {len(positional)} positional arguments ({', '.join(positional)}) but "
+        f"{given} were given; options go by keyword"
     )
 
 
@@ -133,7 +133,7 @@ _DOMAINS = [None, "between 0 and 1", "at least 0", "-1 or 1"]
 
 
 def _place(name, array, index, rows):
-    """``name[3, 5]`` and the value there; `index` is of the loss, which a smaller array is broadcast to."""
+    """``name[3, 5]`` and the value there; `index` is of the loss, the array may be broadcast."""
     index = index[len(index) - array.ndim :] if array.ndim <= len(index) else index
     inside = tuple(i if n > 1 else 0 for i, n in zip(index, array.shape, strict=True))
     value = array[inside].item() if array.dtype.name != "bfloat16" else float(array[inside])

@@ -62,7 +62,8 @@ def wrt(loss, value):
     for name in names:
         if name not in loss.differentiable:
             raise ValueError(
-                f"wrt={name!r}: {loss.__name__} has gradients for {', '.join(map(repr, loss.differentiable))}"
+                f"wrt={name!r}: {loss.__name__} has gradients for "
+                + ", ".join(map(repr, loss.differentiable))
             )
     if len(set(names)) != len(names):
         raise ValueError(f"wrt={value!r} names an argument twice")

@@ -138,9 +138,7 @@ def _unescape(path):
 def _read(folder, name):
     """Text of a file; empty if it cannot be read."""
     try:
-        with open(
-            os.path.join(folder, name), encoding="utf-8", errors="surrogateescape"
-        ) as file:
+        with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except (OSError, ValueError):
         return ""

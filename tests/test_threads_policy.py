@@ -7,9 +7,7 @@ import pytest
 
 from fastloss import _threads
 
-V2_MOUNT = (
-    "30 23 0:26 {root} {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
-)
+V2_MOUNT = "30 23 0:26 {root} {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "31 25 0:27 {root} {point} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
 OTHER_MOUNTS = """\
 23 29 0:22 / /proc rw,nosuid shared:12 - proc proc rw
@@ -49,9 +47,7 @@ class Machine:
 
     def v1_quota(self, folder, quota, period):
         self.write(f"sys/fs/cgroup/cpu,cpuacct/{folder}/cpu.cfs_quota_us", f"{quota}\n")
-        self.write(
-            f"sys/fs/cgroup/cpu,cpuacct/{folder}/cpu.cfs_period_us", f"{period}\n"
-        )
+        self.write(f"sys/fs/cgroup/cpu,cpuacct/{folder}/cpu.cfs_period_us", f"{period}\n")
 
     def start(self, **environ):
         return _threads.starting_threads(self.root, environ)
@@ -80,7 +76,7 @@ def test_affinity(machine, monkeypatch):
 def test_affinity_of_this_process(monkeypatch):
     monkeypatch.undo()
     usable = _threads._affinity()
-    assert usable is None or 1 <= usable
+    assert usable is None or usable >= 1
 
 
 @pytest.mark.parametrize("variable", ["FASTLOSS_NUM_THREADS", "OMP_NUM_THREADS"])
@@ -180,9 +176,7 @@ def test_v2_quota_is_rounded_down(machine, text, threads, cpus):
     assert machine.start() == (threads, f"cgroup quota {cpus} CPUs")
 
 
-@pytest.mark.parametrize(
-    "limited", ["", "/pod", "/pod/container", "/pod/container/own"]
-)
+@pytest.mark.parametrize("limited", ["", "/pod", "/pod/container", "/pod/container/own"])
 def test_v2_ancestors_count(machine, limited):
     machine.v2("/pod/container/own")
     for folder in ["/pod", "/pod/container", "/pod/container/own"]:
@@ -278,8 +272,11 @@ def test_v1_and_v2_together(machine):
         "0 100000",
         "100000 0",
         "-1 100000",
-    ]
-    + ["100000", "1" * 5000 + " 100000", b"\xff\xfe\x00 1", "200000.5 100000"],
+        "100000",
+        "1" * 5000 + " 100000",
+        b"\xff\xfe\x00 1",
+        "200000.5 100000",
+    ],
 )
 def test_no_quota_in_an_odd_file(machine, text):
     machine.v2()
