@@ -731,7 +731,7 @@ cdef class Call:
         return array if cnp.PyArray_NDIM(array) <= 2 else np.moveaxis(array, 1, -1)
 
     cdef int _broadcast_shape(self) except -1:
-        """An elementwise loss has the shape of its arrays, which are equal or 0-d, or a variance."""
+        """An elementwise loss has the shape of its arrays: equal ones, 0-d ones, a variance."""
         cdef int k, axis, n = len(self.loss.operands), first = -1
         cdef cnp.ndarray array, var
         cdef bint variance = n == 3 and self.loss.operands[2] == "var"

@@ -37,7 +37,7 @@ typedef struct {
     real target, max;   /* x_y, m */
     double rest, log1p; /* R, L */
     int64_t ones;       /* how many exp(-a_c) are exactly 1 */
-    double spread;      /* Σ w_c a_c, with smoothing only */
+    double spread;      /* ε/C Σ w_c a_c, with smoothing only */
 } row;
 
 /* Columns [from, to) of the n rows from `first` on; either whole rows or a piece of one. */
@@ -96,13 +96,13 @@ static double sum_exp_tile(const real *e, int64_t n, int64_t *ones)
     return sum_lanes(lane);
 }
 
-/* Σ w (m - x), a weight of 0 removing its class. */
-static double spread_tile(const real *x, const real *w, real m, int64_t n)
+/* Σ each w (m - x), a weight of 0 removing its class. */
+static double spread_tile(const real *x, const real *w, real m, double each, int64_t n)
 {
     double lane[LANES] = {0};
     for (int64_t i = 0; i < n; i += LANES)
         for (int k = 0; k < LANES && i + k < n; k++) {
-            double a = (double)m - (double)x[i + k];
+            double a = each * ((double)m - (double)x[i + k]);
             lane[k] += !w ? a : w[i + k] == 0 ? 0 : (double)w[i + k] * a;
         }
     return sum_lanes(lane);
@@ -172,8 +172,8 @@ static void read_classes(const setting *s, piece at, int64_t width, row *rows, r
             int64_t start = i * (at.to - at.from), n = at.to - at.from;
             rows[i].rest += sum_exp_tile(e + start, n, &rows[i].ones);
             if (s->smoothing > 0)
-                rows[i].spread +=
-                    spread_tile(x + start, s->weight ? s->weight + at.from : 0, rows[i].max, n);
+                rows[i].spread += spread_tile(x + start, s->weight ? s->weight + at.from : 0,
+                                              rows[i].max, s->smoothing / (double)s->C, n);
         }
     }
     for (int64_t i = 0; i < at.n; i++) {
@@ -190,10 +190,10 @@ static void read_classes(const setting *s, piece at, int64_t width, row *rows, r
 static real cross_entropy_value(const setting *s, const row *r)
 {
     double hard = r->weight * ((double)r->max - (double)r->target + r->log1p), smooth = 0;
-    if (r->weight == 0)
+    if (r->weight == 0 || s->smoothing == 1)
         hard = 0;
     if (s->smoothing > 0)
-        smooth = s->smoothing / (double)s->C * (r->spread + s->weight_sum * r->log1p);
+        smooth = r->spread + s->smoothing / (double)s->C * s->weight_sum * r->log1p;
     return (real)(r->sample * ((1 - s->smoothing) * hard + smooth));
 }
 
@@ -230,7 +230,7 @@ static void nll_gradient(const row *r, int64_t from, int64_t n, double scale, re
     for (int64_t j = 0; j < n; j++)
         g[j] = 0;
     if (r->label >= from && r->label < from + n)
-        g[r->label - from] = (real)(-scale * r->weight);
+        g[r->label - from] = r->target == r->target ? (real)(-scale * r->weight) : r->target;
 }
 
 /* n rows: whole ones, or a single one in pieces of `width` classes. */

@@ -127,10 +127,10 @@ static INLINE result gaussian_nll(real x, real y, real z, const real *p)
 {
     real v = maximum(z, p[0]), d = x - y, r = d / v;
     return (result){
-        .l = (real)0.5 * (LOG(v) + d * r),
+        .l = (real)0.5 * LOG(v) + (real)0.5 * d * r,
         .dx = r,
         .dy = -r,
-        .dz = (real)0.5 * (1 - d * r) / v,
+        .dz = (real)0.5 / v - (real)0.5 * r * r,
     };
 }
 
@@ -155,7 +155,14 @@ static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
 {
     real t = EXP(y), d = y - x;
     int none = y == -REAL_INFINITY && x == x;
-    return (result){.l = none ? 0 : t * d, .dx = unless_nan(-t, x), .dy = none ? 0 : t * (d + 1)};
+    int apart = absolute(d) == REAL_INFINITY; /* where exp may have underflowed to 0 */
+    return (result){.l = none    ? 0
+                         : apart ? d
+                                 : t * d,
+                    .dx = unless_nan(-t, x),
+                    .dy = none    ? 0
+                          : apart ? d
+                                  : t * (d + 1)};
 }
 
 /* -(y log x + (1 - y) log(1 - x)), logarithms not below -100, x(1 - x) not below 1e-12 (as a float,
@@ -180,7 +187,7 @@ static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y,
     real t = w * y, rest = 1 - y;
     int removed = w == 0 && y == 1; /* by its weight, NaN or not */
     return (result){
-        .l = removed ? 0 : times(rest, positive) + times(t, negative),
+        .l = removed ? 0 : times(rest, positive) + times(w, times(y, negative)),
         .dx = removed ? 0 : rest * (x < 0 ? small : large) - t * (x < 0 ? large : small),
         .dy = unless_nan(times(w, negative) - positive, y),
     };
