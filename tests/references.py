@@ -181,9 +181,12 @@ def smooth_l1(x, y, *, beta=1.0):
 
 @at_bits()
 def huber(x, y, *, delta=1.0):
-    """d^2/2 for |d| < delta, else delta (|d| - delta/2); d = x - y."""
+    """d^2/2 for |d| < delta, else delta (|d| - delta/2); d = x - y.
+
+    Where delta and |d| are infinite: inf, and a gradient of -inf or inf (torch: NaN).
+    """
     d = x - y
-    if abs(d) < delta:
+    if abs(d) < delta or delta == INF:
         return total(d * d / 2), {"input": total(d), "target": total(-d)}
     slope = delta * sign(d)
     value = total(delta * abs(d), -delta * delta / 2)
@@ -511,11 +514,13 @@ def sums(loss, arrays, options=None, dtype=None):
         return sum(call.values.value, start=mpf(0)), call.divisor("mean"), int(call.kept.sum())
 
 
-def compute_dtype(loss, arrays, options=None):
-    """The promotion of the floating arrays, at least float32; integer `input` reads as float64."""
-    reference, options = REFERENCES[_name(loss)], options or {}
-    given = [*arrays, *(options.get(k) for k in ("weight", *reference.extra, "sample_weight"))]
-    kinds = [a.dtype for a in given if hasattr(a, "dtype")]
+def compute_dtype(loss, arrays):
+    """The promotion of the floating operands, at least float32; integer `input` reads as float64.
+
+    Weights of all sorts, and Python numbers, do not take part.
+    """
+    reference = REFERENCES[_name(loss)]
+    kinds = [a.dtype for a in arrays if hasattr(a, "dtype")]
     floating = [kind for kind in kinds if np.issubdtype(kind, np.floating)]
     inputs = (a for name, a in zip(reference.operands, arrays, strict=True) if name[:5] == "input")
     if any(np.asarray(a).dtype.kind in "iub" for a in inputs) or not floating:
@@ -562,7 +567,7 @@ class _Call:
     def __init__(self, loss, arrays, options, dtype):
         self.options = options = dict(options or {})
         self.reference = REFERENCES[_name(loss)]
-        dtype = compute_dtype(loss, arrays, options) if dtype is None else np.dtype(dtype)
+        dtype = compute_dtype(loss, arrays) if dtype is None else np.dtype(dtype)
         self.arrays = [np.asarray(a, dtype if isinstance(a, float) else None) for a in arrays]
         read = self._read_rows if self.reference.divisor == "classes" else self._read_elements
         with mp.workprec(BITS):

@@ -1,0 +1,476 @@
+"""Evaluating a loss over arrays in files, which may be larger than memory.
+
+Reading, computing and reporting are apart: a source gives the leading rows of one array,
+`_read_ahead` reads a chunk of every source on a thread while the caller computes on the one
+before, `evaluate_files` adds up, and the command line prints.
+
+Files are read into two buffers each and never mapped: mapped pages count as memory of the
+process, and a mapped file that another process cuts short kills it.
+"""
+
+import contextlib
+import os
+import queue
+import stat
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from fastloss import _binding
+from fastloss._runtime import get_num_threads, num_threads
+
+__all__ = ["Evaluation", "evaluate_files"]
+
+CHUNK_BYTES = 4 << 20  # of all files together: long enough to hide the hand-over, fits a cache
+READ_BYTES = 1 << 20  # of one read: what a decompressing reader holds besides the buffers
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a loss came to over files, and how long it took.
+
+    `value` is `sum / weight` for the mean; sums and weights of several evaluations add up.
+    """
+
+    value: float
+    sum: float
+    weight: float
+    count: int
+    rows: int
+    seconds: float
+    bytes: int
+    threads: int
+    isa: str
+
+
+def evaluate_files(
+    loss: Any,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    reduction: str = "mean",
+    per_sample: str | os.PathLike[str] | None = None,
+    chunk_rows: int | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Evaluation:
+    """The value of a loss over .npy and .npz files, in memory that does not grow with them.
+
+    Parameters
+    ----------
+    loss
+        A loss of this package, such as `fastloss.cross_entropy`.
+    paths
+        One file for each array of the loss, in the order of its arguments: a .npy file, a .npz
+        file with one member, or ``file.npz:member``. Leading dimensions must agree; a 0-d array
+        stands for every row. Memory holds a few rows of every file, at least one block of them.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"batchmean"`` where the loss has it.
+    per_sample
+        A .npy file to write the unreduced losses to. It appears when it is complete.
+    chunk_rows
+        Rows to read at once, rounded up to a whole block.
+    threads
+        Number of threads that compute, in place of `fastloss.get_num_threads()`.
+    progress
+        Called after every chunk with the bytes done and the bytes in all.
+    **options
+        Options of the loss. ``weight``, ``pos_weight`` and ``sample_weight`` are names of files.
+
+    Returns
+    -------
+    Evaluation
+        Its value has the bits of the loss called once on whole arrays; where all rows share one
+        variance, which that call adds up by columns, it agrees to 1e-13.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As the loss raises them, positions being those in the files; and ValueError for a file
+        that is no .npy or .npz, or shorter than its header says.
+    OSError
+        For a file that cannot be opened, read or written.
+    """
+    began = time.perf_counter()
+    if len(paths) != len(loss.operands):
+        raise TypeError(
+            f"{loss.__name__} reads {len(loss.operands)} files ({', '.join(loss.operands)}), "
+            f"{len(paths)} given"
+        )
+    if reduction == "none":
+        raise ValueError("reduction='none' has no single value; per_sample names a file for many")
+    files = dict(zip(loss.operands, paths, strict=True))
+    for name in ("weight", "pos_weight", "sample_weight"):
+        if options.get(name) is not None:
+            files[name] = options.pop(name)
+
+    with contextlib.ExitStack() as stack:
+        if threads is not None:
+            stack.enter_context(num_threads(threads))
+        opened = stack.enter_context(contextlib.ExitStack())
+        sources = {
+            name: opened.enter_context(contextlib.closing(open_source(path)))
+            for name, path in files.items()
+        }
+        leader = next((sources[n] for n in loss.operands if sources[n].shape), None)
+        leader = leader or sources[loss.operands[0]]
+        streamed = {n: s for n, s in sources.items() if s is leader or _follows(n, s, leader)}
+        constant = {n: s.read_all() for n, s in sources.items() if n not in streamed}
+        step = _rows_per_chunk(loss, leader, streamed.values(), chunk_rows)
+        writer = stack.enter_context(_NpyWriter(per_sample)) if per_sample is not None else None
+        opened.pop_all()  # from here on the reading thread closes what it reads
+        chunks = stack.enter_context(
+            contextlib.closing(_read_ahead(list(streamed.values()), leader.rows, step))
+        )
+
+        total = sum(source.nbytes for source in sources.values())
+        done = sum(array.nbytes for array in constant.values())
+        state = _binding.State()
+        for chunk in chunks:
+            arguments = {**options, **constant, **dict(zip(streamed, chunk, strict=True))}
+            with _describing(sources):
+                if writer is None:
+                    out = None
+                elif writer.begun:
+                    out = writer.buffer(len(chunk[0]))
+                else:  # the loss itself knows the type and shape of what it gives
+                    first = np.asarray(loss(**arguments, reduction="none"))
+                    out = writer.begin(first, leader.rows)
+                loss._update(state, **arguments, reduction=reduction, out=out)
+            if writer is not None:
+                writer.write(out)
+            done += sum(array.nbytes for array in chunk)
+            if progress is not None:
+                progress(done, total)
+        value = state.value(reduction)
+        if writer is not None:
+            writer.complete()
+        return Evaluation(
+            value=value,
+            sum=state.sum,
+            weight=state.weight,
+            count=state.count,
+            rows=leader.rows,
+            seconds=time.perf_counter() - began,
+            bytes=total,
+            threads=get_num_threads(),
+            isa=_binding.isa(),
+        )
+
+
+@contextlib.contextmanager
+def _describing(sources):
+    """Adds the files to an error of the loss, which knows arguments only."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        described = ", ".join(f"{name}: {source}" for name, source in sources.items())
+        raise type(error)(f"{error} [{described}]") from error
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+def _follows(name: str, source: "_NpySource", leader: "_NpySource") -> bool:
+    """Whether an array goes by the leader's rows (True) or stands for all of them (False)."""
+    shape, same_ndim = source.shape, len(source.shape) == len(leader.shape)
+    if not shape:
+        return False
+    if name in ("weight", "pos_weight"):  # broadcast to the input, whose last axes they meet
+        if not same_ndim or (shape[0] == 1 != leader.rows):
+            return False
+    elif name == "var" and same_ndim and shape[0] == 1 != leader.rows:
+        return False
+    if shape[0] != leader.rows:
+        raise ValueError(f"leading dimensions differ: {leader} and {source}")
+    return True
+
+
+def _rows_per_chunk(loss, leader, streamed, chunk_rows: int | None) -> int:
+    """Rows to read at once: whole blocks, on which the sums of a loss are built."""
+    if chunk_rows is None:
+        chunk_rows = CHUNK_BYTES // max(sum(source.row_bytes for source in streamed), 1)
+    elif chunk_rows < 1:
+        raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
+    block = loss._rows_per_block(leader.shape)
+    if block == 1 and len(leader.shape) == 1:  # classes, no part of which can be computed alone
+        block = leader.rows
+    blocks = max(-(-chunk_rows // block), 1)
+    return max(min(blocks * block, leader.rows), 1)
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def _read_ahead(sources, rows: int, step: int) -> Generator[list[np.ndarray], None, None]:
+    """The sources' next `step` rows, again and again, read while the caller works on the last.
+
+    An array is the caller's until it asks for the next. Of no rows at all there is one chunk.
+    """
+    starts = range(0, max(rows, 1), step)
+    free: queue.SimpleQueue = queue.SimpleQueue()
+    full: queue.SimpleQueue = queue.SimpleQueue()
+    for _ in range(2):
+        free.put([np.empty(min(step, rows) * source.row_bytes, np.uint8) for source in sources])
+
+    def read():
+        try:
+            for start in starts:
+                buffers = free.get()
+                if buffers is None:
+                    break
+                stop = min(start + step, rows)
+                arrays = [s.read(start, stop, b) for s, b in zip(sources, buffers, strict=True)]
+                full.put((buffers, arrays))
+        except BaseException as error:
+            full.put(error)
+        finally:
+            for source in sources:
+                source.close()
+
+    # A daemon, as a read from a pipe or a network may never come back.
+    thread = threading.Thread(target=read, name="fastloss-reader", daemon=True)
+    thread.start()
+    try:
+        for _ in starts:
+            item = full.get()
+            if isinstance(item, BaseException):
+                raise item
+            buffers, arrays = item
+            yield arrays
+            free.put(buffers)
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                free.get_nowait()
+        free.put(None)
+        thread.join(timeout=0.1)
+
+
+class _NpySource:
+    """The array of a .npy stream that stands behind its header, read in order of rows."""
+
+    def __init__(self, name, stream, shape, fortran_order, dtype, size, seekable):
+        """`size` is what the stream holds from here on, None if that cannot be known."""
+        self.name, self.shape, self.dtype = name, shape, dtype
+        self.rows = shape[0] if shape else 1
+        self.row_bytes = prod(shape[1:]) * dtype.itemsize
+        self.nbytes = self.rows * self.row_bytes
+        self._stream = stream
+        self._columns = fortran_order and len(shape) > 1
+        if dtype.hasobject:
+            raise TypeError(f"{name} holds Python objects (pickles), which are not read")
+        if dtype.kind not in "biufc":
+            raise TypeError(f"{name} holds {dtype}, which are not numbers")
+        if any(n < 0 for n in shape):
+            raise ValueError(f"{name} has a negative dimension: {shape}")
+        if size is not None and size < self.nbytes:
+            raise self._too_short(size)
+        if self._columns and not seekable:
+            raise ValueError(
+                f"{name} is in Fortran order, which cannot be read by rows from a pipe or a .npz: "
+                "save it to a .npy, or as np.ascontiguousarray(array)"
+            )
+        self._begin = stream.tell() if self._columns else 0
+
+    def __str__(self):
+        return f"{self.name} {self.dtype}{list(self.shape)}"
+
+    def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
+        """Rows start to stop as an array in the buffer; each call goes on where the last ended."""
+        shape = (stop - start, *self.shape[1:]) if self.shape else ()
+        view = buffer.data[: (stop - start) * self.row_bytes]
+        if self._columns:
+            length = (stop - start) * self.dtype.itemsize
+            for column in range(prod(self.shape[1:])):
+                place = (column * self.rows + start) * self.dtype.itemsize
+                self._stream.seek(self._begin + place)
+                self._fill(view[column * length : (column + 1) * length], place)
+        else:
+            self._fill(view, start * self.row_bytes)
+        array = np.ndarray(shape, self.dtype, buffer, order="F" if self._columns else "C")
+        if not self.dtype.isnative:
+            array = array.byteswap(inplace=True).view(self.dtype.newbyteorder())
+        return array
+
+    def read_all(self) -> np.ndarray:
+        array = self.read(0, self.rows, np.empty(self.nbytes, np.uint8))
+        self.close()
+        return array
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _fill(self, view: memoryview, place: int) -> None:
+        done = 0
+        try:
+            while done < len(view):
+                count = self._stream.readinto(view[done : done + READ_BYTES])
+                if not count:
+                    raise self._too_short(place + done)
+                done += count
+        except _DAMAGED as error:
+            raise ValueError(f"{self.name} is damaged: {error}") from error
+        except OSError as error:
+            raise _named(error, self.name) from error
+
+    def _too_short(self, size: int) -> ValueError:
+        return ValueError(
+            f"{self.name} is cut short: its header promises {self.nbytes} bytes of data "
+            f"(shape {self.shape}, {self.dtype}), it holds {size}"
+        )
+
+
+def open_source(path: str | os.PathLike[str]) -> _NpySource:
+    """`path` is a .npy file, a .npz file with one member, or ``file.npz:member``."""
+    name = os.fspath(path)
+    file, member = name, ""
+    if ".npz:" in name and not os.path.exists(name):
+        file, _, member = name.partition(".npz:")
+        file += ".npz"
+    stream = open(file, "rb", buffering=0)  # noqa: SIM115 (the source closes it)
+    try:
+        start = _read_start(stream, name)
+        if start.startswith(b"PK"):
+            stream.close()
+            return _open_member(file, member)
+        if member:
+            raise ValueError(f"{file} is not a .npz file")
+        status = os.fstat(stream.fileno())
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        return _open_npy(name, stream, start, size, seekable=size is not None)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _open_member(file: str, member: str) -> _NpySource:
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as error:  # whatever wrong bytes lead zipfile to
+        raise ValueError(f"{file} is not a readable .npz file: {error}") from error
+    with archive:
+        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        names = ", ".join(infos)
+        if not member and len(infos) != 1:
+            raise ValueError(f"{file} holds {len(infos)} arrays: name one as {file}:NAME ({names})")
+        member = member.removesuffix(".npy") or next(iter(infos))
+        if member not in infos:
+            raise ValueError(f"{file} has no array {member!r}, it has {names}")
+        try:
+            data = archive.open(infos[member])  # lives on, and holds the file open
+        except Exception as error:
+            raise ValueError(f"{file}:{member} is damaged: {error}") from error
+    name = f"{file}:{member}"
+    try:
+        # Not seekable: going back would decompress from the start again.
+        size = infos[member].file_size
+        return _open_npy(name, data, _read_start(data, name), size, seekable=False)
+    except BaseException as error:
+        data.close()
+        if isinstance(error, _DAMAGED):
+            raise ValueError(f"{name} is damaged: {error}") from error
+        raise
+
+
+def _read_start(stream, name: str) -> bytes:
+    """The magic string and version of a .npy stream, or as much as there is."""
+    start = b""
+    while len(start) < npy_format.MAGIC_LEN:
+        try:
+            more = stream.read(npy_format.MAGIC_LEN - len(start))
+        except OSError as error:
+            raise _named(error, name) from error
+        if not more:
+            break
+        start += more
+    return start
+
+
+def _open_npy(name, stream, start: bytes, file_size: int | None, seekable: bool) -> _NpySource:
+    magic, version = start[:-2], tuple(start[-2:])
+    if magic != npy_format.MAGIC_PREFIX:
+        raise ValueError(f"{name} is not a .npy or .npz file (numpy.save writes one)")
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"{name} has .npy version {version[0]}.{version[1]}, which is unknown")
+    if version == (1, 0):
+        read_header = npy_format.read_array_header_1_0
+    else:  # 3.0 differs from 2.0 in the names of fields only
+        read_header = npy_format.read_array_header_2_0
+    try:
+        shape, fortran_order, dtype = read_header(stream)
+    except (OSError, *_DAMAGED):
+        raise
+    except Exception as error:  # whatever a wrong header leads NumPy's parser to
+        raise ValueError(f"{name} has no readable header: {error}") from error
+    size = None if file_size is None else file_size - stream.tell()
+    return _NpySource(name, stream, shape, fortran_order, dtype, size, seekable)
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+class _NpyWriter:
+    """Writes a .npy chunk by chunk under another name, and gives it its own when complete."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._name = os.fspath(path)
+        self._path = os.path.realpath(self._name)
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            raise ValueError(f"{self._name} is not a regular file and cannot be replaced")
+        folder, base = os.path.split(self._path)
+        self._temporary = os.path.join(folder, f".{base}.{os.getpid()}.tmp")
+        try:
+            self._stream = open(self._temporary, "xb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _named(error, self._name) from error
+        self.begun = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if not self._stream.closed:
+            self._stream.close()
+            os.unlink(self._temporary)
+
+    def begin(self, first: np.ndarray, rows: int) -> np.ndarray:
+        """A buffer like the first chunk, which is the largest."""
+        self.begun = True
+        self._chunk = np.empty_like(first, order="C")
+        shape = (rows, *first.shape[1:]) if first.shape else ()
+        header = npy_format.header_data_from_array_1_0(self._chunk) | {"shape": shape}
+        try:
+            npy_format.write_array_header_1_0(self._stream, header)
+        except OSError as error:
+            raise _named(error, self._name) from error
+        return self._chunk
+
+    def buffer(self, rows: int) -> np.ndarray:
+        return self._chunk[:rows]
+
+    def write(self, chunk: np.ndarray) -> None:
+        data = chunk.reshape(-1).view(np.uint8).data
+        try:
+            while len(data):
+                data = data[self._stream.write(data) :]
+        except OSError as error:
+            raise _named(error, self._name) from error
+
+    def complete(self) -> None:
+        self._stream.close()
+        os.replace(self._temporary, self._path)
+
+
+def _named(error: OSError, name: str) -> OSError:
+    """The same error with the name of its file."""
+    return type(error)(error.errno, error.strerror, name)

@@ -1,0 +1,543 @@
+"""Evaluation over files: the value of one call, in bounded memory, or one clear error."""
+
+import contextlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import evaluation
+from fastloss.evaluation import Evaluation, evaluate_files
+
+CLASSES = ("nll_loss", "cross_entropy")
+SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
+LOSSES = [getattr(fl, name) for name in fl.losses.__all__]
+ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in CLASSES]
+
+
+def make(loss, shape, dtype=np.float32, seed=0):
+    """Valid arrays for a loss; for one over classes they are the second axis."""
+    rng = np.random.default_rng(seed)
+    arrays = {name: rng.uniform(0.05, 0.95, shape).astype(dtype) for name in loss.operands}
+    if loss.__name__ in CLASSES:
+        classes = shape[min(1, len(shape) - 1)]
+        arrays["target"] = rng.integers(0, classes, shape[:1] * (len(shape) > 1) + shape[2:])
+    elif loss.__name__ in SIGNS:
+        arrays["target"] = np.where(arrays["target"] < 0.5, -1, 1).astype(dtype)
+    return list(arrays.values())
+
+
+def save(folder, arrays):
+    paths = [folder / f"{index}.npy" for index in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        np.save(path, array)
+    return paths
+
+
+def save_npz(folder, arrays, savez=np.savez):
+    savez(folder / "arrays.npz", **{f"a{index}": array for index, array in enumerate(arrays)})
+    return [f"{folder}/arrays.npz:a{index}" for index in range(len(arrays))]
+
+
+def bits(number):
+    return np.float64(number).tobytes()
+
+
+def check(loss, paths, arrays, **options):
+    """Evaluates files and compares every figure with the loss called once."""
+    files = {k: options.pop(k) for k in ("chunk_rows", "threads", "per_sample") if k in options}
+    named = {k: options.pop(k) for k in list(options) if k.endswith("weight")}
+    folder = os.path.dirname(str(paths[0]))
+    weight_files = {name: f"{folder}/{name}.npy" for name in named}
+    for name, path in weight_files.items():
+        np.save(path, named[name])
+    result = evaluate_files(loss, paths, **files, **weight_files, **options)
+    reduction = options.pop("reduction", "mean")
+    assert bits(result.value) == bits(loss(*arrays, reduction=reduction, **named, **options))
+    sums = loss.sums(*arrays, reduction=reduction, **named, **options)
+    assert list(map(bits, (result.sum, result.weight))) == list(map(bits, sums[:2]))
+    assert result.count == sums[2]
+    return result
+
+
+# ------------------------------------------------------------------------------- the same bits
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+def test_chunks_give_the_bits_of_one_call(loss, dtype, tmp_path):
+    block = loss._rows_per_block((10**6, 7))
+    rows = 5 * block + 17
+    arrays = make(loss, (rows, 7), dtype)
+    paths = save(tmp_path, arrays)
+    for chunk_rows in (1, block, block + 1, 2 * block, rows, 10 * rows, None):
+        result = check(loss, paths, arrays, chunk_rows=chunk_rows)
+        assert result.rows == rows
+        assert result.bytes == sum(array.nbytes for array in arrays)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("shape", [(3,), (1, 4), (5, 4), (6, 3, 2), (4, 3, 2, 5), (0, 3)], ids=str)
+def test_shapes(loss, shape, tmp_path):
+    arrays = make(loss, shape)
+    check(loss, save(tmp_path, arrays), arrays, chunk_rows=1)
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE, ids=lambda loss: loss.__name__)
+def test_an_array_of_no_dimension(loss, tmp_path):
+    arrays = make(loss, ())
+    check(loss, save(tmp_path, arrays), arrays)
+
+
+def test_a_class_axis_that_leads_is_not_cut(tmp_path):
+    arrays = make(fl.cross_entropy, (100_000,))
+    weight = np.linspace(0.5, 1.5, 100_000, dtype=np.float32)
+    check(fl.cross_entropy, save(tmp_path, arrays), arrays, chunk_rows=1, weight=weight)
+
+
+def test_a_number_stands_for_every_row(tmp_path):
+    arrays = [np.arange(10_000.0), np.array(3.0)]
+    check(fl.mse_loss, save(tmp_path, arrays), arrays, chunk_rows=1)
+    arrays.reverse()
+    check(fl.mse_loss, save(tmp_path, arrays), arrays, chunk_rows=1)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
+def test_reductions(reduction, tmp_path):
+    arrays = make(fl.kl_div, (5000, 3))
+    check(fl.kl_div, save(tmp_path, arrays), arrays, reduction=reduction, log_target=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads(threads, tmp_path):
+    arrays = make(fl.mse_loss, (300_000,))
+    before = fl.get_num_threads()
+    result = check(fl.mse_loss, save(tmp_path, arrays), arrays, threads=threads)
+    assert result.threads == threads
+    assert fl.get_num_threads() == before
+
+
+# ------------------------------------------------------------------------------------- weights
+
+
+def class_case(rows=3000, classes=4):
+    return make(fl.cross_entropy, (rows, classes))
+
+
+def test_class_weights_are_no_rows(tmp_path):
+    arrays = class_case()
+    weight = np.array([1.0, 2.0, 0.5, 0.0], np.float32)
+    check(fl.cross_entropy, save(tmp_path, arrays), arrays, weight=weight, chunk_rows=1)
+    arrays = class_case(4, 4)
+    check(fl.cross_entropy, save(tmp_path, arrays), arrays, weight=weight, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (9000, 1), (9000, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("name", ["weight", "pos_weight"])
+def test_elementwise_weights_broadcast(name, shape, tmp_path):
+    loss = fl.binary_cross_entropy_with_logits
+    arrays = make(loss, (9000, 3))
+    weight = np.random.default_rng(1).uniform(0.5, 2, shape).astype(np.float32)
+    check(loss, save(tmp_path, arrays), arrays, chunk_rows=1, **{name: weight})
+
+
+def test_a_square_input_takes_a_weight_along_its_last_axis(tmp_path):
+    arrays = make(fl.mse_loss, (200, 200))
+    check(fl.mse_loss, save(tmp_path, arrays), arrays, weight=np.arange(200.0), chunk_rows=1)
+
+
+@pytest.mark.parametrize("shape", [(9000,), (9000, 3)], ids=str)
+def test_sample_weight_goes_by_rows(shape, tmp_path):
+    arrays = make(fl.mse_loss, (9000, 3))
+    weight = np.random.default_rng(1).uniform(0.5, 2, shape)
+    check(fl.mse_loss, save(tmp_path, arrays), arrays, sample_weight=weight, chunk_rows=1)
+
+
+@pytest.mark.parametrize("shape", [(9000, 3), (9000,), (9000, 1), ()], ids=str)
+def test_variances_of_every_shape(shape, tmp_path):
+    loss = fl.gaussian_nll_loss
+    arrays = make(loss, (9000, 3))
+    arrays[2] = np.random.default_rng(1).uniform(0.5, 2, shape).astype(np.float32)
+    check(loss, save(tmp_path, arrays), arrays, chunk_rows=1, full=True)
+
+
+def test_a_variance_that_all_rows_share(tmp_path):
+    """One call then adds along the columns, and a bit may differ."""
+    arrays = make(fl.gaussian_nll_loss, (9000, 3), np.float64)
+    arrays[2] = arrays[2][:1]
+    result = evaluate_files(fl.gaussian_nll_loss, save(tmp_path, arrays), chunk_rows=1)
+    assert result.value == pytest.approx(fl.gaussian_nll_loss(*arrays), rel=1e-13)
+
+
+# ------------------------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
+def test_versions_of_npy(version, tmp_path):
+    arrays = class_case()
+    paths = [tmp_path / "x.npy", tmp_path / "y.npy"]
+    for path, array in zip(paths, arrays, strict=True):
+        with open(path, "wb") as file:
+            np.lib.format.write_array(file, array, version=version)
+    check(fl.cross_entropy, paths, arrays)
+
+
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_members_of_npz(savez, tmp_path):
+    arrays = make(fl.mse_loss, (300_000, 2))
+    paths = save_npz(tmp_path, arrays, savez)
+    check(fl.mse_loss, paths, arrays)
+    check(fl.mse_loss, [path + ".npy" for path in paths], arrays)
+
+
+def test_npz_with_one_member_needs_no_name(tmp_path):
+    arrays = class_case()
+    np.savez(tmp_path / "x.npz", arrays[0])
+    np.save(tmp_path / "y.npy", arrays[1])
+    check(fl.cross_entropy, [tmp_path / "x.npz", tmp_path / "y.npy"], arrays)
+
+
+@pytest.mark.parametrize("shape", [(5000, 3), (2000, 3, 4)], ids=str)
+def test_fortran_order(shape, tmp_path):
+    arrays = make(fl.cross_entropy, shape)
+    paths = save(tmp_path, [np.asfortranarray(array) for array in arrays])
+    assert b"'fortran_order': True" in paths[0].read_bytes()[:128]
+    check(fl.cross_entropy, paths, arrays, chunk_rows=1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_byte_order(order, tmp_path):
+    arrays = class_case()
+    paths = save(tmp_path, [a.astype(a.dtype.newbyteorder(order)) for a in arrays])
+    check(fl.cross_entropy, paths, arrays)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8"])
+def test_labels_of_any_integer_type(dtype, tmp_path):
+    arrays = class_case()
+    arrays[1] = arrays[1].astype(dtype)
+    check(fl.cross_entropy, save(tmp_path, arrays), arrays)
+
+
+def test_one_file_may_be_two_arrays(tmp_path):
+    array = np.arange(9000.0)
+    np.save(tmp_path / "x.npy", array)
+    assert evaluate_files(fl.mse_loss, [tmp_path / "x.npy"] * 2).value == 0.0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_read_in_order(tmp_path):
+    arrays = make(fl.mse_loss, (300_000,))
+    paths = save(tmp_path, arrays)
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(paths[0].read_bytes()))
+    writer.start()
+    result = evaluate_files(fl.mse_loss, [pipe, paths[1]])
+    writer.join()
+    assert bits(result.value) == bits(fl.mse_loss(*arrays))
+
+
+# ------------------------------------------------------------------------------ unreduced losses
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("chunk_rows", [1, None])
+def test_per_sample_is_the_unreduced_loss(loss, chunk_rows, tmp_path):
+    arrays = make(loss, (9001, 3))
+    out = tmp_path / "out.npy"
+    check(loss, save(tmp_path, arrays), arrays, per_sample=out, chunk_rows=chunk_rows)
+    expected = loss(*arrays, reduction="none")
+    written = np.load(out)
+    assert (written.dtype, written.shape) == (expected.dtype, expected.shape)
+    assert written.tobytes() == expected.tobytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (0, 3)], ids=str)
+def test_per_sample_of_small_shapes(shape, tmp_path):
+    arrays = make(fl.mse_loss, shape)
+    out = tmp_path / "out.npy"
+    evaluate_files(fl.mse_loss, save(tmp_path, arrays), per_sample=out)
+    assert np.array_equal(np.load(out), fl.mse_loss(*arrays, reduction="none"))
+
+
+def test_per_sample_of_one_row_of_classes(tmp_path):
+    arrays = make(fl.cross_entropy, (5,))
+    out = tmp_path / "out.npy"
+    evaluate_files(fl.cross_entropy, save(tmp_path, arrays), per_sample=out)
+    assert np.load(out) == fl.cross_entropy(*arrays, reduction="none")
+
+
+def test_per_sample_appears_only_when_complete(tmp_path):
+    arrays = class_case(9000)
+    arrays[1][8000] = 4
+    paths = save(tmp_path, arrays)
+    (tmp_path / "out.npy").write_text("old")
+    with pytest.raises(fl.ClassIndexError):
+        evaluate_files(fl.cross_entropy, paths, per_sample=tmp_path / "out.npy", chunk_rows=1)
+    assert (tmp_path / "out.npy").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_per_sample_may_replace_an_input(tmp_path):
+    arrays = make(fl.mse_loss, (9000,))
+    paths = save(tmp_path, arrays)
+    check(fl.mse_loss, paths, arrays, per_sample=paths[0], chunk_rows=1)
+    assert np.array_equal(np.load(paths[0]), fl.mse_loss(*arrays, reduction="none"))
+
+
+def test_per_sample_replaces_regular_files_only(tmp_path):
+    paths = save(tmp_path, make(fl.mse_loss, (3,)))
+    with pytest.raises(ValueError, match="not a regular file"):
+        evaluate_files(fl.mse_loss, paths, per_sample=tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        evaluate_files(fl.mse_loss, paths, per_sample=tmp_path / "missing" / "out.npy")
+
+
+# -------------------------------------------------------------------------------------- errors
+
+
+def npy_bytes(array, version=None):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+GOOD = npy_bytes(np.arange(6.0).reshape(2, 3))
+BAD_FILES = {
+    "empty": (b"", "not a .npy or .npz"),
+    "text": (b"1,2,3\n4,5,6\n", "not a .npy or .npz"),
+    "pickle": (pickle.dumps(np.arange(3)), "not a .npy or .npz"),
+    "magic only": (GOOD[:7], "not a .npy or .npz"),
+    "header cut": (GOOD[:40], "no readable header"),
+    "header wrong": (GOOD.replace(b"shape", b"shade"), "no readable header"),
+    "data cut": (
+        GOOD[:-1],
+        r"cut short.* 48 bytes of data \(shape \(2, 3\), float64\), it holds 47",
+    ),
+    "version": (GOOD[:6] + b"\x09\x00" + GOOD[8:], "version 9.0"),
+    "objects": (npy_bytes(np.array([None, 1])), "Python objects"),
+    "structured": (npy_bytes(np.zeros(3, [("a", "f4"), ("b", "i4")])), "not numbers"),
+    "strings": (npy_bytes(np.array(["a", "b"])), "not numbers"),
+    "dates": (npy_bytes(np.zeros(3, "M8[s]")), "not numbers"),
+    "zip without arrays": (b"PK\x05\x06" + bytes(18), "holds 0 arrays"),
+    "zip cut": (b"PK\x03\x04" + bytes(40), "not a readable .npz"),
+    "header with an open bracket": (GOOD.replace(b"}", b" "), "no readable header"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_wrong_files(data, message, tmp_path):
+    (tmp_path / "bad.npy").write_bytes(data)
+    np.save(tmp_path / "good.npy", np.zeros((2, 3)))
+    for paths in (["bad.npy", "good.npy"], ["good.npy", "bad.npy"]):
+        with pytest.raises((ValueError, TypeError), match=rf"bad\.npy.*{message}"):
+            evaluate_files(fl.mse_loss, [tmp_path / path for path in paths])
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npy"):
+        evaluate_files(fl.mse_loss, [tmp_path / "nothing.npy"] * 2)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
+        evaluate_files(fl.mse_loss, [f"{tmp_path}/nothing.npz:a"] * 2)
+    with pytest.raises(IsADirectoryError):
+        evaluate_files(fl.mse_loss, [tmp_path] * 2)
+
+
+def test_members_that_npz_does_not_have(tmp_path):
+    paths = save_npz(tmp_path, make(fl.mse_loss, (3,)))
+    with pytest.raises(ValueError, match=r"no array 'b', it has a0, a1"):
+        evaluate_files(fl.mse_loss, [f"{tmp_path}/arrays.npz:b", paths[1]])
+    with pytest.raises(
+        ValueError, match=r"holds 2 arrays: name one as .*arrays\.npz:NAME \(a0, a1"
+    ):
+        evaluate_files(fl.mse_loss, [f"{tmp_path}/arrays.npz", paths[1]])
+
+
+def test_damaged_npz(tmp_path):
+    paths = save_npz(tmp_path, make(fl.mse_loss, (30_000,)), np.savez_compressed)
+    file = tmp_path / "arrays.npz"
+    data = bytearray(file.read_bytes())
+    for place in range(20_000, 20_100):
+        data[place] ^= 0xFF
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"arrays\.npz:a0 is damaged"):
+        evaluate_files(fl.mse_loss, paths)
+
+
+def test_fortran_order_in_npz_names_the_remedy(tmp_path):
+    paths = save_npz(tmp_path, [np.asfortranarray(np.ones((3, 2)))] * 2)
+    with pytest.raises(ValueError, match=r"Fortran order.*ascontiguousarray"):
+        evaluate_files(fl.mse_loss, paths)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_that_ends_early(tmp_path):
+    data = npy_bytes(np.zeros(300_000))
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)
+    np.save(tmp_path / "y.npy", np.zeros(300_000))
+    writer = threading.Thread(target=lambda: pipe.write_bytes(data[:-8]))
+    writer.start()
+    with pytest.raises(ValueError, match=r"pipe\.npy is cut short.*holds 2399992"):
+        evaluate_files(fl.mse_loss, [pipe, tmp_path / "y.npy"])
+    writer.join()
+
+
+def test_a_file_cut_while_it_is_read(tmp_path):
+    paths = save(tmp_path, make(fl.mse_loss, (600_000,)))
+
+    def cut(done, total):
+        os.truncate(paths[1], 1000)
+
+    with pytest.raises(ValueError, match=r"1\.npy is cut short"):
+        evaluate_files(fl.mse_loss, paths, progress=cut, chunk_rows=1)
+
+
+def test_leading_dimensions_must_agree(tmp_path):
+    paths = save(tmp_path, [np.zeros((4, 3)), np.zeros((5, 3))])
+    with pytest.raises(ValueError, match=r"0\.npy float64\[4, 3\].*1\.npy float64\[5, 3\]"):
+        evaluate_files(fl.mse_loss, paths)
+    paths = save(tmp_path, [np.zeros((4, 3)), np.zeros((1, 3))])
+    with pytest.raises(ValueError, match="leading dimensions differ"):
+        evaluate_files(fl.mse_loss, paths)
+    paths = save(tmp_path, [np.zeros((4, 3)), np.zeros((4, 3)), np.zeros((2, 3))])
+    with pytest.raises(ValueError, match="leading dimensions differ"):
+        evaluate_files(fl.mse_loss, paths[:2], weight=paths[2])
+    with pytest.raises(ValueError, match="leading dimensions differ"):
+        evaluate_files(fl.mse_loss, paths[:2], sample_weight=paths[2])
+
+
+def test_other_dimensions_are_the_business_of_the_loss(tmp_path):
+    paths = save(tmp_path, [np.zeros((4, 3)), np.zeros((4, 2))])
+    with pytest.raises(ValueError, match=r"\[input: .*0\.npy float64\[4, 3\], target: .*1\.npy"):
+        evaluate_files(fl.mse_loss, paths)
+
+
+def test_positions_are_rows_of_the_file(tmp_path):
+    arrays = class_case(90_000)
+    arrays[1][77_777] = 12
+    paths = save(tmp_path, arrays)
+    with pytest.raises(fl.ClassIndexError, match=r"target\[77777\] = 12 is not a class"):
+        evaluate_files(fl.cross_entropy, paths, chunk_rows=1)
+
+
+def test_options_are_checked_before_the_files_are_read(tmp_path):
+    paths = save(tmp_path, class_case())
+    with pytest.raises(ValueError, match="label_smoothing"):
+        evaluate_files(fl.cross_entropy, paths, label_smoothing=2.0)
+    with pytest.raises(ValueError, match="reduction"):
+        evaluate_files(fl.cross_entropy, paths, reduction="batchmean")
+    with pytest.raises(ValueError, match="chunk_rows"):
+        evaluate_files(fl.cross_entropy, paths, chunk_rows=0)
+    with pytest.raises(TypeError, match="cross_entropy reads 2 files"):
+        evaluate_files(fl.cross_entropy, paths[:1])
+
+
+# ----------------------------------------------------------------------------------- resources
+
+
+def test_progress_ends_at_the_whole(tmp_path):
+    arrays = make(fl.mse_loss, (300_000,))
+    seen = []
+    result = evaluate_files(
+        fl.mse_loss,
+        save(tmp_path, arrays),
+        chunk_rows=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+    assert seen[-1] == (result.bytes, result.bytes)
+
+
+def test_nothing_stays_open(tmp_path):
+    arrays = class_case(90_000)
+    good = save(tmp_path, arrays)
+    arrays[1][5] = -1
+    (tmp_path / "bad").mkdir()
+    bad = save(tmp_path / "bad", arrays)
+    members = save_npz(tmp_path, arrays)
+    descriptors = "/proc/self/fd"
+    before = len(os.listdir(descriptors)) if os.path.isdir(descriptors) else 0
+    for paths in (good, bad, members, [good[0], tmp_path / "no.npy"]):
+        with contextlib.suppress(ValueError, OSError):
+            evaluate_files(fl.cross_entropy, paths, chunk_rows=1)
+    assert not [t for t in threading.enumerate() if t.name == "fastloss-reader"]
+    if before:
+        assert len(os.listdir(descriptors)) == before
+
+
+def test_an_evaluation_is_a_frozen_record(tmp_path):
+    result = evaluate_files(fl.mse_loss, save(tmp_path, make(fl.mse_loss, (3,))))
+    assert isinstance(result, Evaluation)
+    assert result.seconds > 0
+    with pytest.raises(AttributeError):
+        result.value = 1.0
+
+
+MEASURE = """
+import resource, sys
+import fastloss as fl
+from fastloss.evaluation import evaluate_files
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+evaluate_files(fl.mse_loss, [sys.argv[1]] * 2)
+before = peak()
+evaluate_files(fl.mse_loss, [sys.argv[2]] * 2, per_sample=sys.argv[3] or None)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts kilobytes as Linux does")
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_memory_does_not_grow_with_the_file(order, tmp_path):
+    small, large = tmp_path / "small.npy", tmp_path / "large.npy"
+    np.save(small, np.zeros(10))
+    rows = 600 * 2**20 // 32
+    header = {"descr": "<f8", "fortran_order": order == "F", "shape": (rows, 4)}
+    with open(large, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + rows * 32)  # a hole: zeros that take no room on the disk
+    growth = subprocess.check_output([sys.executable, "-c", MEASURE, small, large, ""], text=True)
+    assert int(growth) < 64  # MB
+
+
+def test_chunks_are_read_ahead():
+    """The next chunk is being read before the caller is done with the last, and no third."""
+    reads = []
+    arrived = threading.Semaphore(0)
+
+    class Source:
+        row_bytes = 1
+
+        def read(self, start, stop, buffer):
+            reads.append(start)
+            arrived.release()
+            return buffer[: stop - start]
+
+        def close(self):
+            reads.append("closed")
+
+    chunks = evaluation._read_ahead([Source()], rows=10, step=3)
+    for count, chunk in enumerate(chunks):
+        assert len(chunk[0]) == (3 if count < 3 else 1)
+        if count == 0:
+            for _ in range(2):
+                assert arrived.acquire(timeout=30)
+            assert reads == [0, 3]
+    assert reads == [0, 3, 6, 9, "closed"]
+
+
+def test_a_zip_member_name_may_hold_a_path(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("train/x.npy", npy_bytes(np.arange(3.0)))
+    assert evaluate_files(fl.mse_loss, [f"{tmp_path}/a.npz:train/x"] * 2).value == 0.0

@@ -1,0 +1,911 @@
+"""What holds for every loss: one law each, over the table of cases."""
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import references
+from cases import CASES, FLOATS, LABELS, REAL, SIGN, UNIT
+
+import fastloss as fl
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+elementwise = pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.by_class], ids=lambda case: case.id
+)
+by_class = pytest.mark.parametrize(
+    "case", [c for c in CASES if c.by_class], ids=lambda case: case.id
+)
+floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
+
+REDUCTIONS = ("none", "mean", "sum")
+TILE = {np.float32: 1024, np.float64: 512}
+BLOCK = 8192
+
+
+class Draw:
+    """A case with arrays: the loss, its operands and its keywords."""
+
+    def __init__(self, case, shape, dtype, hard=False, classes=7, seed=0):
+        rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
+        self.case, self.loss, self.shape = case, getattr(fl, case.loss), shape
+        if hard:
+            self.arrays = case.hard(rng, *shape, dtype)
+        else:
+            self.arrays = case.arrays(rng, shape, dtype, classes)
+        self.keywords = case.keywords(rng, shape, dtype, classes, hard)
+        self.wrt = self.loss.differentiable
+
+    def value(self, reduction="none", **more):
+        return self.loss(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def grad(self, reduction="sum", **more):
+        more = {"wrt": self.wrt, **more}
+        return self.loss.grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def both(self, reduction="none", **more):
+        more = {"wrt": self.wrt, **more}
+        return self.loss.value_and_grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def sums(self, **more):
+        return self.loss.sums(*self.arrays, **self.keywords, **more)
+
+    def at(self, index, **keywords):
+        """The same case at some of its rows."""
+        other = object.__new__(Draw)
+        other.__dict__.update(self.__dict__)
+        other.arrays = [a[index] for a in self.arrays]
+        other.keywords = {k: self._at(v, index) for k, v in (self.keywords | keywords).items()}
+        return other
+
+    def _at(self, value, index):
+        return value[index] if isinstance(value, np.ndarray) and not self.case.by_class else value
+
+
+def reductions(case):
+    return (*REDUCTIONS, "batchmean") if case.loss == "kl_div" else REDUCTIONS
+
+
+# ---- References and calculus ---------------------------------------------------------------------
+
+
+@cases
+@floats
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_values_and_gradients_are_those_of_the_reference(case, dtype, weighted, isa):
+    draw = Draw(case, (7, 3), dtype)
+    for reduction in reductions(case):
+        more = {"reduction": reduction}
+        if weighted:
+            samples = draw.rng.choice([0, 0.5, 1.7], draw.shape[: 1 if reduction == "sum" else 2])
+            upstream = draw.rng.normal(size=draw.shape) if reduction == "none" else -1.3
+            more["sample_weight"] = samples.astype(dtype)
+            more["grad_output"] = np.asarray(upstream, dtype)
+        value, gradients = draw.both(**more)
+        number, numbers = references.reduced(case.loss, draw.arrays, draw.keywords | more)
+        assert references.excess(value, number, dtype).max() <= 1, reduction
+        for name, gradient in zip(draw.wrt, gradients, strict=True):
+            assert references.excess(gradient, numbers[name], dtype).max() <= 1, (reduction, name)
+        more.pop("grad_output", None)
+        assert references.excess(draw.value(**more), number, dtype).max() <= 1, reduction
+        if reduction != "none":
+            assert type(value) is float
+
+
+@cases
+def test_gradients_are_differences_of_values(case):
+    """Four values around a point, where none of them lies beyond a kink."""
+    draw = Draw(case, (40,), np.float64)
+    h = 1e-4
+    _, gradients = draw.both("none")
+    names = draw.loss.operands
+    for name, gradient in zip(draw.wrt, gradients, strict=True):
+        k = names.index(name)
+        columns = range(draw.arrays[k].shape[1]) if draw.case.by_class else [...]
+        for column in columns:
+            index = (slice(None), column) if draw.case.by_class else ...
+            values, slopes = [], []
+            for step in (-2, -1, 1, 2):
+                arrays = [a.copy() for a in draw.arrays]
+                arrays[k][index] += step * h
+                moved, slope = draw.loss.value_and_grad(
+                    *arrays, **draw.keywords, reduction="none", wrt=name
+                )
+                values.append(moved)
+                slopes.append(slope[index])
+            low2, low, high, high2 = values
+            found = (low2 - 8 * low + 8 * high - high2) / (12 * h)
+            bound = 1e-4 * (1 + np.abs(gradient[index]))
+            smooth = np.abs(slopes[0] + slopes[3] - 2 * gradient[index]) <= bound
+            smooth &= np.abs(slopes[1] + slopes[2] - 2 * gradient[index]) <= bound
+            assert smooth.mean() > 0.8
+            assert (np.abs(found - gradient[index]) <= bound)[smooth].all(), (name, column)
+
+
+@cases
+@floats
+def test_means_are_sums_divided(case, dtype):
+    draw = Draw(case, (9, 4), dtype)
+    samples = draw.rng.choice([0, 0.5, 1.7], draw.shape).astype(dtype)
+    for more in ({}, {"sample_weight": samples}):
+        added, weight, count = draw.sums(**more)
+        expected = references.sums(case.loss, draw.arrays, draw.keywords | more)
+        assert weight == pytest.approx(float(expected[1]), rel=float(np.finfo(dtype).eps))
+        assert (type(added), type(weight), count) == (float, float, expected[2])
+        assert draw.value("sum", **more) == added
+        assert draw.value("mean", **more) == added / weight
+        entries = draw.value("none", **more)
+        assert entries.dtype == dtype
+        assert entries.shape == draw.shape
+        assert abs(added - math.fsum(entries.flat)) <= 1e-13 * math.fsum(np.abs(entries.flat))
+
+
+# ---- One result, asked for in several ways -------------------------------------------------------
+
+
+@cases
+@floats
+def test_value_and_grad_has_the_bits_of_the_two(case, dtype, isa, bits):
+    for shape, hard in (((6, 5), False), ((300,), True)):
+        draw = Draw(case, shape, dtype, hard=hard)
+        for reduction in reductions(case):
+            expected = draw.value(reduction), draw.grad(reduction)
+            bits(draw.both(reduction), expected, reduction)
+
+
+@cases
+@floats
+def test_gradients_of_several_arguments_have_the_bits_of_each(case, dtype, isa, bits):
+    draw = Draw(case, (250,), dtype, hard=True)
+    alone = {name: draw.grad(wrt=name) for name in draw.wrt}
+    for size in range(1, len(draw.wrt) + 1):
+        for wrt in itertools.permutations(draw.wrt, size):
+            bits(draw.grad(wrt=wrt), tuple(alone[name] for name in wrt), wrt)
+            bits(draw.both("sum", wrt=wrt)[1], tuple(alone[name] for name in wrt), wrt)
+    default = draw.loss.default_wrt
+    expected = tuple(alone[name] for name in default)
+    got = draw.loss.grad(*draw.arrays, **draw.keywords, reduction="sum")
+    bits(got, expected if len(default) > 1 else expected[0])
+
+
+@cases
+@floats
+def test_out_has_the_bits_of_a_fresh_result(case, dtype, bits):
+    for shape in ((6, 5), (2500,)):
+        draw = Draw(case, shape, dtype)
+        values, gradients = draw.both("none")
+
+        def empties(draw=draw):
+            operands = dict(zip(draw.loss.operands, draw.arrays, strict=True))
+            return tuple(np.full_like(operands[name], 7) for name in draw.wrt)
+
+        out = np.full(shape, 7, dtype)
+        assert draw.value(out=out) is out
+        bits(out, values)
+        outs = empties()
+        got = draw.grad("none", out=outs)
+        assert all(a is b for a, b in zip(got, outs, strict=True))
+        bits(outs, gradients)
+        out, outs = np.full(shape, 7, dtype), empties()
+        draw.both("none", out=(out, outs))
+        bits((out, outs), (values, gradients))
+        outs = empties()
+        value, got = draw.both("mean", out=outs)
+        bits((value, outs), draw.both("mean"))
+        assert got[0] is outs[0]
+
+
+@cases
+@floats
+def test_out_may_be_the_argument(case, dtype, bits):
+    for shape, reduction in itertools.product(((6, 5), (2500,)), REDUCTIONS):
+        draw = Draw(case, shape, dtype)
+        expected = draw.grad(reduction)
+        for name, gradient in zip(draw.wrt, expected, strict=True):
+            k = draw.loss.operands.index(name)
+            arrays = [a.copy() for a in draw.arrays]
+            draw.loss.grad(*arrays, **draw.keywords, reduction=reduction, wrt=name, out=arrays[k])
+            bits(arrays[k], gradient, (reduction, name))
+        arrays = [a.copy() for a in draw.arrays]
+        outs = tuple(arrays[draw.loss.operands.index(name)] for name in draw.wrt)
+        draw.loss.grad(*arrays, **draw.keywords, reduction=reduction, wrt=draw.wrt, out=outs)
+        bits(outs, expected, reduction)
+
+
+# ---- Weights and upstream gradients --------------------------------------------------------------
+
+
+@cases
+@floats
+def test_sample_weights_of_one_change_nothing(case, dtype, bits):
+    draw = Draw(case, (30, 20), dtype)
+    for shape, reduction in itertools.product((draw.shape, draw.shape[:1]), reductions(case)):
+        ones = np.ones(shape, dtype)
+        bits(draw.both(reduction, sample_weight=ones), draw.both(reduction), reduction)
+        assert draw.sums(sample_weight=ones) == draw.sums()
+
+
+@cases
+@floats
+def test_sample_weights_multiply(case, dtype, bits):
+    """Powers of two, which round nothing."""
+    draw = Draw(case, (30, 20), dtype)
+    for shape in (draw.shape, draw.shape[:1]):
+        samples = 2.0 ** draw.rng.integers(-3, 4, shape).astype(dtype)
+        full = samples if shape == draw.shape else samples[:, None]
+        value, gradients = draw.both("none")
+        spread = [full[:, None] if g.ndim == 3 else full for g in gradients]
+        expected = full * value, tuple(s * g for s, g in zip(spread, gradients, strict=True))
+        bits(draw.both("none", sample_weight=samples), expected)
+        bits(draw.grad("sum", sample_weight=samples), expected[1])
+        for other in (np.float64, np.float32, np.float16, int):
+            if (samples == samples.astype(other)).all():
+                bits(draw.both("none", sample_weight=samples.astype(other)), expected)
+
+
+@cases
+@floats
+def test_all_weights_zero(case, dtype):
+    draw = Draw(case, (6, 5), dtype)
+    for shape in (draw.shape, draw.shape[:1]):
+        zeros = np.zeros(shape, dtype)
+        assert draw.sums(sample_weight=zeros) == (0, 0, 0)
+        for reduction in reductions(case):
+            value, gradients = draw.both(reduction, sample_weight=zeros)
+            averaged = reduction in ("mean", "batchmean")
+            assert math.isnan(value) if averaged else not np.any(value)
+            assert not any(g.any() for g in gradients)
+
+
+@cases
+@floats
+@pytest.mark.parametrize("by", ["sample_weight", "weight"])
+def test_a_zero_weight_removes_an_entry_whatever_it_holds(case, dtype, by, bits):
+    draw = Draw(case, (2400,), dtype)
+    removed = np.arange(2400) % 5 == 2
+    factor = np.where(removed, 0, 1.5).astype(dtype)
+    keywords = dict(draw.keywords)
+    if by == "sample_weight":
+        keywords[by] = factor
+    elif "weight" not in draw.keywords:
+        return
+    elif case.by_class:
+        if case.options.get("label_smoothing"):
+            return  # then the other classes weigh
+        draw.arrays[1][removed] = 3
+        keywords[by] = np.arange(7.0).astype(dtype)
+        keywords[by][3] = 0
+    else:
+        keywords[by] = factor
+    junk = (np.nan, np.inf, -5.0, 1e30)
+    expected = draw.loss.value_and_grad(*draw.arrays, **keywords, reduction="none", wrt=draw.wrt)
+    means = draw.loss.value_and_grad(*draw.arrays, **keywords, wrt=draw.wrt)
+    for value in junk:
+        arrays = [a.copy() for a in draw.arrays]
+        for array in arrays:
+            if array.dtype.kind == "f":
+                array[removed] = value
+            elif by == "sample_weight":
+                array[removed] = 999
+        got = draw.loss.value_and_grad(*arrays, **keywords, reduction="none", wrt=draw.wrt)
+        bits(got, expected, value)
+        assert not got[0][removed].any()
+        assert not any(g[removed].any() for g in got[1])
+        bits(draw.loss.value_and_grad(*arrays, **keywords, wrt=draw.wrt), means, value)
+
+
+@cases
+def test_ignored_rows_are_not_looked_at(case, bits):
+    if not case.by_class:
+        return
+    draw = Draw(case, (300,), np.float32)
+    ignore = case.options.get("ignore_index", -100)
+    ignored = np.arange(300) % 4 == 1
+    draw.arrays[1][ignored] = ignore
+    expected = draw.both("none"), draw.both("mean")
+    draw.arrays[0][ignored] = np.nan
+    bits((draw.both("none"), draw.both("mean")), expected)
+    assert not expected[0][0][ignored].any()
+    assert not expected[0][1][0][ignored].any()
+    draw.arrays[1][:] = ignore
+    value, (gradient,) = draw.both("mean")
+    assert math.isnan(value)
+    assert not gradient.any()
+    assert draw.sums() == (0, 0, 0)
+
+
+@elementwise
+@floats
+def test_weights_broadcast(case, dtype, bits):
+    draw = Draw(case, (6, 5), dtype)
+    for name in ("weight", "pos_weight"):
+        if name not in draw.keywords:
+            continue
+        for shape in ((), (5,), (1, 5), (6, 1), (1, 1), (1,)):
+            weight = draw.rng.choice([0, 0.5, 2], shape).astype(dtype)
+            got = draw.loss.value_and_grad(
+                *draw.arrays, **draw.keywords | {name: weight}, reduction="none", wrt=draw.wrt
+            )
+            full = np.ascontiguousarray(np.broadcast_to(weight, draw.shape))
+            expected = draw.loss.value_and_grad(
+                *draw.arrays, **draw.keywords | {name: full}, reduction="none", wrt=draw.wrt
+            )
+            bits(got, expected, (name, shape))
+
+
+@cases
+@floats
+def test_grad_output_multiplies(case, dtype, bits):
+    draw = Draw(case, (30, 20), dtype)
+    for reduction in reductions(case):
+        plain = draw.grad(reduction)
+        bits(draw.grad(reduction, grad_output=1), plain)
+        for upstream in (0.25, np.float64(0.25), np.array(0.25, np.float32)):
+            expected = tuple(0.25 * g for g in plain)
+            bits(draw.grad(reduction, grad_output=upstream), tuple(expected), reduction)
+    upstream = 2.0 ** draw.rng.integers(-3, 4, draw.shape) * draw.rng.choice([-1, 1], draw.shape)
+    plain = draw.grad("none")
+    expected = tuple((upstream[:, None] if g.ndim == 3 else upstream) * g for g in plain)
+    expected = tuple(g.astype(dtype) for g in expected)
+    for other in (np.float64, np.float32, np.float16):
+        got = draw.grad("none", grad_output=upstream.astype(other))
+        for one, two in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, two)  # -0 and 0 are equal here
+
+
+# ---- Bits ----------------------------------------------------------------------------------------
+
+
+def many(case, dtype, hard=False):
+    """A case large enough for five threads."""
+    shape = (200, 600) if not hard else (110_000 if not case.by_class else 16_000,)
+    if case.by_class and not hard:
+        shape = (100, 200)
+    return Draw(case, shape, dtype, hard=hard)
+
+
+@cases
+@floats
+def test_threads_do_not_change_a_bit(case, dtype, bits):
+    draw = many(case, dtype)
+    samples = draw.rng.uniform(0.5, 1.5, draw.shape).astype(dtype)
+
+    def results():
+        none = draw.both("none")
+        weighted = draw.both("mean", sample_weight=samples)
+        return none, draw.value("sum"), draw.grad("mean"), weighted
+
+    with fl.num_threads(1):
+        expected = results()
+    for threads in (2, 3, 5):
+        with fl.num_threads(threads):
+            assert fl.get_num_threads() == threads
+            bits(results(), expected, f"{threads} threads")
+
+
+@elementwise
+@floats
+def test_threads_do_not_change_shared_gradients(case, dtype, bits):
+    """Entries of very different sizes, so that adding them in another order shows."""
+    draw = Draw(case, (120_000,), dtype)
+    scale = np.exp2(draw.rng.uniform(-60, 60, draw.shape)).astype(dtype)
+    for k, name in enumerate(draw.loss.operands):
+        if case.operands[k] is not REAL:
+            continue
+        arrays = [
+            a * scale if i is REAL else a for a, i in zip(draw.arrays, case.operands, strict=False)
+        ]
+        arrays[k] = arrays[k][0]
+        wrt = tuple(n for n in draw.wrt if n == name) or draw.wrt[:1]
+        results = []
+        for threads in (1, 2, 3, 5):
+            with fl.num_threads(threads):
+                results.append(
+                    draw.loss.value_and_grad(*arrays, **draw.keywords, reduction="sum", wrt=wrt)
+                )
+        for result in results[1:]:
+            bits(result, results[0], name)
+
+
+VARIANCES = [
+    ((400, 300), (400,)),
+    ((400, 300), (400, 1)),
+    ((400, 300), (1, 300)),
+    ((400, 300), ()),
+    ((3, 40_000), (3,)),
+    ((3, 40_000), (1, 40_000)),
+    ((40_000, 3), (1, 3)),
+    ((50, 8, 300), (50, 1, 300)),
+    ((50, 8, 300), (1, 8, 300)),
+    ((1, 120_000), (1,)),
+    ((120_000,), ()),
+]
+
+
+@floats
+@pytest.mark.parametrize(("shape", "var_shape"), VARIANCES)
+def test_shared_variances(shape, var_shape, dtype, bits):
+    """Same bits on any number of threads; the sum of the gradients of a variance for each."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2, *shape)).astype(dtype)
+    var = rng.uniform(0.5, 2, var_shape).astype(dtype)
+    wrt = ("input", "target", "var")
+    results = []
+    for threads in (1, 2, 3, 5):
+        with fl.num_threads(threads):
+            results.append(
+                fl.gaussian_nll_loss.value_and_grad(x, y, var, reduction="none", wrt=wrt)
+            )
+    for result in results[1:]:
+        bits(result, results[0])
+    appended = var[..., None] if var_shape == shape[:-1] and var_shape else var
+    full = np.ascontiguousarray(np.broadcast_to(appended, shape))
+    value, (dx, dy, each) = fl.gaussian_nll_loss.value_and_grad(
+        x, y, full, reduction="none", wrt=wrt
+    )
+    bits(results[0][0], value)
+    bits(results[0][1][:2], (dx, dy))
+    axes = (
+        tuple(i for i, n in enumerate(appended.shape) if n != shape[i]) if appended.ndim else None
+    )
+    expected = each.astype(np.float64).sum(axis=axes).reshape(var_shape)
+    bound = np.abs(each.astype(np.float64)).sum(axis=axes).reshape(var_shape)
+    error = np.abs(results[0][1][2] - expected)
+    assert (error <= 1e-12 * bound + np.finfo(dtype).eps * np.abs(expected)).all()
+    for reduction in ("mean", "sum"):
+        fl.gaussian_nll_loss.grad(x, y, var, reduction=reduction, wrt="var")
+
+
+@elementwise
+@floats
+def test_gradients_add_up_over_numbers(case, dtype):
+    """A 0-d operand's gradient is the sum of those of an operand that repeats it."""
+    draw = Draw(case, (20, 50), dtype)
+    for k, name in enumerate(draw.loss.operands):
+        arrays = list(draw.arrays)
+        number = arrays[k][3, 4].copy()
+        arrays[k] = np.full(draw.shape, number)
+        value, (each,) = draw.loss.value_and_grad(
+            *arrays, **draw.keywords, reduction="none", wrt=draw.wrt[:1]
+        )
+        arrays[k] = np.array(number)
+        np.testing.assert_array_equal(
+            draw.loss(*arrays, **draw.keywords, reduction="none"), value, strict=True
+        )
+        if name not in draw.wrt:
+            continue
+        arrays[k] = np.full(draw.shape, number)
+        each = draw.loss.grad(*arrays, **draw.keywords, reduction="none", wrt=name)
+        arrays[k] = np.array(number)
+        for reduction in ("none", "sum", "mean"):
+            got = draw.loss.grad(*arrays, **draw.keywords, reduction=reduction, wrt=name)
+            assert got.dtype == dtype
+            assert got.shape == ()
+            scale = draw.loss.sums(*arrays, **draw.keywords)[1] if reduction == "mean" else 1
+            expected = math.fsum(each.flat) / scale
+            bound = math.fsum(np.abs(each.flat)) / scale
+            slack = 4 * np.finfo(dtype).eps if reduction == "mean" else 1e-13
+            rounding = np.finfo(dtype).eps * abs(expected)
+            assert abs(got - expected) <= slack * bound + rounding, (name, reduction)
+
+
+@cases
+@floats
+def test_a_row_depends_on_itself_alone(case, dtype, isa, bits):
+    """Neither on the batch around it nor on its place, its stride, or what else is asked for."""
+    few = 41
+    draw = Draw(case, (few,), dtype, hard=True)
+    value, gradients = draw.value(), draw.grad("none")
+    for i in range(few):
+        row = draw.at(slice(i, i + 1))
+        bits(row.value(), value[i : i + 1], i)
+        bits(row.grad("none"), tuple(g[i : i + 1] for g in gradients), i)
+
+    # few is prime: over 2333 rows each of them meets every place in a vector, and borders of tiles
+    index = np.arange(2333) % few
+    batch = draw.at(index)
+    expected = value[index], tuple(g[index] for g in gradients)
+    bits(batch.both("none"), expected)
+    bits(
+        batch.at(slice(3, None)).both("none"),
+        (value[index[3:]], tuple(g[index[3:]] for g in gradients)),
+    )
+    doubled = draw.at(np.repeat(index, 2)).at(slice(1, None, 2))
+    assert doubled.arrays[0].strides[0] == 2 * batch.arrays[0].strides[0]
+    bits(doubled.both("none"), expected)
+    bits(batch.at(slice(None, None, -1)).value(), value[index][::-1])
+
+
+@cases
+@floats
+@pytest.mark.parametrize("length", [-1, 0, 1])
+def test_lengths_around_tiles_and_blocks(case, dtype, length, isa, bits):
+    """Values, sums and gradients where the last tile or block is short, and nothing beyond."""
+    units = (1, TILE[dtype], 2 * TILE[dtype], BLOCK, 2 * BLOCK)
+    if case.by_class:
+        units = (1, TILE[dtype] // 7, BLOCK // 7, 2 * (BLOCK // 7), 256)
+    few = Draw(case, (61,), dtype)
+    value, gradients = few.value(), few.grad("none")
+    for n in units:
+        n += length
+        index = np.arange(n) % 61
+        draw = few.at(index)
+        out = np.full(n + 32, 7, dtype)
+        outs = tuple(np.full((n + 32, *g.shape[1:]), 7, dtype) for g in gradients)
+        draw.both("none", out=(out[16:-16], tuple(g[16:-16] for g in outs)))
+        bits(out[16:-16], value[index])
+        bits(tuple(g[16:-16] for g in outs), tuple(g[index] for g in gradients))
+        for guarded in (out, *outs):
+            assert (guarded[:16] == 7).all()
+            assert (guarded[-16:] == 7).all()
+        added = draw.value("sum")
+        exact = math.fsum(value[index])
+        assert abs(added - exact) <= 1e-13 * math.fsum(np.abs(value[index]))
+
+
+@by_class
+@floats
+def test_lengths_of_rows(case, dtype, each_isa):
+    """Any number of classes, in one piece or many."""
+    tile = TILE[dtype]
+    longest = [BLOCK + 1] if not case.options else []
+    for classes in (1, 2, 3, 15, 16, 17, tile - 1, tile, tile + 1, 2 * tile + 1, *longest):
+        draw = Draw(case, (3 if classes < tile // 2 else 1,), dtype, classes=classes)
+        number, numbers = references.reduced(
+            case.loss, draw.arrays, draw.keywords | {"reduction": "none"}
+        )
+        for isa in each_isa():
+            value, (gradient,) = draw.both("none")
+            assert references.excess(value, number, dtype).max() <= 1, (classes, isa)
+            assert references.excess(gradient, numbers["input"], dtype).max() <= 1, (classes, isa)
+
+
+@cases
+@floats
+def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
+    for shape in ((20_000,), (6000, 3), (40, 500), (5, 9000)):
+        if case.by_class:
+            shape = {(20_000,): (4000,), (6000, 3): (900, 3), (5, 9000): (5, 2000)}.get(
+                shape, (40, 90)
+            )
+        draw = Draw(case, shape, dtype)
+        draw.keywords["sample_weight"] = draw.rng.uniform(0, 2, shape[0]).astype(dtype)
+        input_shape = draw.arrays[0].shape
+        block = draw.loss._rows_per_block(input_shape, dtype)
+        assert block >= 1
+        value, (added, weight, count) = draw.value(), draw.sums()
+        for chunk in {block, 2 * block, 3 * block}:
+            state = fl._binding.State()
+            pieces = []
+            for first in range(0, shape[0], chunk):
+                part = draw.at(slice(first, first + chunk))
+                part.keywords["sample_weight"] = draw.keywords["sample_weight"][
+                    first : first + chunk
+                ]
+                pieces.append(np.empty_like(value[first : first + chunk]))
+                part.loss._update(state, *part.arrays, **part.keywords, out=pieces[-1])
+            bits((state.sum, state.weight), (added, weight), chunk)
+            assert (state.count, state.rows) == (count, shape[0])
+            bits(np.concatenate(pieces), value)
+            bits((state.value("mean"), state.value("sum")), (draw.value("mean"), added))
+
+
+# ---- NaN -----------------------------------------------------------------------------------------
+
+
+@cases
+@floats
+def test_nan_stays_where_it_is(case, dtype, isa, bits):
+    draw = Draw(case, (2100,), dtype)
+    value, gradients = draw.both("none")
+    weights = [draw.keywords.get(name) for name in ("weight", "pos_weight")]
+    counts = np.ones(2100, bool)
+    for weight in weights:
+        if weight is not None:
+            counts &= (weight[draw.arrays[1]] if case.by_class else weight) != 0
+    if case.by_class:
+        counts &= draw.arrays[1] != case.options.get("ignore_index", -100)
+    places = np.flatnonzero(counts)
+    for k, array in enumerate(draw.arrays):
+        if array.dtype.kind != "f":
+            continue
+        for i in (places[0], places[len(places) // 2], places[-1]):
+            arrays = [a.copy() for a in draw.arrays]
+            entry = (i, arrays[1][i]) if case.by_class else (i,)
+            arrays[k][entry] = np.nan
+            got, slopes = draw.loss.value_and_grad(
+                *arrays, **draw.keywords, reduction="none", wrt=draw.wrt
+            )
+            assert math.isnan(got[i]), (k, i)
+            bits(np.delete(got, i), np.delete(value, i))
+            for slope, gradient in zip(slopes, gradients, strict=True):
+                whole_row = case.loss == "cross_entropy"
+                assert np.isnan(slope[i] if whole_row else slope[entry]).all(), (k, i)
+                if not whole_row:
+                    slope[entry] = gradient[entry]
+                    bits(slope[i], gradient[i])
+                bits(np.delete(slope, i, axis=0), np.delete(gradient, i, axis=0))
+            assert math.isnan(draw.loss(*arrays, **draw.keywords))
+
+
+# ---- Arrays --------------------------------------------------------------------------------------
+
+
+def strided(a):
+    buffer = np.full((*a.shape[:-1], 3 * a.shape[-1]), 7, a.dtype)
+    buffer[..., 1::3] = a
+    return buffer[..., 1::3]
+
+
+def reversed_axes(a):
+    flip = (slice(None, None, -1),) * a.ndim
+    return np.ascontiguousarray(a[flip])[flip]
+
+
+def rows_apart(a):
+    buffer = np.full((2 * a.shape[0], *a.shape[1:]), 7, a.dtype)
+    buffer[::2] = a
+    return buffer[::2]
+
+
+def transposed(a):
+    return np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1)
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def misaligned(a):
+    buffer = np.empty(a.nbytes + 1, np.uint8)[1:]
+    view = buffer.view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def swapped(a):
+    return a.astype(a.dtype.newbyteorder())
+
+
+LAYOUTS = [strided, reversed_axes, rows_apart, transposed, np.asfortranarray, read_only]
+LAYOUTS += [misaligned, swapped, lambda a: swapped(strided(a)), lambda a: misaligned(a).T.copy().T]
+
+
+@cases
+@floats
+def test_layouts_change_nothing(case, dtype, isa, bits):
+    for shape in ((700,), (23, 41), (5, 7, 11)):
+        draw = Draw(case, shape, dtype)
+        samples = draw.rng.uniform(0.5, 2, shape).astype(dtype)
+        upstream = draw.rng.normal(size=shape).astype(dtype)
+        expected = draw.both("none", sample_weight=samples, grad_output=upstream)
+        added = draw.sums(sample_weight=samples)
+        for layout in LAYOUTS:
+            other = draw.at(...)
+            other.arrays = [layout(a) for a in draw.arrays]
+            for before, after in zip(draw.arrays, other.arrays, strict=True):
+                np.testing.assert_array_equal(before, after)
+            other.keywords = {
+                k: layout(v) if isinstance(v, np.ndarray) else v for k, v in draw.keywords.items()
+            }
+            more = {"sample_weight": layout(samples)}
+            got = other.both("none", **more, grad_output=layout(upstream))
+            bits(got, expected, (layout.__name__, shape))
+            assert other.sums(**more) == added, layout.__name__
+            # and into such arrays
+            if layout in (read_only, swapped):
+                continue
+            out, outs = layout(expected[0] * 0), tuple(layout(g * 0) for g in expected[1])
+            if out.dtype != dtype:
+                continue
+            draw.both("none", sample_weight=samples, grad_output=upstream, out=(out, outs))
+            bits((out, outs), expected, (layout.__name__, shape))
+
+
+@cases
+@floats
+def test_repeated_rows_need_no_memory(case, dtype, bits):
+    """Operands broadcast by strides of 0."""
+    draw = Draw(case, (6,), dtype)
+    wide = [np.broadcast_to(a[:1], a.shape) for a in draw.arrays]
+    full = [np.ascontiguousarray(a) for a in wide]
+    got, expected = (
+        draw.loss.value_and_grad(*a, **draw.keywords, reduction="none", wrt=draw.wrt)
+        for a in (wide, full)
+    )
+    bits(got, expected)
+
+
+@cases
+@floats
+def test_empty(case, dtype):
+    for shape in ((0,), (0, 3), (3, 0), (0, 3, 2)):
+        draw = Draw(case, shape, dtype)
+        value, gradients = draw.both("none")
+        assert value.shape == shape
+        assert value.dtype == dtype
+        for name, gradient in zip(draw.wrt, gradients, strict=True):
+            assert gradient.shape == draw.arrays[draw.loss.operands.index(name)].shape
+            assert gradient.dtype == dtype
+        assert math.isnan(draw.value("mean"))
+        assert draw.value("sum") == 0
+        assert draw.sums() == (0, 0, 0)
+
+
+@cases
+@floats
+def test_no_dimensions(case, dtype, bits):
+    """A loss without axes is a NumPy scalar, with the bits of an array of one."""
+    one = Draw(case, (1,), dtype)
+    none = one.at(0)
+    value, gradients = one.both("none")
+    got, slopes = none.both("none")
+    assert type(got) is dtype
+    bits(got, value[0])
+    for slope, gradient in zip(slopes, gradients, strict=True):
+        bits(slope, gradient[0])
+        assert isinstance(slope, np.ndarray if case.by_class else dtype)
+    for reduction in REDUCTIONS:
+        bits(none.both(reduction)[1], tuple(g[0] for g in one.both(reduction)[1]))
+    bits(none.value("mean"), one.value("mean"))
+    out = np.zeros((), dtype)
+    none.value(out=out)
+    bits(out, value[0])
+
+
+@elementwise
+def test_types_are_promoted(case, bits):
+    draw = Draw(case, (37,), np.float32)
+    doubled = [a.astype(np.float64) for a in draw.arrays]
+    value, gradients = draw.loss.value_and_grad(
+        *doubled, **draw.keywords, reduction="none", wrt=draw.wrt
+    )
+    for k in range(len(doubled)):
+        arrays = [
+            a if i == k else d for i, (a, d) in enumerate(zip(draw.arrays, doubled, strict=False))
+        ]
+        got, slopes = draw.loss.value_and_grad(
+            *arrays, **draw.keywords, reduction="none", wrt=draw.wrt
+        )
+        bits(got, value)
+        for name, slope, gradient in zip(draw.wrt, slopes, gradients, strict=True):
+            own = arrays[draw.loss.operands.index(name)].dtype
+            with np.errstate(over="ignore"):
+                bits(slope, gradient.astype(own))
+
+
+@elementwise
+@floats
+def test_weights_do_not_promote(case, dtype):
+    draw = Draw(case, (37,), dtype)
+    for other in FLOATS:
+        keywords = {
+            k: v.astype(other) if isinstance(v, np.ndarray) else v for k, v in draw.keywords.items()
+        }
+        keywords["sample_weight"] = np.ones(37, other)
+        got = draw.loss(*draw.arrays, **keywords, reduction="none")
+        assert got.dtype == dtype
+
+
+INTEGERS = [np.dtype(c) for c in "bBhHiIlLqQ"]
+
+
+@cases
+@floats
+def test_integer_targets(case, dtype, bits):
+    """Any integer dtype reads as its values; it does not take part in the compute type."""
+    draw = Draw(case, (40, 3), dtype)
+    k = draw.loss.operands.index("target")
+    kind = case.operands[k]
+    for integer in (*INTEGERS, np.dtype(bool)):
+        lowest = -1 if integer.kind == "i" and kind in (REAL, SIGN) else 0
+        if kind is LABELS:
+            if integer == bool:
+                continue
+            target = draw.arrays[k]
+        elif kind is SIGN:
+            target = np.ones(draw.shape) if integer.kind != "i" else draw.arrays[k]
+        else:
+            highest = 2 if kind is UNIT or integer == bool else 5
+            if kind.high == 0:
+                lowest, highest = (-5 if integer.kind == "i" else 0), 1
+            target = draw.rng.integers(lowest, highest, draw.shape)
+        arrays = list(draw.arrays)
+        arrays[k] = target.astype(arrays[k].dtype)
+        wrt = draw.loss.operands[0]
+        expected = draw.loss.value_and_grad(*arrays, **draw.keywords, reduction="none", wrt=wrt)
+        for dtype_of in (integer, integer.newbyteorder()):
+            arrays[k] = target.astype(dtype_of)
+            got = draw.loss.value_and_grad(*arrays, **draw.keywords, reduction="none", wrt=wrt)
+            bits(got, expected, dtype_of)
+        if "target" in draw.wrt:
+            with pytest.raises(TypeError):
+                draw.loss.grad(*arrays, **draw.keywords, wrt="target")
+
+
+@elementwise
+def test_integer_inputs_read_as_float64(case, bits):
+    draw = Draw(case, (40,), np.float64)
+    integers = [
+        draw.rng.integers(max(kind.low, -3), min(kind.high, 3) + 1, 40)
+        if kind is not SIGN
+        else a.astype(int)
+        for a, kind in zip(draw.arrays, case.operands, strict=True)
+    ]
+    expected = draw.loss(*(a.astype(float) for a in integers), **draw.keywords, reduction="none")
+    bits(draw.loss(*integers, **draw.keywords, reduction="none"), expected)
+    bits(draw.loss(*(a.tolist() for a in integers), **draw.keywords, reduction="none"), expected)
+    narrow = [a.astype(np.float32) for a in integers]
+    narrow[0] = integers[0]
+    bits(draw.loss(*narrow, **draw.keywords, reduction="none"), expected)
+
+
+@elementwise
+@floats
+def test_python_numbers_are_weak(case, dtype, bits):
+    draw = Draw(case, (40,), dtype)
+    for k in range(len(draw.arrays)):
+        arrays = list(draw.arrays)
+        value = 1 if case.operands[k] is SIGN else 0.0 if case.operands[k].high == 0 else 0.5
+        arrays[k] = np.array(value, dtype)
+        expected = draw.loss(*arrays, **draw.keywords, reduction="none")
+        arrays[k] = value
+        got = draw.loss(*arrays, **draw.keywords, reduction="none")
+        assert got.dtype == dtype
+        bits(got, expected)
+    numbers = [1.0 if kind is SIGN else min(0.5, kind.high) for kind in case.operands]
+    scalar = draw.at(0)
+    got = draw.loss(*numbers, **scalar.keywords, reduction="none")
+    bits(got, draw.loss(*map(np.float64, numbers), **scalar.keywords, reduction="none"))
+
+
+# ---- Half types ----------------------------------------------------------------------------------
+
+
+@cases
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_types_are_rounded_once(case, half, isa, bits):
+    """Values and gradients of half arrays are the float32 results, rounded."""
+    if half == "bfloat16":
+        half = pytest.importorskip("ml_dtypes").bfloat16
+    draw = Draw(case, (2500,), np.float32, hard=True)
+    for name in ("usual", "hard"):
+        if name == "usual":
+            draw = Draw(case, (25, 100), np.float32)
+        with np.errstate(over="ignore"):
+            low = [a.astype(half) if a.dtype.kind == "f" else a for a in draw.arrays]
+        finite = [np.where(np.isfinite(a.astype(float)), a, 1).astype(a.dtype) for a in low]
+        arrays = finite if not case.by_class else low
+        wide = [a.astype(np.float32) if a.dtype == half else a for a in arrays]
+        for reduction in REDUCTIONS:
+            value, gradients = draw.loss.value_and_grad(
+                *wide, **draw.keywords, reduction=reduction, wrt=draw.wrt
+            )
+            got, slopes = draw.loss.value_and_grad(
+                *arrays, **draw.keywords, reduction=reduction, wrt=draw.wrt
+            )
+            with np.errstate(over="ignore", under="ignore"):
+                if reduction == "none":
+                    value = value.astype(half)
+                    bits(got, value)
+                else:
+                    bits(got, value)
+                bits(slopes, tuple(g.astype(half) for g in gradients), (name, reduction))
+            outs = tuple(np.empty(g.shape, np.float32) for g in gradients)
+            draw.loss.grad(*arrays, **draw.keywords, reduction=reduction, wrt=draw.wrt, out=outs)
+            bits(outs, gradients)
+
+
+# ---- Objects -------------------------------------------------------------------------------------
+
+
+def test_losses_pickle_to_themselves():
+    for name in dict.fromkeys(case.loss for case in CASES):
+        loss = getattr(fl, name)
+        assert pickle.loads(pickle.dumps(loss)) is loss
+        assert loss.__name__ == name
+        assert loss.__doc__

@@ -1,0 +1,152 @@
+"""The numerical contract: every value and gradient within ULPs of the exact one."""
+
+import math
+
+import numpy as np
+import pytest
+import references
+from cases import CASES, FLOATS
+from mpmath import mp, mpf
+
+import fastloss as fl
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
+
+
+@pytest.fixture
+def check(each_isa):
+    """Asserts that unreduced values and gradients keep the bound on each instruction set.
+
+    Where a term of the formula, before weights, is beyond the largest number though the operands
+    are finite, the result must be right or visibly not: infinite or NaN.
+    """
+
+    def assert_kept(case, arrays, keywords, dtype):
+        loss = getattr(fl, case.loss)
+        keywords = keywords | {"reduction": "none"}
+        exact = _numbers(case, arrays, keywords)
+        unweighted = keywords if case.by_class else {**keywords, "weight": None}
+        terms = {k: n.term for k, n in _numbers(case, arrays, unweighted).items()}
+        seen = {name: [] for name in exact}
+        for isa in each_isa():
+            value, gradients = loss.value_and_grad(*arrays, **keywords, wrt=loss.differentiable)
+            results = {"value": value, **dict(zip(loss.differentiable, gradients, strict=True))}
+            for name, got in results.items():
+                if got.tobytes() in seen[name]:
+                    continue
+                seen[name].append(got.tobytes())
+                _assert_kept(got, exact[name], terms[name], dtype, (isa, name), arrays, keywords)
+
+    return assert_kept
+
+
+def _numbers(case, arrays, keywords):
+    value, gradients = references.reduced(case.loss, arrays, keywords)
+    return {"value": value, **gradients}
+
+
+def _assert_kept(got, number, terms, dtype, where, arrays, keywords):
+    excess = references.excess(got, number, dtype)
+    end = mpf(2) ** int(np.finfo(dtype).maxexp)
+    for index in map(tuple, np.argwhere(excess > 1)):
+        overflows = mp.isfinite(terms[index]) and terms[index] >= end
+        if overflows and not np.isfinite(got[index]):
+            continue
+        given = [a[index[0]] for a in arrays]
+        weights = {k: v for k, v in keywords.items() if np.ndim(v)}
+        weights = {k: v[index[0]] if len(v) == len(arrays[-1]) else v for k, v in weights.items()}
+        raise AssertionError(
+            f"{where}: {got[index]!r} instead of {float(number.value[index])!r}, off by "
+            f"{excess[index]:.3g} times the bound, at {index} for {given} {weights}"
+        )
+
+
+@cases
+@floats
+def test_hard_operands(case, dtype, check):
+    rng = np.random.default_rng([3, *case.id.encode()])
+    size = 150 if case.loss == "cross_entropy" else 400
+    arrays = case.hard(rng, size, dtype)
+    check(case, arrays, case.keywords(rng, (size,), dtype, hard=True), dtype)
+
+
+@cases
+@floats
+def test_corners(case, dtype, check):
+    """Zeros, subnormal and huge numbers, infinities and NaN, in all combinations."""
+    rng = np.random.default_rng([4, *case.id.encode()])
+    arrays = case.corners(dtype)
+    keywords = case.keywords(rng, (len(arrays[-1]),), dtype, hard=not case.by_class)
+    check(case, arrays, keywords, dtype)
+
+
+@floats
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_confident_predictions(classes, dtype, check):
+    """Losses down to the smallest number keep their digits, and so do their gradients."""
+    depth = -np.log(float(np.finfo(dtype).tiny))
+    rows = 40 if classes <= 10 else 6
+    lead = np.linspace(0, depth, rows).astype(dtype)
+    x = np.zeros((rows, classes), dtype)
+    x[:, 1] = lead
+    y = np.ones(rows, np.int64)
+    by_class = next(case for case in CASES if case.loss == "cross_entropy")
+    check(by_class, [x, y], {}, dtype)
+    smallest = fl.cross_entropy(x[-1:], y[-1:])
+    assert smallest == pytest.approx((classes - 1) * math.exp(-lead[-1]), rel=1e-4)
+    assert smallest > 0
+
+    by_logit = next(c for c in CASES if c.loss == "binary_cross_entropy_with_logits")
+    for sign in (1, -1):
+        arrays = [sign * lead, np.full(rows, sign == 1, dtype)]
+        check(by_logit, arrays, {}, dtype)
+        by_margin = next(c for c in CASES if c.loss == "soft_margin_loss")
+        check(by_margin, [sign * lead, np.full(rows, sign, dtype)], {}, dtype)
+
+
+def test_a_float32_loss_of_1e_30():
+    """By hand: log(1 + exp(-69)) is exp(-69) to all digits of float32."""
+    exact = math.exp(-69.0)
+    x = np.array([[69, 0]], np.float32)
+    assert fl.cross_entropy(x, np.array([0])) == pytest.approx(exact, rel=1e-6)
+    gradient = fl.cross_entropy.grad(x, np.array([0]))
+    np.testing.assert_allclose(gradient, [[-exact, exact]], rtol=1e-6)
+    logit = np.array([69], np.float32)
+    assert fl.binary_cross_entropy_with_logits(logit, 1.0) == pytest.approx(exact, rel=1e-6)
+    assert fl.binary_cross_entropy_with_logits.grad(logit, 1.0) == pytest.approx(-exact, rel=1e-6)
+
+
+@cases
+@floats
+def test_sums_are_those_of_the_rounded_losses(case, dtype, isa):
+    """Within 1e-13 of the absolute sum, however long and uneven."""
+    rng = np.random.default_rng([5, *case.id.encode()])
+    size = 20_000 if case.by_class else 200_000
+    loss = getattr(fl, case.loss)
+    arrays = case.arrays(rng, (size,), dtype)
+    keywords = case.keywords(rng, (size,), dtype)
+    keywords["sample_weight"] = np.exp2(rng.uniform(-40, 40, size)).astype(dtype)
+    entries = loss(*arrays, **keywords, reduction="none").astype(np.float64)
+    added, weight, count = loss.sums(*arrays, **keywords)
+    assert abs(added - math.fsum(entries)) <= 1e-13 * math.fsum(np.abs(entries))
+    assert count <= size
+    assert weight >= 0
+
+
+def test_sums_of_many_equal_terms():
+    """0.1 in float32, 2^24 times: a float32 sum stops at 2^21."""
+    x = np.broadcast_to(np.float32(0.1), 1 << 24)
+    exact = float(np.float32(0.1)) * (1 << 24)
+    added = fl.l1_loss(x, 0.0, reduction="sum")
+    assert abs(added - exact) <= 1e-13 * exact
+
+
+def test_ulp_command(capsys):
+    """`python -m tests.ulp` prints a row for each loss."""
+    import ulp
+
+    ulp.main(["--size", "20", "--no-torch", "--loss", "mse_loss", "--loss", "cross_entropy"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("mse_loss") for line in lines)
+    assert sum(line.startswith("cross_entropy") for line in lines) >= 2

@@ -1,0 +1,823 @@
+"""Processes and threads: fork, many callers, signals, the environment, other libraries' modes."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import fastloss as fl
+import numpy as np
+import pytest
+
+TIMEOUT = 120  # a guard against hanging, far beyond what anything here takes
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def python(program, *options, env=None):
+    """Runs a program in a fresh interpreter; returns its stdout."""
+    result = start(program, *options, env=env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def start(program, *options, env=None):
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLOSS_", "OMP_"))}
+    environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    environ.update(env or {})
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(program)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+# --- many Python threads --------------------------------------------------------------------------
+
+
+def workload(seed=0, n=60_000):
+    """Calls of every kind, large enough for several threads."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, n)).astype(np.float32)
+    p, q = rng.uniform(0.01, 0.99, size=(2, n))
+    logits = rng.normal(size=(n // 10, 10)).astype(np.float32)
+    labels = rng.integers(0, 10, n // 10)
+    weight = rng.uniform(size=n // 10)
+    return [
+        lambda: fl.mse_loss(x, y),
+        lambda: fl.huber_loss.value_and_grad(x, y, wrt=("input", "target")),
+        lambda: fl.mse_loss.grad(x, np.float32(0.5), wrt="target"),
+        lambda: fl.binary_cross_entropy.value_and_grad(p, q, reduction="none"),
+        lambda: fl.gaussian_nll_loss.grad(x[:, None], y[:, None], np.ones((1, 1)), wrt="var"),
+        lambda: fl.cross_entropy(logits, labels, sample_weight=weight),
+        lambda: fl.cross_entropy.value_and_grad(logits, labels, label_smoothing=0.1),
+        lambda: fl.nll_loss.grad(logits, labels),
+        lambda: fl.kl_div.sums(p, q),
+    ]
+
+
+def bits(result):
+    if isinstance(result, tuple):
+        return b"".join(map(bits, result))
+    return np.asarray(result).tobytes()
+
+
+def in_threads(count, function):
+    """function(i) of `count` threads at once; raises what one of them raised."""
+    results, barrier = [None] * count, threading.Barrier(count)
+
+    def run(i):
+        barrier.wait()
+        try:
+            results[i] = function(i)
+        except BaseException as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def test_eight_threads_at_once_get_the_bits_of_one():
+    calls = workload()
+    with fl.num_threads(1):
+        expected = [bits(call()) for call in calls]
+
+    def run(i):
+        order = np.random.default_rng(i).permutation(len(calls))
+        with fl.num_threads(1 + i % 4):
+            return [(k, bits(calls[k]())) for _ in range(4) for k in order]
+
+    for results in in_threads(8, run):
+        for k, result in results:
+            assert result == expected[k]
+
+
+def test_threads_that_end_leave_nothing_behind():
+    calls = workload()
+    expected = bits(calls[0]())
+    for _ in range(20):
+
+        def run(i):
+            with fl.num_threads(2 + i):
+                return bits(calls[0]())
+
+        assert in_threads(3, run) == [expected] * 3
+
+
+def test_errors_of_threads_do_not_mix():
+    x = np.full(50_000, 0.5)
+
+    def run(i):
+        y = x.copy()
+        y[1000 * i + i] = 2 + i
+        for _ in range(20):
+            with (
+                fl.num_threads(2),
+                pytest.raises(ValueError, match=rf"\[{1001 * i}\] = {2 + i}\.0 "),
+            ):
+                fl.binary_cross_entropy.grad(x, y)
+
+    in_threads(8, run)
+
+
+@pytest.fixture
+def restored_threads():
+    before = fl.get_num_threads()
+    yield
+    fl.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_the_number_of_threads():
+    fl.set_num_threads(3)
+    assert fl.get_num_threads() == 3
+    with fl.num_threads(2):
+        assert fl.get_num_threads() == 2
+        with fl.num_threads(5):
+            assert fl.get_num_threads() == 5
+        assert fl.get_num_threads() == 2
+        # of the calling thread alone
+        assert in_threads(2, lambda i: fl.get_num_threads()) == [3, 3]
+        fl.set_num_threads(4)
+        assert fl.get_num_threads() == 2
+    assert fl.get_num_threads() == 4
+    assert in_threads(1, lambda i: fl.get_num_threads()) == [4]
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_each_thread_has_a_number_of_its_own():
+    fl.set_num_threads(2)
+    barrier = threading.Barrier(4)
+
+    def run(i):
+        with fl.num_threads(1 + i):
+            barrier.wait()
+            inside = fl.get_num_threads()
+            barrier.wait()
+        return inside, fl.get_num_threads()
+
+    assert in_threads(4, run) == [(1 + i, 2) for i in range(4)]
+
+
+def test_the_number_is_restored_after_an_error():
+    before = fl.get_num_threads()
+    with pytest.raises(ZeroDivisionError), fl.num_threads(before + 1):
+        raise ZeroDivisionError
+    assert fl.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n", [0, -1, 1025, 2**31, 2**64])
+def test_numbers_of_threads_out_of_range(n):
+    before = fl.get_num_threads()
+    for function in (fl.set_num_threads, fl.num_threads):
+        with pytest.raises(ValueError, match="number of threads must be between 1 and 1024"):
+            function(n)
+    assert fl.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n", ["2", 2.0, None, [2]])
+def test_numbers_of_threads_that_are_none(n):
+    for function in (fl.set_num_threads, fl.num_threads):
+        with pytest.raises(TypeError, match="number of threads must be an integer"):
+            function(n)
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_threadpoolctl_limits_the_calling_thread():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    if fl.show_config("dicts")["openmp"].startswith("none"):
+        pytest.skip("built without OpenMP")
+    calls = workload()
+    expected = [bits(call()) for call in calls]
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        assert fl.get_num_threads() == 1
+        with fl.num_threads(4):
+            assert fl.get_num_threads() == 1
+        assert [bits(call()) for call in calls] == expected
+
+
+# --- the GIL --------------------------------------------------------------------------------------
+
+
+def test_another_thread_runs_during_a_call():
+    x = np.broadcast_to(np.float32(1), 2**30)
+    inside, done = threading.Event(), threading.Event()
+    ticks = 0
+
+    def count():
+        nonlocal ticks
+        inside.wait()
+        while not done.is_set():
+            ticks += 1
+            time.sleep(0)  # lets go of the GIL
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        switching = sys.getswitchinterval()
+        sys.setswitchinterval(1000)  # the other thread runs only if the call lets go of the GIL
+        inside.set()
+        before = ticks
+        fl.log_cosh_loss(x, np.float32(0), reduction="sum")
+        during = ticks - before
+    finally:
+        sys.setswitchinterval(switching)
+        done.set()
+        thread.join()
+    assert during > 0
+
+
+# --- memory that changes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint64])
+def test_labels_that_change_during_calls_do_no_harm(dtype):
+    n = 40_000
+    logits = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
+    labels = np.zeros(n, dtype)
+    weight = np.ones(5)
+    done = threading.Event()
+
+    def disturb():
+        worst = np.iinfo(dtype).max
+        while not done.is_set():
+            labels[:] = worst
+            labels[:] = 4
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for i in range(200):
+            for loss in (fl.cross_entropy, fl.nll_loss):
+                for method in (loss, loss.grad, loss.value_and_grad):
+                    try:
+                        with fl.num_threads(1 + i % 3):
+                            method(logits, labels, weight)
+                    except fl.ClassIndexError:
+                        pass
+    finally:
+        done.set()
+        thread.join()
+    labels[:] = 4
+    assert np.isfinite(fl.cross_entropy(logits, labels, weight))
+
+
+def test_weights_and_signs_that_change_during_calls_do_no_harm():
+    n = 40_000
+    x, y, w = np.full(n, 0.25), np.ones(n), np.ones(n)
+    done = threading.Event()
+
+    def disturb():
+        while not done.is_set():
+            y[:], w[:], x[:] = 7, 0, -3
+            y[:], w[:], x[:] = -1, 1, 0.25
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(200):
+            for loss in (fl.soft_margin_loss, fl.binary_cross_entropy, fl.kl_div):
+                with contextlib.suppress(ValueError):
+                    loss.value_and_grad(x, y, sample_weight=w)
+    finally:
+        done.set()
+        thread.join()
+
+
+# --- floating-point modes -------------------------------------------------------------------------
+
+MXCSR = 0x1F80  # as the system sets it
+MODES = {
+    "flush to zero": MXCSR | 0x8040,
+    "upward": MXCSR | 0x4000,
+    "toward zero": MXCSR | 0x6000,
+}
+
+
+@pytest.fixture(scope="module")
+def mxcsr():
+    """(get, set) of this thread's floating-point mode; compiled code as another library has it."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or os.name != "posix":
+        pytest.skip("needs x86-64")
+    # The argument is in rdi. ldmxcsr [rdi]; ret and stmxcsr [rdi]; ret
+    try:
+        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except OSError:
+        pytest.skip("the system forbids to make code")
+    page.write(b"\x0f\xae\x17\xc3".ljust(16, b"\x90") + b"\x0f\xae\x1f\xc3")
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    function = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint32))
+    load, store = function(address), function(address + 16)
+
+    def get():
+        value = ctypes.c_uint32()
+        store(value)
+        return value.value & ~0x3F  # without the sticky flags
+
+    yield get, lambda value: load(ctypes.c_uint32(value))
+    del page
+
+
+def tiny():
+    """Calls whose results are subnormal or depend on the direction of rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=50_000).astype(np.float32)
+    denormal = np.array([1, 5, 9, 3]) * 5e-324
+    small = np.full(40, 1e-41, np.float32)
+    labels = np.arange(5000) % 10
+    return {
+        "sum": lambda: fl.l1_loss(denormal, 0.0, reduction="sum"),
+        "mean": lambda: fl.l1_loss(denormal, 0.0),
+        "mean of many": lambda: fl.mse_loss(x, np.float32(0)),
+        "sums": lambda: fl.mse_loss.sums(x, np.float32(0), sample_weight=np.full(50_000, 0.1)),
+        "values": lambda: fl.l1_loss(small, np.float32(0), reduction="none"),
+        "gradient": lambda: fl.mse_loss.grad(x, np.float32(0)),
+        "small gradient": lambda: fl.mse_loss.grad(small, np.float32(0), grad_output=0.3),
+        "shared gradient": lambda: fl.mse_loss.grad(
+            small, np.float32(0), wrt="target", reduction="sum"
+        ),
+        "shared gradient of many": lambda: fl.mse_loss.grad(x, np.float32(0), wrt="target"),
+        "weighted": lambda: fl.mse_loss(
+            denormal * 2.0**400, 0.0, sample_weight=[0.1, 1e-310, 1, 3]
+        ),
+        "classes": lambda: fl.cross_entropy(x.reshape(-1, 10), labels),
+        "gradient of classes": lambda: fl.cross_entropy.grad(
+            x.reshape(-1, 10), labels, grad_output=0.1, label_smoothing=0.3
+        ),
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", tiny())
+def test_the_mode_of_the_caller_changes_no_bit_and_is_kept(mxcsr, name, mode, threads):
+    get, set_ = mxcsr
+    call = tiny()[name]
+    expected = bits(call())
+    before = get()
+    with fl.num_threads(threads):
+        set_(MODES[mode])
+        try:
+            result = call()
+            after = get()
+        finally:
+            set_(before)
+    assert bits(result) == expected
+    assert after == MODES[mode]
+
+
+# --- fork -----------------------------------------------------------------------------------------
+
+FORK = """
+    import faulthandler, os, sys, signal
+    import numpy as np
+    import fastloss as fl
+
+    # A thread of faulthandler's would not survive a fork, an alarm needs none.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(100)
+    x = np.random.default_rng(0).normal(size=200_000)
+    logits, labels = x.reshape(-1, 10), np.arange(20_000) % 10
+
+    def results():
+        value, gradient = fl.cross_entropy.value_and_grad(logits, labels)
+        return fl.mse_loss(x, 0.5).hex(), value.hex(), gradient.tobytes()
+
+    def in_child(function):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            status = 1
+            try:
+                status = 0 if function() else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@forks
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_child_of_a_parent_that_used_threads(threads):
+    python(
+        FORK
+        + f"""
+    fl.set_num_threads({threads})
+    expected = results()
+    in_child(lambda: results() == expected)
+    in_child(lambda: fl.get_num_threads() == ({threads} if {threads} == 1 else 1))
+    assert results() == expected        # the parent still has its threads
+    assert fl.get_num_threads() == {threads}
+    """
+    )
+
+
+@forks
+def test_a_child_of_a_parent_that_used_none_may_start_threads():
+    python(
+        FORK
+        + """
+    fl.set_num_threads(2)
+    with fl.num_threads(1):
+        expected = results()
+    in_child(lambda: fl.get_num_threads() == 2 and results() == expected)
+    in_child(lambda: in_child(lambda: results() == expected) is None and results() == expected)
+    """
+    )
+
+
+@forks
+def test_a_child_of_a_thread_and_a_child_of_a_child():
+    python(
+        FORK
+        + """
+    import threading
+
+    fl.set_num_threads(2)
+    expected = results()
+
+    def run():
+        in_child(lambda: results() == expected)
+        in_child(lambda: in_child(lambda: results() == expected) is None)
+
+    for _ in range(3):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    """
+    )
+
+
+@forks
+def test_a_child_made_while_other_threads_are_computing():
+    python(
+        FORK
+        + """
+    import threading
+
+    fl.set_num_threads(2)
+    expected, done = results(), threading.Event()
+
+    def run():
+        while not done.is_set():
+            results()
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            in_child(lambda: results() == expected)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    """
+    )
+
+
+@forks
+def test_ctrl_c_reaches_a_child_that_a_thread_made():
+    python(
+        FORK
+        + """
+    import threading
+
+    def interrupted():
+        signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)
+        try:
+            fl.mse_loss(np.broadcast_to(np.int8(1), 2**50), 0.5)
+        except KeyboardInterrupt:
+            return True
+
+    thread = threading.Thread(target=lambda: in_child(interrupted))
+    thread.start()
+    thread.join()
+    """
+    )
+
+
+POOL = """
+import multiprocessing, sys
+import numpy as np
+import fastloss as fl
+
+x = np.random.default_rng(0).normal(size=200_000)
+
+def work(scale):
+    return fl.mse_loss(scale * x, 0.5).hex()
+
+if __name__ == "__main__":
+    method, before = sys.argv[1:]
+    fl.set_num_threads(2)
+    if before == "after":
+        fl.mse_loss(x, 0.5)
+    scales = [1.0, 2.0, 3.0, 4.0] * 3
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        results = pool.map_async(work, scales).get(100)
+    assert results == [work(scale) for scale in scales]
+"""
+
+
+@pytest.mark.parametrize("before", ["before", "after"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(tmp_path, method, before):
+    import multiprocessing
+
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    program = tmp_path / "pool.py"
+    program.write_text(POOL)
+    result = subprocess.run(
+        [sys.executable, str(program), method, before],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------
+
+# More elements than any machine gets through; as views of one number they take no memory.
+LONG = """
+    import faulthandler, os, signal, sys, threading
+    import numpy as np
+    import fastloss as fl
+
+    def view(value, *shape):
+        return np.broadcast_to(value, shape)
+
+    faulthandler.dump_traceback_later(90, exit=True)
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        {call}
+        print("ran to the end")
+    except KeyboardInterrupt:
+        print("caught")
+    with fl.num_threads(2):  # and all still works
+        assert fl.mse_loss(np.full(10**5, 3.0), 1.0) == 4
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "fl.mse_loss(view(np.float32(1), 2**46), np.float32(2))",
+        "fl.mse_loss.sums(view(np.float16(1), 2**20, 2**26), view(np.int8(2), 2**20, 2**26))",
+        "fl.mse_loss.grad(view(np.float32(1), 2**46), np.float32(2), wrt='target')",
+        "fl.binary_cross_entropy(view(np.float64(0.5), 2**46), view(np.uint8(1), 2**46))",
+        "fl.gaussian_nll_loss.grad(view(1.0, 2**46), 0.0, view(1.0, 1), wrt='var')",
+        "fl.mse_loss(view(1.0, 2**46), 0.0, sample_weight=view(np.float32(0.5), 2**46))",
+        "fl.cross_entropy(view(np.float32(1), 2**44, 3), view(np.int8(1), 2**44))",
+        "fl.nll_loss(view(np.float32(1), 2**30, 5, 2**12), view(np.int8(1), 2**30, 2**12))",
+        "fl.cross_entropy(view(np.float32(1), 2**36, 1000), view(np.int16(1), 2**36))",
+        "fl.cross_entropy(view(np.float32(1), 2**20, 2**24), view(np.int16(1), 2**20))",
+    ],
+)
+def test_ctrl_c_ends_a_long_call(call, threads):
+    output = python(LONG.format(call=call), env={"FASTLOSS_NUM_THREADS": str(threads)})
+    assert output == "caught\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_handler_that_raises_nothing_lets_the_call_go_on():
+    python(
+        """
+        import signal, threading
+        import numpy as np
+        import fastloss as fl
+
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        n = 2**27
+        while not seen:
+            assert fl.mse_loss(np.broadcast_to(np.float32(1), n), np.float32(2)) == 1
+        """
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_any_exception_of_a_handler_comes_through():
+    python(
+        """
+        import signal
+        import numpy as np
+        import fastloss as fl
+
+        class Stop(Exception):
+            pass
+
+        def handler(*_):
+            raise Stop
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            fl.mse_loss(np.broadcast_to(np.float32(1), 2**46), np.float32(2))
+        except Stop:
+            raise SystemExit(0)
+        raise SystemExit(1)
+        """
+    )
+
+
+# --- the environment ------------------------------------------------------------------------------
+
+CONFIG = "import fastloss as fl; print(fl.get_num_threads(), fl._binding.isa())"
+
+
+def test_the_environment_gives_the_number_of_threads():
+    for env, expected in [
+        ({"FASTLOSS_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "3,2"}, "3"),
+        ({"FASTLOSS_NUM_THREADS": "2", "OMP_NUM_THREADS": "5"}, "2"),
+        ({"FASTLOSS_NUM_THREADS": "5", "OMP_NUM_THREADS": "1"}, None),
+    ]:
+        output = python(CONFIG, "-W", "error", env=env)
+        if expected:
+            assert output.split()[0] == expected
+
+
+BAD = [
+    "0",
+    "-1",
+    "two",
+    "2.5",
+    "1e9",
+    "99999999999999999999",
+    "nan",
+    "\udcff",
+    "٣",
+    "1" * 5000,
+    " ",
+]
+
+
+@pytest.mark.parametrize("value", BAD, ids=lambda value: ascii(value)[:20])
+@pytest.mark.parametrize("variable", ["FASTLOSS_NUM_THREADS", "FASTLOSS_ISA"])
+def test_a_bad_variable_warns_and_fails_nothing(variable, value):
+    program = (
+        "import fastloss as fl; assert fl.mse_loss(3.0, 1.0) == 4; print(fl.get_num_threads())"
+    )
+    result = start(program, env={variable: value})
+    assert result.returncode == 0, result.stderr
+    assert "RuntimeWarning" in result.stderr
+    assert variable in result.stderr
+    assert int(result.stdout) >= 1
+    # Not even where warnings are errors.
+    result = start(program, "-W", "error", env={variable: value})
+    assert result.returncode == 0, result.stderr
+    assert variable in result.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "", "1,x"])
+def test_a_bad_variable_of_openmp_fails_nothing(value):
+    program = "import fastloss as fl; print(fl.get_num_threads())"
+    for options in [(), ("-W", "error")]:
+        result = start(program, *options, env={"OMP_NUM_THREADS": value})
+        assert result.returncode == 0, result.stderr
+        assert int(result.stdout) >= 1
+
+
+def test_the_environment_caps_the_instruction_set():
+    available = fl._binding.isas()
+    for name in ("baseline", "avx2", "avx512"):
+        used = python(CONFIG, "-W", "error", env={"FASTLOSS_ISA": name}).split()[1]
+        assert used == (name if name in available else available[-1])
+    assert python(CONFIG, "-W", "error").split()[1] == available[-1]
+
+
+@linux
+def test_the_affinity_gives_the_number_of_threads():
+    cpu = min(os.sched_getaffinity(0))
+    output = python(
+        f"import os; os.sched_setaffinity(0, [{cpu}]); import fastloss as fl; "
+        "print(fl.get_num_threads())"
+    )
+    assert output == "1\n"
+
+
+def test_a_call_leaves_the_affinity_of_the_caller_alone():
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("no affinity here")
+    before = os.sched_getaffinity(0)
+    for call in workload():
+        with fl.num_threads(4):
+            call()
+    assert os.sched_getaffinity(0) == before
+
+
+# --- the import -----------------------------------------------------------------------------------
+
+
+def test_the_import_brings_no_optional_package():
+    output = python("import sys, fastloss; print(' '.join(sys.modules))")
+    top = {name.partition(".")[0] for name in output.split()}
+    optional = {
+        "tqdm", "torch", "sklearn", "scipy", "ml_dtypes", "dask", "matplotlib", "pandas",
+        "threadpoolctl", "hypothesis", "joblib", "multiprocessing", "concurrent",
+    }  # fmt: skip
+    assert not top & optional
+    assert "numpy" in top
+
+
+def test_the_import_starts_no_thread_and_changes_no_handler():
+    python(
+        """
+        import signal, threading
+        import numpy
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+        import fastloss
+        assert threading.active_count() == 1
+        assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM))
+        """
+    )
+
+
+@linux
+def test_the_import_starts_no_thread_of_the_system():
+    output = python(
+        """
+        import os
+        import numpy
+        before = len(os.listdir("/proc/self/task"))
+        import fastloss
+        print(len(os.listdir("/proc/self/task")) - before)
+        """
+    )
+    assert output == "0\n"
+
+
+def test_a_thread_may_import_and_compute():
+    python(
+        """
+        import threading
+
+        def run():
+            import numpy as np
+            import fastloss as fl
+            with fl.num_threads(2):
+                assert fl.mse_loss(np.full(10**6, 3.0), 1.0) == 4
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        import fastloss as fl
+        import numpy as np
+        assert fl.mse_loss(np.full(10**6, 3.0), 1.0) == 4
+        """
+    )
+
+
+def test_calls_at_exit_work():
+    output = python(
+        """
+        import atexit, threading
+        import numpy as np
+        import fastloss as fl
+        fl.set_num_threads(2)
+        x = np.full(10**6, 3.0)
+        fl.mse_loss(x, 1.0)
+        atexit.register(lambda: print(fl.mse_loss(x, 1.0)))
+        """
+    )
+    assert output == "4.0\n"
+
+
+def test_a_daemon_thread_in_a_call_does_not_stop_the_exit():
+    python(
+        """
+        import threading, time
+        import numpy as np
+        import fastloss as fl
+        x = np.broadcast_to(np.float32(1), 2**46)
+        threading.Thread(target=lambda: fl.mse_loss(x, np.float32(0)), daemon=True).start()
+        time.sleep(0.3)
+        """
+    )

@@ -1,0 +1,155 @@
+"""`python -m tests.ulp`: the worst error of each loss, in ULP of the largest term of its formula.
+
+Columns: the value and each gradient, by fastloss and, if it is installed, by torch, on the hard
+operands of the tests; a line for each choice of options and type. `bound` is the largest share of
+the promised error that fastloss used: 1 would be all of it. Entries that overflow are left out.
+`inf` means an infinity or NaN where there is a finite result, or the other way round.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that `-m tests.ulp` finds its neighbours
+
+import references
+from cases import CASES, FLOATS, LABELS, LOSSES
+from mpmath import mp, mpf
+
+import fastloss as fl
+
+
+def main(arguments=None):
+    """Prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.ulp", description=__doc__.split("\n")[0])
+    parser.add_argument("--size", type=int, default=1000, help="losses per case (1000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loss", action="append", choices=LOSSES, help="only this loss")
+    parser.add_argument("--isa", choices=[*fl._binding.isas(), "all"], help="instruction set")
+    parser.add_argument("--no-torch", action="store_true")
+    chosen = parser.parse_args(arguments)
+    isas = [chosen.isa or fl._binding.isa()] if chosen.isa != "all" else fl._binding.isas()
+    torch = None if chosen.no_torch else _torch()
+
+    head = f"{'loss':<55} {'type':<8} {'isa':<9} {'of':<7}"
+    print(f"{head} {'fastloss':>9} {'torch':>9} {'bound':>6}")
+    before = fl._binding.isa()
+    worst = 0.0
+    try:
+        for title, case, dtype, arrays, keywords in _calls(chosen):
+            exact = references.reduced(case.loss, arrays, keywords | {"reduction": "none"})
+            theirs = _run_torch(torch, case, arrays, keywords) if torch else {}
+            for isa in isas:
+                fl._binding.select_isa(isa)
+                for name, got in _run(case, arrays, keywords).items():
+                    number = exact[0] if name == "value" else exact[1][name]
+                    share = _excess(got, number, dtype).max(initial=0)
+                    worst = max(worst, share)
+                    other = theirs.get(name)
+                    print(
+                        f"{title:<55} {dtype.__name__:<8} {isa:<9} {name:<7} "
+                        f"{_ulps(got, number, dtype):>9.3g} "
+                        f"{'-' if other is None else f'{_ulps(other, number, dtype):.3g}':>9} "
+                        f"{share:>6.2f}",
+                        flush=True,
+                    )
+    finally:
+        fl._binding.select_isa(before)
+    print(f"the largest share of the promised error: {worst:.2f}")
+
+
+def _calls(chosen):
+    """(title, case, dtype, arrays, keywords) for every case, and confident predictions."""
+    for case in CASES:
+        if chosen.loss and case.loss not in chosen.loss:
+            continue
+        for dtype in FLOATS:
+            rng = np.random.default_rng([chosen.seed, *case.id.encode()])
+            arrays = case.hard(rng, chosen.size, dtype)
+            keywords = case.keywords(rng, (chosen.size,), dtype)
+            yield case.id, case, dtype, arrays, keywords
+            if not case.options and case.loss in (
+                "cross_entropy",
+                "binary_cross_entropy_with_logits",
+                "soft_margin_loss",
+            ):
+                yield f"{case.id}, confident", case, dtype, _confident(case, rng, chosen, dtype), {}
+
+
+def _confident(case, rng, chosen, dtype):
+    """Right predictions, their losses from 1 down to the smallest normal number."""
+    lead = rng.uniform(0, -np.log(float(np.finfo(dtype).tiny)), chosen.size)
+    if LABELS in case.operands:
+        x = rng.normal(size=(chosen.size, 10))
+        x[:, 3] = x.max(axis=1) + lead
+        return [x.astype(dtype), np.full(chosen.size, 3)]
+    return [lead.astype(dtype), np.ones(chosen.size, dtype)]
+
+
+def _run(case, arrays, keywords):
+    loss = getattr(fl, case.loss)
+    value, gradients = loss.value_and_grad(
+        *arrays, **keywords, reduction="none", wrt=loss.differentiable
+    )
+    return {"value": value, **dict(zip(loss.differentiable, gradients, strict=True))}
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _run_torch(torch, case, arrays, keywords):
+    """torch's value and the gradients it has; nothing where it lacks the loss or refuses."""
+    function = getattr(torch.nn.functional, case.loss, None)
+    if function is None:
+        return {}
+    loss = getattr(fl, case.loss)
+    tensors = [torch.tensor(a) for a in arrays]
+    for name, tensor in zip(loss.operands, tensors, strict=True):
+        if name in loss.differentiable:
+            tensor.requires_grad_()
+    options = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in keywords.items()}
+    try:
+        value = function(*tensors, **options, reduction="none")
+        value.sum().backward()
+    except RuntimeError:
+        return {}
+    results = {"value": value.detach().numpy()}
+    for name, tensor in zip(loss.operands, tensors, strict=True):
+        if tensor.grad is not None:
+            results[name] = tensor.grad.numpy()
+    return results
+
+
+def _ulps(got, numbers, dtype):
+    """The largest error in ULP of the terms (of the smallest normal number, if they are less)."""
+    info = np.finfo(dtype)
+    worst = 0.0
+    for g, value, term in zip(got.flat, numbers.value.flat, numbers.term.flat, strict=True):
+        if mp.isfinite(term) and term >= float(info.max):
+            continue
+        if not (mp.isfinite(value) and np.isfinite(g)):
+            same = float(value) == g or (mp.isnan(value) and np.isnan(g))
+            worst = worst if same else np.inf
+            continue
+        with mp.workprec(references.BITS):
+            ulp = max(term, mpf(float(info.tiny))) * mpf(float(info.eps))
+            worst = max(worst, float(abs(mpf(float(g)) - value) / ulp))
+    return worst
+
+
+def _excess(got, numbers, dtype):
+    excess = references.excess(got, numbers, dtype)
+    end = float(np.finfo(dtype).max)
+    overflows = [bool(mp.isfinite(t) and t >= end) for t in numbers.term.flat]
+    return np.where(np.reshape(overflows, excess.shape), 0, excess)
+
+
+if __name__ == "__main__":
+    main()
