@@ -54,6 +54,17 @@ def overlap(a, b):
         return True
 
 
+def overlaps_itself(array):
+    """Whether two entries may share memory; told by the strides, which must nest."""
+    extent = array.itemsize
+    axes = zip(array.strides, array.shape, strict=True)
+    for stride, n in sorted((abs(s), n) for s, n in axes if n > 1):
+        if stride < extent:
+            return array.size > 0
+        extent += stride * (n - 1)
+    return False
+
+
 def variance(var, input):
     """A variance that elements share: (view with the input's number of axes, the shared axis)."""
     if var.shape == input.shape[:-1]:
@@ -67,6 +78,19 @@ def variance(var, input):
         f"a number or have shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in "
         "place of one axis"
     )
+
+
+def first_negative(var, sample_weight, axis):
+    """Where, in the caller's order of axes, a weight or a variance in use is negative first.
+
+    Both have the axis that shares variances last; the caller has it at `axis`. Gives the number
+    of the argument (2 is var, 3 the weight) and the index.
+    """
+    var, weight = np.broadcast_arrays(var, sample_weight)
+    bad = np.moveaxis((weight < 0) | ((var < 0) & (weight != 0)), -1, axis)
+    index = np.unravel_index(bad.argmax(), bad.shape)
+    negative = np.moveaxis(weight, -1, axis)[index] < 0
+    return (3 if negative else 2), [int(i) for i in index]
 
 
 def weight_view(weight, name, shape):
@@ -95,7 +119,8 @@ def weight_view(weight, name, shape):
 def class_weight(value, classes, is_double):
     """One weight per class, in the compute type."""
     weight = as_array(value, "weight")
-    if weight.dtype.kind not in "fiub" and weight.dtype.name != "bfloat16":
+    numeric = weight.dtype.kind in "fiub" and weight.dtype.itemsize <= 8
+    if not numeric and weight.dtype.name != "bfloat16":
         raise _errors.bad_dtype("weight", weight)
     if weight.shape != (classes,):
         raise ValueError(
@@ -103,16 +128,6 @@ def class_weight(value, classes, is_double):
             f"({classes},)"
         )
     return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
-
-
-def check_out(out, name, shape):
-    """An array that results can be written to."""
-    if type(out) is not np.ndarray:
-        raise TypeError(f"out for the {name} must be a numpy.ndarray, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"out for the {name} has shape {out.shape}: it must have shape {shape}")
-    if not out.flags.writeable:
-        raise ValueError(f"out for the {name} is read-only")
 
 
 def check_upstream(array, shape, none):

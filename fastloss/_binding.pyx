@@ -83,6 +83,7 @@ cdef extern from "fastloss.h" nogil:
         fl_math_fn *math[2]
     int fl_formula_named(const char *name, fl_kind *kind, fl_domain *domain)
     fl_grid fl_grid_of(const fl_call *call)
+    double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     int fl_isa_count()
     const char *fl_isa_name(int index)
@@ -172,7 +173,7 @@ cdef int[3] TYPE_NUM = [cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16]
 
 
 cdef inline bint is_floating(int dtype):
-    return dtype <= FL_BF16
+    return 0 <= dtype <= FL_BF16
 
 
 cdef inline bint is_number(object value):
@@ -318,12 +319,12 @@ cdef class State:
     def weight(self):
         if self.divide == 0:  # batchmean of rows without elements
             return <double>self.rows
-        return self.totals.weight.hi / self.divide
+        return fl_ratio(self.totals.weight.hi, self.divide)
 
     def value(self, str reduction="mean"):
         """The reduced loss so far."""
         cdef double total = self.totals.sum.hi, weight = self.weight
-        return total if reduction == "sum" else total / weight
+        return total if reduction == "sum" else fl_ratio(total, weight)
 
 
 # --- the loss object ------------------------------------------------------------------------------
@@ -492,15 +493,16 @@ cdef class Loss:
         """Adds a chunk of leading rows; with ``out`` also writes its unreduced losses."""
         Call(self)._run(UPDATE, args, kwargs, state)
 
-    def _rows_per_block(self, shape, dtype=None):
+    def _rows_per_block(self, shape):
         """The number of leading rows that chunks of an input of this shape are multiples of."""
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
+        if ndim == 0 or ndim > 64 or (ndim == 1 and self.kind == FL_CLASSES):
+            return shape[0] if shape else 1  # no rows that could be apart
+        memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
-        if ndim <= (1 if self.kind == FL_CLASSES else 0):
-            return 1
         memset(&call, 0, sizeof(call))
         set_units(&call, self.kind, ndim, dims)
         return fl_grid_of(&call).rows_per_block
@@ -681,6 +683,8 @@ cdef class Call:
                     continue
             elif self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)
+            elif self.dtype[k] == FL_BOOL and self.loss.domain[k] == FL_SIGN:
+                raise _errors.bool_labels(self.loss.operands[k])
             if self.weak[k]:
                 continue
             if is_floating(self.dtype[k]):
@@ -812,6 +816,8 @@ cdef class Call:
         for i in range(2):
             call.params[i] = self.a.number[i]
         call.ignore_index = self.a.ignore_index
+        if self.dtype[1] == FL_U64 and call.ignore_index < 0:
+            call.ignore_index = -1  # the loader reads what int64 cannot hold as INT64_MIN
         call.divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
         call.divide_divisor = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
         return 0
@@ -832,9 +838,11 @@ cdef class Call:
 
     cdef int _outputs(self, int method) except -1:
         """The upstream gradient and the arrays for the results."""
-        cdef int k
+        cdef int k, dtype
+        cdef Py_ssize_t i
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
+        cdef tuple wrt
         values_out = grads_out = None
         call.products = FL_SUM if method & (VALUE | SUMS) else 0
         call.values.data = call.upstream_each.data = NULL
@@ -856,9 +864,10 @@ cdef class Call:
             if self.a.wrt != NULL:
                 wrt = _options.wrt(self.loss, <object>self.a.wrt)
                 self.single = PyUnicode_Check(<object>self.a.wrt)
-            outs = _options.grad_outs(grads_out, wrt, self.single)
+            outs = (grads_out,) if self.single else _options.grad_outs(grads_out, wrt)
             self.grads = []
-            for name, out in zip(wrt, outs):
+            for i in range(len(wrt)):
+                name, out = wrt[i], outs[i]
                 k = self.loss.slots[name]
                 dtype = self.result if self.weak[k] else self.dtype[k]
                 if not is_floating(dtype):
@@ -873,7 +882,10 @@ cdef class Call:
         cdef cnp.ndarray array
         cdef int dtype
         if is_number(value):
-            self.call.upstream = value
+            try:
+                self.call.upstream = value
+            except OverflowError:
+                raise _errors.too_large("grad_output") from None
             return 0
         array = as_array(value, "grad_output")
         dtype = numeric(array, "grad_output")
@@ -915,25 +927,34 @@ cdef class Call:
         """An out may be the argument that it differentiates; it is apart from all others."""
         cdef int given, k
         cdef cnp.ndarray array, other
-        if like is None:
-            name, shape = "values", self._loss_shape()
-        else:
-            name, shape = f"gradient of {self.loss.operands[operand]}", (<object>like).shape
-        _arrays.check_out(out, name, shape)
-        array = out
+        cdef bint fits = cnp.PyArray_CheckExact(out)
+        if fits:
+            array = out
+            fits = cnp.PyArray_ISWRITEABLE(array) and not (
+                not array.flags.forc and _arrays.overlaps_itself(array))
+            if like is not None:
+                fits &= same_shape(array, like)
+            else:
+                fits &= (<object>array).shape == self._loss_shape()
+        if not fits:
+            shape = self._loss_shape() if like is None else (<object>like).shape
+            raise _errors.bad_out(out, self._out_name(operand), shape)
         given = storage(array)
         if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
-            raise _errors.out_dtype(out, name, _arrays.dtype_of(dtype))
+            raise _errors.out_dtype(out, self._out_name(operand), _arrays.dtype_of(dtype))
         for k in range(len(self.arrays)):
             other = <cnp.ndarray>self.arrays[k]
             if overlap(array, other):
                 if k != operand or not same_memory(array, other):
-                    raise _errors.overlapping(name, self.loss.operands[k])
+                    raise _errors.overlapping(self._out_name(operand), self.loss.operands[k])
                 self.in_place = True
         for other_name, other in self.apart:
             if overlap(array, other):
-                raise _errors.overlapping(name, other_name)
+                raise _errors.overlapping(self._out_name(operand), other_name)
         return given
+
+    cdef str _out_name(self, int operand):
+        return f"gradient of {self.loss.operands[operand]}" if operand >= 0 else "values"
 
     cdef int _phases(self, int method) except -1:
         """Whether a pass over the data must come before the one that computes.
@@ -974,8 +995,8 @@ cdef class Call:
         if self.a.reduction == SUM:
             return self.totals.sum.hi
         if divide == 0:  # batchmean of rows without elements
-            return self.totals.sum.hi / <double>self.rows
-        return self.totals.sum.hi / (self.totals.weight.hi / divide)
+            return fl_ratio(self.totals.sum.hi, <double>self.rows)
+        return fl_ratio(self.totals.sum.hi, fl_ratio(self.totals.weight.hi, divide))
 
     cdef object _plain(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""
@@ -986,8 +1007,9 @@ cdef class Call:
         cdef int k = bad.bad_argument
         shape = [self.shape[i] for i in range(self.ndim)]
         index = [int(i) for i in np.unravel_index(bad.bad_unit, shape)] if shape else []
-        if self.moved >= 0:
-            index.insert(self.moved, index.pop())
+        if self.moved >= 0:  # the first in the kernels' order need not be so in the caller's
+            weight = 1 if self.a.sample_weight == NULL else self.apart[0][1]
+            k, index = _arrays.first_negative(self.views[2], weight, self.moved)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
             return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)

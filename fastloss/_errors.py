@@ -2,6 +2,8 @@
 
 import difflib
 
+import numpy as np
+
 
 class ClassIndexError(ValueError, IndexError):
     """A class index outside the classes of the input."""
@@ -65,6 +67,27 @@ def bad_class_dtype(name, array, scores):
             f"{name} holds {dtype}: class indices must be integers; pass {name}.astype(np.int64)"
         )
     return bad_dtype(name, array)
+
+
+def bool_labels(name):
+    """Booleans where labels are -1 or 1."""
+    return TypeError(f"{name} holds bool: its labels are -1 and 1; pass np.where({name}, 1, -1)")
+
+
+def too_large(name):
+    """An integer beyond the floating-point numbers."""
+    return ValueError(f"{name} must fit in a float")
+
+
+def bad_out(out, name, shape):
+    """An out that results cannot be written to."""
+    if type(out) is not np.ndarray:
+        return TypeError(f"out for the {name} must be a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != shape:
+        return ValueError(f"out for the {name} has shape {out.shape}: it must have shape {shape}")
+    if not out.flags.writeable:
+        return ValueError(f"out for the {name} is read-only")
+    return ValueError(f"entries of out for the {name} overlap each other")
 
 
 def out_dtype(out, name, dtype):
@@ -134,7 +157,7 @@ _DOMAINS = [None, "between 0 and 1", "at least 0", "-1 or 1"]
 
 def _place(name, array, index, rows):
     """``name[3, 5]`` and the value there; `index` is of the loss, the array may be broadcast."""
-    index = index[len(index) - array.ndim :] if array.ndim <= len(index) else index
+    index = index[: array.ndim]  # fewer axes are leading ones
     inside = tuple(i if n > 1 else 0 for i, n in zip(index, array.shape, strict=True))
     value = array[inside].item() if array.dtype.name != "bfloat16" else float(array[inside])
     if inside and rows:
@@ -144,8 +167,6 @@ def _place(name, array, index, rows):
 
 def bad_value(name, array, index, domain, rows):
     """A floating value outside its domain."""
-    if name == "sample_weight" and array.ndim < len(index):
-        index = index[:1]
     place, found = _place(name, array, index, rows)
     return ValueError(f"{place} = {found!r} is not allowed: {name} must be {_DOMAINS[domain]}")
 

@@ -26,9 +26,14 @@ FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
 
 def number(name, value, rule):
     """A numeric option as float."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__") or np.ndim(value) > 0:
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    result = float(value)
+    try:
+        if isinstance(value, (str, bytes)) or np.ndim(value) > 0 or np.iscomplexobj(value):
+            raise TypeError
+        result = float(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        result = math.inf if value > 0 else -math.inf
     if not rule.accepts(result):
         raise ValueError(f"{name} must be {rule.words}, got {value!r}")
     return result
@@ -60,7 +65,7 @@ def wrt(loss, value):
     if not isinstance(names, (tuple, list)) or not names:
         raise TypeError(f"wrt must be an argument's name or a tuple of names, got {value!r}")
     for name in names:
-        if name not in loss.differentiable:
+        if not isinstance(name, str) or name not in loss.differentiable:
             raise ValueError(
                 f"wrt={name!r}: {loss.__name__} has gradients for "
                 + ", ".join(map(repr, loss.differentiable))
@@ -81,14 +86,12 @@ def split_out(out, values, grads):
     return (out, None) if values else (None, out)
 
 
-def grad_outs(out, wrt, single):
+def grad_outs(out, wrt):
     """One out (or None) per gradient."""
     if out is None:
         return (None,) * len(wrt)
-    if single:
-        return [out]
     if not isinstance(out, (tuple, list)) or len(out) != len(wrt):
         raise TypeError(
             f"out must be a tuple of {len(wrt)} arrays, the gradients of {', '.join(wrt)}"
         )
-    return out
+    return tuple(out)

@@ -2,7 +2,6 @@
 
 import operator
 import os
-import warnings
 
 from fastloss import _binding, _threads
 from fastloss._version import __version__
@@ -26,11 +25,9 @@ def _start():
             "avx2",
             "avx512",
         ):  # a cap above this processor is none
-            warnings.warn(
+            _threads.warn(
                 f"FASTLOSS_ISA={wanted!r} is not an instruction set: use one of "
-                f"{', '.join(available)}; taking {available[-1]}",
-                RuntimeWarning,
-                stacklevel=2,
+                f"{', '.join(available)}; taking {available[-1]}"
             )
 
 

@@ -32,7 +32,7 @@ def starting_threads(root="/", environ=None):
         threads, reason = _granted(root)
     for variable, value in bad:
         shown = repr(value) if len(value) <= 40 else repr(value[:40]) + "..."
-        _warn(
+        warn(
             f"{variable}={shown} is not a number of threads (1 to {MAX_THREADS}); "
             f"using {threads} instead ({reason})"
         )
@@ -153,7 +153,7 @@ def _positive(text):
     return int(text) or None
 
 
-def _warn(message):
+def warn(message):
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     except RuntimeWarning:

@@ -29,7 +29,7 @@ from fastloss._runtime import get_num_threads, num_threads
 
 __all__ = ["Evaluation", "evaluate_files"]
 
-CHUNK_BYTES = 4 << 20  # of all files together: long enough to hide the hand-over, fits a cache
+CHUNK_BYTES = 8 << 20  # of all files together: long enough to hide the hand-over, fits a cache
 READ_BYTES = 1 << 20  # of one read: what a decompressing reader holds besides the buffers
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
@@ -201,9 +201,7 @@ def _rows_per_chunk(loss, leader, streamed, chunk_rows: int | None) -> int:
         chunk_rows = CHUNK_BYTES // max(sum(source.row_bytes for source in streamed), 1)
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
-    block = loss._rows_per_block(leader.shape)
-    if block == 1 and len(leader.shape) == 1:  # classes, no part of which can be computed alone
-        block = leader.rows
+    block = max(loss._rows_per_block(leader.shape), 1)
     blocks = max(-(-chunk_rows // block), 1)
     return max(min(blocks * block, leader.rows), 1)
 

@@ -5,6 +5,7 @@
  * are added in order in double-double. Knows no losses; threads are parallel.c's business. */
 #include "dd.h"
 #include "fastloss.h"
+#include "fpmode.h"
 #include "parallel.h"
 
 #include <stdlib.h>
@@ -192,6 +193,7 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 {
     fl_totals prepared = {0};
     fl_status status = FL_OK;
+    fp_mode saved = fp_enter();
     call->grid = fl_grid_of(call);
     double divisor = (double)call->units;
     if (call->prepare) {
@@ -201,5 +203,14 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
     if (status == FL_OK)
         status = run_phase(call, FL_MAIN, totals, interrupted, bad);
+    fp_leave(saved);
     return status;
+}
+
+double fl_ratio(double a, double b)
+{
+    fp_mode saved = fp_enter();
+    volatile double top = a, ratio = top / b; /* volatile: not before, not after */
+    fp_leave(saved);
+    return ratio;
 }

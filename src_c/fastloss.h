@@ -164,6 +164,9 @@ static inline int fl_reduced_in_block(const fl_call *call, int k)
     return call->reduce[k] <= call->grid.piece_units;
 }
 
+/* a / b, in the mode of the kernels. */
+double fl_ratio(double a, double b);
+
 fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad);
 
 #endif

@@ -141,7 +141,7 @@ static INLINE int64_t read_index(const char *from, fl_dtype dtype)
     case FL_U32:
         return READ(uint32_t, from);
     case FL_U64:
-        return READ(uint64_t, from) > INT64_MAX ? INT64_MAX : (int64_t)READ(uint64_t, from);
+        return READ(uint64_t, from) > INT64_MAX ? INT64_MIN : (int64_t)READ(uint64_t, from);
     default:
         return INT64_MAX;
     }

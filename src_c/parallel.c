@@ -2,6 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getcpu, cpu_set_t, dladdr */
 #endif
+#include "fpmode.h"
 #include "parallel.h"
 
 #include <stdatomic.h>
@@ -19,11 +20,6 @@
 #include <pthread.h>
 #include <sched.h>
 #endif
-#if defined(__x86_64__) || defined(_M_X64)
-#include <xmmintrin.h>
-#elif !defined(__aarch64__)
-#include <fenv.h>
-#endif
 
 #if defined(_OPENMP) && defined(__linux__)
 #define KEEP_WORKERS_OFF 1
@@ -32,66 +28,6 @@
 #include <unistd.h>
 #else
 #define KEEP_WORKERS_OFF 0
-#endif
-
-/* ---- Floating-point environment ----------------------------------------------------------- */
-
-/* Other libraries leave flush-to-zero or another rounding set in some threads and not in others.
- * Writing the register is slow, so it happens only where it changes something. */
-
-#if defined(__x86_64__) || defined(_M_X64)
-
-#define MXCSR_FLAGS 0x3fu /* sticky exception flags: not a mode */
-#define MXCSR_DEFAULT 0x1f80u
-typedef unsigned int fp_mode;
-
-static fp_mode fp_enter(void)
-{
-    fp_mode saved = _mm_getcsr();
-    if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
-        _mm_setcsr(MXCSR_DEFAULT);
-    return saved;
-}
-
-static void fp_leave(fp_mode saved)
-{
-    if ((saved & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
-        _mm_setcsr(saved);
-}
-
-#elif defined(__aarch64__)
-
-typedef uint64_t fp_mode;
-
-static fp_mode fp_enter(void)
-{
-    fp_mode saved;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved));
-    if (saved != 0)
-        __asm__ __volatile__("msr fpcr, %0" : : "r"((uint64_t)0) : "memory");
-    return saved;
-}
-
-static void fp_leave(fp_mode saved)
-{
-    if (saved != 0)
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
-}
-
-#else
-
-typedef fenv_t fp_mode;
-
-static fp_mode fp_enter(void)
-{
-    fp_mode saved;
-    fegetenv(&saved);
-    fesetenv(FE_DFL_ENV);
-    return saved;
-}
-
-static void fp_leave(fp_mode saved) { fesetenv(&saved); }
-
 #endif
 
 /* ---- Numbers of threads ------------------------------------------------------------------- */

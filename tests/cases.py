@@ -206,7 +206,7 @@ class Case(NamedTuple):
         ]
 
     def hard(self, rng, size, dtype):
-        """Operands, for `size` losses, of what is easily computed wrong: all magnitudes and kinks."""
+        """Operands, for `size` losses, easily computed wrong: all magnitudes and kinks."""
         info = np.finfo(dtype)
         shapes = zip(self.operands, self.shapes((size,)), strict=True)
         with np.errstate(over="ignore"):

@@ -4,10 +4,11 @@ import gc
 import sys
 from types import SimpleNamespace
 
-import fastloss as fl
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
+
+import fastloss as fl
 
 ZERO = np.zeros((2, 3))
 HALF = np.full((2, 3), 0.5)
@@ -847,7 +848,7 @@ for wrt, error, says in [
     ("weight", ValueError, r"^wrt='weight': mse_loss has gradients for 'input', 'target'"),
     (("input", "input"), ValueError, r"^wrt=\('input', 'input'\) names an argument twice"),
     (("input", 1), ValueError, r"^wrt=1: mse_loss has gradients for"),
-    ((ZERO,), ValueError, r"^wrt=.*: mse_loss has gradients for"),
+    ((ZERO,), ValueError, r"(?s)^wrt=.*: mse_loss has gradients for"),
     ((), TypeError, r"^wrt must be an argument's name or a tuple of names, got \(\)"),
     (0, TypeError, r"^wrt must be an argument's name or a tuple of names, got 0"),
 ]:
@@ -1205,11 +1206,11 @@ def out_cases():
         out = np.empty((2, 3))
         return fl.mse_loss.value_and_grad, (x, ZERO), {"reduction": "none", "out": (out, out)}
 
-    @case("entries in one place", ValueError, r"^out for the gradient of input .*overlap")
+    @case("entries in one place", ValueError, r"out for the gradient of input.* overlap")
     def _():
         return fl.mse_loss.grad, (x, ZERO), {"out": as_strided(np.zeros(3), (2, 3), (0, 8))}
 
-    @case("sliding window", ValueError, r"^out for the values .*overlap")
+    @case("sliding window", ValueError, r"out for the values.* overlap")
     def _():
         out = as_strided(np.zeros(4), (2, 3), (8, 8))
         return fl.mse_loss, (x, ZERO), {"reduction": "none", "out": out}

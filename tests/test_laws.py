@@ -387,23 +387,30 @@ def test_threads_do_not_change_a_bit(case, dtype, bits):
 
 @elementwise
 @floats
-def test_threads_do_not_change_shared_gradients(case, dtype, bits):
-    """Entries of very different sizes, so that adding them in another order shows."""
-    draw = Draw(case, (120_000,), dtype)
-    scale = np.exp2(draw.rng.uniform(-60, 60, draw.shape)).astype(dtype)
-    for k, name in enumerate(draw.loss.operands):
-        if case.operands[k] is not REAL:
-            continue
-        arrays = [
-            a * scale if i is REAL else a for a, i in zip(draw.arrays, case.operands, strict=False)
-        ]
-        arrays[k] = arrays[k][0]
-        wrt = tuple(n for n in draw.wrt if n == name) or draw.wrt[:1]
+def test_threads_do_not_change_sums_that_cancel(case, dtype, bits):
+    """Blocks of very different sizes, each with both signs: another order of adding shows."""
+    half = Draw(case, (7 * BLOCK,), dtype)
+    scale = np.repeat(np.exp2(half.rng.uniform(-60, 60, 7)), BLOCK).astype(dtype)
+    draw = half.at(np.r_[: 7 * BLOCK, : 7 * BLOCK])
+    for a, kind in zip(draw.arrays, case.operands, strict=True):
+        if kind is REAL:
+            a[: 7 * BLOCK] *= scale
+            a[7 * BLOCK :] *= -scale
+        elif kind is SIGN:
+            a[...] = 1
+    for k, name in [(None, ""), *enumerate(draw.loss.operands)]:
+        arrays = list(draw.arrays)
+        if k is not None:
+            if case.operands[k] is not REAL:
+                continue
+            arrays[k] = np.zeros((), dtype)
         results = []
         for threads in (1, 2, 3, 5):
             with fl.num_threads(threads):
                 results.append(
-                    draw.loss.value_and_grad(*arrays, **draw.keywords, reduction="sum", wrt=wrt)
+                    draw.loss.value_and_grad(
+                        *arrays, **draw.keywords, reduction="sum", wrt=draw.wrt
+                    )
                 )
         for result in results[1:]:
             bits(result, results[0], name)
@@ -456,6 +463,21 @@ def test_shared_variances(shape, var_shape, dtype, bits):
     assert (error <= 1e-12 * bound + np.finfo(dtype).eps * np.abs(expected)).all()
     for reduction in ("mean", "sum"):
         fl.gaussian_nll_loss.grad(x, y, var, reduction=reduction, wrt="var")
+
+
+@floats
+@pytest.mark.parametrize("length", [3, 7, 300, 600, 1000, 5000, 9001])
+@pytest.mark.parametrize("last", [True, False], ids=["last axis", "first axis"])
+def test_the_gradient_of_a_shared_variance_depends_on_its_row_alone(dtype, length, last, bits):
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2, 41, length)).astype(dtype)
+    var = rng.uniform(0.5, 2, (41, 1)).astype(dtype)
+    arrays = [x, y, var] if last else [np.ascontiguousarray(a.T) for a in (x, y, var)]
+    together = fl.gaussian_nll_loss.grad(*arrays, wrt="var", reduction="sum").ravel()
+    for i in range(41):
+        row = slice(i, i + 1)
+        alone = fl.gaussian_nll_loss.grad(x[row], y[row], var[row], wrt="var", reduction="sum")
+        bits(together[row], alone.ravel(), i)
 
 
 @elementwise
@@ -573,7 +595,7 @@ def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
         draw = Draw(case, shape, dtype)
         draw.keywords["sample_weight"] = draw.rng.uniform(0, 2, shape[0]).astype(dtype)
         input_shape = draw.arrays[0].shape
-        block = draw.loss._rows_per_block(input_shape, dtype)
+        block = draw.loss._rows_per_block(input_shape)
         assert block >= 1
         value, (added, weight, count) = draw.value(), draw.sums()
         for chunk in {block, 2 * block, 3 * block}:
@@ -766,7 +788,7 @@ def test_types_are_promoted(case, bits):
     )
     for k in range(len(doubled)):
         arrays = [
-            a if i == k else d for i, (a, d) in enumerate(zip(draw.arrays, doubled, strict=False))
+            a if i == k else d for i, (a, d) in enumerate(zip(draw.arrays, doubled, strict=True))
         ]
         got, slopes = draw.loss.value_and_grad(
             *arrays, **draw.keywords, reduction="none", wrt=draw.wrt
@@ -804,13 +826,13 @@ def test_integer_targets(case, dtype, bits):
     for integer in (*INTEGERS, np.dtype(bool)):
         lowest = -1 if integer.kind == "i" and kind in (REAL, SIGN) else 0
         if kind is LABELS:
-            if integer == bool:
+            if integer.kind == "b":
                 continue
             target = draw.arrays[k]
         elif kind is SIGN:
             target = np.ones(draw.shape) if integer.kind != "i" else draw.arrays[k]
         else:
-            highest = 2 if kind is UNIT or integer == bool else 5
+            highest = 2 if kind is UNIT or integer.kind == "b" else 5
             if kind.high == 0:
                 lowest, highest = (-5 if integer.kind == "i" else 0), 1
             target = draw.rng.integers(lowest, highest, draw.shape)

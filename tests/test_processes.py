@@ -11,9 +11,10 @@ import textwrap
 import threading
 import time
 
-import fastloss as fl
 import numpy as np
 import pytest
+
+import fastloss as fl
 
 TIMEOUT = 120  # a guard against hanging, far beyond what anything here takes
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

@@ -96,7 +96,7 @@ def test_the_methods_agree(call):
     both = loss.value_and_grad(*arrays, **keywords, reduction="none", wrt=wrt)
     _same(both[0], value)
     for one, other in zip(
-        both[1], loss.grad(*arrays, **keywords, reduction="sum", wrt=wrt), strict=False
+        both[1], loss.grad(*arrays, **keywords, reduction="sum", wrt=wrt), strict=True
     ):
         _same(one, other)
     added, weight, count = loss.sums(*arrays, **keywords)
