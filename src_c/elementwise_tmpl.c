@@ -154,12 +154,29 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     }
 }
 
+/* Units of the tile that starts at `first`. Where units share a gradient entry a tile holds whole
+ * entries or a piece of one, counted from its start: its sum then does not depend on its place. */
+static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
+{
+    int64_t n = last - first < TILE ? last - first : TILE;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        int64_t period = call->reduce[k];
+        if (period == 0 || period >= call->units)
+            continue;
+        int64_t rest = period - first % period;
+        n = period > TILE ? (n < rest ? n : rest) : n < period ? n : n / period * period;
+    }
+    return n;
+}
+
 void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                               fl_partial *partial)
 {
     real p[FL_PARAMS];
     for (int k = 0; k < FL_PARAMS; k++)
         p[k] = (real)call->params[k];
-    for (; first < last; first += TILE)
-        run_tile(call, phase, first, last - first < TILE ? last - first : TILE, p, partial);
+    for (int64_t n; first < last; first += n) {
+        n = tile_units(call, first, last);
+        run_tile(call, phase, first, n, p, partial);
+    }
 }

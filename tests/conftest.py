@@ -1,9 +1,14 @@
 """What the tests share: the instruction sets, and calls made of the cases."""
 
+import signal
+
 import numpy as np
 import pytest
 
 import fastloss as fl
+
+# A shell's background job ignores Ctrl-C, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=fl._binding.isas())

@@ -700,7 +700,8 @@ LAYOUTS += [misaligned, swapped, lambda a: swapped(strided(a)), lambda a: misali
 @cases
 @floats
 def test_layouts_change_nothing(case, dtype, isa, bits):
-    for shape in ((700,), (23, 41), (5, 7, 11)):
+    beside_tile = [] if case.by_class else [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
+    for shape in ((700,), (23, 41), (5, 7, 11), *beside_tile):
         draw = Draw(case, shape, dtype)
         samples = draw.rng.uniform(0.5, 2, shape).astype(dtype)
         upstream = draw.rng.normal(size=shape).astype(dtype)
