@@ -16,6 +16,8 @@ from setuptools.command.build_ext import build_ext
 FLAGS = [
     "-std=gnu11",
     "-O3",
+    "-g0",  # Python's own flags ask for debugging symbols, most of the wheel
+    "-fno-lto",  # wide code must not be merged into what runs before detection
     "-fvisibility=hidden",  # only the module's init function is a symbol of the wheel
     "-ffp-contract=off",  # a product and a sum are fused where FMA() says so and nowhere else
     "-fno-math-errno",  # sqrt and the like need not set errno: loops may vectorise
@@ -25,7 +27,6 @@ FLAGS = [
 # What the kernels are compiled with besides.
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
-    "-fno-lto",  # wide code must not be merged into what runs before detection
     "-Wno-unused-parameter",  # all formulas share one signature
 ]
 

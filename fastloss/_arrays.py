@@ -116,8 +116,8 @@ def weight_view(weight, name, shape):
     return weight.reshape((1,) * missing + weight.shape)
 
 
-def class_weight(value, classes, is_double):
-    """One weight per class, in the compute type."""
+def class_weight(value, classes):
+    """One weight per class, as float64."""
     weight = as_array(value, "weight")
     numeric = weight.dtype.kind in "fiub" and weight.dtype.itemsize <= 8
     if not numeric and weight.dtype.name != "bfloat16":
@@ -127,7 +127,7 @@ def class_weight(value, classes, is_double):
             f"weight has shape {weight.shape}: it must hold one number per class, shape "
             f"({classes},)"
         )
-    return np.require(weight, "float64" if is_double else "float32", ["C_CONTIGUOUS", "ALIGNED"])
+    return np.require(weight, np.float64, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def check_upstream(array, shape, none):

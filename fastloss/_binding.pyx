@@ -30,6 +30,8 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals()
 
 cdef extern from "fastloss.h" nogil:
+    enum: FL_OPERANDS
+    enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
     enum: FL_SUM
     enum: FL_VALUES
@@ -95,6 +97,8 @@ cdef extern from "parallel.h" nogil:
     const char *fl_openmp_runtime()
     void fl_set_process_threads(int threads)
     int fl_set_thread_override(int threads)
+    int fl_process_threads()
+    int fl_thread_override()
     int fl_effective_threads()
 
 
@@ -357,13 +361,14 @@ cdef class Loss:
     cdef int inputs            # so many operands are named input...
     cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
+    cdef bint shared_variance  # the last operand may have fewer entries than the others
     cdef Arguments defaults
     cdef fl_kind kind
     cdef int formula[8]        # by the set of boolean options
     cdef fl_domain domain[24]  # three each
 
     def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt,
-                 numbers, flags, special, weight_divides, has_batchmean):
+                 numbers, flags, special, weight_divides, batchmean, shared_variance):
         """numbers: (name, default, rule) each; flags: (name, default) each; special: names."""
         cdef int i
         self.name = name
@@ -376,7 +381,8 @@ cdef class Loss:
         self.flags = flags
         self.inputs = sum(operand.startswith("input") for operand in operands)
         self.weight_divides = weight_divides
-        self.has_batchmean = has_batchmean
+        self.has_batchmean = batchmean
+        self.shared_variance = shared_variance
         memset(&self.defaults, 0, sizeof(self.defaults))
         self.defaults.reduction = MEAN
         self.defaults.ignore_index = -100
@@ -393,6 +399,8 @@ cdef class Loss:
         variants = [flag[0] for flag in flags]
         if "pos_weight" in special:
             variants.append("pos_weight")
+        if len(operands) > FL_OPERANDS or len(numbers) > FL_PARAMS or len(variants) > 3:
+            raise ValueError(f"{name} has more arrays or options than an fl_call holds")
         self._find_formulas(variants)
 
     cdef int _find_formulas(self, list variants) except -1:
@@ -738,7 +746,7 @@ cdef class Call:
         """An elementwise loss has the shape of its arrays: equal ones, 0-d ones, a variance."""
         cdef int k, axis, n = len(self.loss.operands), first = -1
         cdef cnp.ndarray array, var
-        cdef bint variance = n == 3 and self.loss.operands[2] == "var"
+        cdef bint variance = self.loss.shared_variance
         cdef fl_call *call = self.call
         for k in range(2 if variance else n):
             array = <cnp.ndarray>self.arrays[k]
@@ -800,7 +808,7 @@ cdef class Call:
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
         if self.a.weight != NULL and self.loss.kind == FL_CLASSES:
-            weight = _arrays.class_weight(<object>self.a.weight, call.unit_size, call.is_double)
+            weight = _arrays.class_weight(<object>self.a.weight, call.unit_size)
             self.apart.append(("weight", weight))
             call.weight.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>weight)
         elif self.a.weight != NULL:
@@ -927,7 +935,7 @@ cdef class Call:
         """An out may be the argument that it differentiates; it is apart from all others."""
         cdef int given, k
         cdef cnp.ndarray array, other
-        cdef bint fits = cnp.PyArray_CheckExact(out)
+        cdef bint fits = cnp.PyArray_Check(out) and not isinstance(out, np.ma.MaskedArray)
         if fits:
             array = out
             fits = cnp.PyArray_ISWRITEABLE(array) and not (
@@ -1026,8 +1034,16 @@ def set_process_threads(int n):
     fl_set_process_threads(n)
 
 
+def process_threads():
+    return fl_process_threads()
+
+
 def set_thread_override(int n):
     return fl_set_thread_override(n)
+
+
+def thread_override():
+    return fl_thread_override()
 
 
 def effective_threads():
@@ -1056,6 +1072,8 @@ def select_isa(str name):
 def math(str function, cnp.ndarray x not None):
     """exp, log, log1p or expm1 of the kernels, for tests."""
     cdef int is_double = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+    if not is_double and cnp.PyArray_TYPE(x) != cnp.NPY_FLOAT:
+        raise TypeError(f"float32 or float64, not {x.dtype}")
     cdef int number = ("exp", "log", "log1p", "expm1").index(function)
     cdef cnp.ndarray source = np.ascontiguousarray(x), out = np.empty_like(source)
     fl_kernels_selected().math[is_double](number, source.size, cnp.PyArray_DATA(source),

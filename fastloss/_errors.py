@@ -63,9 +63,10 @@ def bad_class_dtype(name, array, scores):
             "swapped?"
         )
     if not scores and (dtype.kind in "fb" or dtype.name == "bfloat16"):
-        return TypeError(
-            f"{name} holds {dtype}: class indices must be integers; pass {name}.astype(np.int64)"
-        )
+        remedy = f"pass {name}.astype(np.int64)"
+        if array.ndim > 1:
+            remedy += f", or for probabilities of classes {name}.argmax(axis=1)"
+        return TypeError(f"{name} holds {dtype}: class indices must be integers; {remedy}")
     return bad_dtype(name, array)
 
 
@@ -81,7 +82,7 @@ def too_large(name):
 
 def bad_out(out, name, shape):
     """An out that results cannot be written to."""
-    if type(out) is not np.ndarray:
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         return TypeError(f"out for the {name} must be a numpy.ndarray, got {type(out).__name__}")
     if out.shape != shape:
         return ValueError(f"out for the {name} has shape {out.shape}: it must have shape {shape}")

@@ -2,11 +2,11 @@
 
 import operator
 import os
+from contextlib import contextmanager
 
 from fastloss import _binding, _threads
 from fastloss._version import __version__
 
-_MOST_THREADS = 1024
 _reason = ""
 
 
@@ -14,7 +14,7 @@ def _start():
     """At import: what the environment and the machine say."""
     global _reason
     threads, _reason = _threads.starting_threads()
-    _binding.set_process_threads(min(threads, _MOST_THREADS))
+    _binding.set_process_threads(min(threads, _threads.MAX_THREADS))
     available = _binding.isas()
     wanted = os.environ.get("FASTLOSS_ISA")
     if wanted in available:
@@ -36,8 +36,10 @@ def _checked(n):
         n = operator.index(n)
     except TypeError:
         raise TypeError(f"the number of threads must be an integer, got {n!r}") from None
-    if not 1 <= n <= _MOST_THREADS:
-        raise ValueError(f"the number of threads must be between 1 and {_MOST_THREADS}, got {n}")
+    if not 1 <= n <= _threads.MAX_THREADS:
+        raise ValueError(
+            f"the number of threads must be between 1 and {_threads.MAX_THREADS}, got {n}"
+        )
     return n
 
 
@@ -72,7 +74,7 @@ def get_num_threads():
     return _binding.effective_threads()
 
 
-class num_threads:
+def num_threads(n):
     """Within a ``with`` block, let the calls of this Python thread use up to `n` threads each.
 
     Parameters
@@ -87,17 +89,27 @@ class num_threads:
     ...     fl.get_num_threads()
     1
     """
+    return _override(_checked(n))
 
-    def __init__(self, n):
-        self._n = _checked(n)
-        self._previous = []
 
-    def __enter__(self):
-        self._previous.append(_binding.set_thread_override(self._n))
-        return self
+@contextmanager
+def _override(n):
+    previous = _binding.set_thread_override(n)
+    try:
+        yield
+    finally:
+        _binding.set_thread_override(previous)
 
-    def __exit__(self, *exception):
-        _binding.set_thread_override(self._previous.pop())
+
+def _why():
+    """What the number of threads follows from."""
+    if _binding.thread_override():
+        reason, granted = "num_threads", _binding.thread_override()
+    else:
+        reason, granted = _reason, _binding.process_threads()
+    if get_num_threads() < granted:
+        reason += ", held down by the OpenMP runtime, a fork or a region around"
+    return reason
 
 
 def show_config(mode="stdout"):
@@ -122,7 +134,7 @@ def show_config(mode="stdout"):
         "instruction set": _binding.isa(),
         "instruction sets available": _binding.isas(),
         "threads": get_num_threads(),
-        "threads because of": _reason,
+        "threads because of": _why(),
         "openmp": runtime.replace("none", "none: calls run on one thread"),
     }
     if mode == "dicts":

@@ -51,25 +51,27 @@ class Criterion:
             cls.__doc__ = _documented(cls.__doc__, loss, [p.name for p in options])
 
     def __init__(self, *args, **options):
+        if self.loss is None:
+            raise TypeError("Criterion is the base of the criteria and has no loss of its own")
         bound = self.__signature__.bind(*args, **options)
         bound.apply_defaults()
         self.__dict__.update(bound.arguments)
 
     def __call__(self, *arrays, **kwargs):
         """The loss; see the function."""
-        return self.loss(*arrays, **self.__dict__, **kwargs)
+        return self.loss(*arrays, **self.get_params(), **kwargs)
 
     def grad(self, *arrays, **kwargs):
         """The gradient; see the function."""
-        return self.loss.grad(*arrays, **self.__dict__, **kwargs)
+        return self.loss.grad(*arrays, **self.get_params(), **kwargs)
 
     def value_and_grad(self, *arrays, **kwargs):
         """``(value, gradient)``; see the function."""
-        return self.loss.value_and_grad(*arrays, **self.__dict__, **kwargs)
+        return self.loss.value_and_grad(*arrays, **self.get_params(), **kwargs)
 
     def sums(self, *arrays, **kwargs):
         """``(sum, weight, count)``; see the function."""
-        return self.loss.sums(*arrays, **self.__dict__, **kwargs)
+        return self.loss.sums(*arrays, **self.get_params(), **kwargs)
 
     def get_params(self, deep=True):
         """The options by name."""

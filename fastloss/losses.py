@@ -106,7 +106,14 @@ def _quoted(names):
 
 
 def loss(
-    formula, *, differentiable=("input", "target"), default_wrt=None, weight_divides=False, **rules
+    formula,
+    *,
+    differentiable=("input", "target"),
+    default_wrt=None,
+    weight_divides=False,
+    batchmean=False,
+    shared_variance=False,
+    **rules,
 ):
     """Makes a `Loss` of a function that has arrays, then options, and a docstring for a body.
 
@@ -119,7 +126,6 @@ def loss(
         parameters = list(signature.parameters.values())
         options = [p for p in parameters if p.default is not p.empty]
         operands = tuple(p.name for p in parameters if p.default is p.empty)
-        batchmean = function.__name__ == "kl_div"
         made = Loss(
             name=function.__name__,
             formula=formula,
@@ -133,7 +139,8 @@ def loss(
             flags=[(p.name, p.default) for p in options if type(p.default) is bool],
             special=[p.name for p in options if p.name in _SPECIAL],
             weight_divides=weight_divides,
-            has_batchmean=batchmean,
+            batchmean=batchmean,
+            shared_variance=shared_variance,
         )
         common = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -453,7 +460,12 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
     """
 
 
-@loss("gaussian_nll", differentiable=("input", "target", "var"), eps=FINITE_NONNEGATIVE)
+@loss(
+    "gaussian_nll",
+    differentiable=("input", "target", "var"),
+    shared_variance=True,
+    eps=FINITE_NONNEGATIVE,
+)
 def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="mean"):
     """Negative log-likelihood of normal values, by mean and variance.
 
@@ -515,7 +527,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     """
 
 
-@loss("kl_div")
+@loss("kl_div", batchmean=True)
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """Kullback-Leibler divergence, from log-probabilities.
 

@@ -79,7 +79,7 @@ static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first
     const int64_t period = call->reduce[k];
     for (int64_t done = 0; done < n;) {
         int64_t rest = period - (first + done) % period, piece = rest < n - done ? rest : n - done;
-        partial->reduced[k] = dd_add_double(partial->reduced[k], sum_tile(d + done, piece));
+        partial->reduced[k] = dd_add(partial->reduced[k], sum_tile(d + done, piece));
         done += piece;
         if (piece == rest && fl_reduced_in_block(call, k)) {
             real entry = (real)partial->reduced[k].hi;
@@ -92,28 +92,30 @@ static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first
 static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
                      fl_partial *partial)
 {
-    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE];
-    real weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE],
-        value_tile[TILE];
-    const real *operand[FL_OPERANDS], *weight = 0, *sample = 0, *factor, *upstream = 0;
+    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
+    double weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE];
+    const real *operand[FL_OPERANDS];
+    const double *weight = 0, *factor, *upstream = 0;
 
-    /* factor = weight · sample weight */
+    /* factor = weight · sample weight, 0 only where one of them is */
     if (call->weight.data)
-        weight = fl_load(&call->weight, first, n, weight_tile);
-    if (call->sample_weight.data) {
-        sample = fl_load(&call->sample_weight, first, n, sample_tile);
-        check_tile(sample, n, FL_NONNEGATIVE, 0, FL_AT_SAMPLE_WEIGHT, first, partial);
-    }
+        weight = fl_load_double(&call->weight, first, n, weight_tile);
+    const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
+    factor = weight ? weight : sample;
     if (weight && sample) {
-        for (int64_t i = 0; i < n; i++)
-            factor_tile[i] = weight[i] == 0 || sample[i] == 0 ? 0 : weight[i] * sample[i];
+        for (int64_t i = 0; i < n; i++) {
+            double product = weight[i] * sample[i];
+            int underflows = product == 0 && weight[i] != 0 && sample[i] != 0;
+            factor_tile[i] = underflows ? 0x1p-1022 : product;
+        }
         factor = factor_tile;
-    } else {
-        factor = weight ? weight : sample;
     }
-    const real *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
-    partial->weight = dd_add_double(partial->weight, divisor ? sum_tile(divisor, n) : (double)n);
-    partial->count += factor ? count_nonzero(factor, n) : n;
+    const double *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
+    partial->weight = divisor ? dd_add(partial->weight, sum_doubles(divisor, n))
+                              : dd_add_double(partial->weight, (double)n);
+    partial->count += n;
+    for (int64_t i = 0; factor && i < n; i++)
+        partial->count -= factor[i] == 0;
 
     for (int k = 0; k < FL_OPERANDS; k++) {
         fl_domain domain = call->domain[k];
@@ -127,7 +129,7 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         return;
 
     if (call->upstream_each.data)
-        upstream = fl_load(&call->upstream_each, first, n, upstream_tile);
+        upstream = fl_load_double(&call->upstream_each, first, n, upstream_tile);
     int wanted = call->products & (FL_SUM | FL_VALUES) ? VALUE : 0;
     real *l = fl_target(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
@@ -135,18 +137,25 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         wanted |= call->products & FL_GRAD << k ? DX << k : 0;
         grad[k] = elementwise ? fl_target(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
     }
-    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p, (real)call->scale,
-                l, grad[0], grad[1], grad[2]);
+    /* The scale is applied on the way, or in double with the weights where a real might not hold
+     * it; rounded alike, so that weights of 1 change nothing. */
+    double size = __builtin_fabs(call->scale);
+    int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
+    double scale = fits ? (double)(real)call->scale : call->scale;
+    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p,
+                later ? 1 : (real)scale, l, grad[0], grad[1], grad[2]);
 
     if (wanted & VALUE) {
-        weigh_tile(l, factor, 0, n);
-        partial->sum = dd_add_double(partial->sum, sum_tile(l, n));
+        if (factor)
+            weigh_tile(l, factor, 0, 1, n);
+        partial->sum = dd_add(partial->sum, sum_tile(l, n));
         fl_store(&call->values, first, n, l);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!(wanted & DX << k))
             continue;
-        weigh_tile(grad[k], factor, upstream, n);
+        if (later)
+            weigh_tile(grad[k], factor, upstream, scale, n);
         if (call->reduce[k])
             reduce_tile(call, k, grad[k], first, n, partial);
         else

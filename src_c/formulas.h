@@ -20,11 +20,6 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 static const real LOG_2 = (real)0.693147180559945309417;
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
-static INLINE real absolute(real x)
-{
-    return REAL_IS_DOUBLE ? (real)__builtin_fabs(x) : (real)__builtin_fabsf((float)x);
-}
-
 /* max(a, b) where a NaN in a wins; b is never NaN. */
 static INLINE real maximum(real a, real b) { return a < b ? b : a; }
 
@@ -41,7 +36,7 @@ static INLINE real unless_nan(real d, real a) { return a == a ? d : a; }
 static INLINE result l1(real x, real y, real z, const real *p)
 {
     real d = x - y;
-    return (result){.l = absolute(d), .dx = sign(d), .dy = -sign(d)};
+    return (result){.l = FABS(d), .dx = sign(d), .dy = -sign(d)};
 }
 
 /* (x - y)² */
@@ -55,7 +50,7 @@ static INLINE result mse(real x, real y, real z, const real *p)
  * Fast R-CNN. */
 static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
-    real beta = p[0], d = x - y, a = absolute(d), r = d / beta;
+    real beta = p[0], d = x - y, a = FABS(d), r = d / beta;
     int near = a < beta;
     real g = near ? r : sign(d);
     return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
@@ -64,7 +59,7 @@ static INLINE result smooth_l1(real x, real y, real z, const real *p)
 /* d²/2 where |d| <= δ, else δ(|d| - δ/2). Huber 1964. */
 static INLINE result huber(real x, real y, real z, const real *p)
 {
-    real delta = p[0], d = x - y, a = absolute(d);
+    real delta = p[0], d = x - y, a = FABS(d);
     int near = a <= delta;
     real g = near ? d : delta * sign(d);
     return (result){
@@ -75,7 +70,7 @@ static INLINE result huber(real x, real y, real z, const real *p)
  * log 2 else. */
 static INLINE result log_cosh(real x, real y, real z, const real *p)
 {
-    real d = x - y, a = absolute(d), t = EXPM1(-2 * a), g = -t / (2 + t);
+    real d = x - y, a = FABS(d), t = EXPM1(-2 * a), g = -t / (2 + t);
     real far = a + LOG1P(1 + t) - LOG_2;
     real near = (real)0.5 * LOG1P((real)0.25 * t * t / (1 + t));
     g = d < 0 ? -g : g;
@@ -155,7 +150,7 @@ static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
 {
     real t = EXP(y), d = y - x;
     int none = y == -REAL_INFINITY && x == x;
-    int apart = absolute(d) == REAL_INFINITY; /* where exp may have underflowed to 0 */
+    int apart = FABS(d) == REAL_INFINITY; /* where exp may have underflowed to 0 */
     return (result){.l = none    ? 0
                          : apart ? d
                                  : t * d,
@@ -182,7 +177,7 @@ static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
 static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w,
                                                                  const real *p)
 {
-    real e = EXP(-absolute(x)), log1p_e = LOG1P(e), large = 1 / (1 + e), small = e * large;
+    real e = EXP(-FABS(x)), log1p_e = LOG1P(e), large = 1 / (1 + e), small = e * large;
     real positive = maximum(x, 0) + log1p_e, negative = maximum(-x, 0) + log1p_e;
     real t = w * y, rest = 1 - y;
     int removed = w == 0 && y == 1; /* by its weight, NaN or not */
@@ -211,7 +206,7 @@ static INLINE result hinge_embedding(real x, real y, real z, const real *p)
 /* log(1 + exp(-y x)) */
 static INLINE result soft_margin(real x, real y, real z, const real *p)
 {
-    real t = -y * x, e = EXP(-absolute(t)), large = 1 / (1 + e);
+    real t = -y * x, e = EXP(-FABS(t)), large = 1 / (1 + e);
     return (result){.l = maximum(t, 0) + LOG1P(e), .dx = -y * (t < 0 ? e * large : large)};
 }
 

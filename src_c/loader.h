@@ -9,6 +9,7 @@
 #include "real.h"
 
 #define fl_load SUFFIXED(fl_load)
+#define fl_load_double SUFFIXED(fl_load_double)
 #define fl_load_index SUFFIXED(fl_load_index)
 #define fl_target SUFFIXED(fl_target)
 #define fl_store SUFFIXED(fl_store)
@@ -17,7 +18,10 @@
  * after the other, else converted into scratch. */
 const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scratch);
 
-/* The same of integers; what int64 cannot hold becomes INT64_MAX. */
+/* The same as doubles, whatever the real: weights, of which products must not overflow. */
+const double *fl_load_double(const fl_array *array, int64_t first, int64_t n, double *scratch);
+
+/* The same of integers; what int64 cannot hold becomes INT64_MIN. */
 const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, int64_t *scratch);
 
 /* Where to write entries [first, first + n): in place or scratch. Pass the pointer to fl_store()

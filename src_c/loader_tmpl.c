@@ -3,9 +3,7 @@
 
 #include <string.h>
 
-/* --- half types
- * -------------------------------------------------------------------------------------------------
- */
+/* --- half types --- */
 
 static INLINE float as_float(uint32_t bits)
 {
@@ -70,8 +68,7 @@ static INLINE float to_float_odd(real x)
 #endif
 }
 
-/* --- one entry, the dtype being a constant in every use
- * ------------------------------------------------------------ */
+/* --- one entry, the dtype being a constant in every use --- */
 
 static const uint8_t item_size[FL_DTYPES] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
 
@@ -180,8 +177,7 @@ static inline swapped_entry swap_entry(const char *from, fl_dtype dtype)
     return e;
 }
 
-/* --- a run of equally spaced entries
- * ------------------------------------------------------------------------------- */
+/* --- a run of equally spaced entries --- */
 
 typedef void (*run_fn)(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
 
@@ -259,6 +255,21 @@ static void load_run(const fl_array *array, char *at, int64_t stride, int64_t n,
     }
 }
 
+static void load_double_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+{
+    double *out = tile;
+    for (int64_t i = 0; i < n; i++) {
+        const char *from = at + i * stride;
+        swapped_entry native;
+        if (array->swapped) {
+            native = swap_entry(from, array->dtype);
+            from = native.bytes;
+        }
+        out[i] =
+            array->dtype == FL_F64 ? READ(double, from) : (double)read_real(from, array->dtype);
+    }
+}
+
 static void load_index_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     int64_t *out = tile;
@@ -286,8 +297,7 @@ static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n
     }
 }
 
-/* --- walking an array
- * ---------------------------------------------------------------------------------------------- */
+/* --- walking an array --- */
 
 /* Calls run() on each piece of [first, first + n) along the last axis; `size` is that of a tile's
  * entry. */
@@ -345,6 +355,12 @@ const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scrat
     if (place)
         return (const real *)place;
     walk(array, first, n, load_run, scratch, sizeof *scratch);
+    return scratch;
+}
+
+const double *fl_load_double(const fl_array *array, int64_t first, int64_t n, double *scratch)
+{
+    walk(array, first, n, load_double_run, scratch, sizeof *scratch);
     return scratch;
 }
 

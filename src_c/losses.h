@@ -1,7 +1,7 @@
 // clang-format off
 /* The table of losses. One row makes the C side of an elementwise loss: its products, weights,
- * types, instruction sets and threads follow. Boolean options of a loss are variants: their names
- * are appended to its own.
+ * types, instruction sets and threads follow. Boolean options and a pos_weight make variants: their
+ * names are appended to its own.
  *
  *          formula in formulas.h                        arrays  values allowed in x, y, z */
 ELEMENTWISE(l1,                                          2, FL_ANY, FL_ANY, FL_ANY)

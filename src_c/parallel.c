@@ -70,14 +70,25 @@ static int starting_max_threads = 1;
 static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
+static bool is_libgomp;
 #if KEEP_WORKERS_OFF
-static bool user_binds_threads, is_libgomp;
+static bool user_binds_threads;
 static pthread_key_t exit_key;
 static bool have_exit_key;
 static void thread_exits(void *self);
 #endif
 
 #ifndef _WIN32
+/* libgomp's threads are gone in a child, which would wait for them; another library may have
+ * started them. Without a team before the fork there is none to miss. */
+static void before_fork(void)
+{
+#if _OPENMP >= 201811 || (__GNUC__ >= 9 && !defined(__clang__))
+    if (is_libgomp && !atomic_load(&orphaned) && !omp_in_parallel())
+        omp_pause_resource_all(omp_pause_soft);
+#endif
+}
+
 static void in_forked_child(void)
 {
     if (atomic_load(&team_started))
@@ -116,15 +127,15 @@ __attribute__((constructor)) static void initialise(void)
     if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
         starting_max_threads = omp_get_num_procs();
     name_runtime();
+    is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
 #ifndef _WIN32
-    pthread_atfork(NULL, NULL, in_forked_child);
+    pthread_atfork(before_fork, NULL, in_forked_child);
 #endif
 #if KEEP_WORKERS_OFF
     static const char *const binding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
                                           "KMP_AFFINITY"};
     for (size_t i = 0; i < sizeof binding / sizeof *binding; i++)
         user_binds_threads |= getenv(binding[i]) != NULL;
-    is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
     have_exit_key = pthread_key_create(&exit_key, thread_exits) == 0;
 #endif
 }

@@ -1,6 +1,6 @@
 /* Threads: the only interface to OpenMP. */
-#ifndef FL_PARALLEL_H
-#define FL_PARALLEL_H
+#ifndef FASTLOSS_PARALLEL_H
+#define FASTLOSS_PARALLEL_H
 
 #include <stdint.h>
 

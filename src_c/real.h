@@ -27,7 +27,6 @@ typedef uint64_t uint_real;
 #define REAL_EXPONENT_BIAS 1023
 #define REAL_EPSILON 0x1p-52
 #define REAL_MIN 0x1p-1022 /* the smallest normal number */
-#define REAL_MAX 0x1.fffffffffffffp+1023
 #define REAL_INFINITY __builtin_inf()
 #define REAL_NAN __builtin_nan("")
 #define FABS(x) __builtin_fabs(x)
@@ -41,7 +40,6 @@ typedef uint32_t uint_real;
 #define REAL_EXPONENT_BIAS 127
 #define REAL_EPSILON 0x1p-23f
 #define REAL_MIN 0x1p-126f
-#define REAL_MAX 0x1.fffffep+127f
 #define REAL_INFINITY __builtin_inff()
 #define REAL_NAN __builtin_nanf("")
 #define FABS(x) __builtin_fabsf(x)

@@ -4,28 +4,64 @@
 
 #include "dd.h"
 #include "fastloss.h"
+#include "loader.h"
 #include "real.h"
 
 /* Sums run in double over a fixed number of lanes, so that a sum depends on its terms alone,
- * whatever the width of the vectors, and are added up in this order. */
-static inline double sum_lanes(double lane[LANES])
+ * whatever the width of the vectors. Doubles need a double-double in each lane: added one by one
+ * they would be off by up to half an ULP per term. */
+typedef struct {
+    double hi[LANES], lo[LANES];
+} lanes;
+
+static INLINE void add_to_lane(lanes *sum, int k, double v)
 {
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            lane[k] += lane[k + half];
-    return lane[0];
+#if REAL_IS_DOUBLE
+    double a = sum->hi[k], s = a + v, b = s - a;
+    sum->lo[k] += (a - (s - b)) + (v - b);
+    sum->hi[k] = s;
+#else
+    sum->hi[k] += v;
+#endif
 }
 
-static inline double sum_tile(const real *v, int64_t n)
+static inline fl_dd sum_lanes(lanes *sum)
 {
-    double lane[LANES] = {0};
+#if REAL_IS_DOUBLE
+    fl_dd total = {0, 0};
+    for (int k = 0; k < LANES; k++) {
+        total = dd_add_double(total, sum->hi[k]);
+        if (sum->lo[k] - sum->lo[k] == 0) /* inf and NaN have no remainder */
+            total = dd_add_double(total, sum->lo[k]);
+    }
+    return total;
+#else
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            sum->hi[k] += sum->hi[k + half];
+    return (fl_dd){sum->hi[0], 0};
+#endif
+}
+
+static inline fl_dd sum_tile(const real *v, int64_t n)
+{
+    lanes sum = {{0}, {0}};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
+#pragma omp simd
         for (int k = 0; k < LANES; k++)
-            lane[k] += (double)v[i + k];
+            add_to_lane(&sum, k, (double)v[i + k]);
     for (int k = 0; i + k < n; k++)
-        lane[k] += (double)v[i + k];
-    return sum_lanes(lane);
+        add_to_lane(&sum, k, (double)v[i + k]);
+    return sum_lanes(&sum);
+}
+
+static inline fl_dd sum_doubles(const double *v, int64_t n)
+{
+    lanes sum = {{0}, {0}};
+    for (int64_t i = 0; i < n; i++)
+        add_to_lane(&sum, (int)(i % LANES), v[i]);
+    return sum_lanes(&sum);
 }
 
 static INLINE int is_allowed(real v, fl_domain domain)
@@ -51,7 +87,7 @@ static INLINE int64_t count_bad(const real *v, int64_t n, fl_domain domain)
 }
 
 /* Notes the first entry that is not allowed, unless its factor of 0 removes it. */
-static inline void check_tile(const real *v, int64_t n, fl_domain domain, const real *factor,
+static inline void check_tile(const real *v, int64_t n, fl_domain domain, const double *factor,
                               int argument, int64_t first, fl_partial *partial)
 {
     int64_t bad = domain == FL_UNIT_INTERVAL ? count_bad(v, n, FL_UNIT_INTERVAL)
@@ -69,26 +105,29 @@ static inline void check_tile(const real *v, int64_t n, fl_domain domain, const 
     }
 }
 
-/* v := f u v, exactly 0 where f = 0 removes the entry; u may be NULL. */
-static INLINE void weigh_tile(real *v, const real *f, const real *u, int64_t n)
+/* Sample weights; none may be negative. */
+static inline const double *load_sample_weight(const fl_call *call, int64_t first, int64_t n,
+                                               double *scratch, fl_partial *partial)
 {
-    if (f && u)
-        for (int64_t i = 0; i < n; i++)
-            v[i] = f[i] == 0 ? 0 : f[i] * u[i] * v[i];
-    else if (f)
-        for (int64_t i = 0; i < n; i++)
-            v[i] = f[i] == 0 ? 0 : f[i] * v[i];
-    else if (u)
-        for (int64_t i = 0; i < n; i++)
-            v[i] *= u[i];
+    if (!call->sample_weight.data)
+        return 0;
+    const double *s = fl_load_double(&call->sample_weight, first, n, scratch);
+    for (int64_t i = 0; i < n; i++)
+        if (s[i] < 0) {
+            note_bad(partial, first + i, FL_AT_SAMPLE_WEIGHT);
+            break;
+        }
+    return s;
 }
 
-static INLINE int64_t count_nonzero(const real *f, int64_t n)
+/* v := scale f u v, exactly 0 where f = 0 removes the entry; f and u may be NULL. In double, where
+ * no product of weights overflows that the result does not. */
+static inline void weigh_tile(real *v, const double *f, const double *u, double scale, int64_t n)
 {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        count += f[i] != 0;
-    return count;
+    for (int64_t i = 0; i < n; i++) {
+        double factor = (f ? f[i] : 1) * scale * (u ? u[i] : 1);
+        v[i] = f && f[i] == 0 ? 0 : (real)(factor * (double)v[i]);
+    }
 }
 
 #endif

@@ -289,6 +289,9 @@ def test_a_zero_weight_removes_an_entry_whatever_it_holds(case, dtype, by, bits)
                 array[removed] = value
             elif by == "sample_weight":
                 array[removed] = 999
+        if by == "sample_weight" and not case.by_class:
+            for name in draw.keywords.keys() & {"weight", "pos_weight"}:
+                keywords[name] = np.where(removed, dtype(value), draw.keywords[name])
         got = draw.loss.value_and_grad(*arrays, **keywords, reduction="none", wrt=draw.wrt)
         bits(got, expected, value)
         assert not got[0][removed].any()
@@ -830,6 +833,10 @@ def test_integer_targets(case, dtype, bits):
             if integer.kind == "b":
                 continue
             target = draw.arrays[k]
+        elif kind is SIGN and integer.kind == "b":
+            with pytest.raises(TypeError, match="-1 and 1"):
+                draw.loss(*draw.arrays[:k], np.ones(draw.shape, bool), **draw.keywords)
+            continue
         elif kind is SIGN:
             target = np.ones(draw.shape) if integer.kind != "i" else draw.arrays[k]
         else:
