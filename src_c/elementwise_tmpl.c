@@ -105,8 +105,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     if (weight && sample) {
         for (int64_t i = 0; i < n; i++) {
             double product = weight[i] * sample[i];
-            int underflows = product == 0 && weight[i] != 0 && sample[i] != 0;
-            factor_tile[i] = underflows ? 0x1p-1022 : product;
+            int removed = weight[i] == 0 || sample[i] == 0;
+            factor_tile[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
         }
         factor = factor_tile;
     }

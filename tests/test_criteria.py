@@ -114,3 +114,11 @@ def test_different_criteria_differ():
     assert fl.MSELoss() != "MSELoss()"
     with pytest.raises(TypeError):
         hash(kinds[0])
+
+
+def test_attributes_of_a_user_are_no_options():
+    criterion = fl.HuberLoss(delta=2.0)
+    criterion.note = "mine"
+    assert criterion([3.0], [0.0]) == 4.0
+    with pytest.raises(TypeError, match="base"):
+        fl.criteria.Criterion()

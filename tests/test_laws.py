@@ -132,7 +132,7 @@ def test_means_are_sums_divided(case, dtype):
     for more in ({}, {"sample_weight": samples}):
         added, weight, count = draw.sums(**more)
         expected = references.sums(case.loss, draw.arrays, draw.keywords | more)
-        assert weight == pytest.approx(float(expected[1]), rel=float(np.finfo(dtype).eps))
+        assert weight == pytest.approx(float(expected[1]), rel=1e-14)
         assert (type(added), type(weight), count) == (float, float, expected[2])
         assert draw.value("sum", **more) == added
         assert draw.value("mean", **more) == added / weight
@@ -939,3 +939,40 @@ def test_losses_pickle_to_themselves():
         assert pickle.loads(pickle.dumps(loss)) is loss
         assert loss.__name__ == name
         assert loss.__doc__
+
+
+def test_weights_keep_the_range_and_digits_of_float64():
+    """Weights beside float32 operands are not rounded to float32."""
+    x, y = np.array([1, 3], np.float32), np.zeros(2, np.float32)
+    for size in (1e-300, 1e300):
+        assert fl.mse_loss.sums(x, y, sample_weight=[size, size])[1] == 2 * size
+    for size in (1e-35, 1e35):  # weighted losses are float32 again
+        weight = np.array([size, size])
+        assert fl.mse_loss(x, y, sample_weight=weight / 2) == pytest.approx(5, rel=1e-6)
+        gradient = fl.mse_loss.grad(x, y, sample_weight=weight / 2)
+        np.testing.assert_allclose(gradient, [1, 3], rtol=1e-6)
+        logits = np.array([[2, 0], [0, 1]], np.float32)
+        weighted = fl.cross_entropy(logits, [0, 0], np.array([size, size]) / 2)
+        assert weighted == pytest.approx(fl.cross_entropy(logits, [0, 0]), rel=1e-6)
+    assert fl.mse_loss.sums(x, y, sample_weight=[0.1, 0.2])[1] == 0.1 + 0.2
+    with pytest.raises(ValueError, match=r"sample_weight\[0\] = -1e-50"):
+        fl.mse_loss(x, y, sample_weight=[-1e-50, 1])
+    # A product that underflows is no zero.
+    nan = np.array([np.nan, 1], np.float32)
+    assert np.isnan(fl.mse_loss(nan, y, weight=[1e-200, 1], sample_weight=[1e-200, 1]))
+
+
+def test_an_upstream_gradient_keeps_the_range_of_float64():
+    x, y = np.array([1e20, 1], np.float32), np.zeros(2, np.float32)
+    gradient = fl.mse_loss.grad(x, y, grad_output=1e-50, reduction="sum")
+    np.testing.assert_allclose(gradient, [2e-30, 0], rtol=1e-6, atol=1e-44)
+    upstream = np.array([1e39, 1e-39])
+    gradient = fl.mse_loss.grad(x / np.float32(1e30), y, grad_output=upstream, reduction="none")
+    np.testing.assert_allclose(gradient, [2e29, 0], rtol=1e-6, atol=1e-44)
+
+
+def test_a_memory_map_is_an_out(tmp_path):
+    out = np.memmap(tmp_path / "out", np.float64, "w+", shape=(3,))
+    got = fl.mse_loss.grad(np.ones(3), np.zeros(3), reduction="sum", out=out)
+    assert got is out
+    np.testing.assert_array_equal(out, [2, 2, 2])

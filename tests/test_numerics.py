@@ -150,3 +150,18 @@ def test_ulp_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("mse_loss") for line in lines)
     assert sum(line.startswith("cross_entropy") for line in lines) >= 2
+
+
+@floats
+@pytest.mark.parametrize("classes", [512, 50_257, 1 << 20])
+def test_long_rows(classes, dtype):
+    """Equal logits but one: sum and gradient are known, whatever rounding exp has."""
+    lead = dtype(0.75)
+    x = np.zeros((1, classes), dtype)
+    x[0, 5] = lead
+    value, gradient = fl.cross_entropy.value_and_grad(x, np.array([0]))
+    ratio = mp.mpf(float(fl._binding.math("exp", np.array([-lead]))[0]))  # each of the others
+    others = 1 + (classes - 1) * ratio
+    assert abs(gradient[0, 1] / float(ratio / others) - 1) <= 2 * np.finfo(dtype).eps
+    exact = float(mp.log(others)) + float(lead)
+    assert abs(value / exact - 1) <= 4 * np.finfo(dtype).eps

@@ -822,3 +822,33 @@ def test_a_daemon_thread_in_a_call_does_not_stop_the_exit():
         time.sleep(0.3)
         """
     )
+
+
+@linux
+@forks
+def test_a_child_of_a_process_where_another_library_had_a_team(tmp_path):
+    """A team in the same OpenMP runtime, not started by fastloss."""
+    if "libgomp" not in fl._binding.openmp_runtime():
+        return  # other runtimes survive a fork
+    source = tmp_path / "other.c"
+    source.write_text(
+        "#include <omp.h>\nint team(void) { int n = 0;\n"
+        "#pragma omp parallel num_threads(2) reduction(+ : n)\n n += 1;\n return n; }\n"
+    )
+    library = tmp_path / "other.so"
+    command = ["gcc", "-shared", "-fPIC", "-fopenmp", source, "-o", library]
+    subprocess.run(command, check=True)
+    program = f"""
+        import ctypes, os, signal
+        import numpy as np
+        import fastloss as fl
+        assert ctypes.CDLL({str(library)!r}).team() == 2
+        x = np.ones(1 << 20, np.float32)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            os._exit(0 if fl.mse_loss(x, 0.0) == 1 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert fl.mse_loss(x, 0.0) == 1
+    """
+    python(program)
