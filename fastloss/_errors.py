@@ -1,7 +1,5 @@
 """Error messages: each names the argument, the position, the value and what would be right."""
 
-import difflib
-
 import numpy as np
 
 
@@ -138,6 +136,8 @@ def twice(name, keyword):
 
 def unknown_keyword(loss, keyword, gradient):
     """A keyword that the method does not have."""
+    import difflib  # costs more than the import of the rest
+
     names = [p for p in loss.__signature__.parameters if p not in loss.operands]
     names += ["wrt", "grad_output"] if gradient else []
     if keyword in ("size_average", "reduce"):

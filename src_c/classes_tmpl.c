@@ -127,6 +127,7 @@ static void read_labels(const setting *s, int64_t first, int64_t n, row *rows, f
     double sample_tile[MAX_ROWS];
     const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
+    int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
         row r = {.label = label[i], .sample = sample ? sample[i] : 1, .max = -REAL_INFINITY};
         if (r.label != call->ignore_index && r.sample != 0) {
@@ -136,12 +137,16 @@ static void read_labels(const setting *s, int64_t first, int64_t n, row *rows, f
         }
         if (r.kept) {
             r.weight = class_weight(s, r.label);
-            partial->weight = dd_add_double(partial->weight, r.sample * r.weight);
+            if (sample || s->weight)
+                partial->weight = dd_add_double(partial->weight, r.sample * r.weight);
             r.kept = r.weight != 0 || s->smoothing > 0;
-            partial->count += r.kept;
+            kept += r.kept;
         }
         rows[i] = r;
     }
+    partial->count += kept;
+    if (!sample && !s->weight)
+        partial->weight = dd_add_double(partial->weight, (double)kept);
 }
 
 /* m, R, L and what else the value needs. With a single piece e keeps exp(x - m) for the gradient.

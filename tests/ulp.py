@@ -29,12 +29,15 @@ def main(arguments=None):
     parser.add_argument("--loss", action="append", choices=LOSSES, help="only this loss")
     parser.add_argument("--isa", choices=[*fl._binding.isas(), "all"], help="instruction set")
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="a line per loss, for the docs")
     chosen = parser.parse_args(arguments)
     isas = [chosen.isa or fl._binding.isa()] if chosen.isa != "all" else fl._binding.isas()
     torch = None if chosen.no_torch else _torch()
 
     head = f"{'loss':<55} {'type':<8} {'isa':<9} {'of':<7}"
-    print(f"{head} {'fastloss':>9} {'torch':>9} {'bound':>6}")
+    if not chosen.markdown:
+        print(f"{head} {'fastloss':>9} {'torch':>9} {'bound':>6}")
+    lines = {}
     before = fl._binding.isa()
     worst = 0.0
     try:
@@ -48,16 +51,41 @@ def main(arguments=None):
                     share = _excess(got, number, dtype).max(initial=0)
                     worst = max(worst, share)
                     other = theirs.get(name)
+                    ours = _ulps(got, number, dtype)
+                    other = None if other is None else _ulps(other, number, dtype)
+                    if chosen.markdown:
+                        line = lines.setdefault(case.loss, {})
+                        for key, error in (("share", share), (dtype, ours), (("t", dtype), other)):
+                            line[key] = max(line.get(key, 0.0), -1.0 if error is None else error)
+                        continue
                     print(
-                        f"{title:<55} {dtype.__name__:<8} {isa:<9} {name:<7} "
-                        f"{_ulps(got, number, dtype):>9.3g} "
-                        f"{'-' if other is None else f'{_ulps(other, number, dtype):.3g}':>9} "
-                        f"{share:>6.2f}",
+                        f"{title:<55} {dtype.__name__:<8} {isa:<9} {name:<7} {ours:>9.3g} "
+                        f"{'-' if other is None else f'{other:.3g}':>9} {share:>6.2f}",
                         flush=True,
                     )
     finally:
         fl._binding.select_isa(before)
+    if chosen.markdown:
+        _print_markdown(lines)
     print(f"the largest share of the promised error: {worst:.2f}")
+
+
+def _print_markdown(lines):
+    print("| loss | fastloss float32 | float64 | of the promise | torch float32 | float64 |")
+    print("|---|---|---|---|---|---|")
+    for loss, line in lines.items():
+        figures = [line[np.float32], line[np.float64]]
+        others = [line[("t", dtype)] for dtype in FLOATS]
+        ours = " | ".join(f"{figure:.2g}" for figure in figures)
+        theirs = " | ".join(f"{figure:.2g}" if figure else "-" for figure in others)
+        print(f"| `{loss}` | {ours} | {line['share']:.2f} | {theirs} |")
+    print()
+    print("| loss | of | terms |")
+    print("|---|---|---|")
+    for loss in lines:
+        for of, terms in references.REFERENCES[loss].terms.items():
+            print(f"| `{loss}` | {of} | {terms.replace('|', chr(92) + '|')} |")
+    print()
 
 
 def _calls(chosen):
