@@ -565,9 +565,9 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     checked.
 
     Where the true probability is 0, so is the loss, whatever x is but NaN; PyTorch gives NaN where
-    x is infinite. Its gradient by such a target is NaN; here it is the limit, -inf (with
-    `log_target`, 0). As in PyTorch "mean" is not the mean divergence, which is "batchmean"; it does
-    not warn.
+    x is infinite. Its gradient by such a target is NaN; here it is the limit, -inf (NaN where x is
+    -inf too; with `log_target`, 0). As in PyTorch "mean" is not the mean divergence, which is
+    "batchmean"; it does not warn.
 
     References
     ----------
