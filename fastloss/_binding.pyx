@@ -294,6 +294,11 @@ cdef int raise_pending() except -1:
     return -1
 
 
+cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) noexcept:
+    """What a mean divides by; a batchmean divides by rows, even of rows without elements."""
+    return <double>rows if divide == 0 else fl_ratio(totals.weight.hi, divide)
+
+
 # --- streams --------------------------------------------------------------------------------------
 
 cdef class State:
@@ -321,9 +326,7 @@ cdef class State:
 
     @property
     def weight(self):
-        if self.divide == 0:  # batchmean of rows without elements
-            return <double>self.rows
-        return fl_ratio(self.totals.weight.hi, self.divide)
+        return mean_divisor(&self.totals, self.divide, self.rows)
 
     def value(self, str reduction="mean"):
         """The reduced loss so far."""
@@ -997,14 +1000,12 @@ cdef class Call:
         return grads if method == GRADIENT else (value, grads)
 
     cdef object _value(self):
-        cdef double divide = self.call.divide_divisor
         if self.a.reduction == NONE:
             return self._plain(self.values)
         if self.a.reduction == SUM:
             return self.totals.sum.hi
-        if divide == 0:  # batchmean of rows without elements
-            return fl_ratio(self.totals.sum.hi, <double>self.rows)
-        return fl_ratio(self.totals.sum.hi, fl_ratio(self.totals.weight.hi, divide))
+        return fl_ratio(self.totals.sum.hi,
+                        mean_divisor(&self.totals, self.call.divide_divisor, self.rows))
 
     cdef object _plain(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""

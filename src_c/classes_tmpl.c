@@ -30,8 +30,7 @@ typedef struct {
     double smoothing;     /* ε */
 } setting;
 
-/* What is known of a row; a removed one is not kept and adds nothing, whatever its x is.
- */
+/* What is known of a row; a removed one is not kept and adds nothing, whatever it holds. */
 typedef struct {
     int kept;
     int64_t label;    /* y */
@@ -149,8 +148,7 @@ static void read_labels(const setting *s, int64_t first, int64_t n, row *rows, f
         partial->weight = dd_add_double(partial->weight, (double)kept);
 }
 
-/* m, R, L and what else the value needs. With a single piece e keeps exp(x - m) for the gradient.
- */
+/* m, R, L and what else the value needs; of a single piece e keeps exp(x - m) for the gradient. */
 static void read_classes(const setting *s, piece at, int64_t width, row *rows, real *x_tile,
                          real *e)
 {

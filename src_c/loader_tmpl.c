@@ -177,6 +177,16 @@ static inline swapped_entry swap_entry(const char *from, fl_dtype dtype)
     return e;
 }
 
+/* The entry at `from` in native byte order: itself, or what is put into `swapped`. */
+static INLINE const char *native_entry(const fl_array *array, const char *from,
+                                       swapped_entry *swapped)
+{
+    if (!array->swapped)
+        return from;
+    *swapped = swap_entry(from, array->dtype);
+    return swapped->bytes;
+}
+
 /* --- a run of equally spaced entries --- */
 
 typedef void (*run_fn)(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
@@ -259,12 +269,8 @@ static void load_double_run(const fl_array *array, char *at, int64_t stride, int
 {
     double *out = tile;
     for (int64_t i = 0; i < n; i++) {
-        const char *from = at + i * stride;
-        swapped_entry native;
-        if (array->swapped) {
-            native = swap_entry(from, array->dtype);
-            from = native.bytes;
-        }
+        swapped_entry swapped;
+        const char *from = native_entry(array, at + i * stride, &swapped);
         out[i] =
             array->dtype == FL_F64 ? READ(double, from) : (double)read_real(from, array->dtype);
     }
@@ -274,12 +280,8 @@ static void load_index_run(const fl_array *array, char *at, int64_t stride, int6
 {
     int64_t *out = tile;
     for (int64_t i = 0; i < n; i++) {
-        const char *from = at + i * stride;
-        swapped_entry native;
-        if (array->swapped) {
-            native = swap_entry(from, array->dtype);
-            from = native.bytes;
-        }
+        swapped_entry swapped;
+        const char *from = native_entry(array, at + i * stride, &swapped);
         out[i] = read_index(from, array->dtype);
     }
 }

@@ -1,6 +1,6 @@
 """One table of cases: every loss with valid operands and the options that change what it does.
 
-All laws of the tests run over `CASES`, and so do the benchmarks. A loss that is added gets a line
+All laws of the tests run over `CASES`. A loss that is added gets a line
 in `TABLE`; what its operands may hold is said by a `Kind` each.
 """
 
