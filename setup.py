@@ -50,6 +50,9 @@ REALS = [("f32", "0"), ("f64", "1")]
 TEMPLATES = [
     "elementwise_tmpl.c",
     "classes_tmpl.c",
+    "margins_tmpl.c",
+    "pairs_tmpl.c",
+    "sequences_tmpl.c",
     "loader_tmpl.c",
     "scalar_math_export_tmpl.c",
 ]

@@ -80,17 +80,18 @@ def variance(var, input):
     )
 
 
-def first_negative(var, sample_weight, axis):
-    """Where, in the caller's order of axes, a weight or a variance in use is negative first.
+def first_negative(operand, array, sample_weight, axis):
+    """Where, in the caller's order of axes, a weight or an entry in use is negative first.
 
-    Both have the axis that shares variances last; the caller has it at `axis`. Gives the number
-    of the argument (2 is var, 3 the weight) and the index.
+    Both have an axis last that the caller has at `axis`. Gives the number of the argument (that of
+    the operand, or 3 for the weight) and the index.
     """
-    var, weight = np.broadcast_arrays(var, sample_weight)
-    bad = np.moveaxis((weight < 0) | ((var < 0) & (weight != 0)), -1, axis)
-    index = np.unravel_index(bad.argmax(), bad.shape)
-    negative = np.moveaxis(weight, -1, axis)[index] < 0
-    return (3 if negative else 2), [int(i) for i in index]
+    array, weight = np.broadcast_arrays(array, sample_weight)
+    bad = np.moveaxis((weight < 0) | ((array < 0) & (weight != 0)), -1, axis)
+    index = [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)]
+    if np.moveaxis(weight, -1, axis)[tuple(index)] < 0:
+        return 3, index if operand == 2 else index[:axis] + index[axis + 1 :]
+    return operand, index
 
 
 def weight_view(weight, name, shape):
@@ -114,6 +115,71 @@ def weight_view(weight, name, shape):
             f"{name} of shape {weight.shape} cannot be broadcast to the input's shape {shape}"
         )
     return weight.reshape((1,) * missing + weight.shape)
+
+
+class Sequences:
+    """The arrays of a CTC loss in the order of its kernel, frames and labels of each sample.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, T, C)
+    axis : int
+        Of the samples in the caller's array; -1 where it is a single one.
+    frames, labels, first : ndarray of int64, shape (N,)
+        Lengths, and where the labels of a sample begin in the flat targets.
+    """
+
+    def __init__(self, loss, arrays, batch_first):
+        x, self.targets, frames, labels = self.arrays = arrays
+        self.names = loss.operands
+        if x.ndim not in (2, 3):
+            raise _errors.bad_sequence_shape(self.names[0], x, batch_first)
+        self.axis = -1 if x.ndim == 2 else 0 if batch_first else 1
+        self.x = self.view(x)
+        samples, frame_count = self.x.shape[:2]
+        self.frames = self._lengths(2, frames, samples, frame_count, "frames")
+        shape = self.targets.shape
+        padded = len(shape) == 2
+        most = shape[1] if padded else self.targets.size
+        self.labels = self._lengths(3, labels, samples, most, "labels in targets")
+        if padded:
+            fits = shape[0] == samples
+            self.first = np.arange(samples, dtype=np.int64) * most
+        else:
+            total = int(self.labels.sum())
+            fits = len(shape) == 1 and shape[0] == total
+            self.first = np.cumsum(self.labels) - self.labels
+        if not fits:
+            raise _errors.bad_targets(shape, samples, int(self.labels.sum()))
+
+    def view(self, array):
+        """Frames of the caller as (N, T, C)."""
+        return array[np.newaxis] if self.axis < 0 else np.moveaxis(array, self.axis, 0)
+
+    def _lengths(self, k, given, samples, most, of):
+        name = self.names[k]
+        empty = given.size == 0 and given.dtype == np.float64  # as [] is
+        if not (given.dtype.kind in "iu" or empty) or given.shape not in ((), (samples,)):
+            raise _errors.bad_lengths(name, given, samples)
+        outside = (given < 0) | (given > most)
+        if outside.any():
+            n = int(np.argmax(outside)) if given.ndim else 0
+            raise _errors.bad_length(name, np.atleast_1d(given), n, most, of)
+        return np.array(np.broadcast_to(given, samples), dtype=np.int64)
+
+    def error(self, operand, sample, entry, blank):
+        """What is wrong with an entry: a label, or a frame."""
+        if operand == 1:
+            label = int(self.targets.reshape(-1)[self.first[sample] + entry])
+            place = f"{sample}, {entry}" if self.targets.ndim == 2 else self.first[sample] + entry
+            return _errors.bad_sequence_label(
+                f"{self.names[1]}[{place}]", label, self.x.shape[2], blank
+            )
+        place = [entry]
+        if self.axis >= 0:
+            place.insert(self.axis, sample)
+        total = np.exp(self.x[sample, entry].astype(np.float64)).sum()
+        return _errors.bad_frame(self.names[0], ", ".join(map(str, place)), total)
 
 
 def class_weight(value, classes):

@@ -33,6 +33,7 @@ cdef extern from "fastloss.h" nogil:
     enum: FL_OPERANDS
     enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
+    enum: FL_NO_MEMORY
     enum: FL_SUM
     enum: FL_VALUES
     enum: FL_GRAD
@@ -40,12 +41,24 @@ cdef extern from "fastloss.h" nogil:
         FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
         FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
     ctypedef enum fl_kind:
-        FL_ELEMENTWISE, FL_CLASSES
+        FL_ELEMENTWISE, FL_CLASSES, FL_MARGINS, FL_PAIRS, FL_SEQUENCES
+    ctypedef enum fl_place:
+        FL_NO_OPERAND, FL_UNIT, FL_ROW
+    ctypedef enum fl_domain:
+        FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_POSITIVE, FL_SIGN
+        FL_SCORE, FL_INDEX, FL_LABELS
+    ctypedef struct fl_role:
+        fl_place place
+        fl_domain domain
+    ctypedef enum fl_row_axis:
+        FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS
     ctypedef int fl_formula
+    ctypedef struct fl_loss:
+        fl_kind kind
+        fl_row_axis axis
+        fl_role role[3]
     ctypedef enum fl_divisor:
         FL_BY_SAMPLE_WEIGHT, FL_BY_ALL_WEIGHTS
-    ctypedef enum fl_domain:
-        FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_SIGN
     ctypedef struct fl_array:
         char *data
         fl_dtype dtype
@@ -63,19 +76,27 @@ cdef extern from "fastloss.h" nogil:
         int is_double, products, prepare, mean
         fl_divisor divisor
         double divide_divisor, upstream
-        double params[2]
-        int64_t units, row_units, unit_size
+        double params[3]
+        int64_t units, row_units, unit_size, inner
         fl_array operand[3]
-        fl_domain domain[3]
-        fl_array weight, sample_weight, upstream_each, values
+        fl_role role[3]
+        fl_array weight
+        const double *by_class
+        fl_array sample_weight, upstream_each, values
         fl_array grad[3]
         int64_t reduce[3]
         int64_t ignore_index
+        int64_t T, C, blank
+        const int64_t *frames
+        const int64_t *labels
+        const int64_t *first_label
+        int zero_infinity, per_label
+        double sum_tolerance
     ctypedef struct fl_totals:
         fl_dd sum, weight
         int64_t count
     ctypedef struct fl_partial:
-        int64_t bad_unit
+        int64_t bad_unit, bad_entry
         int bad_argument
     ctypedef enum fl_status:
         FL_OK, FL_BAD_VALUE, FL_INTERRUPTED
@@ -83,7 +104,7 @@ cdef extern from "fastloss.h" nogil:
     ctypedef void fl_math_fn(int function, int64_t n, const void *x, void *out) noexcept
     ctypedef struct fl_kernels:
         fl_math_fn *math[2]
-    int fl_formula_named(const char *name, fl_kind *kind, fl_domain *domain)
+    int fl_formula_named(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
@@ -112,7 +133,7 @@ cdef enum:
 
 cdef dict REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE, "batchmean": BATCHMEAN}
 
-# What a keyword means to the parser; operands are 0..2, numbers NUMBER + i, booleans FLAG + i.
+# What a keyword means to the parser; operands are 0..3, numbers NUMBER + i, booleans FLAG + i.
 cdef enum:
     WEIGHT = 10
     POS_WEIGHT
@@ -122,10 +143,12 @@ cdef enum:
     WRT
     GRAD_OUTPUT
     IGNORE_INDEX
+    BLANK
     NUMBER = 20
     FLAG = 30
 
-cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index": IGNORE_INDEX}
+cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index": IGNORE_INDEX,
+                     "blank": BLANK}
 
 # Methods of a loss.
 cdef enum:
@@ -137,7 +160,7 @@ cdef enum:
 
 # The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
 cdef struct Arguments:
-    PyObject *operand[3]
+    PyObject *operand[4]
     PyObject *weight
     PyObject *pos_weight
     PyObject *sample_weight
@@ -146,8 +169,8 @@ cdef struct Arguments:
     PyObject *grad_output
     int reduction
     int flags
-    double number[2]
-    int64_t ignore_index
+    double number[3]
+    int64_t ignore_index, blank
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -245,13 +268,13 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b):
     return True
 
 
-cdef bint is_target_of(cnp.ndarray y, cnp.ndarray x):
-    """Whether y has the shape of x without its class axis, the second one or the only one."""
-    cdef int axis, ndim = cnp.PyArray_NDIM(x)
-    if ndim == 0 or cnp.PyArray_NDIM(y) != ndim - 1:
+cdef bint has_unit_shape(cnp.ndarray y, cnp.ndarray x, int axis):
+    """Whether y has the shape of x without one axis."""
+    cdef int k, ndim = cnp.PyArray_NDIM(x)
+    if cnp.PyArray_NDIM(y) != ndim - 1:
         return False
-    for axis in range(ndim - 1):
-        if cnp.PyArray_DIM(y, axis) != cnp.PyArray_DIM(x, axis if axis == 0 else axis + 1):
+    for k in range(ndim - 1):
+        if cnp.PyArray_DIM(y, k) != cnp.PyArray_DIM(x, k if k < axis else k + 1):
             return False
     return True
 
@@ -365,13 +388,17 @@ cdef class Loss:
     cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
     cdef bint shared_variance  # the last operand may have fewer entries than the others
+    cdef bint probabilities    # a floating target makes another formula
+    cdef bint by_class         # a weight is one for each class
+    cdef tuple ranges          # (suffix, test) each: its only number chooses the formula
     cdef Arguments defaults
     cdef fl_kind kind
-    cdef int formula[8]        # by the set of boolean options
-    cdef fl_domain domain[24]  # three each
+    cdef int formula[8]        # by the set of boolean options, or the range of the number
+    cdef fl_loss row[8]        # of the table of losses
 
     def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt,
-                 numbers, flags, special, weight_divides, batchmean, shared_variance):
+                 numbers, flags, special, weight_divides, batchmean, shared_variance,
+                 probabilities, ranges):
         """numbers: (name, default, rule) each; flags: (name, default) each; special: names."""
         cdef int i
         self.name = name
@@ -382,10 +409,12 @@ cdef class Loss:
         self.default_wrt = default_wrt
         self.numbers = numbers
         self.flags = flags
-        self.inputs = sum(operand.startswith("input") for operand in operands)
+        self.inputs = sum(not operand.startswith(("target", "var")) for operand in operands)
         self.weight_divides = weight_divides
         self.has_batchmean = batchmean
         self.shared_variance = shared_variance
+        self.probabilities = probabilities
+        self.ranges = ranges
         memset(&self.defaults, 0, sizeof(self.defaults))
         self.defaults.reduction = MEAN
         self.defaults.ignore_index = -100
@@ -399,24 +428,50 @@ cdef class Loss:
         for i, option in enumerate(flags):
             self.slots[option[0]] = FLAG + i
             self.defaults.flags |= (1 << i) if option[1] else 0
-        variants = [flag[0] for flag in flags]
-        if "pos_weight" in special:
-            variants.append("pos_weight")
-        if len(operands) > FL_OPERANDS or len(numbers) > FL_PARAMS or len(variants) > 3:
+        if ranges is not None:
+            self.defaults.flags = self._range(self.defaults.number[0])
+        if len(operands) > 4 or len(numbers) > FL_PARAMS or len(flags) > 2:
             raise ValueError(f"{name} has more arrays or options than an fl_call holds")
-        self._find_formulas(variants)
+        self._find_formulas()
 
-    cdef int _find_formulas(self, list variants) except -1:
-        """Each set of boolean options (and a pos_weight) is a row of the table of losses."""
+    cdef int _find_formulas(self) except -1:
+        """Each set of boolean options, a pos_weight and a floating target counting as such, is a
+        row of the table of losses; so is each range of a number."""
         cdef int chosen, i
-        for chosen in range(1 << len(variants)):
-            words = [self.formula_name] + [w for i, w in enumerate(variants) if chosen >> i & 1]
-            row = "_".join(words)
-            self.formula[chosen] = fl_formula_named(row.encode(), &self.kind,
-                                                    &self.domain[3 * chosen])
-            if self.formula[chosen] < 0:
+        cdef list variants = [flag[0] for flag in self.flags]
+        self.formula[0] = fl_formula_named(self.formula_name.encode(), &self.row[0])
+        self.kind = self.row[0].kind
+        if self.ranges is not None:
+            names = [suffix for suffix, _ in self.ranges]
+        elif self.formula[0] >= 0 and self.kind == FL_SEQUENCES:
+            names = [""]  # its booleans choose no formula
+        else:
+            variants += [word for word in ("pos_weight",) if word in self.slots]
+            variants += ["probabilities"] * self.probabilities
+            names = ["_".join([w for i, w in enumerate(variants) if chosen >> i & 1])
+                     for chosen in range(1 << len(variants))]
+        for i, suffix in enumerate(names):
+            row = f"{self.formula_name}_{suffix}" if suffix else self.formula_name
+            self.formula[i] = fl_formula_named(row.encode(), &self.row[i])
+            if self.formula[i] < 0:
                 raise LookupError(f"no formula {row!r}")
+        self.kind = self.row[0].kind
+        self.by_class = self.kind != FL_ELEMENTWISE and self.row[0].role[1].domain == FL_INDEX
         return 0
+
+    cdef int _flag(self, str name):
+        """The place of a boolean option; one that the loss does not have is never set."""
+        for i, flag in enumerate(self.flags):
+            if flag[0] == name:
+                return i
+        return len(self.flags)
+
+    cdef int _range(self, double number) except -1:
+        """Which range of its number a loss is in."""
+        for i, (_, within) in enumerate(self.ranges):
+            if within(number):
+                return i
+        raise LookupError(f"no formula for {number}")
 
     def __call__(self, *args, **kwargs):
         """The loss: a float for reduction="mean" and "sum", an array for "none"."""
@@ -479,7 +534,8 @@ cdef class Loss:
         Parameters
         ----------
         *args, **kwargs
-            Those of the loss, without `out`. `reduction` matters for "batchmean" only.
+            Those of the loss, without `out`. `reduction` matters where "batchmean" or "mean"
+            divides by more than the number of losses or their weights: for ``kl_div`` and CTC.
 
         Returns
         -------
@@ -509,13 +565,18 @@ cdef class Loss:
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
-        if ndim == 0 or ndim > 64 or (ndim == 1 and self.kind == FL_CLASSES):
+        if ndim == 0 or ndim > 64 or (ndim == 1 and self.kind != FL_ELEMENTWISE):
             return shape[0] if shape else 1  # no rows that could be apart
         memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
         memset(&call, 0, sizeof(call))
-        set_units(&call, self.kind, ndim, dims)
+        call.kind = self.kind
+        if self.kind == FL_SEQUENCES:  # samples first
+            set_units(&call, -1, 1, dims)
+            call.unit_size = dims[1] * dims[2]
+        else:
+            set_units(&call, row_axis(&self.row[0], ndim), ndim, dims)
         return fl_grid_of(&call).rows_per_block
 
     def __repr__(self):
@@ -554,7 +615,7 @@ cdef class Loss:
         return 0
 
     cdef int _set(self, Arguments *a, int slot, PyObject *value) except -1:
-        if slot < 3:
+        if slot < 4:
             a.operand[slot] = value
         elif slot == REDUCTION:
             found = REDUCTIONS.get(<object>value) if PyUnicode_Check(<object>value) else None
@@ -571,8 +632,12 @@ cdef class Loss:
             slot -= NUMBER
             name, _, rule = self.numbers[slot]
             a.number[slot] = _options.number(name, <object>value, rule)
+            if self.ranges is not None:
+                a.flags = self._range(a.number[slot])
         elif slot == IGNORE_INDEX:
             a.ignore_index = _options.integer("ignore_index", <object>value)
+        elif slot == BLANK:
+            a.blank = _options.integer("blank", <object>value)
         elif <object>value is None:
             pass
         elif slot == WEIGHT:
@@ -590,20 +655,27 @@ cdef class Loss:
         return 0
 
 
-cdef int set_units(fl_call *call, fl_kind kind, int ndim, const cnp.npy_intp *shape) except -1:
-    """Units and rows of an input of this shape."""
-    cdef int axis, class_axis = -1
-    call.unit_size = 1
-    if kind == FL_CLASSES:
-        class_axis = 1 if ndim > 1 else 0
-        call.unit_size = shape[class_axis]
-    call.units = call.row_units = 1
-    for axis in range(ndim):
-        if axis != class_axis:
-            call.units *= shape[axis]
-            if axis > 0:
-                call.row_units *= shape[axis]
-    return 0
+cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
+    """The axis of the rows of an array, or -1."""
+    if loss.axis == FL_NO_ROW or ndim == 0:
+        return -1
+    return 1 if loss.axis == FL_SECOND_AXIS and ndim > 1 else ndim - 1
+
+
+cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
+    """Units and rows of an input of this shape, with or without an axis of its own in a unit."""
+    cdef int k, seen = 0
+    call.unit_size = call.units = call.row_units = call.inner = 1
+    for k in range(ndim):
+        if k == axis:
+            call.unit_size = shape[k]
+            continue
+        call.units *= shape[k]
+        if seen > 0:
+            call.row_units *= shape[k]
+        if axis >= 0 and k > axis:
+            call.inner *= shape[k]
+        seen += 1
 
 
 # --- a call ---------------------------------------------------------------------------------------
@@ -623,9 +695,12 @@ cdef class Call:
     cdef list apart            # (name, array): what no out may overlap, besides the operands
     cdef list grads            # results
     cdef cnp.ndarray values
-    cdef int dtype[3]          # of the operands
-    cdef bint weak[3]          # Python numbers
+    cdef list lengths          # of sequences: what call.frames and its neighbours point to
+    cdef fl_loss *row          # of the table of losses
+    cdef int dtype[4]          # of the operands
+    cdef bint weak[4]          # Python numbers
     cdef int result            # dtype of unreduced losses
+    cdef int axis              # of the rows in operands that have them, or -1
     cdef int ndim, moved       # of the unreduced loss; the axis that goes last, or -1
     cdef cnp.npy_intp shape[64]
     cdef int64_t rows          # length of the leading axis
@@ -675,26 +750,34 @@ cdef class Call:
     # --- operands ---
 
     cdef int _operands(self) except -1:
-        """The operands, the compute type and the shape of the loss."""
+        """The operands, the formula, the compute type and the shape of the loss."""
         cdef int k, n = len(self.loss.operands)
-        cdef bint is_double = False, floating = False, classes = self.loss.kind == FL_CLASSES
+        cdef bint is_double = False, floating = False
+        cdef fl_domain domain
         cdef cnp.ndarray array
         cdef fl_call *call = self.call
-        self.result = -1
         for k in range(n):
             value = <object>self.a.operand[k]
             array = as_array(value, self.loss.operands[k])
             self.arrays.append(array)
             self.dtype[k] = storage(array)
             self.weak[k] = is_number(value)
-            if classes:
-                if not (is_floating(self.dtype[k]) if k == 0 else self.dtype[k] > FL_BOOL):
-                    raise _errors.bad_class_dtype(self.loss.operands[k], array, k == 0)
-                if k == 1:
-                    continue
-            elif self.dtype[k] < 0:
+        self._formula()
+        self.result = -1
+        for k in range(min(n, 3)):
+            if self.row.role[k].place == FL_NO_OPERAND:
+                continue  # the lengths of sequences
+            domain = self.row.role[k].domain
+            array = <cnp.ndarray>self.arrays[k]
+            if domain == FL_INDEX or domain == FL_LABELS:
+                if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
+                    raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS)
+                continue
+            if self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)
-            elif self.dtype[k] == FL_BOOL and self.loss.domain[k] == FL_SIGN:
+            if domain == FL_SCORE and not is_floating(self.dtype[k]):
+                raise _errors.no_scores(self.loss.operands[k], array)
+            if domain == FL_SIGN and self.dtype[k] == FL_BOOL:
                 raise _errors.bool_labels(self.loss.operands[k])
             if self.weak[k]:
                 continue
@@ -708,42 +791,109 @@ cdef class Call:
         if call.is_double:
             self.result = FL_F64
 
-        call.kind = self.loss.kind
         memset(call.reduce, 0, sizeof(call.reduce))
-        if classes:
-            self._class_shape()
-        else:
+        call.frames = NULL
+        self.axis = -1
+        self.views = self.arrays
+        if self.loss.kind == FL_ELEMENTWISE:
             self._broadcast_shape()
+        elif self.loss.kind == FL_SEQUENCES:
+            self._sequence_shape()
+        else:
+            self._row_shape()
         for k in range(3):
             call.operand[k].data = NULL
-            if k < n and classes:
+            if self.row.role[k].place == FL_ROW:
                 describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
                              call.is_double)
-            elif k < n:
+            elif k < n and self.row.role[k].place == FL_UNIT:
                 describe(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
                          call.is_double, self.ndim, self.shape)
         return 0
 
-    cdef int _take_shape(self, cnp.ndarray array) except -1:
-        cdef int axis
-        self.ndim = cnp.PyArray_NDIM(array)
-        for axis in range(self.ndim):
-            self.shape[axis] = cnp.PyArray_DIM(array, axis)
+    cdef int _formula(self) except -1:
+        """The row of the table of losses; a pos_weight or floating target chooses like a flag."""
+        cdef int chosen = 0 if self.loss.kind == FL_SEQUENCES else self.a.flags
+        cdef fl_call *call = self.call
+        if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
+            chosen |= 1 << len(self.loss.flags)
+        self.row = &self.loss.row[chosen]
+        call.kind = self.loss.kind
+        call.formula = <fl_formula>self.loss.formula[chosen]
+        call.role = self.row.role
+        return 0
+
+    cdef int _take_shape(self, cnp.ndarray array, int but) except -1:
+        """The loss has the shape of an array, but for an axis."""
+        cdef int k
+        self.ndim = 0
+        for k in range(cnp.PyArray_NDIM(array)):
+            if k != but:
+                self.shape[self.ndim] = cnp.PyArray_DIM(array, k)
+                self.ndim += 1
         self.rows = self.shape[0] if self.ndim > 0 else 1
         return 0
 
-    cdef int _class_shape(self) except -1:
-        """The loss has the target's shape; the class axis goes last, strides do the rest."""
-        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y = <cnp.ndarray>self.arrays[1]
-        if not is_target_of(y, x):
-            raise _errors.bad_classes(x, y, self.loss.name)
-        set_units(self.call, FL_CLASSES, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
-        self._take_shape(y)
-        self.views = [self._class_view(x), y]
+    cdef int _row_shape(self) except -1:
+        """The loss has a shape without the axis of the rows, which goes last by strides."""
+        cdef int k, ndim
+        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y
+        ndim = cnp.PyArray_NDIM(x)
+        self.axis = row_axis(self.row, ndim)
+        if self.axis < 0:
+            raise _errors.no_row_axis(self.loss.operands[0], self.row.axis == FL_SECOND_AXIS)
+        for k in range(1, len(self.loss.operands)):
+            y = <cnp.ndarray>self.arrays[k]
+            if self.row.role[k].place == FL_ROW:
+                if not same_shape(x, y):
+                    raise _errors.rows_differ(self.loss.operands[0], x, self.loss.operands[k], y,
+                                              self.axis, self.loss.probabilities)
+            elif not has_unit_shape(y, x, self.axis) and not (
+                    self.row.role[k].domain != FL_INDEX and cnp.PyArray_NDIM(y) == 0):
+                raise _errors.bad_units(self.loss.operands[0], x, self.loss.operands[k], y,
+                                        self.axis, self.loss.probabilities)
+        set_units(self.call, self.axis, ndim, cnp.PyArray_DIMS(x))
+        self._take_shape(x, self.axis)
+        if self.axis != ndim - 1:
+            self.views = [self._row_view(self.arrays[k], k) for k in range(len(self.arrays))]
         return 0
 
-    cdef cnp.ndarray _class_view(self, cnp.ndarray array):
-        return array if cnp.PyArray_NDIM(array) <= 2 else np.moveaxis(array, 1, -1)
+    cdef int _sequence_shape(self) except -1:
+        """The loss has one entry for each sample, or is 0-d."""
+        cdef cnp.ndarray x, frames, labels, first
+        cdef fl_call *call = self.call
+        cdef bint batch_first = self.a.flags >> self.loss._flag("batch_first") & 1
+        sequences = _arrays.Sequences(self.loss, self.arrays, batch_first)
+        x, frames, labels, first = sequences.x, sequences.frames, sequences.labels, sequences.first
+        self.lengths = [sequences, frames, labels, first]
+        self.views = [x, self.arrays[1]]
+        self.axis = sequences.axis
+        call.frames = <const int64_t *>cnp.PyArray_DATA(frames)
+        call.labels = <const int64_t *>cnp.PyArray_DATA(labels)
+        call.first_label = <const int64_t *>cnp.PyArray_DATA(first)
+        call.units = cnp.PyArray_DIM(x, 0)
+        call.row_units = call.inner = 1
+        call.T = cnp.PyArray_DIM(x, 1)
+        call.C = cnp.PyArray_DIM(x, 2)
+        call.unit_size = call.T * call.C
+        call.blank = self.a.blank
+        if not 0 <= call.blank < call.C:
+            raise _errors.bad_blank(call.blank, call.C)
+        call.zero_infinity = self.a.flags >> self.loss._flag("zero_infinity") & 1
+        call.per_label = self.a.reduction == MEAN
+        call.sum_tolerance = 1e-3 if self.dtype[0] in (FL_F32, FL_F64) else 2e-2
+        self.ndim = 1 if cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[0]) == 3 else 0
+        self.shape[0] = self.rows = call.units
+        return 0
+
+    cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
+        """An operand, or its gradient, with its axes in the order of the kernels."""
+        if operand >= 0 and self.loss.kind == FL_SEQUENCES:
+            return self.lengths[0].view(array)
+        if operand >= 0 and self.axis >= 0 and self.row.role[operand].place == FL_ROW and (
+                self.axis != cnp.PyArray_NDIM(array) - 1):
+            return np.moveaxis(array, self.axis, -1)
+        return self._moved(array)
 
     cdef int _broadcast_shape(self) except -1:
         """An elementwise loss has the shape of its arrays: equal ones, 0-d ones, a variance."""
@@ -761,12 +911,11 @@ cdef class Call:
                 raise _errors.shapes_differ(self.loss.operands[first], self.arrays[first],
                                             self.loss.operands[k], array)
         array = <cnp.ndarray>self.arrays[first if first > 0 else 0]
-        set_units(call, FL_ELEMENTWISE, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
-        self._take_shape(array)
+        set_units(call, -1, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
+        self._take_shape(array, -1)
         for k in range(n):
             if self.ndim > 0 and cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[k]) == 0:
                 call.reduce[k] = call.units
-        self.views = self.arrays
         if variance:
             var = <cnp.ndarray>self.arrays[2]
             if cnp.PyArray_NDIM(var) > 0 and not same_shape(array, var):
@@ -807,30 +956,40 @@ cdef class Call:
 
     cdef int _weights(self) except -1:
         """Weights of all sorts, formula and options, and what the mean divides by."""
-        cdef int i, chosen = self.a.flags
+        cdef int i
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
-        if self.a.weight != NULL and self.loss.kind == FL_CLASSES:
+        call.by_class = NULL
+        if self.a.weight != NULL and self.loss.by_class:
             weight = _arrays.class_weight(<object>self.a.weight, call.unit_size)
             self.apart.append(("weight", weight))
-            call.weight.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>weight)
+            call.by_class = <const double *>cnp.PyArray_DATA(<cnp.ndarray>weight)
+        elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
+            self._row_weight(&call.weight, <object>self.a.weight)
         elif self.a.weight != NULL:
             self._weight(&call.weight, <object>self.a.weight, "weight")
         if self.a.sample_weight != NULL:
             self._weight(&call.sample_weight, <object>self.a.sample_weight, "sample_weight")
         if self.a.pos_weight != NULL:
-            chosen |= 1 << len(self.loss.flags)
             self._weight(&call.operand[2], <object>self.a.pos_weight, "pos_weight")
-        call.formula = <fl_formula>self.loss.formula[chosen]
-        for i in range(3):
-            call.domain[i] = self.loss.domain[3 * chosen + i]
-        for i in range(2):
+        for i in range(FL_PARAMS):
             call.params[i] = self.a.number[i]
         call.ignore_index = self.a.ignore_index
         if self.dtype[1] == FL_U64 and call.ignore_index < 0:
             call.ignore_index = -1  # the loader reads what int64 cannot hold as INT64_MIN
+        if call.ignore_index >= 0 and self.loss.probabilities and is_floating(self.dtype[1]):
+            raise _errors.ignored_probabilities(call.ignore_index)
         call.divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
         call.divide_divisor = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
+        return 0
+
+    cdef int _row_weight(self, fl_array *f, object value) except -1:
+        """A weight of the entries of rows, broadcast to the input."""
+        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], array = as_array(value, "weight")
+        cdef int dtype = numeric(array, "weight")
+        array = _arrays.weight_view(array, "weight", (<object>x).shape)
+        self.apart.append(("weight", array))
+        describe(f, array, dtype, self.call.is_double, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
         return 0
 
     cdef int _weight(self, fl_array *f, object value, str name) except -1:
@@ -926,10 +1085,7 @@ cdef class Call:
                                       TYPE_NUM[dtype], 0)
         if self.call.units == 0:
             array.fill(0)
-        if operand >= 0 and self.loss.kind == FL_CLASSES:
-            view = self._class_view(array)
-        else:
-            view = self._moved(array)
+        view = self._row_view(array, operand)
         self.apart.append(("another out", view))  # keeps the view, too
         describe_all(f, view, dtype, self.call.is_double)
         return array
@@ -975,13 +1131,14 @@ cdef class Call:
         """
         cdef int k
         cdef fl_call *call = self.call
-        cdef bint classes = self.loss.kind == FL_CLASSES
-        cdef bint labels = classes, checked = classes or call.sample_weight.data != NULL, weighted
+        cdef fl_domain domain
+        cdef bint labels = False, checked = call.sample_weight.data != NULL, weighted
         for k in range(3):
-            labels |= call.domain[k] == FL_SIGN
-            checked |= call.domain[k] != FL_ANY
-        weighted = classes or call.sample_weight.data != NULL or (
-            self.loss.weight_divides and call.weight.data != NULL)
+            domain = self.row.role[k].domain
+            labels |= domain == FL_SIGN or domain == FL_INDEX or domain == FL_LABELS
+            checked |= domain != FL_ANY and domain != FL_SCORE
+        weighted = call.sample_weight.data != NULL or (self.loss.weight_divides and (
+            call.weight.data != NULL or self.row.role[1].domain == FL_INDEX))
         call.mean = method & GRADIENT and self.a.reduction in (MEAN, BATCHMEAN)
         call.prepare = ((call.products & ~FL_SUM and labels) or (self.in_place and checked)
                         or (call.mean and weighted))
@@ -1014,19 +1171,38 @@ cdef class Call:
     cdef object _bad_value(self, fl_partial *bad, int64_t rows):
         """The error of a value that is not allowed, at its place in the caller's array."""
         cdef int k = bad.bad_argument
+        cdef fl_domain domain
         shape = [self.shape[i] for i in range(self.ndim)]
         index = [int(i) for i in np.unravel_index(bad.bad_unit, shape)] if shape else []
-        if self.moved >= 0:  # the first in the kernels' order need not be so in the caller's
+        if k == FL_NO_MEMORY:
+            return MemoryError(f"{self.loss.name}: no memory for a sample")
+        if self.loss.kind == FL_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
+            return self.lengths[0].error(k, bad.bad_unit, bad.bad_entry, self.a.blank)
+        if k < FL_AT_SAMPLE_WEIGHT and self.row.role[k].place == FL_ROW:
+            index.insert(self.axis, bad.bad_entry)
+        # The first in the kernels' order need not be so in the caller's.
+        if self.moved >= 0:
             weight = 1 if self.a.sample_weight == NULL else self.apart[0][1]
-            k, index = _arrays.first_negative(self.views[2], weight, self.moved)
+            k, index = _arrays.first_negative(2, self.views[2], weight, self.moved)
+        elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
+                self.row.role[1].place == FL_ROW):
+            weight = 1 if self.a.sample_weight == NULL else self._sample_weight()
+            k, index = _arrays.first_negative(1, self.views[1], weight, self.axis)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
             return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
-        name, array = self.loss.operands[k], self.arrays[k]
-        if self.loss.kind == FL_CLASSES:
-            return _errors.bad_class(name, array, index, self.call.unit_size, self.a.ignore_index,
-                                     rows)
-        return _errors.bad_value(name, array, index, self.call.domain[k], rows)
+        name, array, domain = self.loss.operands[k], self.arrays[k], self.row.role[k].domain
+        if domain == FL_INDEX:
+            ignored = self.a.ignore_index if "ignore_index" in self.loss.slots else None
+            return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
+        if domain == FL_LABELS:
+            return _errors.bad_label(name, array, index, self.call.unit_size, rows)
+        return _errors.bad_value(name, array, index, domain, rows)
+
+    cdef object _sample_weight(self):
+        """The sample weights, with an axis for the row."""
+        array = as_array(<object>self.a.sample_weight, "sample_weight")
+        return _arrays.weight_view(array, "sample_weight", self._loss_shape())[..., np.newaxis]
 
 
 # --- threads and instruction sets -----------------------------------------------------------------

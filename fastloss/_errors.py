@@ -9,23 +9,56 @@ class ClassIndexError(ValueError, IndexError):
     __module__ = "fastloss"
 
 
-def bad_classes(input, target, name):
-    """A target that has not the shape of class indices."""
-    if input.ndim == 0:
+def no_row_axis(name, second):
+    """A 0-d array of rows."""
+    axis = (
+        "a class axis, as in (C), (N, C) or (N, C, d1, ..., dK)"
+        if second
+        else "a last axis of classes or features, as in (C), (N, C) or (..., C)"
+    )
+    return ValueError(f"{name} is 0-d: it must have {axis}")
+
+
+def _without(shape, axis):
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def bad_units(name, rows, other_name, other, axis, probabilities):
+    """An array that should hold one number for each row, such as class indices."""
+    expected = _without(rows.shape, axis)
+    if other.shape != rows.shape or other.dtype.kind not in "iu":
+        what = "class indices" if other.dtype.kind in "iu" and other_name == "target" else "it"
         return ValueError(
-            "input is 0-d: it must have a class axis, as in (C), (N, C) or (N, C, d1, ..., dK)"
-        )
-    expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
-    if target.shape != input.shape:
-        return ValueError(
-            f"target has shape {target.shape}, but class indices for input of shape {input.shape} "
+            f"{other_name} has shape {other.shape}, but {what} for {name} of shape {rows.shape} "
             f"must have shape {expected}"
         )
-    axis = f"axis={1 if input.ndim > 1 else 0}"
     # torch reads a target of the input's shape as probabilities in cross_entropy only.
-    return (TypeError if name == "cross_entropy" else ValueError)(
-        f"target has the input's shape {input.shape} but holds integers ({target.dtype}): class "
-        f"indices have shape {expected}; those of a one-hot target are target.argmax({axis})"
+    return (TypeError if probabilities else ValueError)(
+        f"{other_name} has the input's shape {rows.shape} but holds integers ({other.dtype}): "
+        f"class indices have shape {expected}; those of a one-hot target are "
+        f"{other_name}.argmax(axis={axis})"
+        + (f", and as probabilities it is {other_name}.astype({rows.dtype})" * probabilities)
+    )
+
+
+def rows_differ(name, rows, other_name, other, axis, probabilities):
+    """Two arrays of rows that should have one shape."""
+    if probabilities and other.shape == _without(rows.shape, axis):
+        return TypeError(
+            f"{other_name} holds {other.dtype}: class indices must be integers; pass "
+            f"{other_name}.astype(np.int64), or probabilities of the input's shape {rows.shape}"
+        )
+    return ValueError(
+        f"{other_name} has shape {other.shape} and {name} has shape {rows.shape}: they must be "
+        "equal"
+    )
+
+
+def ignored_probabilities(ignore_index):
+    """An index to ignore where there are no indices."""
+    return ValueError(
+        f"ignore_index is {ignore_index}, but target holds probabilities: give the rows to leave "
+        "out a sample_weight of 0"
     )
 
 
@@ -52,20 +85,27 @@ def bad_dtype(name, array):
     return TypeError(f"{name} has dtype {array.dtype}, which fastloss does not compute with{hint}")
 
 
-def bad_class_dtype(name, array, scores):
-    """Scores that are not floating-point, class indices that are not integers."""
-    dtype = array.dtype
-    if scores and dtype.kind in "iub":
+def no_scores(name, array):
+    """Scores that are not floating-point."""
+    if array.dtype.kind in "iub":
         return TypeError(
-            f"{name} holds {dtype}: it must hold floating-point scores; are input and target "
+            f"{name} holds {array.dtype}: it must hold floating-point scores; are input and target "
             "swapped?"
         )
-    if not scores and (dtype.kind in "fb" or dtype.name == "bfloat16"):
-        remedy = f"pass {name}.astype(np.int64)"
-        if array.ndim > 1:
-            remedy += f", or for probabilities of classes {name}.argmax(axis=1)"
-        return TypeError(f"{name} holds {dtype}: class indices must be integers; {remedy}")
     return bad_dtype(name, array)
+
+
+def no_indices(name, array, rows):
+    """Class indices that are not integers."""
+    dtype = array.dtype
+    if dtype.kind not in "fb" and dtype.name != "bfloat16":
+        return bad_dtype(name, array)
+    remedy = f"pass {name}.astype(np.int64)"
+    if rows:
+        remedy = "list the classes that apply, then -1 to the end of the row"
+    elif array.ndim > 1:
+        remedy += f", or for probabilities of classes {name}.argmax(axis=1)"
+    return TypeError(f"{name} holds {dtype}: class indices must be integers; {remedy}")
 
 
 def bool_labels(name):
@@ -153,7 +193,7 @@ def unknown_keyword(loss, keyword, gradient):
 
 
 # In the order of fl_domain.
-_DOMAINS = [None, "between 0 and 1", "at least 0", "-1 or 1"]
+_DOMAINS = [None, "between 0 and 1", "at least 0", "above 0", "-1 or 1"]
 
 
 def _place(name, array, index, rows):
@@ -178,3 +218,74 @@ def bad_class(name, array, index, classes, ignore_index, rows):
     has = f"input has {classes} classes (0..{classes - 1})" if classes else "input has no classes"
     ignored = "" if ignore_index is None else f", and ignore_index is {ignore_index}"
     return ClassIndexError(f"{place} = {found!r} is not a class: {has}{ignored}")
+
+
+def bad_label(name, array, index, classes, rows):
+    """A label that is neither a class nor the -1 that ends a row."""
+    place, found = _place(name, array, index, rows)
+    return ClassIndexError(
+        f"{place} = {found!r} is not a class: input has {classes} classes (0..{classes - 1}), and "
+        "-1 ends the labels of a row"
+    )
+
+
+def bad_blank(blank, classes):
+    """A blank that is no class."""
+    return ValueError(
+        f"blank = {blank} is not a class: there are {classes} classes (0..{classes - 1})"
+    )
+
+
+def bad_sequence_shape(name, array, batch_first):
+    """Frames that are neither a batch nor a sequence."""
+    batch = "(N, T, C)" if batch_first else "(T, N, C)"
+    return ValueError(
+        f"{name} has shape {array.shape}: it must have shape {batch}, or (T, C) for one sequence"
+    )
+
+
+def bad_lengths(name, array, samples):
+    """Lengths that are no integers, or not one for each sample."""
+    if array.dtype.kind not in "iu":
+        return TypeError(f"{name} holds {array.dtype}: lengths must be integers")
+    return ValueError(
+        f"{name} has shape {array.shape}: it must be one number, or hold one for each sample, "
+        f"shape ({samples},)"
+    )
+
+
+def bad_length(name, lengths, n, most, of):
+    """A length out of range."""
+    return ValueError(
+        f"{name}[{n}] = {lengths[n]} is not allowed: it must be between 0 and {most}, the number "
+        f"of {of}"
+    )
+
+
+def bad_targets(shape, samples, total):
+    """Labels that do not fit the samples."""
+    return ValueError(
+        f"targets has shape {shape}: it must have shape ({samples}, S), or be 1-D with the "
+        f"sum(target_lengths) = {total} labels of all samples one after the other"
+    )
+
+
+def bad_frame(name, place, total):
+    """Probabilities that do not sum to one."""
+    return ValueError(
+        f"the probabilities of {name}[{place}] add up to {total:.6g}: they must be log-softmax "
+        "outputs, which add up to 1, for a gradient; fastloss.ctc_loss_with_logits takes logits"
+    )
+
+
+def bad_sequence_label(place, label, classes, blank):
+    """A label outside the classes, or the blank."""
+    if label == blank:
+        return ValueError(
+            f"{place} = {label} is the blank, which no target may contain: pass the labels alone, "
+            "or another blank"
+        )
+    return ClassIndexError(
+        f"{place} = {label} is not a class: there are {classes} classes (0..{classes - 1}), "
+        f"{blank} being the blank"
+    )

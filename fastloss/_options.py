@@ -22,6 +22,19 @@ POSITIVE = Rule("positive", lambda v: v > 0)
 NONNEGATIVE = Rule("at least 0", lambda v: v >= 0)
 FINITE_NONNEGATIVE = Rule("finite and at least 0", lambda v: 0 <= v < math.inf)
 FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
+FRACTION_OR_NONE = Rule("between 0 and 1, or -1 for none", lambda v: 0 <= v <= 1 or v == -1)
+ONE_OR_TWO = Rule("1 or 2", lambda v: v in (1, 2))
+TWEEDIE_POWER = Rule("finite and not between 0 and 1", lambda v: math.isfinite(v) and not 0 < v < 1)
+
+# The formula of a Tweedie deviance, by its power.
+TWEEDIE_RANGES = (
+    ("normal", lambda p: p == 0),
+    ("poisson", lambda p: p == 1),
+    ("gamma", lambda p: p == 2),
+    ("negative", lambda p: p < 0),
+    ("compound", lambda p: p < 2),
+    ("positive", lambda p: p > 2),
+)
 
 
 def number(name, value, rule):

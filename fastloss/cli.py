@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from fastloss import __version__, losses
+from fastloss._binding import Loss
 from fastloss.evaluation import Evaluation, evaluate_files
 
 # 128 + the signal, as a shell reports it
@@ -82,7 +83,8 @@ def _parse_command(argv):
 
 
 def _losses() -> dict[str, Any]:
-    return {name: getattr(losses, name) for name in losses.__all__}
+    found = {name: getattr(losses, name) for name in losses.__all__}
+    return {name: loss for name, loss in found.items() if isinstance(loss, Loss)}
 
 
 def _lookup(kind: str, name: str, table: dict[str, Any]) -> Any:

@@ -156,12 +156,24 @@ class LogCoshLoss(Criterion, loss=losses.log_cosh_loss):
     """`log_cosh_loss` with its options bound."""
 
 
+class PinballLoss(Criterion, loss=losses.pinball_loss):
+    """`pinball_loss` with its options bound."""
+
+
 class PoissonNLLLoss(Criterion, loss=losses.poisson_nll_loss, positional=("log_input", "full")):
     """`poisson_nll_loss` with its options bound."""
 
 
 class GaussianNLLLoss(Criterion, loss=losses.gaussian_nll_loss):
     """`gaussian_nll_loss` with its options bound."""
+
+
+class GammaNLLLoss(Criterion, loss=losses.gamma_nll_loss):
+    """`gamma_nll_loss` with its options bound."""
+
+
+class TweedieDevianceLoss(Criterion, loss=losses.tweedie_deviance_loss):
+    """`tweedie_deviance_loss` with its options bound."""
 
 
 class KLDivLoss(Criterion, loss=losses.kl_div):
@@ -178,6 +190,10 @@ class BCEWithLogitsLoss(
     """`binary_cross_entropy_with_logits` with its options bound."""
 
 
+class SigmoidFocalLoss(Criterion, loss=losses.sigmoid_focal_loss):
+    """`sigmoid_focal_loss` with its options bound."""
+
+
 class HingeEmbeddingLoss(Criterion, loss=losses.hinge_embedding_loss, positional=("margin",)):
     """`hinge_embedding_loss` with its options bound."""
 
@@ -190,12 +206,46 @@ class MarginRankingLoss(Criterion, loss=losses.margin_ranking_loss, positional=(
     """`margin_ranking_loss` with its options bound."""
 
 
+class CosineEmbeddingLoss(Criterion, loss=losses.cosine_embedding_loss, positional=("margin",)):
+    """`cosine_embedding_loss` with its options bound."""
+
+
+class MultiMarginLoss(
+    Criterion, loss=losses.multi_margin_loss, positional=("p", "margin", "weight")
+):
+    """`multi_margin_loss` with its options bound."""
+
+
+class MultiLabelMarginLoss(Criterion, loss=losses.multilabel_margin_loss):
+    """`multilabel_margin_loss` with its options bound."""
+
+
+class MultiLabelSoftMarginLoss(
+    Criterion, loss=losses.multilabel_soft_margin_loss, positional=("weight",)
+):
+    """`multilabel_soft_margin_loss` with its options bound."""
+
+
+class TripletMarginLoss(
+    Criterion, loss=losses.triplet_margin_loss, positional=("margin", "p", "eps", "swap")
+):
+    """`triplet_margin_loss` with its options bound."""
+
+
 class NLLLoss(Criterion, loss=losses.nll_loss, positional=("weight",)):
     """`nll_loss` with its options bound."""
 
 
 class CrossEntropyLoss(Criterion, loss=losses.cross_entropy, positional=("weight",)):
     """`cross_entropy` with its options bound."""
+
+
+class CTCLoss(Criterion, loss=losses.ctc_loss, positional=("blank",)):
+    """`ctc_loss` with its options bound."""
+
+
+class CTCLossWithLogits(Criterion, loss=losses.ctc_loss_with_logits, positional=("blank",)):
+    """`ctc_loss_with_logits` with its options bound."""
 
 
 __all__ = [

@@ -12,8 +12,12 @@ from fastloss._binding import Loss
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
+    "CTCLoss",
+    "CTCLossWithLogits",
+    "CosineEmbeddingLoss",
     "Criterion",
     "CrossEntropyLoss",
+    "GammaNLLLoss",
     "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HuberLoss",
@@ -22,10 +26,17 @@ __all__ = [
     "LogCoshLoss",
     "MSELoss",
     "MarginRankingLoss",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
     "NLLLoss",
+    "PinballLoss",
     "PoissonNLLLoss",
+    "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftMarginLoss",
+    "TripletMarginLoss",
+    "TweedieDevianceLoss",
 ]
 
 _Array: TypeAlias = NDArray[Any]
@@ -122,6 +133,17 @@ class LogCoshLoss(_Criterion1[_V]):
     @overload
     def __init__(self: LogCoshLoss[_Array], *, reduction: Literal["none"]) -> None: ...
 
+class PinballLoss(_Criterion1[_V]):
+    """Absolute error, weighted by q below the target, 1 - q above it."""
+    quantile: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: PinballLoss[float], *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: PinballLoss[_Array], *, quantile: float = 0.5, reduction: Literal["none"]
+    ) -> None: ...
+
 class PoissonNLLLoss(_Criterion1[_V]):
     """Negative log-likelihood of counts, from (logarithms of) rates."""
     log_input: bool
@@ -172,6 +194,28 @@ class GaussianNLLLoss(_Criterion2[_V]):
     def __init__(self: GaussianNLLLoss[_Array], *, full: bool = False, eps: float = 1e-06,
         reduction: Literal["none"]) -> None: ...
 
+class GammaNLLLoss(_Criterion1[_V]):
+    """Negative log-likelihood of gamma values, by (logarithms of) means."""
+    log_input: bool
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: GammaNLLLoss[float], *, log_input: bool = True,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: GammaNLLLoss[_Array], *, log_input: bool = True, reduction: Literal["none"]
+    ) -> None: ...
+
+class TweedieDevianceLoss(_Criterion1[_V]):
+    """Unit deviance of Tweedie distributions (normal, Poisson, gamma)."""
+    power: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: TweedieDevianceLoss[float], *, power: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: TweedieDevianceLoss[_Array], *, power: float = 0.0,
+        reduction: Literal["none"]) -> None: ...
+
 class KLDivLoss(_Criterion1[_V]):
     """Kullback-Leibler divergence, from log-probabilities."""
     reduction: Literal["mean", "sum", "batchmean", "none"]
@@ -206,6 +250,18 @@ class BCEWithLogitsLoss(_Criterion1[_V]):
     @overload
     def __init__(self: BCEWithLogitsLoss[_Array], weight: ArrayLike | None = None, *,
         reduction: Literal["none"], pos_weight: ArrayLike | None = None) -> None: ...
+
+class SigmoidFocalLoss(_Criterion1[_V]):
+    """Cross entropy of two classes that counts easy elements less."""
+    alpha: float
+    gamma: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: SigmoidFocalLoss[float], *, alpha: float = 0.25, gamma: float = 2.0,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: SigmoidFocalLoss[_Array], *, alpha: float = 0.25, gamma: float = 2.0,
+        reduction: Literal["none"]) -> None: ...
 
 class _Criterion3(Criterion[_V]):
     def __call__(self, input: ArrayLike, target: ArrayLike, *,
@@ -276,6 +332,92 @@ class MarginRankingLoss(_Criterion4[_V]):
     def __init__(self: MarginRankingLoss[_Array], margin: float = 0.0, *,
         reduction: Literal["none"]) -> None: ...
 
+class CosineEmbeddingLoss(_Criterion4[_V]):
+    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+    margin: float
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: CosineEmbeddingLoss[float], margin: float = 0.0, *,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: CosineEmbeddingLoss[_Array], margin: float = 0.0, *,
+        reduction: Literal["none"]) -> None: ...
+
+class MultiMarginLoss(_Criterion3[_V]):
+    """Hinge loss of classes: by how much scores miss their distance."""
+    p: int
+    margin: float
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: MultiMarginLoss[float], p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, *, reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: MultiMarginLoss[_Array], p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, *, reduction: Literal["none"]) -> None: ...
+
+class MultiLabelMarginLoss(_Criterion3[_V]):
+    """Hinge loss of labels: each should lead all other classes by 1."""
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: MultiLabelMarginLoss[float], *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> None: ...
+    @overload
+    def __init__(self: MultiLabelMarginLoss[_Array], *, reduction: Literal["none"]) -> None: ...
+
+class MultiLabelSoftMarginLoss(_Criterion1[_V]):
+    """Cross entropy of independent labels, averaged over classes."""
+    weight: ArrayLike | None
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: MultiLabelSoftMarginLoss[float], weight: ArrayLike | None = None, *,
+        reduction: Literal["mean", "sum"] = "mean") -> None: ...
+    @overload
+    def __init__(self: MultiLabelSoftMarginLoss[_Array], weight: ArrayLike | None = None, *,
+        reduction: Literal["none"]) -> None: ...
+
+class _Criterion5(Criterion[_V]):
+    def __call__(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _V: ...
+    @overload
+    def grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["anchor", "positive", "negative"],
+        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["anchor", "positive", "negative"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None, wrt: Literal["anchor", "positive", "negative"],
+        grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["anchor", "positive", "negative"], ...] = ...,
+        grad_output: ArrayLike | None = None,
+        out: _Outs | tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_V, tuple[_Array, ...]]: ...
+    def sums(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
+
+class TripletMarginLoss(_Criterion5[_V]):
+    """Distance to a similar row, less that to a dissimilar one."""
+    margin: float
+    p: float
+    eps: float
+    swap: bool
+    reduction: Literal["mean", "sum", "none"]
+    @overload
+    def __init__(self: TripletMarginLoss[float], margin: float = 1.0, p: float = 2.0,
+        eps: float = 1e-06, swap: bool = False, *, reduction: Literal["mean", "sum"] = "mean"
+    ) -> None: ...
+    @overload
+    def __init__(self: TripletMarginLoss[_Array], margin: float = 1.0, p: float = 2.0,
+        eps: float = 1e-06, swap: bool = False, *, reduction: Literal["none"]) -> None: ...
+
 class NLLLoss(_Criterion3[_V]):
     """Negative log-likelihood of classes, from log-probabilities."""
     weight: ArrayLike | None
@@ -288,7 +430,7 @@ class NLLLoss(_Criterion3[_V]):
     def __init__(self: NLLLoss[_Array], weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["none"]) -> None: ...
 
-class CrossEntropyLoss(_Criterion3[_V]):
+class CrossEntropyLoss(_Criterion1[_V]):
     """Cross entropy of classes, from logits."""
     weight: ArrayLike | None
     ignore_index: int
@@ -302,3 +444,63 @@ class CrossEntropyLoss(_Criterion3[_V]):
     def __init__(self: CrossEntropyLoss[_Array], weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0
     ) -> None: ...
+
+class _Criterion6(Criterion[_V]):
+    def __call__(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _V: ...
+    def grad(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["log_probs"] = "log_probs", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    def value_and_grad(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["log_probs"] = "log_probs", grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    def sums(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+class CTCLoss(_Criterion6[_V]):
+    """Connectionist temporal classification, from log-probabilities."""
+    blank: int
+    reduction: Literal["mean", "sum", "none"]
+    zero_infinity: bool
+    batch_first: bool
+    @overload
+    def __init__(self: CTCLoss[float], blank: int = 0, *,
+        reduction: Literal["mean", "sum"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False) -> None: ...
+    @overload
+    def __init__(self: CTCLoss[_Array], blank: int = 0, *, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False) -> None: ...
+
+class _Criterion7(Criterion[_V]):
+    def __call__(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _V: ...
+    def grad(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["logits"] = "logits", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    def value_and_grad(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        wrt: Literal["logits"] = "logits", grad_output: ArrayLike | None = None,
+        out: _Array | tuple[_Array | None, _Array | None] | None = None) -> tuple[_V, _Array]: ...
+    def sums(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+class CTCLossWithLogits(_Criterion7[_V]):
+    """Connectionist temporal classification, from logits."""
+    blank: int
+    reduction: Literal["mean", "sum", "none"]
+    zero_infinity: bool
+    batch_first: bool
+    @overload
+    def __init__(self: CTCLossWithLogits[float], blank: int = 0, *,
+        reduction: Literal["mean", "sum"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False) -> None: ...
+    @overload
+    def __init__(self: CTCLossWithLogits[_Array], blank: int = 0, *, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False) -> None: ...

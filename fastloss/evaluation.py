@@ -123,9 +123,14 @@ def evaluate_files(
         }
         leader = next((sources[n] for n in loss.operands if sources[n].shape), None)
         leader = leader or sources[loss.operands[0]]
-        streamed = {n: s for n, s in sources.items() if s is leader or _follows(n, s, leader)}
+        whole = not _goes_by_rows(loss, sources, options)
+        streamed = {
+            name: source
+            for name, source in sources.items()
+            if source is leader or (not whole and _follows(name, source, leader))
+        }
         constant = {n: s.read_all() for n, s in sources.items() if n not in streamed}
-        step = _rows_per_chunk(loss, leader, streamed.values(), chunk_rows)
+        step = _rows_per_chunk(loss, leader, streamed.values(), chunk_rows, whole)
         writer = stack.enter_context(_NpyWriter(per_sample)) if per_sample is not None else None
         opened.pop_all()  # from here on the reading thread closes what it reads
         chunks = stack.enter_context(
@@ -144,7 +149,7 @@ def evaluate_files(
                     out = writer.buffer(len(chunk[0]))
                 else:  # the loss itself knows the type and shape of what it gives
                     first = np.asarray(loss(**arguments, reduction="none"))
-                    out = writer.begin(first, leader.rows)
+                    out = writer.begin(first, len(first) if whole and first.shape else leader.rows)
                 loss._update(state, **arguments, reduction=reduction, out=out)
             if writer is not None:
                 writer.write(out)
@@ -159,7 +164,7 @@ def evaluate_files(
             sum=state.sum,
             weight=state.weight,
             count=state.count,
-            rows=leader.rows,
+            rows=state.rows if whole else leader.rows,
             seconds=time.perf_counter() - began,
             bytes=total,
             threads=get_num_threads(),
@@ -180,6 +185,17 @@ def _describing(sources):
 # ---------------------------------------------------------------------------------------- plan
 
 
+def _goes_by_rows(loss, sources, options) -> bool:
+    """Whether the losses of some leading rows are those of a call on them alone.
+
+    Of sequences, that is so if samples lead and each has its row of labels.
+    """
+    if "input_lengths" not in loss.operands:
+        return True
+    frames, targets = (sources[name].shape for name in loss.operands[:2])
+    return len(frames) == 3 and len(targets) == 2 and bool(options.get("batch_first"))
+
+
 def _follows(name: str, source: "_NpySource", leader: "_NpySource") -> bool:
     """Whether an array goes by the leader's rows (True) or stands for all of them (False)."""
     shape, same_ndim = source.shape, len(source.shape) == len(leader.shape)
@@ -195,8 +211,10 @@ def _follows(name: str, source: "_NpySource", leader: "_NpySource") -> bool:
     return True
 
 
-def _rows_per_chunk(loss, leader, streamed, chunk_rows: int | None) -> int:
+def _rows_per_chunk(loss, leader, streamed, chunk_rows: int | None, whole: bool) -> int:
     """Rows to read at once: whole blocks, on which the sums of a loss are built."""
+    if whole:
+        return max(leader.rows, 1)
     if chunk_rows is None:
         chunk_rows = CHUNK_BYTES // max(sum(source.row_bytes for source in streamed), 1)
     elif chunk_rows < 1:

@@ -5,13 +5,28 @@ import re
 import textwrap
 
 from fastloss._binding import Loss
-from fastloss._options import FINITE, FINITE_NONNEGATIVE, FRACTION, NONNEGATIVE, POSITIVE
+from fastloss._options import (
+    FINITE,
+    FINITE_NONNEGATIVE,
+    FRACTION,
+    FRACTION_OR_NONE,
+    NONNEGATIVE,
+    ONE_OR_TWO,
+    POSITIVE,
+    TWEEDIE_POWER,
+    TWEEDIE_RANGES,
+)
 
-_SPECIAL = ("weight", "pos_weight", "ignore_index")
+_SPECIAL = ("weight", "pos_weight", "ignore_index", "blank")
 
 # What the docstrings share, by the name of its placeholder, such as %(out)s on a line of its own.
 # Indented lines below a placeholder continue its paragraph.
 _SHARED = {
+    "predictions": """\
+input : array_like, any shape
+    Predictions x.
+target : array_like, shape of `input`
+    True values y.""",
     "reduction": """\
 reduction : {%(reductions)s}, default "mean"
     "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by their
@@ -21,10 +36,31 @@ reduction : {%(reductions)s}, default "mean"
     "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by the sum
     of w[y]; with `sample_weight` s, of s w[y]. Without weights this is the number of targets that
     are not ignored.""",
+    "ctc_reduction": """\
+reduction : {%(reductions)s}, default "mean"
+    "none" returns the losses l themselves, (N,) or (), and "sum" adds them up. "mean" divides each
+    by the number of its labels, or by 1 if there are none, and their sum by N; with `sample_weight`
+    s, by the sum of s over them.
+zero_infinity : bool, default False
+    Whether an infinite loss, whose gradient is NaN, becomes 0 with the gradient 0, as where labels
+    do not fit into the frames. It counts in what "mean" divides by.
+batch_first : bool, default False
+    Whether the batch comes before the frames, as in (N, T, C).""",
     "weight": """\
 weight : array_like, optional
     Factor w of each loss, broadcast to the input's shape; it has no gradient. A 0 removes what it
     weighs, NaN included.""",
+    "ctc_targets": """\
+targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
+    Labels, of any integer dtype: classes from 0 to C - 1 other than `blank`. In rows, of which what
+    is beyond a sample's length is never read; or those of all samples one after the other.
+input_lengths : array_like of integers, shape (N,) or ()
+    Number of frames of each sample, from 0 to T; a number is that of all. Frames beyond it are
+    never read, and have the gradient 0.
+target_lengths : array_like of integers, shape (N,) or ()
+    Number of labels of each sample, from 0 to S; a number is that of all.
+blank : int, default 0
+    Class that stands for no label.""",
     "class_weight": """\
 weight : array_like, shape (C,), optional
     Factor w of each class; it has no gradient. A 0 removes the entries of its class, NaN
@@ -70,13 +106,20 @@ TypeError
 ValueError
     For shapes that do not fit, options out of range, and negative sample weights.""",
     "class_errors": """\
-ClassIndexError
-    For a target that is neither a class nor `ignore_index`. It is a ValueError and an IndexError.
 TypeError
     For an `input` that is not floating, a `target` that is not integer, complex, object and masked
     arrays, and unknown options.
 ValueError
     For shapes that do not fit, options out of range, and negative sample weights.""",
+    "ctc_errors": """\
+ClassIndexError
+    For a label that is not a class. It is a ValueError and an IndexError.
+TypeError
+    For scores that are not floating, labels and lengths that are not integers, complex, object and
+    masked arrays, and unknown options.
+ValueError
+    For shapes and lengths that do not fit, a label that is `blank`, options out of range, and
+    negative sample weights.""",
     "numerics": """\
 The arrays have one shape; a number or 0-d array goes with any. They are computed with in their
 common floating type: float16 and bfloat16 in float32, integers and bools of an input in float64. A
@@ -88,6 +131,17 @@ The class axis is the second, or the only one. float16 and bfloat16 are computed
 and the gradient has the dtype of `input`. If nothing is left to divide by (no rows, all ignored, no
 weight), "mean" is NaN and its gradient 0. Each loss is right to within 4 units in the last place of
 the largest of its terms, named below; a derivative, of those that its formula adds.""",
+    "row_numerics": """\
+A row is what lies along the last axis; the axes before it number the rows. float16 and bfloat16 are
+computed with in float32, and a gradient has the dtype and shape of its argument. NaN gives NaN, in
+value and gradient of its row; no rows give the sum 0 and the mean NaN. Each loss is right to within
+4 units in the last place of the largest of its terms, named below; a derivative, of those that its
+formula adds.""",
+    "ctc_numerics": """\
+n labels, r of which follow one like themselves, need n + r frames. Sums over alignments run in
+double precision, and neither overflow nor vanish. The gradient has the dtype and shape of the
+scores. NaN that a loss depends on gives NaN, in it and in the gradient of its sample; no samples
+give the sum 0 and the mean NaN.""",
 }
 
 
@@ -113,12 +167,15 @@ def loss(
     weight_divides=False,
     batchmean=False,
     shared_variance=False,
+    probabilities=False,
+    ranges=None,
     **rules,
 ):
     """Makes a `Loss` of a function that has arrays, then options, and a docstring for a body.
 
     Parameters without default are the arrays. Of the options, numbers go to the formula in order
-    and have a rule each; booleans choose the formula, by its name.
+    and have a rule each; booleans choose the formula, by its name, and so does the only number
+    where there are `ranges` of it: (suffix, test) each.
     """
 
     def make(function):
@@ -133,14 +190,14 @@ def loss(
             positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
             differentiable=differentiable,
             default_wrt=differentiable[:1] if default_wrt is None else default_wrt,
-            numbers=[
-                (p.name, p.default, rules[p.name]) for p in options if type(p.default) is float
-            ],
+            numbers=[(p.name, p.default, rules[p.name]) for p in options if p.name in rules],
             flags=[(p.name, p.default) for p in options if type(p.default) is bool],
             special=[p.name for p in options if p.name in _SPECIAL],
             weight_divides=weight_divides,
             batchmean=batchmean,
             shared_variance=shared_variance,
+            probabilities=probabilities,
+            ranges=ranges,
         )
         common = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -170,10 +227,7 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
 
     Parameters
     ----------
-    input : array_like, any shape
-        Predictions x.
-    target : array_like, shape of `input`
-        True values y.
+    %(predictions)s
     %(weight)s
     %(reduction)s
         With `weight`, "mean" divides by the sum of w.
@@ -216,10 +270,7 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
 
     Parameters
     ----------
-    input : array_like, any shape
-        Predictions x.
-    target : array_like, shape of `input`
-        True values y.
+    %(predictions)s
     %(weight)s
     %(reduction)s
         With `weight`, "mean" divides by the sum of w.
@@ -266,10 +317,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 
     Parameters
     ----------
-    input : array_like, any shape
-        Predictions x.
-    target : array_like, shape of `input`
-        True values y.
+    %(predictions)s
     %(reduction)s
     beta : float, default 1.0
         Error at which the parabola meets the lines, at least 0. At 0 this is `l1_loss`.
@@ -315,10 +363,7 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
 
     Parameters
     ----------
-    input : array_like, any shape
-        Predictions x.
-    target : array_like, shape of `input`
-        True values y.
+    %(predictions)s
     %(weight)s
     %(reduction)s
         `weight` does not change what "mean" divides by.
@@ -367,10 +412,7 @@ def log_cosh_loss(input, target, *, reduction="mean"):
 
     Parameters
     ----------
-    input : array_like, any shape
-        Predictions x.
-    target : array_like, shape of `input`
-        True values y.
+    %(predictions)s
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -399,6 +441,56 @@ def log_cosh_loss(input, target, *, reduction="mean"):
     array([0.00000000e+00, 4.33780830e-01, 9.99306853e+02])
     >>> fl.log_cosh_loss.grad([0.0, 1.0, 1000.0], 0.0, reduction="sum")
     array([0.        , 0.76159416, 1.        ])
+    """
+
+
+@loss("pinball", quantile=FRACTION)
+def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
+    """Absolute error, weighted by q below the target, 1 - q above it.
+
+    For x of `input`, y of `target` and q = quantile::
+
+        l = q (y - x)          dl/dx = -q       where x < y
+        l = (1 - q) (x - y)    dl/dx = 1 - q    where x > y;    dl/dy = -dl/dx
+
+    Its mean is least where the part q of the targets is below the prediction.
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Predicted quantiles x.
+    target : array_like, shape of `input`
+        True values y.
+    quantile : float, default 0.5
+        Which quantile q is predicted, from 0 to 1. At 0.5, the median, this is half of `l1_loss`.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+
+    Notes
+    -----
+    %(numerics)s
+
+    Terms: the loss itself. Kink: the gradient is 0 where x = y. PyTorch has no such loss;
+    scikit-learn calls the quantile alpha.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", Econometrica 46, 1978.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.pinball_loss([1.0, 2.0, 5.0], [2.0, 2.0, 1.0], quantile=0.75, reduction="none")
+    array([0.75, 0.  , 1.  ])
+    >>> fl.pinball_loss.grad([1.0, 2.0, 5.0], [2.0, 2.0, 1.0], quantile=0.75, reduction="sum")
+    array([-0.75,  0.  ,  0.25])
     """
 
 
@@ -524,6 +616,120 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     >>> fl.gaussian_nll_loss.grad(x, y, [1.0, 2.0], wrt=("input", "var"), reduction="sum")
     (array([[0. , 0. ],
            [0. , 0.5]]), array([1.   , 0.375]))
+    """
+
+
+@loss("gamma_nll")
+def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
+    """Negative log-likelihood of gamma values, by (logarithms of) means.
+
+    For x of `input` and y of `target`::
+
+        l = x + y exp(-x)    dl/dx = 1 - y exp(-x)      dl/dy = exp(-x)    with log_input
+        l = log x + y / x    dl/dx = (x - y) / x^2      dl/dy = 1 / x      without
+
+    This is what the mean changes of the likelihood, divided by the shape of the distribution.
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Logarithms x of the expected values; without `log_input` those values, above 0.
+    target : array_like, shape of `input`
+        Observed values y, above 0.
+    log_input : bool, default True
+        Whether `input` holds logarithms.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a value or mean that is not above 0.
+
+    Notes
+    -----
+    %(numerics)s
+
+    Terms: ``x`` and ``y exp(-x)``, or ``log x`` and ``y / x``. PyTorch has no such loss. Twice
+    ``l - log y - 1``, with means, is ``tweedie_deviance_loss(..., power=2)``.
+
+    References
+    ----------
+    McCullagh and Nelder, "Generalized Linear Models", 2nd edition, 1989, chapter 8.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.gamma_nll_loss([0.0, 0.0, 2.0], [1.0, 3.0, 1.0], reduction="none")
+    array([1.        , 3.        , 2.13533528])
+    >>> fl.gamma_nll_loss.grad([0.0, 0.0], [1.0, 3.0], reduction="sum")
+    array([ 0., -2.])
+    >>> fl.gamma_nll_loss([1.0, 2.0], [3.0, 4.0], log_input=False, reduction="none")
+    array([3.        , 2.69314718])
+    """
+
+
+@loss("tweedie_deviance", power=TWEEDIE_POWER, ranges=TWEEDIE_RANGES)
+def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
+    """Unit deviance of Tweedie distributions (normal, Poisson, gamma).
+
+    For x of `input`, y of `target` and p = power::
+
+        l = (x - y)^2                                                            where p = 0
+        l = 2 (y log(y/x) - y + x)                                               where p = 1
+        l = 2 (log(x/y) + y/x - 1)                                               where p = 2
+        l = 2 (max(y, 0)^(2 - p) / ((1 - p) (2 - p)) - y x^(1 - p) / (1 - p) + x^(2 - p) / (2 - p))
+
+        dl/dx = 2 (x - y) / x^p        dl/dy = 2 (max(y, 0)^(1 - p) - x^(1 - p)) / (1 - p)
+
+    the last of which is 2 (y - x) where p = 0 and 2 log(y/x) where p = 1.
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Expected values x, above 0; any if `power` is 0.
+    target : array_like, shape of `input`
+        Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, else
+        any.
+    power : float, default 0.0
+        Exponent p of the variance, which is proportional to x^p: at most 0, or at least 1. 0 is
+        the normal distribution, 1 Poisson's, 2 the gamma and 3 the inverse Gaussian one; between 1
+        and 2 is a sum of gamma values as often as Poisson says.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for an input or target outside the range of its power.
+
+    Notes
+    -----
+    %(numerics)s
+
+    Terms: those that the formula adds. The gradient by a target of 0 is -inf from the power 1 on.
+    PyTorch has no such loss; this is the one of scikit-learn, whose ``mean_tweedie_deviance`` takes
+    the targets first.
+
+    References
+    ----------
+    Jørgensen, "The Theory of Dispersion Models", 1997.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.tweedie_deviance_loss([2.0, 2.0, 2.0], [0.0, 2.0, 4.0], power=1, reduction="none")
+    array([4.        , 0.        , 1.54517744])
+    >>> fl.tweedie_deviance_loss.grad([2.0, 2.0, 2.0], [0.0, 2.0, 4.0], power=1, reduction="sum")
+    array([ 2.,  0., -2.])
+    >>> fl.tweedie_deviance_loss([2.0, 1.0], [1.0, 2.0], power=3, reduction="none")
+    array([0.25, 0.5 ])
     """
 
 
@@ -698,6 +904,71 @@ def binary_cross_entropy_with_logits(
     """
 
 
+@loss("sigmoid_focal", alpha=FRACTION_OR_NONE, gamma=FINITE_NONNEGATIVE)
+def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
+    """Cross entropy of two classes that counts easy elements less.
+
+    For x of `input`, y of `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
+    log(1 + exp(x)), with the probability m of being wrong and the cross entropy h::
+
+        l = a m^gamma h
+        m = (1 - y) sigma(x) + y sigma(-x)          h = (1 - y) softplus(x) + y softplus(-x)
+        a = (1 - y) (1 - alpha) + y alpha           1 if alpha is -1
+
+        dl/dx = a m^(gamma - 1) (m h' + gamma m' h)
+        m' = (1 - 2 y) sigma(x) sigma(-x)           h' = (1 - y) sigma(x) - y sigma(-x)
+
+        dl/dy = da/dy m^gamma h + a gamma m^(gamma - 1) (sigma(-x) - sigma(x)) h - a m^gamma x
+
+    with da/dy = 2 alpha - 1, or 0 if alpha is -1.
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Logits x: the positive class has the probability sigma(x).
+    target : array_like, shape of `input`
+        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+    alpha : float, default 0.25
+        Weight of the positive class, from 0 to 1; the negative one has 1 - alpha. -1: no weights.
+    gamma : float, default 2.0
+        How much less easy elements count, finite and at least 0. At 0 this is
+        `binary_cross_entropy_with_logits`, weighted.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a target outside [0, 1].
+
+    Notes
+    -----
+    %(numerics)s
+
+    Terms: the loss itself, if the target is 0 or 1; else what its formulas add.
+
+    PyTorch has it in torchvision, where "none" is the default of `reduction`, any negative alpha
+    means no weights, and targets outside [0, 1] are taken.
+
+    References
+    ----------
+    Lin, Goyal, Girshick, He and Dollár, "Focal loss for dense object detection", ICCV 2017.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.sigmoid_focal_loss([0.0, 0.0, 4.0], [1, 0, 1], reduction="none")
+    array([4.33216988e-02, 1.29965096e-01, 1.46789243e-06])
+    >>> fl.sigmoid_focal_loss([0.0, 2.0], [1, 1], alpha=-1, gamma=0, reduction="none")
+    array([0.69314718, 0.12692801])
+    >>> fl.sigmoid_focal_loss.grad([0.0, 0.0], [1, 0], gamma=0, reduction="sum")
+    array([-0.125,  0.375])
+    """
+
+
 @loss("hinge_embedding", differentiable=("input",), margin=FINITE)
 def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     """Distances of similar and, up to a margin, of dissimilar pairs.
@@ -849,7 +1120,309 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     """
 
 
-@loss("nll", differentiable=("input",))
+@loss(
+    "cosine_embedding",
+    differentiable=("input1", "input2"),
+    default_wrt=("input1", "input2"),
+    margin=FINITE,
+)
+def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
+    """Angles of similar and, up to a margin, dissimilar pairs of rows.
+
+    For rows a of `input1` and b of `input2` with the label y and the cosine c::
+
+        l = 1 - c                 dl/dc = -1                         where y = 1
+        l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
+
+        c = sum_k a[k] b[k] / (|a| |b|),        |a|^2 = sum_k a[k]^2 + 1e-12
+        dl/da = dl/dc (b / |b| - c a / |a|) / |a|        dl/db = dl/dc (a / |a| - c b / |b|) / |b|
+
+    Parameters
+    ----------
+    input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
+        Rows a and b of D features.
+    target : array_like, shape of `input1` without its last axis
+        Labels y: 1 for similar, -1 for dissimilar pairs; or a number, the label of all.
+    margin : float, default 0.0
+        Cosine up to which a dissimilar pair costs nothing, finite; mostly between 0 and 0.5.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a label that is not -1 or 1.
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. Kink: at c = margin the gradient is
+    that of c, as in PyTorch. So is the 1e-12: rows shorter than 1e-5 or so lose their direction.
+
+    Neither squares nor products of lengths overflow or vanish on the way, as happens in PyTorch,
+    which gives the loss 1 to a pair of equal rows of length 1e10 in float32. PyTorch takes (D,) and
+    (N, D) only, and has the loss 0 for a label that is neither 1 nor -1.
+
+    References
+    ----------
+    Bromley, Guyon, LeCun, Säckinger and Shah, "Signature verification using a 'Siamese' time delay
+    neural network", NIPS 1993, compares pairs by their cosine.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> a, b = [[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 4.0]]
+    >>> fl.cosine_embedding_loss(a, b, [1, -1], margin=0.5, reduction="none")
+    array([1. , 0.5])
+    >>> fl.cosine_embedding_loss.grad([1.0, 0.0], [0.0, 2.0], 1)
+    (array([-0., -1.]), array([-0.5, -0. ]))
+    """
+
+
+@loss("multi_margin", differentiable=("input",), p=ONE_OR_TWO, margin=FINITE)
+def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction="mean"):
+    """Hinge loss of classes: by how much scores miss their distance.
+
+    For a row x of `input`, which has C classes, and its class y of `target`::
+
+        l = w[y]/C sum_{c != y} max(0, z[c])^p,        z[c] = margin - x[y] + x[c]
+        dl/dx[c] = w[y]/C p z[c]^(p - 1) if z[c] > 0 else 0        dl/dx[y] = -sum_{c != y} dl/dx[c]
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Scores x of C classes, floating.
+    target : array_like of integers, shape of `input` without its last axis
+        Class indices y, from 0 to C - 1, of any integer dtype.
+    p : int, default 1
+        Exponent, 1 or 2.
+    margin : float, default 1.0
+        Distance from the other scores at which that of the class costs nothing, finite.
+    %(class_weight)s
+    %(reduction)s
+        `weight` does not change what "mean" divides by.
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is not a class. It is a ValueError and an IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: those of the sum, z[c] being of ``margin`` and ``x[c] - x[y]``. Kink: the gradient is 0
+    where z[c] = 0, as in PyTorch.
+
+    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
+    happens to be in memory where there are no rows.
+
+    References
+    ----------
+    Weston and Watkins, "Support vector machines for multi-class pattern recognition", ESANN 1999.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[0.1, 0.2, 0.4, 0.8], [1.0, 0.0, 0.5, 1.0]]
+    >>> fl.multi_margin_loss(x, [3, 0], reduction="none")
+    array([0.325, 0.375])
+    >>> fl.multi_margin_loss(x, [3, 0], p=2, reduction="none")
+    array([0.1525, 0.3125])
+    >>> fl.multi_margin_loss.grad(x, [3, 0], reduction="sum")
+    array([[ 0.25,  0.25,  0.25, -0.75],
+           [-0.5 ,  0.  ,  0.25,  0.25]])
+    """
+
+
+@loss("multilabel_margin", differentiable=("input",))
+def multilabel_margin_loss(input, target, *, reduction="mean"):
+    """Hinge loss of labels: each should lead all other classes by 1.
+
+    For a row x of `input`, which has C classes, and its labels y, those of `target` before the
+    first -1::
+
+        l = 1/C sum_{j in y} sum_{k not in y} max(0, z[j, k]),        z[j, k] = 1 - x[j] + x[k]
+        dl/dx[j] = -1/C (how many z[j, k] > 0)    dl/dx[k] = 1/C (how many z[j, k] > 0)
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Scores x of C classes, floating.
+    target : array_like of integers, shape of `input`
+        Labels y: class indices from 0 to C - 1, of any integer dtype, up to the first -1; what
+        follows it is checked and has no effect. A label that comes twice counts twice.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is neither a class nor -1. It is a ValueError and an IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: those of the sum, z[j, k] being of ``1`` and ``x[k] - x[j]``. Kink: the gradient is 0
+    where z[j, k] = 0, as in PyTorch. Targets 0 and 1 for each class belong to
+    `multilabel_soft_margin_loss`; here they would be the labels 0 and 1.
+
+    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
+    happens to be in memory where there are no rows.
+
+    References
+    ----------
+    Elisseeff and Weston, "A kernel method for multi-labelled classification", NIPS 2001.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[0.1, 0.2, 0.4, 0.8], [0.1, 0.2, 0.4, 0.8]]
+    >>> fl.multilabel_margin_loss(x, [[3, 0, -1, 1], [3, 3, -1, -1]], reduction="none")
+    array([0.85, 0.65])
+    >>> fl.multilabel_margin_loss.grad(x[0], [3, 0, -1, 1])
+    array([-0.5,  0.5,  0.5, -0.5])
+    """
+
+
+@loss("multilabel_soft_margin")
+def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean"):
+    """Cross entropy of independent labels, averaged over classes.
+
+    For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
+    softplus(x) = log(1 + exp(x))::
+
+        l = 1/C sum_c w[c] ((1 - y[c]) softplus(x[c]) + y[c] softplus(-x[c]))
+        dl/dx[c] = w[c]/C ((1 - y[c]) sigma(x[c]) - y[c] sigma(-x[c]))
+        dl/dy[c] = -w[c]/C x[c]
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Logits x, floating: the class c has the probability sigma(x[c]).
+    target : array_like, shape of `input`
+        True probabilities y, between 0 and 1; mostly labels 0 and 1.
+    %(weight)s
+    %(reduction)s
+        `weight` changes neither that nor the C of a loss.
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a target outside [0, 1].
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: those of the sum. They have one sign: a small loss has all its digits.
+
+    PyTorch gives NaN for an infinite logit on the right side, here 0; takes targets outside [0, 1];
+    and with a weight or target larger than the input sums along the wrong axis.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x, y = [[0.0, 2.0], [0.0, -1000.0]], [[1, 0], [0, 1]]
+    >>> fl.multilabel_soft_margin_loss(x, y, reduction="none")
+    array([  1.41003759, 500.34657359])
+    >>> fl.multilabel_soft_margin_loss.grad([0.0, 0.0], [1, 0])
+    array([-0.25,  0.25])
+    """
+
+
+@loss(
+    "triplet_margin",
+    differentiable=("anchor", "positive", "negative"),
+    default_wrt=("anchor", "positive", "negative"),
+    margin=POSITIVE,
+    p=POSITIVE,
+    eps=FINITE_NONNEGATIVE,
+)
+def triplet_margin_loss(
+    anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean"
+):
+    """Distance to a similar row, less that to a dissimilar one.
+
+    For rows a of `anchor`, b of `positive` and c of `negative`, with a distance d of rows, whose
+    derivative by the first one is d'::
+
+        l = max(0, g),                     g = margin + d(a, b) - d(a, c)
+        d(u, v) = (sum_k |e[k]|^p)^(1/p),  e = u - v + eps
+        d'(u, v)[k] = sign(e[k]) (|e[k]| / d(u, v))^(p - 1)
+
+        dl/da = d'(a, b) - d'(a, c)    dl/db = -d'(a, b)    dl/dc = d'(a, c)    if g >= 0, else 0
+
+    With `swap`, d(b, c) takes the place of d(a, c) where it is smaller.
+
+    Parameters
+    ----------
+    anchor, positive, negative : array_like, shape (D,), (N, D) or (..., D), the same
+        Rows a, b and c of D features.
+    margin : float, default 1.0
+        By how much more distant a dissimilar row costs nothing, above 0.
+    p : float, default 2.0
+        Exponent of the distance, above 0. Infinity gives the largest difference.
+    eps : float, default 1e-06
+        Added to each difference, finite and at least 0.
+    swap : bool, default False
+        Whether the dissimilar row is compared with the nearer one of the other two.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. Kinks, as in PyTorch: at g = 0
+    the gradient is not 0; a distance of 0 has the derivative 0; largest differences that tie share
+    their derivative, and so do the distances that `swap` chooses from.
+
+    Distances neither overflow nor vanish on the way, as happens in PyTorch. It broadcasts the rows
+    to each other, and takes NaN for `margin` and any `p`.
+
+    References
+    ----------
+    Balntas, Riba, Ponsa and Mikolajczyk, "Learning local feature descriptors with triplets and
+    shallow convolutional neural networks", BMVC 2016; `swap` too.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> a, b, c = [[0.0, 0.0], [0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 5.0]]
+    >>> fl.triplet_margin_loss(a, b, c, eps=0, reduction="none")
+    array([4., 0.])
+    >>> fl.triplet_margin_loss.grad(a[0], b[0], c[0], eps=0)
+    (array([-0.6,  0.2]), array([0.6, 0.8]), array([ 0., -1.]))
+    """
+
+
+@loss("nll", differentiable=("input",), weight_divides=True)
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """Negative log-likelihood of classes, from log-probabilities.
 
@@ -873,6 +1446,9 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
 
     Raises
     ------
+    ClassIndexError
+        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        IndexError.
     %(class_errors)s
 
     Notes
@@ -901,7 +1477,14 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
     """
 
 
-@loss("cross_entropy", differentiable=("input",), label_smoothing=FRACTION)
+@loss(
+    "cross_entropy",
+    differentiable=("input", "target"),
+    default_wrt=("input",),
+    weight_divides=True,
+    probabilities=True,
+    label_smoothing=FRACTION,
+)
 def cross_entropy(
     input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
 ):
@@ -916,17 +1499,24 @@ def cross_entropy(
         l = -sum_c q[c] log s[c],    q[c] = w[c] ((1 - e) [c = y] + e/C)
         dl/dx[c] = s[c] sum_j q[j] - q[c]
 
+    If `target` holds probabilities y[c] of the classes instead, l and dl/dx are the same with::
+
+        q[c] = w[c] ((1 - e) y[c] + e/C)        dl/dy[c] = -(1 - e) w[c] log s[c]
+
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
         Logits x of C classes, floating.
-    target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
-        Class indices y, from 0 to C - 1, of any integer dtype.
+    target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
+        Integers of any dtype: class indices y, from 0 to C - 1. Floating, of the shape of `input`:
+        probabilities y[c], at least 0, which need not sum to 1.
     %(class_weight)s
-        With smoothing such entries keep the terms of the other classes.
+        With smoothing or probabilities it removes the terms of its class, but no NaN.
     %(ignore_index)s
+        Among probabilities there is none: an index of 0 or more is then an error.
     %(class_reduction)s
-        Smoothing does not change that.
+        Smoothing does not change that. With probabilities, it divides by the number of their rows,
+        or the sum of s over them.
     label_smoothing : float, default 0.0
         Part e of each target that goes to all classes alike, from 0 to 1.
     %(sample_weight)s
@@ -936,7 +1526,15 @@ def cross_entropy(
 
     Raises
     ------
-    %(class_errors)s
+    ClassIndexError
+        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        IndexError.
+    TypeError
+        For an `input` that is not floating, a `target` of the wrong dtype for its shape, a gradient
+        by class indices, complex, object and masked arrays, and unknown options.
+    ValueError
+        For shapes that do not fit, negative probabilities, options out of range, and negative
+        sample weights.
 
     Notes
     -----
@@ -948,7 +1546,9 @@ def cross_entropy(
     ``max x - x[c]``, a difference that is rounded before exp.
 
     PyTorch takes only int64 and, in part, uint8 targets, reads a negative `label_smoothing` as 0,
-    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0.
+    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0. It
+    takes negative probabilities, and gives the loss NaN to the probability 0 of a class whose logit
+    is -inf, here 0.
 
     References
     ----------
@@ -968,7 +1568,228 @@ def cross_entropy(
     >>> fl.cross_entropy.grad(x, [0, -100])
     array([[-0.90996943,  0.24472847,  0.66524096],
            [ 0.        ,  0.        ,  0.        ]])
+    >>> fl.cross_entropy(x, [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], reduction="none")
+    array([1.10760596, 3.5658839 ])
     """
 
 
-__all__ = [name for name, value in globals().items() if isinstance(value, Loss)]
+@loss("ctc", differentiable=("log_probs",))
+def ctc_loss(
+    log_probs,
+    targets,
+    input_lengths,
+    target_lengths,
+    *,
+    blank=0,
+    reduction="mean",
+    zero_infinity=False,
+    batch_first=False,
+):
+    """Connectionist temporal classification, from log-probabilities.
+
+    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
+    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+
+        l = -log sum_a exp(sum_t x[t, a[t]])        gradient by x[t, c]: exp(x[t, c]) - gamma[t, c]
+
+    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+
+    Parameters
+    ----------
+    log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
+        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
+        the axis of the batch.
+    %(ctc_targets)s
+    %(ctc_reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(ctc_errors)s
+        In ``grad`` and ``value_and_grad`` also for frames whose probabilities do not sum to 1
+        within 1e-3 (2e-2 for float16 and bfloat16).
+
+    Notes
+    -----
+    %(ctc_numerics)s
+
+    Terms: the loss itself; of the gradient ``exp(x)`` and ``gamma``. Both are right to within 64
+    units in the last place of them in the worst case.
+
+    As in PyTorch the gradient is the one by logits whose log_softmax is x, which is what a training
+    step needs, and holds for probabilities that sum to 1; the derivative by x is -gamma.
+    `ctc_loss_with_logits` takes the logits and does both in one.
+
+    PyTorch does not check labels, reads and writes beyond its arrays for a class that does not
+    exist, and counts alignments twice if a label is the blank. It gives the gradient NaN to a
+    log-probability of -inf, here 0; has no `batch_first`; and takes neither one number for all
+    lengths nor half precision.
+
+    References
+    ----------
+    Graves, Fernández, Gomez and Schmidhuber, "Connectionist temporal classification: labelling
+    unsegmented sequence data with recurrent neural networks", ICML 2006.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> x = np.log(np.full((4, 2, 3), 1 / 3))
+    >>> fl.ctc_loss(x, [[1, 2], [1, -1]], 4, [2, 1], reduction="none")
+    array([1.68639895, 2.09186406])
+    >>> round(fl.ctc_loss(x, [1, 2, 1], 4, [2, 1]), 6)
+    1.467532
+    >>> fl.ctc_loss.grad(np.log([[0.5, 0.5], [0.5, 0.5]]), [1], 2, 1)
+    array([[ 0.16666667, -0.16666667],
+           [ 0.16666667, -0.16666667]])
+    >>> fl.ctc_loss(x, [1, 1, 1], 2, [2, 1], reduction="none")
+    array([       inf, 1.09861229])
+    """
+
+
+@loss("ctc_with_logits", differentiable=("logits",))
+def ctc_loss_with_logits(
+    logits,
+    targets,
+    input_lengths,
+    target_lengths,
+    *,
+    blank=0,
+    reduction="mean",
+    zero_infinity=False,
+    batch_first=False,
+):
+    """Connectionist temporal classification, from logits.
+
+    For a sample's logits x[t, c] of class c in frame t and their softmax s[t, c] = exp(x[t, c]) /
+    sum_j exp(x[t, j]), over its alignments a: a class a[t] for each frame, such that merging
+    repeats and then dropping blanks leaves its labels::
+
+        l = -log sum_a prod_t s[t, a[t]]        dl/dx[t, c] = s[t, c] - gamma[t, c]
+
+    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+
+    Parameters
+    ----------
+    logits : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
+        Logits x of C classes in T frames of N samples, floating; of one sample without the axis of
+        the batch.
+    %(ctc_targets)s
+    %(ctc_reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(ctc_errors)s
+
+    Notes
+    -----
+    %(ctc_numerics)s
+
+    Terms: the loss itself; of the gradient ``s`` and ``gamma``. Both are right to within 64 units
+    in the last place of them in the worst case.
+
+    This is `ctc_loss` of the log_softmax of the logits, in one pass and without an array for it.
+    PyTorch has no such function.
+
+    References
+    ----------
+    Graves, Fernández, Gomez and Schmidhuber, "Connectionist temporal classification: labelling
+    unsegmented sequence data with recurrent neural networks", ICML 2006.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> x = np.zeros((4, 2, 3))
+    >>> fl.ctc_loss_with_logits(x, [[1, 2], [1, -1]], 4, [2, 1], reduction="none")
+    array([1.68639895, 2.09186406])
+    >>> fl.ctc_loss_with_logits.grad(np.zeros((2, 2)), [1], 2, 1)
+    array([[ 0.16666667, -0.16666667],
+           [ 0.16666667, -0.16666667]])
+    """
+
+
+@loss("ctc_posteriors", differentiable=("log_probs",))
+def _posteriors(
+    log_probs,
+    targets,
+    input_lengths,
+    target_lengths,
+    *,
+    blank=0,
+    reduction="sum",
+    batch_first=False,
+):
+    """What this gives for a gradient is the posteriors."""
+
+
+def ctc_posteriors(
+    log_probs, targets, input_lengths, target_lengths, *, blank=0, batch_first=False, out=None
+):
+    """Probability of each class in each frame, given the labels of CTC.
+
+    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
+    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+
+        gamma[t, c] = sum_{a: a[t] = c} exp(sum_t x[t, a[t]]) / sum_a exp(sum_t x[t, a[t]])
+
+    It sums to 1 over the classes, and -gamma is the derivative of `ctc_loss` by x.
+
+    Parameters
+    ----------
+    log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
+        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
+        the axis of the batch. Their probabilities need not sum to 1.
+    targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
+        Labels: classes other than `blank`. In rows, of which what is beyond a sample's length is
+        never read; or those of all samples one after the other.
+    input_lengths : array_like of integers, shape (N,) or ()
+        Number of frames of each sample; a number is that of all.
+    target_lengths : array_like of integers, shape (N,) or ()
+        Number of labels of each sample; a number is that of all.
+    blank : int, default 0
+        Class that stands for no label.
+    batch_first : bool, default False
+        Whether the batch comes before the frames, as in (N, T, C).
+    out : ndarray, optional
+        Where to write the result, of its shape and dtype; may be exactly `log_probs`.
+
+    Returns
+    -------
+    ndarray
+        gamma, of the shape and dtype of `log_probs`: 0 in the frames beyond a sample's length, NaN
+        in those of a sample whose labels do not fit into its frames.
+
+    Raises
+    ------
+    ClassIndexError, TypeError, ValueError
+        As `ctc_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> fl.ctc_posteriors(np.log([[0.5, 0.5], [0.5, 0.5]]), [1], 2, 1)
+    array([[0.33333333, 0.66666667],
+           [0.33333333, 0.66666667]])
+    """
+    return _posteriors.grad(
+        log_probs,
+        targets,
+        input_lengths,
+        target_lengths,
+        blank=blank,
+        batch_first=batch_first,
+        out=out,
+    )
+
+
+__all__ = ["ctc_posteriors"]
+__all__ += [name for name, value in globals().items() if isinstance(value, Loss) and name[0] != "_"]

@@ -11,7 +11,12 @@ from fastloss._binding import Loss
 __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
     "cross_entropy",
+    "ctc_loss",
+    "ctc_loss_with_logits",
+    "ctc_posteriors",
+    "gamma_nll_loss",
     "gaussian_nll_loss",
     "hinge_embedding_loss",
     "huber_loss",
@@ -20,10 +25,17 @@ __all__ = [
     "log_cosh_loss",
     "margin_ranking_loss",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "pinball_loss",
     "poisson_nll_loss",
+    "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_margin_loss",
+    "triplet_margin_loss",
+    "tweedie_deviance_loss",
 ]
 
 _Array: TypeAlias = NDArray[Any]
@@ -273,6 +285,53 @@ class _log_cosh_loss(Loss):
 
 log_cosh_loss: _log_cosh_loss
 
+class _pinball_loss(Loss):
+    """Absolute error, weighted by q below the target, 1 - q above it."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+pinball_loss: _pinball_loss
+
 class _poisson_nll_loss(Loss):
     """Negative log-likelihood of counts, from (logarithms of) rates."""
     @overload
@@ -372,6 +431,100 @@ class _gaussian_nll_loss(Loss):
         sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
 
 gaussian_nll_loss: _gaussian_nll_loss
+
+class _gamma_nll_loss(Loss):
+    """Negative log-likelihood of gamma values, by (logarithms of) means."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+gamma_nll_loss: _gamma_nll_loss
+
+class _tweedie_deviance_loss(Loss):
+    """Unit deviance of Tweedie distributions (normal, Poisson, gamma)."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, power: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+tweedie_deviance_loss: _tweedie_deviance_loss
 
 class _kl_div(Loss):
     """Kullback-Leibler divergence, from log-probabilities."""
@@ -519,6 +672,55 @@ class _binary_cross_entropy_with_logits(Loss):
 
 binary_cross_entropy_with_logits: _binary_cross_entropy_with_logits
 
+class _sigmoid_focal_loss(Loss):
+    """Cross entropy of two classes that counts easy elements less."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25, gamma: float = 2.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25, gamma: float = 2.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None, out: _Outs | None = None
+    ) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
+        gamma: float = 2.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25, gamma: float = 2.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+sigmoid_focal_loss: _sigmoid_focal_loss
+
 class _hinge_embedding_loss(Loss):
     """Distances of similar and, up to a margin, of dissimilar pairs."""
     @overload
@@ -627,6 +829,223 @@ class _margin_ranking_loss(Loss):
 
 margin_ranking_loss: _margin_ranking_loss
 
+class _cosine_embedding_loss(Loss):
+    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+    @overload
+    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input1", "input2"],
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input1", "input2"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None
+    ) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+cosine_embedding_loss: _cosine_embedding_loss
+
+class _multi_margin_loss(Loss):
+    """Hinge loss of classes: by how much scores miss their distance."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, input: ArrayLike, target: ArrayLike, *, p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, reduction: Literal["mean", "sum", "none"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, p: int = 1,
+        margin: float = 1.0, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, p: int = 1,
+        margin: float = 1.0, weight: ArrayLike | None = None, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, p: int = 1, margin: float = 1.0,
+        weight: ArrayLike | None = None, reduction: Literal["mean", "sum", "none"] = "mean",
+        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
+
+multi_margin_loss: _multi_margin_loss
+
+class _multilabel_margin_loss(Loss):
+    """Hinge loss of labels: each should lead all other classes by 1."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+multilabel_margin_loss: _multilabel_margin_loss
+
+class _multilabel_soft_margin_loss(Loss):
+    """Cross entropy of independent labels, averaged over classes."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        weight: ArrayLike | None = None, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        weight: ArrayLike | None = None, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None, out: _Outs | None = None
+    ) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        weight: ArrayLike | None = None, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        weight: ArrayLike | None = None, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None, out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+multilabel_soft_margin_loss: _multilabel_soft_margin_loss
+
+class _triplet_margin_loss(Loss):
+    """Distance to a similar row, less that to a dissimilar one."""
+    @overload
+    def __call__(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["anchor", "positive", "negative"], grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["anchor", "positive", "negative"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["anchor", "positive", "negative"], grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["anchor", "positive", "negative"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None
+    ) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["anchor", "positive", "negative"], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["anchor", "positive", "negative"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
+        margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+triplet_margin_loss: _triplet_margin_loss
+
 class _nll_loss(Loss):
     """Negative log-likelihood of classes, from log-probabilities."""
     @overload
@@ -670,26 +1089,130 @@ class _cross_entropy(Loss):
     def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
         sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
     def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
         label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
         out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
     @overload
     def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
         *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
         label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
         out: _Array | None = None) -> tuple[float, _Array]: ...
     @overload
     def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
         *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
-        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
         grad_output: ArrayLike | None = None,
         out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None, out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
     def sums(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
         label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None
     ) -> tuple[float, float, int]: ...
 
 cross_entropy: _cross_entropy
+
+class _ctc_loss(Loss):
+    """Connectionist temporal classification, from log-probabilities."""
+    @overload
+    def __call__(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["mean", "sum"] = "mean",
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0,
+        reduction: Literal["mean", "sum", "none"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False, sample_weight: ArrayLike | None = None,
+        wrt: Literal["log_probs"] = "log_probs", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["mean", "sum"] = "mean",
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, wrt: Literal["log_probs"] = "log_probs",
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, wrt: Literal["log_probs"] = "log_probs",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    def sums(self, log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0,
+        reduction: Literal["mean", "sum", "none"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+ctc_loss: _ctc_loss
+
+class _ctc_loss_with_logits(Loss):
+    """Connectionist temporal classification, from logits."""
+    @overload
+    def __call__(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["mean", "sum"] = "mean",
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0,
+        reduction: Literal["mean", "sum", "none"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False, sample_weight: ArrayLike | None = None,
+        wrt: Literal["logits"] = "logits", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["mean", "sum"] = "mean",
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, wrt: Literal["logits"] = "logits",
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0, reduction: Literal["none"],
+        zero_infinity: bool = False, batch_first: bool = False,
+        sample_weight: ArrayLike | None = None, wrt: Literal["logits"] = "logits",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    def sums(self, logits: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike,
+        target_lengths: ArrayLike, *, blank: int = 0,
+        reduction: Literal["mean", "sum", "none"] = "mean", zero_infinity: bool = False,
+        batch_first: bool = False, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+ctc_loss_with_logits: _ctc_loss_with_logits
+
+def ctc_posteriors(
+    log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike, target_lengths: ArrayLike,
+    *, blank: int = 0, batch_first: bool = False, out: _Array | None = None,
+) -> _Array: ...

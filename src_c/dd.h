@@ -20,12 +20,18 @@ static inline fl_dd dd_add(fl_dd a, fl_dd b)
     return dd_add_double(s, b.lo);
 }
 
-static inline void note_bad(fl_partial *partial, int64_t unit, int argument)
+/* Keeps the lowest of the places that are noted: by unit, then argument, then entry. */
+static inline void note_bad(fl_partial *partial, int64_t unit, int argument, int64_t entry)
 {
-    if (partial->bad_unit == FL_NOWHERE || unit < partial->bad_unit ||
-        (unit == partial->bad_unit && argument < partial->bad_argument)) {
+    int64_t a[] = {unit, argument, entry},
+            b[] = {partial->bad_unit, partial->bad_argument, partial->bad_entry};
+    int k = 0;
+    while (k < 2 && a[k] == b[k])
+        k++;
+    if (partial->bad_unit == FL_NOWHERE || a[k] < b[k]) {
         partial->bad_unit = unit;
         partial->bad_argument = argument;
+        partial->bad_entry = entry;
     }
 }
 

@@ -12,6 +12,9 @@
 #define ISA(name) \
     fl_kernel fl_elementwise_##name##_f32, fl_elementwise_##name##_f64; \
     fl_kernel fl_classes_##name##_f32, fl_classes_##name##_f64; \
+    fl_kernel fl_margins_##name##_f32, fl_margins_##name##_f64; \
+    fl_kernel fl_pairs_##name##_f32, fl_pairs_##name##_f64; \
+    fl_kernel fl_sequences_##name##_f32, fl_sequences_##name##_f64; \
     fl_store_fn fl_store_##name##_f32, fl_store_##name##_f64; \
     fl_math_fn fl_math_##name##_f32, fl_math_##name##_f64;
 FL_ISA_LIST
@@ -20,8 +23,10 @@ FL_ISA_LIST
 static const fl_kernels table[] = {
 #define ISA(name) \
     {#name, \
-     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32}, \
-      {fl_elementwise_##name##_f64, fl_classes_##name##_f64}}, \
+     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32, fl_margins_##name##_f32, \
+       fl_pairs_##name##_f32, fl_sequences_##name##_f32}, \
+      {fl_elementwise_##name##_f64, fl_classes_##name##_f64, fl_margins_##name##_f64, \
+       fl_pairs_##name##_f64, fl_sequences_##name##_f64}}, \
      {fl_store_##name##_f32, fl_store_##name##_f64}, \
      {fl_math_##name##_f32, fl_math_##name##_f64}},
     FL_ISA_LIST
@@ -61,24 +66,26 @@ void fl_isa_select(int index) { selected = index; }
 int fl_isa_selected(void) { return selected; }
 const fl_kernels *fl_kernels_selected(void) { return &table[selected]; }
 
-static const struct {
-    const char *name;
-    fl_kind kind;
-    fl_domain domain[FL_OPERANDS];
-} formulas[] = {
-#define ELEMENTWISE(name, operands, ...) {#name, FL_ELEMENTWISE, {__VA_ARGS__}},
-#define CLASSES(name) {#name, FL_CLASSES, {FL_ANY, FL_ANY, FL_ANY}},
+static const fl_loss losses[] = {
+#define ELEMENTWISE(name, arrays, x, y, z) \
+    {#name, FL_ELEMENTWISE, FL_NO_ROW, {{FL_UNIT, x}, {FL_UNIT, y}, {FL_UNIT, z}}},
+#define ROWS(kind, name, axis, x, y, z) {#name, FL_##kind, FL_##axis##_AXIS, {x, y, z}},
+#define ROW(domain) {FL_ROW, FL_##domain}
+#define UNIT(domain) {FL_UNIT, FL_##domain}
+#define NONE {FL_NO_OPERAND, FL_ANY}
 #include "losses.h"
 #undef ELEMENTWISE
-#undef CLASSES
+#undef ROWS
+#undef ROW
+#undef UNIT
+#undef NONE
 };
 
-int fl_formula_named(const char *name, fl_kind *kind, fl_domain domain[FL_OPERANDS])
+int fl_formula_named(const char *name, fl_loss *loss)
 {
     for (int i = 0; i < FL_FORMULAS; i++)
-        if (!strcmp(formulas[i].name, name)) {
-            *kind = formulas[i].kind;
-            memcpy(domain, formulas[i].domain, sizeof formulas[i].domain);
+        if (!strcmp(losses[i].name, name)) {
+            *loss = losses[i];
             return i;
         }
     return -1;

@@ -14,6 +14,9 @@
 /* Elements in a block: large against the cost of a partial, small enough to share out. */
 enum { BLOCK = 8192 };
 
+/* Rows of classes that a kernel takes at a time. */
+enum { TOGETHER = 128 };
+
 /* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of
  * its own. */
 enum { FEW = 16, MANY = 2048 };
@@ -29,6 +32,10 @@ fl_grid fl_grid_of(const fl_call *call)
 {
     int64_t elements = call->unit_size > 0 ? call->unit_size : 1;
     int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
+    if (call->kind == FL_CLASSES && (cap >= TOGETHER || call->inner > 1))
+        cap = cap < TOGETHER ? TOGETHER : cap / TOGETHER * TOGETHER;
+    if (call->frames)
+        cap = 1; /* the sum is the same whether sequences come whole or in halves */
     fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};
     int64_t period = 0; /* units that share a gradient entry, where that is not all of them */
     for (int k = 0; k < FL_OPERANDS; k++)
@@ -49,9 +56,18 @@ fl_grid fl_grid_of(const fl_call *call)
     return g;
 }
 
-static void block_units(const fl_call *call, int64_t block, int64_t *first, int64_t *last)
+static int in_halves(fl_phase phase) { return phase == FL_FIRST_HALF || phase == FL_SECOND_HALF; }
+
+/* The units of a block; in the halves a block is an item. */
+static void block_units(const fl_call *call, fl_phase phase, int64_t block, int64_t *first,
+                        int64_t *last)
 {
     const fl_grid *g = &call->grid;
+    if (in_halves(phase)) {
+        *first = block;
+        *last = block + 1;
+        return;
+    }
     int64_t row = block / g->pieces * g->rows_per_block, piece = block % g->pieces;
     int64_t end = (row + g->rows_per_block) * g->row_units;
     *first = row * g->row_units + piece * g->piece_units;
@@ -77,7 +93,7 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         int64_t first_unit, last_unit;
         fl_partial *partial = &c->partial[block - c->first_block];
         *partial = (fl_partial){.bad_unit = FL_NOWHERE};
-        block_units(c->call, block, &first_unit, &last_unit);
+        block_units(c->call, c->phase, block, &first_unit, &last_unit);
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
 }
@@ -107,7 +123,7 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
                           const fl_partial *partial)
 {
     int64_t first, last;
-    block_units(call, block, &first, &last);
+    block_units(call, FL_MAIN, block, &first, &last);
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!call->reduce[k] || !(call->products & FL_GRAD << k) || fl_reduced_in_block(call, k))
             continue;
@@ -123,13 +139,22 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
     }
 }
 
-/* Threads worth starting for this much work. */
-static int useful_threads(const fl_call *call)
+/* What there is to do; a state of a frame counts as an element. In double: labels may be broadcast
+ * without end. */
+static double elements_of(const fl_call *call)
 {
-    int64_t elements = call->units * (call->unit_size > 0 ? call->unit_size : 1),
-            most = elements / ELEMENTS_PER_THREAD;
-    most = most < call->grid.blocks ? most : call->grid.blocks;
-    if (most <= 1)
+    double elements = (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
+    for (int64_t n = 0; call->frames && n < call->units; n++)
+        elements += (double)call->frames[n] * (2 * (double)call->labels[n] + 1);
+    return elements;
+}
+
+/* Threads worth starting for this much work in so many blocks. */
+static int useful_threads(const fl_call *call, int64_t blocks)
+{
+    double most = elements_of(call) / ELEMENTS_PER_THREAD;
+    most = most < (double)blocks ? most : (double)blocks;
+    if (most < 2)
         return 1;
     int threads = fl_effective_threads();
     return most < threads ? (int)most : threads;
@@ -140,11 +165,11 @@ static int useful_threads(const fl_call *call)
 static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
                            fl_interrupted interrupted, fl_partial *bad)
 {
-    const int64_t blocks = call->grid.blocks;
-    const int threads = useful_threads(call);
-    const int64_t heavy =
-        ceil_div(call->unit_size, BLOCK); /* a block of one long unit counts as many */
-    int64_t batch = MANY / (heavy > 0 ? heavy : 1);
+    const int64_t blocks = in_halves(phase) ? 2 * call->units : call->grid.blocks;
+    const int threads = useful_threads(call, blocks);
+    /* A block of one long unit counts as many. */
+    const double heavy = elements_of(call) / BLOCK / (double)blocks;
+    int64_t batch = heavy > 1 ? (int64_t)(MANY / heavy) : MANY;
     batch = batch > 2 * threads ? batch : 2 * threads;
     batch = batch < blocks ? batch : blocks;
 
@@ -187,6 +212,27 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     return status;
 }
 
+/* FL_MAIN of sequences that are fewer than the threads, the sides of each side by side. */
+static fl_status run_halves(fl_call *call, fl_totals *totals, fl_interrupted interrupted,
+                            fl_partial *bad)
+{
+    const int64_t items = 2 * call->units;
+    call->sides = calloc((size_t)items, sizeof *call->sides);
+    if (!call->sides)
+        return run_phase(call, FL_MAIN, totals, interrupted, bad);
+    double start = seconds();
+    fl_status status = run_phase(call, FL_FIRST_HALF, totals, interrupted, bad);
+    if (status == FL_OK && interrupted && seconds() - start >= INTERRUPT_SECONDS && interrupted())
+        status = FL_INTERRUPTED;
+    if (status == FL_OK)
+        status = run_phase(call, FL_SECOND_HALF, totals, interrupted, bad);
+    for (int64_t i = 0; i < items; i++)
+        free(call->sides[i]);
+    free(call->sides);
+    call->sides = NULL;
+    return status;
+}
+
 fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
 {
     fl_totals prepared = {0};
@@ -199,7 +245,9 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
         divisor = prepared.weight.hi;
     }
     call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
-    if (status == FL_OK)
+    if (status == FL_OK && call->frames && call->units < useful_threads(call, 2 * call->units))
+        status = run_halves(call, totals, interrupted, bad);
+    else if (status == FL_OK)
         status = run_phase(call, FL_MAIN, totals, interrupted, bad);
     fp_leave(saved);
     return status;

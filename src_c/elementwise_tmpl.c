@@ -62,10 +62,10 @@ static void map_formula(fl_formula number, int wanted, int64_t n, const real *x,
     case FL_FORMULA_##name: \
         map_wanted(name, operands, wanted, n, x, y, z, p, scale, l, dx, dy, dz); \
         break;
-#define CLASSES(name)
+#define ROWS(...)
 #include "losses.h"
 #undef ELEMENTWISE
-#undef CLASSES
+#undef ROWS
     default:
         break;
     }
@@ -118,12 +118,12 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         partial->count -= factor[i] == 0;
 
     for (int k = 0; k < FL_OPERANDS; k++) {
-        fl_domain domain = call->domain[k];
+        fl_domain domain = call->role[k].domain;
         operand[k] = operand[0];
         if (!call->operand[k].data || (phase == FL_PREPARE && domain == FL_ANY))
             continue;
         operand[k] = fl_load(&call->operand[k], first, n, operand_tile[k]);
-        check_tile(operand[k], n, domain, factor, k, first, partial);
+        check_tile(operand[k], n, domain, factor, k, first, 1, partial);
     }
     if (phase == FL_PREPARE)
         return;

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_PARAMS = 2 };
+enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_PARAMS = 3 };
 
 /* Storage types. Kernels compute in float or double; the loader converts. */
 typedef enum {
@@ -42,17 +42,55 @@ typedef struct {
     int64_t shape[FL_MAX_DIMS], stride[FL_MAX_DIMS]; /* strides in bytes, 0 where broadcast */
 } fl_array;
 
-typedef enum { FL_ELEMENTWISE, FL_CLASSES, FL_KINDS } fl_kind;
+typedef enum {
+    FL_ELEMENTWISE, /* a unit is an element */
+    FL_CLASSES,     /* a row of classes: likelihoods */
+    FL_MARGINS,     /* a row of classes: margins and independent labels */
+    FL_PAIRS,       /* two or three rows of features */
+    FL_SEQUENCES,   /* frames of classes, aligned with labels */
+    FL_KINDS
+} fl_kind;
+
+/* Where an operand has its entries: nowhere, one for each unit, or a row of them. */
+typedef enum { FL_NO_OPERAND, FL_UNIT, FL_ROW } fl_place;
+
+/* Which values an operand may hold (NaN always passes). */
+typedef enum {
+    FL_ANY,
+    FL_UNIT_INTERVAL,
+    FL_NONNEGATIVE,
+    FL_POSITIVE,
+    FL_SIGN,
+    FL_SCORE, /* any, but floating: integers would be indices in the wrong place */
+    FL_INDEX, /* 0 .. C - 1, or ignore_index */
+    FL_LABELS /* 0 .. C - 1, or -1, which ends a row of them */
+} fl_domain;
+
+typedef struct {
+    fl_place place;
+    fl_domain domain;
+} fl_role;
+
+/* Which axis of the arrays is the row. */
+typedef enum { FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS } fl_row_axis;
 
 /* A number for each row of the table. */
 typedef enum {
 #define ELEMENTWISE(name, ...) FL_FORMULA_##name,
-#define CLASSES(name) FL_FORMULA_##name,
+#define ROWS(kind, name, ...) FL_FORMULA_##name,
 #include "losses.h"
 #undef ELEMENTWISE
-#undef CLASSES
+#undef ROWS
     FL_FORMULAS
 } fl_formula;
+
+/* A row of the table. */
+typedef struct {
+    const char *name;
+    fl_kind kind;
+    fl_row_axis axis;
+    fl_role role[FL_OPERANDS];
+} fl_loss;
 
 /* What a call wants, a set of bits. The sum is always formed when FL_SUM or FL_VALUES is set. */
 enum { FL_SUM = 1, FL_VALUES = 2, FL_GRAD = 4 /* << operand */ };
@@ -64,14 +102,12 @@ typedef enum {
 } fl_divisor;
 
 /* FL_PREPARE checks, and sums the divisor where a mean's gradient needs it before anything is
- * written. */
-typedef enum { FL_PREPARE, FL_MAIN } fl_phase;
-
-/* Which values an operand may hold (NaN always passes). */
-typedef enum { FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_SIGN } fl_domain;
+ * written. FL_MAIN computes. With fewer sequences than threads it comes in two phases, each of
+ * which has two items for a unit, the sides 2 n and 2 n + 1 of sequence n. */
+typedef enum { FL_PREPARE, FL_MAIN, FL_FIRST_HALF, FL_SECOND_HALF } fl_phase;
 
 /* Where an error can be; the operands come first. */
-enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NOWHERE = -1 };
+enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_NOWHERE = -1 };
 
 /* How the units of a call are cut into blocks: each holds whole entries of the leading axis
  * ("rows"), or a piece of one. It depends on the kind, the trailing shape and the compute type,
@@ -95,18 +131,35 @@ typedef struct {
     double params[FL_PARAMS]; /* numeric options in the order of the signature */
 
     int64_t units, row_units; /* all units; those of one entry of the leading axis */
-    int64_t unit_size;        /* elements of input in a unit */
+    int64_t unit_size;        /* elements of input in a unit: C, D, or T C */
+    int64_t inner; /* consecutive units whose entries of one class are neighbours in a C-ordered
+                      input: d1...dK of (N, C, d1, ..., dK) */
 
     fl_grid grid; /* set by the driver */
 
+    /* Entries of a row lie one after the other in the order of entries: entry j of unit i is
+     * i unit_size + j. Those of sequences are (N, T, C). */
     fl_array operand[FL_OPERANDS]; /* x, y, z */
-    fl_domain domain[FL_OPERANDS];
-    fl_array weight, sample_weight, upstream_each;
+    fl_role role[FL_OPERANDS];
+    fl_array weight;                       /* of elements (entries like operand 0) */
+    const double *by_class;                /* weights of classes (C), or NULL */
+    fl_array sample_weight, upstream_each; /* of units */
     fl_array values, grad[FL_OPERANDS];
     int64_t reduce[FL_OPERANDS]; /* so many consecutive units share one entry of the gradient; 0:
                                     each its own */
 
     int64_t ignore_index; /* classes */
+
+    /* sequences: sample n has frames[n] <= T frames and the labels first_label[n] ... in operand 1,
+     * which is read as a flat sequence of entries */
+    int64_t T, C, blank;
+    const int64_t *frames, *labels, *first_label;
+    int zero_infinity;
+    int per_label;        /* each loss is divided by max(labels[n], 1) where it is summed or
+                             differentiated, not in values */
+    double sum_tolerance; /* how far from 1 the probabilities of a frame may add up */
+    void **sides;         /* of each item of FL_FIRST_HALF, what it leaves for FL_SECOND_HALF: made
+                             by the kernel with malloc, or NULL; the driver's */
 } fl_call;
 
 /* A double-double: hi + lo, |lo| <= ulp(hi) / 2. */
@@ -118,7 +171,8 @@ typedef struct {
     fl_dd sum, weight;          /* Σ l, Σ d */
     int64_t count;              /* units that were not removed */
     fl_dd reduced[FL_OPERANDS]; /* a gradient entry that this block shares with its neighbours */
-    int64_t bad_unit; /* the lowest unit with a value that is not allowed, or FL_NOWHERE */
+    int64_t bad_unit;  /* the lowest unit with a value that is not allowed, or FL_NOWHERE */
+    int64_t bad_entry; /* its place in the unit: class, feature, frame, label */
     int bad_argument;
 } fl_partial;
 
@@ -149,8 +203,8 @@ void fl_isa_select(int index);
 int fl_isa_selected(void);
 const fl_kernels *fl_kernels_selected(void);
 
-/* The row of losses.h with this name: its number, kind and domains; -1 if there is none. */
-int fl_formula_named(const char *name, fl_kind *kind, fl_domain domain[FL_OPERANDS]);
+/* The row of losses.h with this name: its number, -1 if there is none. */
+int fl_formula_named(const char *name, fl_loss *loss);
 
 /* driver.c */
 typedef enum { FL_OK, FL_BAD_VALUE, FL_INTERRUPTED } fl_status;

@@ -13,6 +13,9 @@
 #define fl_load_index SUFFIXED(fl_load_index)
 #define fl_target SUFFIXED(fl_target)
 #define fl_store SUFFIXED(fl_store)
+#define fl_load_columns SUFFIXED(fl_load_columns)
+#define fl_store_columns SUFFIXED(fl_store_columns)
+#define fl_pick SUFFIXED(fl_pick)
 
 /* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one
  * after the other, else converted into scratch. */
@@ -28,5 +31,18 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
  * when they are there. */
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch);
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from); /* reals */
+
+/* Rows of `size` entries, transposed: entries [from, to) of rows [first, first + n), entry j of row
+ * i at table[(j - from) * wide + i - first]. Columns without a row are filled with 0. */
+typedef struct {
+    int64_t first, n, from, to, wide;
+} fl_columns;
+
+void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table);
+void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table);
+
+/* Of each row from `first` on the entry of this number; none where it is negative. */
+void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+             real *out);
 
 #endif

@@ -1,89 +1,19 @@
 /* The block loader, once per (instruction set, real). See loader.h. */
 #include "loader.h"
+#include "half.h"
 
 #include <string.h>
-
-/* --- half types --- */
-
-static INLINE float as_float(uint32_t bits)
-{
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
-static INLINE uint32_t as_bits(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, 4);
-    return bits;
-}
-
-/* IEEE binary16: the exponent is moved into place and rebased by a multiplication, which also
- * grades subnormals. */
-static INLINE float from_f16(uint16_t h)
-{
-    uint32_t magnitude = h & 0x7fffu;
-    float f = as_float(magnitude << 13) * 0x1p112f;
-    uint32_t bits = as_bits(f) | (magnitude >= 0x7c00u ? 0x7f800000u : 0u);
-    return as_float(bits | (uint32_t)(h & 0x8000u) << 16);
-}
-
-/* Round to nearest even. Adding 2^k aligns the mantissa so that the hardware rounds at binary16's
- * last place. */
-static INLINE uint16_t to_f16(float f)
-{
-    uint32_t bits = as_bits(f), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-    uint32_t exponent = magnitude >> 23;
-    uint32_t anchor = ((exponent < 113 ? 113u : exponent > 142 ? 142u : exponent) + 13u) << 23;
-    uint32_t rounded =
-        as_bits(as_float(magnitude) + as_float(anchor)) - anchor; /* in units of the last place */
-    uint32_t normal =
-        (exponent < 113 ? 0u : (exponent > 142 ? 30u : exponent - 113u) << 10) + rounded;
-    uint32_t h = magnitude > 0x7f800000u ? 0x7e00u : magnitude >= 0x477ff000u ? 0x7c00u : normal;
-    return (uint16_t)(h | sign);
-}
-
-static INLINE float from_bf16(uint16_t h) { return as_float((uint32_t)h << 16); }
-
-static INLINE uint16_t to_bf16(float f)
-{
-    uint32_t bits = as_bits(f);
-    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40u) : rounded);
-}
-
-/* To float by rounding to odd, so that a second rounding to a half type rounds once in effect. */
-static INLINE float to_float_odd(real x)
-{
-#if REAL_IS_DOUBLE
-    float f = (float)x;
-    double back = f, magnitude = __builtin_fabs(x), got = __builtin_fabs(back);
-    uint32_t bits = as_bits(f);
-    uint32_t down =
-        (uint32_t)(got > magnitude); /* rounded away from zero: one back, also from inf */
-    return got == magnitude || x != x ? f : as_float((bits - down) | 1u);
-#else
-    return x;
-#endif
-}
 
 /* --- one entry, the dtype being a constant in every use --- */
 
 static const uint8_t item_size[FL_DTYPES] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
 
-/* Memory need not be aligned, hence memcpy (it compiles to a load). */
-#define READ(type, from) \
-    ({ \
-        type value; \
-        memcpy(&value, from, sizeof value); \
-        value; \
-    })
-#define WRITE(type, to, x) \
-    do { \
-        type value = (x); \
-        memcpy(to, &value, sizeof value); \
-    } while (0)
+#define EACH_DTYPE(X) \
+    X(FL_F32) \
+    X(FL_F64) \
+    X(FL_F16) \
+    X(FL_BF16) \
+    X(FL_BOOL) X(FL_I8) X(FL_I16) X(FL_I32) X(FL_I64) X(FL_U8) X(FL_U16) X(FL_U32) X(FL_U64)
 
 static INLINE real read_real(const char *from, fl_dtype dtype)
 {
@@ -220,82 +150,97 @@ static void load_run(const fl_array *array, char *at, int64_t stride, int64_t n,
         read_swapped(array, at, stride, n, out);
         return;
     }
+#if !REAL_IS_DOUBLE
+    if (array->dtype == FL_F16 && stride == 2) {
+        widen_f16(at, n, out);
+        return;
+    }
+#endif
     switch (array->dtype) {
-    case FL_F32:
-        read_run(at, stride, n, out, FL_F32);
+#define CASE(dtype) \
+    case dtype: \
+        read_run(at, stride, n, out, dtype); \
         break;
-    case FL_F64:
-        read_run(at, stride, n, out, FL_F64);
-        break;
-    case FL_F16:
-        read_run(at, stride, n, out, FL_F16);
-        break;
-    case FL_BF16:
-        read_run(at, stride, n, out, FL_BF16);
-        break;
-    case FL_BOOL:
-        read_run(at, stride, n, out, FL_BOOL);
-        break;
-    case FL_I8:
-        read_run(at, stride, n, out, FL_I8);
-        break;
-    case FL_I16:
-        read_run(at, stride, n, out, FL_I16);
-        break;
-    case FL_I32:
-        read_run(at, stride, n, out, FL_I32);
-        break;
-    case FL_I64:
-        read_run(at, stride, n, out, FL_I64);
-        break;
-    case FL_U8:
-        read_run(at, stride, n, out, FL_U8);
-        break;
-    case FL_U16:
-        read_run(at, stride, n, out, FL_U16);
-        break;
-    case FL_U32:
-        read_run(at, stride, n, out, FL_U32);
-        break;
-    case FL_U64:
-        read_run(at, stride, n, out, FL_U64);
-        break;
+        EACH_DTYPE(CASE)
+#undef CASE
     default:
         break;
     }
 }
 
+static INLINE double read_double(const char *from, fl_dtype dtype)
+{
+    return dtype == FL_F64 ? READ(double, from) : (double)read_real(from, dtype);
+}
+
 static void load_double_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     double *out = tile;
+    if (!array->swapped && (array->dtype == FL_F32 || array->dtype == FL_F64)) {
+        for (int64_t i = 0; array->dtype == FL_F32 && i < n; i++)
+            out[i] = READ(float, at + i * stride);
+        for (int64_t i = 0; array->dtype == FL_F64 && i < n; i++)
+            out[i] = READ(double, at + i * stride);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
         swapped_entry swapped;
-        const char *from = native_entry(array, at + i * stride, &swapped);
-        out[i] =
-            array->dtype == FL_F64 ? READ(double, from) : (double)read_real(from, array->dtype);
+        out[i] = read_double(native_entry(array, at + i * stride, &swapped), array->dtype);
     }
 }
 
 static void load_index_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     int64_t *out = tile;
+    if (!array->swapped && (array->dtype == FL_I32 || array->dtype == FL_I64)) {
+        for (int64_t i = 0; array->dtype == FL_I32 && i < n; i++)
+            out[i] = READ(int32_t, at + i * stride);
+        for (int64_t i = 0; array->dtype == FL_I64 && i < n; i++)
+            out[i] = READ(int64_t, at + i * stride);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
         swapped_entry swapped;
-        const char *from = native_entry(array, at + i * stride, &swapped);
-        out[i] = read_index(from, array->dtype);
+        out[i] = read_index(native_entry(array, at + i * stride, &swapped), array->dtype);
     }
+}
+
+static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *from, fl_dtype dtype)
+{
+    if (stride == item_size[dtype])
+        for (int64_t i = 0; i < n; i++)
+            write_real(at + i * item_size[dtype], dtype, from[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            write_real(at + i * stride, dtype, from[i]);
 }
 
 static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     const real *from = tile;
-    for (int64_t i = 0; i < n; i++) {
+#if !REAL_IS_DOUBLE
+    if (array->dtype == FL_F16 && stride == 2 && !array->swapped) {
+        narrow_f16(from, n, at);
+        return;
+    }
+#endif
+    switch (array->dtype) {
+#define CASE(dtype) \
+    case dtype: \
+        write_run(at, stride, n, from, dtype); \
+        break;
+        CASE(FL_F32)
+        CASE(FL_F64)
+        CASE(FL_F16)
+        CASE(FL_BF16)
+#undef CASE
+    default:
+        break;
+    }
+    for (int64_t i = 0; array->swapped && i < n; i++) {
         char *to = at + i * stride;
-        write_real(to, array->dtype, from[i]);
-        if (array->swapped) {
-            swapped_entry native = swap_entry(to, array->dtype);
-            memcpy(to, native.bytes, item_size[array->dtype]);
-        }
+        swapped_entry native = swap_entry(to, array->dtype);
+        memcpy(to, native.bytes, item_size[array->dtype]);
     }
 }
 
@@ -383,4 +328,74 @@ void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
     if (!array->data || (array->plain && (const char *)from == in_place(array, first, n)))
         return;
     walk(array, first, n, store_run, (void *)from, sizeof(real));
+}
+
+/* --- rows, entry by entry --- */
+
+/* Rows that lie equally spaced: entry j of the k-th is at + k row + j entry. */
+typedef struct {
+    char *at;
+    int64_t rows, row, entry;
+} stretch;
+
+/* Those from this row on. Rows that are neighbours in the array may have been merged into one axis
+ * with their entries. */
+static stretch stretch_from(const fl_array *array, int64_t size, int64_t first)
+{
+    int last = array->ndim - 1;
+    int64_t index = first * size;
+    stretch s = {.at = array->data, .rows = INT64_MAX};
+    for (int axis = last; axis >= 0; axis--) {
+        int64_t within = index % array->shape[axis], step = array->stride[axis];
+        index /= array->shape[axis];
+        s.at += within * step;
+        if (axis == last)
+            s.entry = step;
+        if (s.rows == INT64_MAX && (axis < last || array->shape[axis] > size)) {
+            int64_t entries = axis == last ? size : 1;
+            s.rows = (array->shape[axis] - within) / entries;
+            s.row = step * entries;
+        }
+    }
+    return s;
+}
+
+static void walk_columns(const fl_array *array, int64_t size, fl_columns at, run_fn run,
+                         real *table)
+{
+    for (int64_t i = 0, n; i < at.n; i += n) {
+        stretch s = stretch_from(array, size, at.first + i);
+        n = s.rows < at.n - i ? s.rows : at.n - i;
+        for (int64_t j = at.from; j < at.to; j++)
+            run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
+    }
+}
+
+void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table)
+{
+    for (int64_t j = 0; j < at.to - at.from; j++)
+        for (int64_t i = at.n; i < at.wide; i++)
+            table[j * at.wide + i] = 0;
+    walk_columns(array, size, at, load_run, table);
+}
+
+void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table)
+{
+    walk_columns(array, size, at, store_run, (real *)table);
+}
+
+void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+             real *out)
+{
+    for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
+        stretch s = stretch_from(array, size, first + i);
+        rows = s.rows < n - i ? s.rows : n - i;
+        for (int64_t k = 0; k < rows; k++) {
+            swapped_entry swapped;
+            if (entry[i + k] >= 0)
+                out[i + k] = read_real(
+                    native_entry(array, s.at + k * s.row + entry[i + k] * s.entry, &swapped),
+                    array->dtype);
+        }
+    }
 }

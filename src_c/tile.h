@@ -59,8 +59,13 @@ static inline fl_dd sum_tile(const real *v, int64_t n)
 static inline fl_dd sum_doubles(const double *v, int64_t n)
 {
     lanes sum = {{0}, {0}};
-    for (int64_t i = 0; i < n; i++)
-        add_to_lane(&sum, (int)(i % LANES), v[i]);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++)
+            add_to_lane(&sum, k, v[i + k]);
+    for (int k = 0; i + k < n; k++)
+        add_to_lane(&sum, k, v[i + k]);
     return sum_lanes(&sum);
 }
 
@@ -71,6 +76,8 @@ static INLINE int is_allowed(real v, fl_domain domain)
         return !(v < 0) & !(v > 1);
     case FL_NONNEGATIVE:
         return !(v < 0);
+    case FL_POSITIVE:
+        return !(v <= 0);
     case FL_SIGN:
         return (v == 1) | (v == -1) | (v != v);
     default:
@@ -86,21 +93,24 @@ static INLINE int64_t count_bad(const real *v, int64_t n, fl_domain domain)
     return bad;
 }
 
-/* Notes the first entry that is not allowed, unless its factor of 0 removes it. */
+/* Notes the first entry that is not allowed, unless the factor 0 of its unit removes it. `first`
+ * and n count entries, of which a unit has `width`; factor[0] is that of the unit of `first`. */
 static inline void check_tile(const real *v, int64_t n, fl_domain domain, const double *factor,
-                              int argument, int64_t first, fl_partial *partial)
+                              int argument, int64_t first, int64_t width, fl_partial *partial)
 {
     int64_t bad = domain == FL_UNIT_INTERVAL ? count_bad(v, n, FL_UNIT_INTERVAL)
                   : domain == FL_NONNEGATIVE ? count_bad(v, n, FL_NONNEGATIVE)
+                  : domain == FL_POSITIVE    ? count_bad(v, n, FL_POSITIVE)
                   : domain == FL_SIGN        ? count_bad(v, n, FL_SIGN)
                                              : 0;
     for (int64_t i = 0; bad > 0 && i < n; i++) {
         if (is_allowed(v[i], domain))
             continue;
         bad--;
-        if (factor && factor[i] == 0)
+        int64_t unit = (first + i) / width;
+        if (factor && factor[unit - first / width] == 0)
             continue;
-        note_bad(partial, first + i, argument);
+        note_bad(partial, unit, argument, (first + i) % width);
         return;
     }
 }
@@ -114,7 +124,7 @@ static inline const double *load_sample_weight(const fl_call *call, int64_t firs
     const double *s = fl_load_double(&call->sample_weight, first, n, scratch);
     for (int64_t i = 0; i < n; i++)
         if (s[i] < 0) {
-            note_bad(partial, first + i, FL_AT_SAMPLE_WEIGHT);
+            note_bad(partial, first + i, FL_AT_SAMPLE_WEIGHT, 0);
             break;
         }
     return s;

@@ -11,16 +11,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-CLASSES = 7
+CLASSES = 7  # entries of a row
+FRAMES, LABELLED = 8, 3  # of a sequence, at most
 FLOATS = (np.float32, np.float64)
 
 
 class Kind(NamedTuple):
     """What an argument may hold: draws of usual values, of hard ones, and the corners between.
 
-    `usual(rng, shape)` and `hard(rng, size, info)` give float64, info being the `np.finfo` of what
-    it is rounded to; `corners(info)` lists extremes, infinities and NaN. No finite value is above
-    half of the largest number, so that differences are finite.
+    `usual(rng, shape)` and `hard(rng, shape, info)` give float64 or integers, info being the
+    `np.finfo` of what floats are rounded to; `corners(info)` lists extremes, infinities and NaN, as
+    numbers, or as rows where the argument holds rows. No finite value is above half of the largest
+    number, so that differences are finite.
+
+    `place` says where the entries are: "unit", one for each unreduced loss; "row", a row for each;
+    "classes", a weight for each class of all rows; "frames", "labels" and "length", those of a
+    sequence.
+    `ignorable`: indices, one of which `ignore_index` may say to leave out.
     """
 
     usual: Callable
@@ -28,6 +35,8 @@ class Kind(NamedTuple):
     corners: Callable
     low: float = -np.inf
     high: float = np.inf
+    place: str = "unit"
+    ignorable: bool = False
 
 
 # ---- Draws ---------------------------------------------------------------------------------------
@@ -139,13 +148,121 @@ def score_hard(rng, shape, info):
     return np.where(masked, -np.inf, x)
 
 
-def log_softmax(x):
-    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+def score_corners(info):
+    """Two values fill a row, the others being like one of them or -1; a row's sum is finite."""
+    large = float(info.max) / 2
+    values = [v / 8 if abs(v) == large else v for v in real_corners(info)]
+    values = [v for v in values if abs(v) not in (info.eps, 1)]
+    pairs = np.stack(np.meshgrid(values, values, indexing="ij"), axis=-1).reshape(-1, 2)
+    rest = CLASSES - 2
+    return [row for a, b in pairs for row in ([a, b] + [b] * rest, [a, b] + [-1.0] * rest)]
+
+
+def share_hard(rng, shape, info):
+    """Rows of probabilities: one-hot, uniform, unnormalised, with zeros, of all sizes."""
+    rows, classes = shape
+    y = rng.dirichlet(np.ones(classes), rows)
+    kind = rng.integers(0, 7, rows)[:, None]
+    hot = np.eye(classes)[rng.integers(0, classes, rows)]
+    for k, other in enumerate(
+        (
+            hot,
+            np.full(shape, 1 / classes),
+            3 * rng.random(shape),
+            np.where(rng.random(shape) < 0.5, 0, y),
+            magnitudes(rng, shape, info, high=0),
+        )
+    ):
+        y = np.where(kind == k, other, y)
+    return y
+
+
+def share_corners(info):
+    hot, tiny = np.eye(CLASSES), float(info.tiny)
+    rows = [hot[1], np.full(CLASSES, 0.5), np.zeros(CLASSES), tiny * hot[0] + hot[2]]
+    return [*rows, np.where(hot[0], np.nan, 0.2)]
+
+
+def units_corners(info):
+    return [row for row in share_corners(info) if row.any()]
+
+
+def label_set(rng, shape):
+    """Rows of labels, some twice, and -1 after the last."""
+    y = rng.integers(0, shape[-1], shape)
+    return np.where(rng.random(shape) < 0.25, -1, y)
+
+
+def label_set_corners(info):
+    ends = [-1] * (CLASSES - 3)
+    return [[0, -1, 1, *ends], [1, 0, -1, *ends], [0, 0, 1, *ends], [-1] * CLASSES, range(CLASSES)]
+
+
+def vector_hard(rng, shape, info):
+    """Rows of features: of all lengths, their entries alike, of all sizes, small integers, or 0."""
+    rows, _ = shape
+    x = rng.normal(size=shape)
+    kind = rng.integers(0, 6, rows)[:, None]
+    length = magnitudes(rng, (rows, 1), info, high=info.maxexp - 3)
+    spread = signs(rng, shape) * magnitudes(rng, shape, info, -30, 30)
+    for k, other in enumerate((length * x / 8, spread, np.round(x), 0 * x)):
+        x = np.where(kind == k, other, x)
+    return x
+
+
+def vector_corners(info):
+    small, tiny, large = (float(v) for v in (info.smallest_subnormal, info.tiny, info.max / 1024))
+    slope = np.arange(CLASSES) - 2.0
+    rows = [0 * slope, slope, slope[::-1], small * slope, tiny * slope, large * slope]
+    hot = np.eye(CLASSES)[1]
+    return [*rows, large * hot, 1e-6 * hot, np.where(hot, np.nan, slope)]
+
+
+def log_softmax(x, axis=-1):
+    x = x - x.max(axis=axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def frame_hard(rng, shape, info):
+    """Frames of logits like rows of them, one kind for a sample."""
+    samples = shape[0]
+    x = score_hard(rng, (samples * shape[1], shape[2]), info).reshape(shape)
+    x[np.abs(np.where(np.isinf(x), 0, x)) > 1e4] = 0  # so that a path can have some probability
+    plain = rng.random(samples) < 0.5
+    x[plain] = 3 * rng.normal(size=(plain.sum(), *shape[1:]))
+    return x
+
+
+def frame_corners(info):
+    """Even frames, certain ones, ones where a class is impossible, and NaN."""
+    even = np.zeros((FRAMES, CLASSES))
+    certain, masked, nan = even - 60.0, even.copy(), even.copy()
+    certain[np.arange(FRAMES), [1, 1, 0, 1, 2, 2, 0, 0]] = 0
+    masked[:, 1] = -np.inf
+    nan[3, 4] = np.nan
+    return [even, certain, masked, nan]
+
+
+def length_of(least, most):
+    return Kind(
+        lambda rng, shape: rng.integers(least, most + 1, shape),
+        lambda rng, shape, info: rng.integers(0, most + 1, shape),
+        lambda info: [0, most],
+        place="length",
+    )
 
 
 REAL = Kind(lambda rng, shape: 2 * rng.normal(size=shape), real_hard, real_corners)
 POSITIVE = Kind(
     lambda rng, shape: rng.uniform(0.05, 4, shape), positive_hard, positive_corners, low=0
+)
+ABOVE_ZERO = Kind(
+    POSITIVE.usual,
+    lambda rng, shape, info: np.maximum(
+        positive_hard(rng, shape, info), float(info.smallest_subnormal)
+    ),
+    lambda info: [v for v in positive_corners(info) if v != 0],
+    low=2.0**-149,  # positive in float32 too
 )
 VARIANCE = Kind(POSITIVE.usual, variance_hard, variance_corners, low=0)
 EXPONENT = Kind(REAL.usual, exponent_hard, real_corners)
@@ -163,82 +280,180 @@ WEIGHT = Kind(
     lambda rng, shape: rng.choice([0, 0.5, 1, 2.3], shape), weight_hard, lambda info: [0.0, 1.0]
 )
 
-# Rows of classes and the index of one.
-SCORES = Kind(REAL.usual, score_hard, real_corners)
-LOG_SCORES = Kind(lambda rng, shape: log_softmax(rng.normal(size=shape)), score_hard, real_corners)
+# Rows of classes or features, the index of a class, sets of labels, weights of classes.
+SCORES = Kind(REAL.usual, score_hard, score_corners, place="row")
+LOG_SCORES = SCORES._replace(
+    usual=lambda rng, shape: log_softmax(rng.normal(size=shape), axis=min(1, len(shape) - 1))
+)
+SHARES = Kind(
+    lambda rng, shape: rng.uniform(0, 0.5, shape), share_hard, share_corners, low=0, place="row"
+)
+UNITS = Kind(
+    UNIT.usual,
+    lambda rng, shape, info: unit_hard(rng, int(np.prod(shape)), info).reshape(shape),
+    units_corners,
+    low=0,
+    high=1,
+    place="row",
+)
+VECTORS = Kind(REAL.usual, vector_hard, vector_corners, place="row")
 LABELS = Kind(
     lambda rng, shape: rng.integers(0, CLASSES, shape),
     lambda rng, size, info: rng.integers(0, CLASSES, size),
     lambda info: [0, 1],
+    ignorable=True,
 )
+CLASS = LABELS._replace(ignorable=False)
+LABEL_SETS = Kind(
+    label_set, lambda rng, shape, info: label_set(rng, shape), label_set_corners, place="row"
+)
+ROW_WEIGHT = WEIGHT._replace(place="row")
+CLASS_WEIGHT = WEIGHT._replace(place="classes")
+
+# Sequences: frames of logits or log-probabilities, the labels to be found in them, lengths of both.
+LOGITS = Kind(REAL.usual, frame_hard, frame_corners, place="frames")
+LOG_FRAMES = Kind(
+    lambda rng, shape: log_softmax(rng.normal(size=shape)),
+    lambda rng, shape, info: log_softmax(frame_hard(rng, shape, info)),
+    lambda info: [log_softmax(frames) for frames in frame_corners(info)],
+    high=0,
+    place="frames",
+)
+SPELLED = Kind(
+    lambda rng, shape: rng.integers(1, CLASSES, shape),
+    lambda rng, shape, info: rng.integers(1, 4, shape),
+    lambda info: [[1, 2, 1], [2, 2, 2]],
+    place="labels",
+)
+LENGTHS = length_of(FRAMES - 2, FRAMES), length_of(0, LABELLED)
+SEQUENCES = (SPELLED, *LENGTHS)
+INTEGER = (LABELS, CLASS, LABEL_SETS, *SEQUENCES)
 
 
 # ---- The table -----------------------------------------------------------------------------------
 
 
 class Case(NamedTuple):
-    """A loss under one choice of options; a `Kind` among them stands for an array."""
+    """A loss under one choice of options; a `Kind` among them stands for an array.
+
+    `axis`: that of the rows.
+    """
 
     loss: str
     operands: tuple[Kind, ...]
     options: dict
+    axis: int = -1
 
     @property
     def id(self):
         given = (k if isinstance(v, Kind) else f"{k}={v}" for k, v in self.options.items())
-        return "-".join([self.loss, *given])
+        soft = ["probabilities"] if SHARES in self.operands else []
+        return "-".join([self.loss, *soft, *given])
+
+    @property
+    def kind(self):
+        """What a unit of the loss is: one of "elements", "rows" and "sequences"."""
+        places = {kind.place for kind in self.operands}
+        return "rows" if "row" in places else "sequences" if "frames" in places else "elements"
 
     @property
     def by_class(self):
-        return LABELS in self.operands
+        """Whether the target is an index, that is no gradient and no number."""
+        return self.operands[1] in (LABELS, CLASS)
+
+    @property
+    def weighs_classes(self):
+        """Whether a weight belongs to a class, and not to an entry of the operands."""
+        return CLASS_WEIGHT in self.options.values()
+
+    @property
+    def ignored(self):
+        """The index that leaves a row out, None where there is no such option."""
+        ignorable = any(kind.ignorable for kind in self.operands)
+        return self.options.get("ignore_index", -100) if ignorable else None
+
+    @property
+    def time_first(self):
+        """Whether frames come before samples."""
+        return self.kind == "sequences" and not self.options.get("batch_first")
+
+    @property
+    def normalised(self):
+        """Whether probabilities of a frame add up to 1, so that none of them moves alone."""
+        return LOG_FRAMES in self.operands
+
+    def differentiable(self, loss):
+        """The arguments of `loss` that have a gradient in this case: floating ones."""
+        floating = (
+            name
+            for name, kind in zip(loss.operands, self.operands, strict=True)
+            if kind not in INTEGER
+        )
+        return tuple(name for name in floating if name in loss.differentiable)
+
+    def units(self, shape):
+        """The shape of the unreduced loss nearest to `shape`: sequences have one axis or none."""
+        return shape if self.kind != "sequences" else (int(np.prod(shape)),) if shape else ()
 
     def shapes(self, shape, classes=CLASSES):
-        """The operands' shapes for an unreduced loss of `shape`; the class axis is the second."""
-        rows = (*shape[:1], classes, *shape[1:])
-        return [rows if k in (SCORES, LOG_SCORES) else shape for k in self.operands]
+        """The operands' shapes for an unreduced loss of `shape`."""
+        return [self._shape(kind, self.units(shape), classes) for kind in self.operands]
+
+    def _shape(self, kind, shape, classes):
+        at = len(shape) if self.axis == -1 else min(self.axis, len(shape))
+        frames = (FRAMES, *shape) if self.time_first else (*shape, FRAMES)
+        return {
+            "unit": shape,
+            "length": shape,
+            "row": (*shape[:at], classes, *shape[at:]),
+            "classes": (classes,),
+            "frames": (*frames, classes),
+            "labels": (*shape, LABELLED),
+        }[kind.place]
+
+    def row_axes(self, ndim):
+        """The axes that gradients have beside the `ndim` ones of the unreduced loss."""
+        if self.kind == "elements":
+            return ()
+        if self.kind == "sequences":
+            return (0, 2) if self.time_first else (1, 2)
+        return (ndim if self.axis == -1 else min(self.axis, ndim),)
 
     def arrays(self, rng, shape, dtype, classes=CLASSES):
         """Usual operands."""
         shapes = zip(self.operands, self.shapes(shape, classes), strict=True)
-        arrays = [_typed(kind.usual(rng, s), dtype) for kind, s in shapes]
-        return [
-            a % classes if k is LABELS else a for k, a in zip(self.operands, arrays, strict=True)
-        ]
+        return self._fitting([_typed(kind.usual(rng, s), dtype) for kind, s in shapes], classes)
 
     def hard(self, rng, size, dtype):
         """Operands, for `size` losses, easily computed wrong: all magnitudes and kinks."""
         info = np.finfo(dtype)
-        shapes = zip(self.operands, self.shapes((size,)), strict=True)
+        batched = self._replace(options={**self.options, "batch_first": True}, axis=-1)
+        shapes = zip(self.operands, batched.shapes((size,)), strict=True)
         with np.errstate(over="ignore"):
-            arrays = [
-                _typed(k.hard(rng, s if len(s) > 1 else size, info), dtype) for k, s in shapes
-            ]
+            arrays = [_typed(k.hard(rng, s, info), dtype) for k, s in shapes]
         if self.by_class:
             self._confident(rng, arrays)
         elif self.operands[0] is self.operands[1]:
-            self._near(rng, arrays, info)
-        return arrays
+            if self.kind == "rows":
+                self._near_rows(rng, arrays)
+            else:
+                self._near(rng, arrays, info)
+        return self._fitting(self._placed(arrays))
 
     def corners(self, dtype):
         """All combinations of the operands' corners."""
-        info = np.finfo(dtype)
-        if not self.by_class:
-            grid = np.meshgrid(*(k.corners(info) for k in self.operands), indexing="ij")
-            return [a.ravel().astype(dtype) for a in grid]
-        values = np.array(
-            [v for v in self.operands[0].corners(info) if abs(v) not in (info.eps, 1)]
-        )
-        pairs = np.stack(np.meshgrid(values, values, indexing="ij"), axis=-1).reshape(-1, 2)
-        # two values fill a row of classes, the others being like one of them
-        rows = [p for a, b in pairs for p in ([a, b] + [b] * (CLASSES - 2), [a, b] + [-1.0] * 5)]
-        return [np.repeat(np.array(rows), 2, axis=0).astype(dtype), np.arange(2 * len(rows)) % 2]
+        lists = [k.corners(np.finfo(dtype)) for k in self.operands]
+        index = np.meshgrid(*(range(len(values)) for values in lists), indexing="ij")
+        pairs = zip(lists, index, strict=True)
+        arrays = [np.array(values)[i.ravel()] for values, i in pairs]
+        return self._fitting(self._placed([_typed(a, dtype) for a in arrays]))
 
     def keywords(self, rng, shape, dtype, classes=CLASSES, hard=False):
         """The options, with arrays that fit an unreduced loss of `shape`."""
         keywords = {}
         for name, value in self.options.items():
             if isinstance(value, Kind):
-                full = (classes,) if self.by_class else shape
+                full = self._shape(value, shape, classes)
                 if hard:
                     value = value.hard(rng, int(np.prod(full)), np.finfo(dtype)).reshape(full)
                 else:
@@ -246,6 +461,31 @@ class Case(NamedTuple):
                 value = _typed(value, dtype)
             keywords[name] = value
         return keywords
+
+    def at(self, arrays, index):
+        """The operands, or gradients, of some units of the leading axis."""
+        return [a[:, index] if self.time_first and a.ndim == 3 else a[index] for a in arrays]
+
+    def leading(self, array):
+        """An operand or a gradient with the axis of the samples first."""
+        return array.swapaxes(0, 1) if self.time_first and array.ndim == 3 else array
+
+    def _placed(self, arrays):
+        """Operands of one axis of units, their rows last: with rows and frames where they go."""
+        if self.time_first:
+            arrays[0] = np.ascontiguousarray(arrays[0].swapaxes(0, 1))
+        return arrays
+
+    def _fitting(self, arrays, classes=CLASSES):
+        """Makes indices fit the classes, and labels differ from the blank."""
+        for k, kind in enumerate(self.operands):
+            if kind in (LABELS, CLASS):
+                inside = arrays[k] != self.ignored
+                arrays[k] = np.where(inside, arrays[k] % classes, arrays[k])
+            elif kind is SPELLED and classes > 1:
+                blank = self.options.get("blank", 0)
+                arrays[k] = (blank + 1 + (arrays[k] - 1) % (classes - 1)) % classes
+        return arrays
 
     def _near(self, rng, arrays, info):
         """Makes a third of the pairs equal, or a few ULP beside a kink."""
@@ -258,11 +498,22 @@ class Case(NamedTuple):
             beside = np.where(np.isfinite(beside), beside, arrays[0])
         arrays[1][near] = np.clip(beside, self.operands[1].low, self.operands[1].high)[near]
 
+    def _near_rows(self, rng, arrays):
+        """Makes the second of most pairs equal, opposite, nearly parallel, or across."""
+        first = arrays[0]
+        kind = rng.integers(0, 8, len(first))[:, None]
+        tilted = first * (1 + 2.0 ** rng.integers(-40, -1, (len(first), 1)) * rng.normal(size=1))
+        across = np.zeros_like(first)
+        across[:, 0], across[:, 1] = -first[:, 1], first[:, 0]
+        for k, other in enumerate((first, -first, 2 * first, tilted, first + 1e-3, across)):
+            arrays[1] = np.where(kind == k, other, arrays[1]).astype(first.dtype)
+
     def _confident(self, rng, arrays):
         """Makes most labels the row's best class, and has some ignored."""
         kind = rng.integers(0, 8, len(arrays[1]))
         arrays[1] = np.where(kind < 5, arrays[0].argmax(axis=1), arrays[1])
-        arrays[1][kind == 7] = self.options.get("ignore_index", -100)
+        if self.ignored is not None:
+            arrays[1][kind == 7] = self.ignored
 
 
 def _typed(array, dtype):
@@ -270,8 +521,8 @@ def _typed(array, dtype):
     return array if array.dtype.kind in "iu" else array.astype(dtype)
 
 
-def _line(loss, operands, *variants):
-    return [Case(loss, operands, options) for options in variants]
+def _line(loss, operands, *variants, axis=-1):
+    return [Case(loss, operands, options, axis) for options in variants]
 
 
 INF = float("inf")
@@ -310,16 +561,83 @@ TABLE = [
     _line("hinge_embedding_loss", (REAL, SIGN), {}, {"margin": 0.3}),
     _line("soft_margin_loss", (EXPONENT, SIGN), {}),
     _line("margin_ranking_loss", (REAL, REAL, SIGN), {}, {"margin": 0.3}),
-    _line("nll_loss", (LOG_SCORES, LABELS), {}, {"weight": WEIGHT}, {"ignore_index": 2}),
+    _line("sigmoid_focal_loss", (EXPONENT, UNIT), {}, {"alpha": -1.0}, {"gamma": 0.5}),
+    _line("pinball_loss", (REAL, REAL), {}, {"quantile": 0.3}),
+    _line("gamma_nll_loss", (EXPONENT, ABOVE_ZERO), {}),
+    _line("gamma_nll_loss", (ABOVE_ZERO, ABOVE_ZERO), {"log_input": False}),
+    _line("tweedie_deviance_loss", (REAL, REAL), {}),
+    _line("tweedie_deviance_loss", (ABOVE_ZERO, REAL), {"power": -1.5}),
+    _line("tweedie_deviance_loss", (ABOVE_ZERO, POSITIVE), {"power": 1.0}, {"power": 1.5}),
+    _line("tweedie_deviance_loss", (ABOVE_ZERO, ABOVE_ZERO), {"power": 2.0}, {"power": 3.0}),
+    _line(
+        "nll_loss",
+        (LOG_SCORES, LABELS),
+        {},
+        {"weight": CLASS_WEIGHT},
+        {"ignore_index": 2},
+        axis=1,
+    ),
     _line(
         "cross_entropy",
         (SCORES, LABELS),
         {},
-        {"weight": WEIGHT},
+        {"weight": CLASS_WEIGHT},
         {"ignore_index": 2},
         {"label_smoothing": 0.1},
         {"label_smoothing": 1.0},
-        {"weight": WEIGHT, "label_smoothing": 0.1},
+        {"weight": CLASS_WEIGHT, "label_smoothing": 0.1},
+        axis=1,
+    ),
+    _line(
+        "cross_entropy",
+        (SCORES, SHARES),
+        {},
+        {"weight": CLASS_WEIGHT},
+        {"label_smoothing": 0.1},
+        {"weight": CLASS_WEIGHT, "label_smoothing": 0.1},
+        axis=1,
+    ),
+    _line(
+        "multi_margin_loss",
+        (SCORES, CLASS),
+        {},
+        {"margin": 0.3},
+        {"weight": CLASS_WEIGHT},
+        {"p": 2},
+        {"p": 2, "margin": 0.3, "weight": CLASS_WEIGHT},
+    ),
+    _line("multilabel_margin_loss", (SCORES, LABEL_SETS), {}),
+    _line(
+        "multilabel_soft_margin_loss",
+        (SCORES, UNITS),
+        {},
+        {"weight": ROW_WEIGHT},
+    ),
+    _line("cosine_embedding_loss", (VECTORS, VECTORS, SIGN), {}, {"margin": 0.3}),
+    _line(
+        "triplet_margin_loss",
+        (VECTORS, VECTORS, VECTORS),
+        {},
+        {"swap": True},
+        {"p": 1.0, "margin": 0.3},
+        {"p": INF, "swap": True},
+        {"p": 0.5},
+        {"p": 1.5, "swap": True},
+        {"p": 3.0, "eps": 0.0},
+    ),
+    _line(
+        "ctc_loss",
+        (LOG_FRAMES, *SEQUENCES),
+        {},
+        {"batch_first": True},
+        {"blank": 2, "zero_infinity": True},
+    ),
+    _line(
+        "ctc_loss_with_logits",
+        (LOGITS, *SEQUENCES),
+        {},
+        {"batch_first": True, "blank": 2},
+        {"zero_infinity": True},
     ),
 ]
 CASES = [case for line in TABLE for case in line]

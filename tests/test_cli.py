@@ -16,7 +16,7 @@ import fastloss as fl
 from fastloss import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LOSSES = fl.losses.__all__
+LOSSES = [n for n in fl.losses.__all__ if isinstance(getattr(fl, n), fl._binding.Loss)]
 DIGITS = [str(EXAMPLES / "digits" / name) for name in ("logits.npy", "labels.npy")]
 DIABETES = [
     str(EXAMPLES / "diabetes" / name) for name in ("prediction.npy", "target.npy", "variance.npy")

@@ -29,7 +29,8 @@ def made(case):
 def test_it_is_the_function(case, bits):
     criterion, arrays, options = made(case)
     loss = criterion.loss
-    weights = np.linspace(0, 2, 12, dtype=np.float32)
+    shape = case.units((12, 4))
+    weights = np.linspace(0, 2, shape[0], dtype=np.float32)
     assert loss is getattr(fl, case.loss)
     for more in ({}, {"sample_weight": weights}):
         bits(criterion(*arrays, **more), loss(*arrays, **options, **more))
@@ -37,14 +38,14 @@ def test_it_is_the_function(case, bits):
         both = loss.value_and_grad(*arrays, **options, **more)
         bits(criterion.value_and_grad(*arrays, **more), both)
         assert criterion.sums(*arrays, **more) == loss.sums(*arrays, **options, **more)
-    wrt = loss.differentiable
+    wrt = case.differentiable(loss)
     bits(
         criterion.grad(*arrays, wrt=wrt, grad_output=2),
         loss.grad(*arrays, **options, wrt=wrt, grad_output=2),
     )
     none = criterion.set_params(reduction="none")
     assert none is criterion
-    out = np.empty((12, 4), np.float32)
+    out = np.empty(shape, np.float32)
     assert none(*arrays, out=out) is out
     bits(out, loss(*arrays, **options, reduction="none"))
 

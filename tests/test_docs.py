@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
-from fastloss import evaluation, losses
+from fastloss import evaluation
+from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
 ROOT = Path(__file__).resolve().parent.parent
-LOSSES = {name: getattr(losses, name) for name in losses.__all__}
 CRITERIA = {
     name: value
     for name, value in vars(fl).items()
     if isinstance(value, type) and issubclass(value, Criterion) and value is not Criterion
 }
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
+LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
 PUBLIC["evaluate_files"] = evaluation.evaluate_files
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")

@@ -208,6 +208,350 @@ bad(
     says=r"^target has the input's shape \(2, 3\).*argmax\(axis=1\)",
 )
 
+# --- rows of classes and features -----------------------------------------------------------------
+
+FEATURES = np.ones((2, 4))
+for loss in ("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss"):
+    bad(
+        f"no class axis, {loss}",
+        loss,
+        np.float64(1),
+        np.int64(0),
+        error=ValueError,
+        says=r"^input is 0-d: it must have a last axis",
+    )
+bad(
+    "no feature axis",
+    "triplet_margin_loss",
+    *3 * [np.float64(1)],
+    error=ValueError,
+    says=r"^anchor is 0-d: it must have a last axis",
+)
+bad(
+    "classes are the last axis",
+    "multi_margin_loss",
+    np.zeros((2, 3, 4)),
+    np.zeros((2, 4), int),
+    error=ValueError,
+    says=r"^target has shape \(2, 4\).*must have shape \(2, 3\)",
+)
+bad(
+    "labels of another width",
+    "multilabel_margin_loss",
+    ZERO,
+    np.full((2, 2), -1),
+    error=ValueError,
+    says=r"^target has shape \(2, 2\) and input has shape \(2, 3\): they must be equal$",
+)
+bad(
+    "a number for a row of labels",
+    "multilabel_soft_margin_loss",
+    ZERO,
+    0.0,
+    error=ValueError,
+    says=r"^target has shape \(\) and input has shape \(2, 3\)",
+)
+for name, arrays in {
+    "positive": (FEATURES, FEATURES[0], FEATURES),
+    "negative": (FEATURES, FEATURES, FEATURES[:, :1]),
+}.items():
+    bad(
+        f"features of another shape, {name}",
+        "triplet_margin_loss",
+        *arrays,
+        error=ValueError,
+        says=rf"^{name} has shape .* and anchor has shape \(2, 4\): they must be equal$",
+    )
+bad(
+    "a label for each feature",
+    "cosine_embedding_loss",
+    FEATURES,
+    FEATURES,
+    np.ones((2, 4)),
+    error=ValueError,
+    says=r"^target has shape \(2, 4\), but it for input1 of shape \(2, 4\) must have shape \(2,\)",
+)
+bad(
+    "integer scores",
+    "multi_margin_loss",
+    ZERO.astype(int),
+    LABELS,
+    error=TypeError,
+    says=r"^input holds int64: it must hold floating-point scores",
+)
+bad(
+    "multi-hot labels",
+    "multilabel_margin_loss",
+    ZERO,
+    np.eye(3, dtype=bool)[LABELS],
+    error=TypeError,
+    says=r"^target holds bool: class indices must be integers; list the classes",
+)
+bad(
+    "0/1 labels of pairs",
+    "cosine_embedding_loss",
+    FEATURES,
+    FEATURES,
+    np.array([1, 0]),
+    error=ValueError,
+    says=r"^target\[1\] = 0 is not allowed: target must be -1 or 1$",
+)
+bad(
+    "bool labels of pairs",
+    "cosine_embedding_loss",
+    FEATURES,
+    FEATURES,
+    np.array([True, False]),
+    error=TypeError,
+    says=r"^target holds bool: its labels are -1 and 1",
+)
+for label in (-1, 3, 10**9, -100):
+    bad(
+        f"margin of class {label}",
+        "multi_margin_loss",
+        ZERO,
+        np.array([0, label]),
+        error=fl.ClassIndexError,
+        says=rf"^target\[1\] = {label} is not a class: input has 3 classes \(0\.\.2\)$",
+    )
+for label in (-2, 3, 10**9):
+    bad(
+        f"label {label} behind the end of a row",
+        "multilabel_margin_loss",
+        ZERO,
+        np.array([[0, -1, -1], [-1, 0, label]]),
+        error=fl.ClassIndexError,
+        says=rf"^target\[1, 2\] = {label} is not a class: input has 3 classes.*-1 ends",
+    )
+bad(
+    "multilabel target above 1",
+    "multilabel_soft_margin_loss",
+    ZERO,
+    with_entry(PROBABILITIES, (1, 0), 1.5),
+    error=ValueError,
+    says=r"^target\[1, 0\] = 1\.5 is not allowed: target must be between 0 and 1$",
+    early=False,
+)
+bad(
+    "negative probability",
+    "cross_entropy",
+    ZERO,
+    with_entry(PROBABILITIES, (1, 2), -0.25),
+    error=ValueError,
+    says=r"^target\[1, 2\] = -0\.25 is not allowed: target must be at least 0$",
+    early=False,
+)
+bad(
+    "negative probability, in the order of the target",
+    "cross_entropy",
+    np.zeros((2, 3, 4)),
+    with_entry(with_entry(np.zeros((2, 3, 4)), (1, 2, 0), -1.0), (1, 1, 3), -2.0),
+    error=ValueError,
+    says=r"^target\[1, 1, 3\] = -2\.0 is not allowed",
+    early=False,
+)
+bad(
+    "probabilities of another shape",
+    "cross_entropy",
+    ZERO,
+    np.zeros((2, 4)),
+    error=ValueError,
+    says=r"^target has shape \(2, 4\) and input has shape \(2, 3\): they must be equal$",
+)
+bad(
+    "an index to ignore among probabilities",
+    "cross_entropy",
+    ZERO,
+    PROBABILITIES,
+    ignore_index=0,
+    error=ValueError,
+    says=r"^ignore_index is 0, but target holds probabilities",
+)
+for loss, options, says in [
+    ("multi_margin_loss", {"p": 3}, r"^p must be 1 or 2, got 3$"),
+    ("multi_margin_loss", {"p": 1.5}, r"^p must be 1 or 2, got 1\.5$"),
+    ("multi_margin_loss", {"margin": np.nan}, r"^margin must be finite"),
+    ("multi_margin_loss", {"weight": np.ones(2)}, r"^weight has shape \(2,\).*\(3,\)"),
+]:
+    bad(f"{loss} {options}", loss, ZERO, LABELS, **options, error=ValueError, says=says)
+for options, says in [
+    ({"margin": 0.0}, r"^margin must be positive, got 0\.0$"),
+    ({"margin": -1.0}, r"^margin must be positive"),
+    ({"margin": np.nan}, r"^margin must be positive, got nan$"),
+    ({"p": 0}, r"^p must be positive, got 0$"),
+    ({"p": np.nan}, r"^p must be positive"),
+    ({"eps": -1e-6}, r"^eps must be finite and at least 0"),
+]:
+    bad(
+        f"triplet {options}",
+        "triplet_margin_loss",
+        *3 * [FEATURES],
+        **options,
+        error=ValueError,
+        says=says,
+    )
+for loss, options, says in [
+    ("pinball_loss", {"quantile": 1.5}, r"^quantile must be between 0 and 1, got 1\.5$"),
+    ("sigmoid_focal_loss", {"alpha": -0.5}, r"^alpha must be between 0 and 1, or -1 for none"),
+    ("sigmoid_focal_loss", {"gamma": -1.0}, r"^gamma must be finite and at least 0"),
+    ("tweedie_deviance_loss", {"power": 0.5}, r"^power must be finite and not between 0 and 1"),
+    ("tweedie_deviance_loss", {"power": np.inf}, r"^power must be finite"),
+]:
+    bad(f"{loss} {options}", loss, HALF, HALF, **options, error=ValueError, says=says)
+for power, argument, value, words in [
+    (1.0, 0, 0.0, "above 0"),
+    (1.0, 1, -0.5, "at least 0"),
+    (2.0, 1, 0.0, "above 0"),
+    (3.0, 1, 0.0, "above 0"),
+    (-1.0, 0, 0.0, "above 0"),
+]:
+    arrays = [HALF, HALF]
+    arrays[argument] = with_entry(HALF, (1, 2), value)
+    name = ("input", "target")[argument]
+    bad(
+        f"{name} of a Tweedie deviance of power {power}",
+        "tweedie_deviance_loss",
+        *arrays,
+        power=power,
+        error=ValueError,
+        says=rf"^{name}\[1, 2\] = {value} is not allowed: {name} must be {words}$",
+        early=False,
+    )
+bad(
+    "gamma of 0",
+    "gamma_nll_loss",
+    ZERO,
+    ZERO,
+    error=ValueError,
+    says=r"^target\[0, 0\] = 0\.0 is not allowed: target must be above 0$",
+    early=False,
+)
+
+# --- sequences ------------------------------------------------------------------------------------
+
+FRAMES = np.full((5, 2, 3), np.log(1 / 3))  # (T, N, C)
+SPELLED = np.array([[1, 2], [2, 1]])
+
+
+def bad_sequence(name, error, says, frames=FRAMES, targets=SPELLED, lengths=(5, 2), **keywords):
+    for loss in ("ctc_loss", "ctc_loss_with_logits"):
+        shown = (
+            says.replace("log_probs", "logits") if loss[-1] == "s" and "logits" in loss else says
+        )
+        bad(f"{name}, {loss}", loss, frames, targets, *lengths, error=error, says=shown, **keywords)
+
+
+bad_sequence(
+    "one axis",
+    ValueError,
+    r"^log_probs has shape \(3,\): it must have shape \(T, N, C\), or",
+    frames=np.zeros(3),
+)
+bad_sequence(
+    "four axes",
+    ValueError,
+    r"^log_probs has shape \(1, 5, 2, 3\)",
+    frames=FRAMES[None],
+)
+bad_sequence(
+    "integer frames",
+    TypeError,
+    r"^log_probs holds int64: it must hold floating-point scores",
+    frames=FRAMES.astype(int),
+)
+bad_sequence(
+    "float labels",
+    TypeError,
+    r"^targets holds float64: class indices must be integers",
+    targets=SPELLED.astype(float),
+)
+bad_sequence("bool labels", TypeError, r"^targets holds bool: class indices", targets=SPELLED > 1)
+bad_sequence(
+    "rows of labels",
+    ValueError,
+    r"^targets has shape \(3, 2\): it must have shape \(2, S\), or",
+    targets=np.ones((3, 2), int),
+)
+bad_sequence(
+    "concatenated labels",
+    ValueError,
+    r"^targets has shape \(3,\).*sum\(target_lengths\) = 4 labels",
+    targets=np.ones(3, int),
+)
+bad_sequence(
+    "labels in three axes", ValueError, r"^targets has shape \(1, 2, 2\)", targets=SPELLED[None]
+)
+for lengths, says in [
+    (
+        (6, 2),
+        r"^input_lengths\[0\] = 6 is not allowed: .*between 0 and 5, the number of frames$",
+    ),
+    (([5, -1], 2), r"^input_lengths\[1\] = -1 is not allowed"),
+    (([5, 10**18], 2), r"^input_lengths\[1\] = 1000000000000000000 is not allowed"),
+    ((5, [3, 1]), r"^target_lengths\[0\] = 3 is not allowed.*labels in targets$"),
+    ((5, -1), r"^target_lengths\[0\] = -1 is not allowed"),
+    (([5, 5, 5], 2), r"^input_lengths has shape \(3,\): it must be one number, or hold"),
+    ((5, [[2, 2]]), r"^target_lengths has shape \(1, 2\)"),
+]:
+    bad_sequence(f"lengths {lengths}", ValueError, says, lengths=lengths)
+for lengths, says in [
+    (([5.0, 5.0], 2), r"^input_lengths holds float64: lengths must be integers$"),
+    ((5, [True, False]), r"^target_lengths holds bool: lengths must be integers$"),
+]:
+    bad_sequence(f"lengths {lengths}", TypeError, says, lengths=lengths)
+for blank in (-1, 3, 2**40):
+    bad_sequence(
+        f"blank {blank}",
+        ValueError,
+        rf"^blank = {blank} is not a class: there are 3 classes",
+        blank=blank,
+    )
+for label in (3, -1, 10**9, -(2**63)):
+    bad_sequence(
+        f"label {label}",
+        fl.ClassIndexError,
+        rf"^targets\[1, 0\] = {label} is not a class: there are 3 classes \(0\.\.2\)",
+        targets=np.array([[1, 2], [label, 1]]),
+    )
+bad_sequence(
+    "blank among labels",
+    ValueError,
+    r"^targets\[0, 1\] = 0 is the blank",
+    targets=np.array([[1, 0], [1, 2]]),
+)
+bad_sequence(
+    "label of concatenated targets",
+    fl.ClassIndexError,
+    r"^targets\[2\] = 7 is not a class",
+    targets=np.array([1, 2, 7]),
+    lengths=(5, [1, 2]),
+)
+bad(
+    "frames that do not add up to 1",
+    "ctc_loss",
+    with_entry(FRAMES, (3, 1, 0), 0.0),
+    SPELLED,
+    5,
+    2,
+    method="grad",
+    error=ValueError,
+    says=r"^the probabilities of log_probs\[3, 1\] add up to 1\.66667: .*ctc_loss_with_logits",
+    early=False,
+)
+bad(
+    "frames that do not add up to 1, samples first",
+    "ctc_loss",
+    with_entry(FRAMES, (3, 1, 0), 0.0).swapaxes(0, 1),
+    SPELLED,
+    5,
+    2,
+    batch_first=True,
+    method="value_and_grad",
+    error=ValueError,
+    says=r"^the probabilities of log_probs\[1, 3\] add up to 1\.66667",
+    early=False,
+)
+
 # --- dtypes ---------------------------------------------------------------------------------------
 
 bad(
@@ -880,8 +1224,18 @@ bad(
     LABELS,
     method="grad",
     wrt="target",
+    error=TypeError,
+    says=r"^target holds int64, which has no gradient",
+)
+bad(
+    "gradient of class indices, nll",
+    "nll_loss",
+    ZERO,
+    LABELS,
+    method="grad",
+    wrt="target",
     error=ValueError,
-    says=r"^wrt='target': cross_entropy has gradients for 'input'",
+    says=r"^wrt='target': nll_loss has gradients for 'input'",
 )
 for dtype in [np.int64, np.uint8, bool]:
     bad(
@@ -977,12 +1331,27 @@ def test_there_are_many():
     assert len({(case.loss, case.name) for case in CASES}) == len(CASES)
 
 
+ROWS = (  # losses of the last axis
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
+    "cosine_embedding_loss",
+    "triplet_margin_loss",
+)
+
+
 def outs_of(case):
     """Outs that fit the call where it has a shape at all: (values, gradients)."""
     loss = getattr(fl, case.loss)
     arrays = [np.asarray(array) for array in case.arrays[: len(loss.operands)]]
-    unreduced = arrays[1] if "ignore_index" in loss.__signature__.parameters else arrays[0]
-    values = np.full(unreduced.shape, UNFINISHED)
+    shape = arrays[0].shape
+    if "ignore_index" in loss.__signature__.parameters:
+        shape = arrays[1].shape
+    elif "input_lengths" in loss.operands:
+        shape = (2,)
+    elif case.loss in ROWS:
+        shape = shape[:-1]
+    values = np.full(shape, UNFINISHED)
     wrt = case.keywords.get("wrt", loss.default_wrt)
     if not isinstance(wrt, tuple) or not all(isinstance(name, str) for name in wrt):
         wrt = loss.default_wrt
@@ -1538,7 +1907,7 @@ def test_a_failed_call_leaves_no_reference():
     x, y, w, out = np.full((2, 3), 0.5), np.array([0, 9]), np.ones((2, 3)), np.empty((2, 3))
     calls = [
         lambda: fl.cross_entropy.grad(x, y, out=out),
-        lambda: fl.cross_entropy(x, w),
+        lambda: fl.cross_entropy(x, w, ignore_index=0),
         lambda: fl.mse_loss.grad(x, w, wrt="weight", weight=w, out=out),
         lambda: fl.mse_loss.grad(x, w, grad_output=w, out=out),
         lambda: fl.mse_loss(x, x, sample_weight=w[:, :1]),

@@ -18,8 +18,16 @@ from fastloss.evaluation import Evaluation, evaluate_files
 
 CLASSES = ("nll_loss", "cross_entropy")
 SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
-LOSSES = [getattr(fl, name) for name in fl.losses.__all__]
-ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in CLASSES]
+ROWS = {  # losses of the last axis: what makes the target, of random numbers of the input's shape
+    "multi_margin_loss": lambda u: (u[..., 0] * u.shape[-1]).astype(int),
+    "multilabel_margin_loss": lambda u: (u * (u.shape[-1] + 1)).astype(int) - 1,
+    "multilabel_soft_margin_loss": lambda u: u,
+    "cosine_embedding_loss": lambda u: np.where(u[..., 0] < 0.5, -1, 1).astype(u.dtype),
+    "triplet_margin_loss": None,
+}
+ALL = [getattr(fl, name) for name in fl.losses.__all__]
+LOSSES = [loss for loss in ALL if "input_lengths" not in getattr(loss, "operands", "input_lengths")]
+ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in (*CLASSES, *ROWS)]
 
 
 def make(loss, shape, dtype=np.float32, seed=0):
@@ -31,6 +39,8 @@ def make(loss, shape, dtype=np.float32, seed=0):
         arrays["target"] = rng.integers(0, classes, shape[:1] * (len(shape) > 1) + shape[2:])
     elif loss.__name__ in SIGNS:
         arrays["target"] = np.where(arrays["target"] < 0.5, -1, 1).astype(dtype)
+    elif "target" in arrays and loss.__name__ in ROWS:
+        arrays["target"] = ROWS[loss.__name__](arrays["target"])
     return list(arrays.values())
 
 
@@ -94,6 +104,52 @@ def test_shapes(loss, shape, tmp_path):
 def test_an_array_of_no_dimension(loss, tmp_path):
     arrays = make(loss, ())
     check(loss, save(tmp_path, arrays), arrays)
+
+
+def sequences(N, T=9, C=4, S=3, dtype=np.float32):
+    """Frames (N, T, C), labels (N, S) and lengths."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(N, T, C))
+    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    frames, labels = rng.integers(2 * S, T + 1, N), rng.integers(0, S + 1, N)
+    return [x.astype(dtype), rng.integers(1, C, (N, S)), frames, labels]
+
+
+@pytest.mark.parametrize("loss", [fl.ctc_loss, fl.ctc_loss_with_logits], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_sequences_by_samples(loss, reduction, tmp_path):
+    arrays = sequences(50)
+    paths = save(tmp_path, arrays)
+    for chunk_rows in (1, 7, None):
+        options = {"batch_first": True, "reduction": reduction, "chunk_rows": chunk_rows}
+        assert check(loss, paths, arrays, **options).rows == 50
+    weight = np.linspace(0, 1, 50)
+    check(loss, paths, arrays, batch_first=True, chunk_rows=1, sample_weight=weight)
+
+
+@pytest.mark.parametrize("layout", ["frames first", "one after the other", "a single one"])
+def test_sequences_that_do_not_go_by_rows(layout, tmp_path):
+    x, y, frames, labels = sequences(5)
+    batch_first = layout == "one after the other"
+    if layout == "frames first":
+        x = x.swapaxes(0, 1)
+    elif batch_first:
+        y = np.concatenate([row[:n] for row, n in zip(y, labels, strict=True)])
+    else:
+        x, y, frames, labels = x[0], y[0, : labels[0]], frames[0], labels[0]
+    arrays = [np.ascontiguousarray(a) for a in (x, y, frames, labels)]
+    target = tmp_path / "losses.npy"
+    result = check(
+        fl.ctc_loss,
+        save(tmp_path, arrays),
+        arrays,
+        batch_first=batch_first,
+        chunk_rows=1,
+        per_sample=target,
+    )
+    assert result.rows == (1 if layout == "a single one" else 5)
+    expected = fl.ctc_loss(*arrays, batch_first=batch_first, reduction="none")
+    np.testing.assert_array_equal(np.load(target), expected)
 
 
 def test_a_class_axis_that_leads_is_not_cut(tmp_path):

@@ -7,16 +7,31 @@ import pickle
 import numpy as np
 import pytest
 import references
-from cases import CASES, FLOATS, LABELS, REAL, SIGN, UNIT
+from cases import (
+    CASES,
+    CLASS,
+    FLOATS,
+    LABEL_SETS,
+    LABELS,
+    LOG_SCORES,
+    REAL,
+    SHARES,
+    SIGN,
+    SPELLED,
+    UNIT,
+    UNITS,
+    VECTORS,
+    log_softmax,
+)
 
 import fastloss as fl
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 elementwise = pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.by_class], ids=lambda case: case.id
+    "case", [c for c in CASES if c.kind == "elements"], ids=lambda case: case.id
 )
-by_class = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.by_class], ids=lambda case: case.id
+by_row = pytest.mark.parametrize(
+    "case", [c for c in CASES if c.kind == "rows"], ids=lambda case: case.id
 )
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
 
@@ -30,13 +45,14 @@ class Draw:
 
     def __init__(self, case, shape, dtype, hard=False, classes=7, seed=0):
         rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
-        self.case, self.loss, self.shape = case, getattr(fl, case.loss), shape
+        self.case, self.loss = case, getattr(fl, case.loss)
+        shape = self.shape = case.units(shape)
         if hard:
             self.arrays = case.hard(rng, *shape, dtype)
         else:
             self.arrays = case.arrays(rng, shape, dtype, classes)
         self.keywords = case.keywords(rng, shape, dtype, classes, hard)
-        self.wrt = self.loss.differentiable
+        self.wrt = case.differentiable(self.loss)
 
     def value(self, reduction="none", **more):
         return self.loss(*self.arrays, **self.keywords, reduction=reduction, **more)
@@ -56,12 +72,23 @@ class Draw:
         """The same case at some of its rows."""
         other = object.__new__(Draw)
         other.__dict__.update(self.__dict__)
-        other.arrays = [a[index] for a in self.arrays]
+        other.arrays = self.case.at(self.arrays, index)
+        if self.case.kind == "sequences" and np.isscalar(index):  # without a batch nothing pads
+            other.arrays[1] = other.arrays[1][: other.arrays[3]]
         other.keywords = {k: self._at(v, index) for k, v in (self.keywords | keywords).items()}
         return other
 
     def _at(self, value, index):
-        return value[index] if isinstance(value, np.ndarray) and not self.case.by_class else value
+        whole = not isinstance(value, np.ndarray) or self.case.weighs_classes
+        return value if whole else value[index]
+
+    def gradients_at(self, gradients, index):
+        """Gradients of some of the rows."""
+        return tuple(self.case.at(gradients, index))
+
+    def by_unit(self, factors):
+        """Factors of the unreduced losses, to multiply a gradient with."""
+        return np.expand_dims(factors, self.case.row_axes(len(self.shape)))
 
 
 def reductions(case):
@@ -96,32 +123,37 @@ def test_values_and_gradients_are_those_of_the_reference(case, dtype, weighted, 
 
 @cases
 def test_gradients_are_differences_of_values(case):
-    """Four values around a point, where none of them lies beyond a kink."""
+    """Four values around a point, where none of them lies beyond a kink.
+
+    Log-probabilities of a frame are moved together, as their logits are: alone none can be.
+    """
     draw = Draw(case, (40,), np.float64)
     h = 1e-4
     _, gradients = draw.both("none")
-    names = draw.loss.operands
     for name, gradient in zip(draw.wrt, gradients, strict=True):
-        k = names.index(name)
-        columns = range(draw.arrays[k].shape[1]) if draw.case.by_class else [...]
-        for column in columns:
-            index = (slice(None), column) if draw.case.by_class else ...
+        k = draw.loss.operands.index(name)
+        entries = np.ndindex(case.leading(gradient).shape[1:])
+        for entry in entries:
+            index = (slice(None), *entry)
             values, slopes = [], []
             for step in (-2, -1, 1, 2):
                 arrays = [a.copy() for a in draw.arrays]
-                arrays[k][index] += step * h
+                case.leading(arrays[k])[index] += step * h
+                if case.normalised and k == 0:
+                    arrays[k] = log_softmax(arrays[k])
                 moved, slope = draw.loss.value_and_grad(
                     *arrays, **draw.keywords, reduction="none", wrt=name
                 )
                 values.append(moved)
-                slopes.append(slope[index])
+                slopes.append(case.leading(slope)[index])
             low2, low, high, high2 = values
             found = (low2 - 8 * low + 8 * high - high2) / (12 * h)
-            bound = 1e-4 * (1 + np.abs(gradient[index]))
-            smooth = np.abs(slopes[0] + slopes[3] - 2 * gradient[index]) <= bound
-            smooth &= np.abs(slopes[1] + slopes[2] - 2 * gradient[index]) <= bound
+            middle = case.leading(gradient)[index]
+            bound = 1e-4 * (1 + np.abs(middle))
+            smooth = np.abs(slopes[0] + slopes[3] - 2 * middle) <= bound
+            smooth &= np.abs(slopes[1] + slopes[2] - 2 * middle) <= bound
             assert smooth.mean() > 0.8
-            assert (np.abs(found - gradient[index]) <= bound)[smooth].all(), (name, column)
+            assert (np.abs(found - middle) <= bound)[smooth].all(), (name, entry)
 
 
 @cases
@@ -134,11 +166,13 @@ def test_means_are_sums_divided(case, dtype):
         expected = references.sums(case.loss, draw.arrays, draw.keywords | more)
         assert weight == pytest.approx(float(expected[1]), rel=1e-14)
         assert (type(added), type(weight), count) == (float, float, expected[2])
-        assert draw.value("sum", **more) == added
         assert draw.value("mean", **more) == added / weight
         entries = draw.value("none", **more)
         assert entries.dtype == dtype
         assert entries.shape == draw.shape
+        if case.kind == "sequences":  # whose mean divides each by the number of its labels
+            added = draw.value("sum", **more)
+        assert draw.value("sum", **more) == added
         assert abs(added - math.fsum(entries.flat)) <= 1e-13 * math.fsum(np.abs(entries.flat))
 
 
@@ -181,14 +215,14 @@ def test_out_has_the_bits_of_a_fresh_result(case, dtype, bits):
             operands = dict(zip(draw.loss.operands, draw.arrays, strict=True))
             return tuple(np.full_like(operands[name], 7) for name in draw.wrt)
 
-        out = np.full(shape, 7, dtype)
+        out = np.full(draw.shape, 7, dtype)
         assert draw.value(out=out) is out
         bits(out, values)
         outs = empties()
         got = draw.grad("none", out=outs)
         assert all(a is b for a, b in zip(got, outs, strict=True))
         bits(outs, gradients)
-        out, outs = np.full(shape, 7, dtype), empties()
+        out, outs = np.full(draw.shape, 7, dtype), empties()
         draw.both("none", out=(out, outs))
         bits((out, outs), (values, gradients))
         outs = empties()
@@ -234,10 +268,11 @@ def test_sample_weights_multiply(case, dtype, bits):
     draw = Draw(case, (30, 20), dtype)
     for shape in (draw.shape, draw.shape[:1]):
         samples = 2.0 ** draw.rng.integers(-3, 4, shape).astype(dtype)
-        full = samples if shape == draw.shape else samples[:, None]
+        full = np.broadcast_to(
+            samples.reshape(*shape, *[1] * (len(draw.shape) - len(shape))), draw.shape
+        )
         value, gradients = draw.both("none")
-        spread = [full[:, None] if g.ndim == 3 else full for g in gradients]
-        expected = full * value, tuple(s * g for s, g in zip(spread, gradients, strict=True))
+        expected = full * value, tuple(draw.by_unit(full) * g for g in gradients)
         bits(draw.both("none", sample_weight=samples), expected)
         bits(draw.grad("sum", sample_weight=samples), expected[1])
         for other in (np.float64, np.float32, np.float16, int):
@@ -263,75 +298,78 @@ def test_all_weights_zero(case, dtype):
 @floats
 @pytest.mark.parametrize("by", ["sample_weight", "weight"])
 def test_a_zero_weight_removes_an_entry_whatever_it_holds(case, dtype, by, bits):
-    draw = Draw(case, (2400,), dtype)
-    removed = np.arange(2400) % 5 == 2
+    draw = Draw(case, (2400 if case.kind != "sequences" else 240,), dtype)
+    removed = np.arange(*draw.shape) % 5 == 2
     factor = np.where(removed, 0, 1.5).astype(dtype)
     keywords = dict(draw.keywords)
     if by == "sample_weight":
         keywords[by] = factor
     elif "weight" not in draw.keywords:
         return
-    elif case.by_class:
-        if case.options.get("label_smoothing"):
+    elif case.weighs_classes:
+        if not case.by_class or case.options.get("label_smoothing"):
             return  # then the other classes weigh
         draw.arrays[1][removed] = 3
         keywords[by] = np.arange(7.0).astype(dtype)
         keywords[by][3] = 0
     else:
-        keywords[by] = factor
+        keywords[by] = np.broadcast_to(
+            factor.reshape(-1, *[1] * (draw.keywords[by].ndim - 1)), draw.keywords[by].shape
+        )
     junk = (np.nan, np.inf, -5.0, 1e30)
     expected = draw.loss.value_and_grad(*draw.arrays, **keywords, reduction="none", wrt=draw.wrt)
     means = draw.loss.value_and_grad(*draw.arrays, **keywords, wrt=draw.wrt)
     for value in junk:
         arrays = [a.copy() for a in draw.arrays]
-        for array in arrays:
+        for array, kind in zip(arrays, case.operands, strict=True):
             if array.dtype.kind == "f":
-                array[removed] = value
-            elif by == "sample_weight":
+                case.leading(array)[removed] = value
+            elif by == "sample_weight" and kind.place != "length":
                 array[removed] = 999
-        if by == "sample_weight" and not case.by_class:
+        if by == "sample_weight" and not case.weighs_classes:
             for name in draw.keywords.keys() & {"weight", "pos_weight"}:
-                keywords[name] = np.where(removed, dtype(value), draw.keywords[name])
+                weight = keywords[name] = draw.keywords[name].copy()
+                weight[removed] = value
         got = draw.loss.value_and_grad(*arrays, **keywords, reduction="none", wrt=draw.wrt)
         bits(got, expected, value)
         assert not got[0][removed].any()
-        assert not any(g[removed].any() for g in got[1])
+        assert not any(g.any() for g in draw.gradients_at(got[1], removed))
         bits(draw.loss.value_and_grad(*arrays, **keywords, wrt=draw.wrt), means, value)
 
 
 @cases
 def test_ignored_rows_are_not_looked_at(case, bits):
-    if not case.by_class:
+    if case.ignored is None:
         return
     draw = Draw(case, (300,), np.float32)
-    ignore = case.options.get("ignore_index", -100)
     ignored = np.arange(300) % 4 == 1
-    draw.arrays[1][ignored] = ignore
+    draw.arrays[1][ignored] = case.ignored
     expected = draw.both("none"), draw.both("mean")
     draw.arrays[0][ignored] = np.nan
     bits((draw.both("none"), draw.both("mean")), expected)
     assert not expected[0][0][ignored].any()
     assert not expected[0][1][0][ignored].any()
-    draw.arrays[1][:] = ignore
+    draw.arrays[1][:] = case.ignored
     value, (gradient,) = draw.both("mean")
     assert math.isnan(value)
     assert not gradient.any()
     assert draw.sums() == (0, 0, 0)
 
 
-@elementwise
+@cases
 @floats
 def test_weights_broadcast(case, dtype, bits):
-    draw = Draw(case, (6, 5), dtype)
+    """To the operands."""
+    draw = Draw(case, (6,) if case.kind == "rows" else (6, 5), dtype, classes=5)
     for name in ("weight", "pos_weight"):
-        if name not in draw.keywords:
+        if name not in draw.keywords or case.weighs_classes:
             continue
         for shape in ((), (5,), (1, 5), (6, 1), (1, 1), (1,)):
             weight = draw.rng.choice([0, 0.5, 2], shape).astype(dtype)
             got = draw.loss.value_and_grad(
                 *draw.arrays, **draw.keywords | {name: weight}, reduction="none", wrt=draw.wrt
             )
-            full = np.ascontiguousarray(np.broadcast_to(weight, draw.shape))
+            full = np.ascontiguousarray(np.broadcast_to(weight, draw.arrays[0].shape))
             expected = draw.loss.value_and_grad(
                 *draw.arrays, **draw.keywords | {name: full}, reduction="none", wrt=draw.wrt
             )
@@ -350,8 +388,7 @@ def test_grad_output_multiplies(case, dtype, bits):
             bits(draw.grad(reduction, grad_output=upstream), tuple(expected), reduction)
     upstream = 2.0 ** draw.rng.integers(-3, 4, draw.shape) * draw.rng.choice([-1, 1], draw.shape)
     plain = draw.grad("none")
-    expected = tuple((upstream[:, None] if g.ndim == 3 else upstream) * g for g in plain)
-    expected = tuple(g.astype(dtype) for g in expected)
+    expected = tuple((draw.by_unit(upstream) * g).astype(dtype) for g in plain)
     for other in (np.float64, np.float32, np.float16):
         got = draw.grad("none", grad_output=upstream.astype(other))
         for one, two in zip(got, expected, strict=True):
@@ -361,12 +398,10 @@ def test_grad_output_multiplies(case, dtype, bits):
 # ---- Bits ----------------------------------------------------------------------------------------
 
 
-def many(case, dtype, hard=False):
+def many(case, dtype):
     """A case large enough for five threads."""
-    shape = (200, 600) if not hard else (110_000 if not case.by_class else 16_000,)
-    if case.by_class and not hard:
-        shape = (100, 200)
-    return Draw(case, shape, dtype, hard=hard)
+    sizes = {"elements": (200, 600), "rows": (100, 200), "sequences": (1500,)}
+    return Draw(case, sizes[case.kind], dtype)
 
 
 @cases
@@ -526,19 +561,20 @@ def test_a_row_depends_on_itself_alone(case, dtype, isa, bits):
     for i in range(few):
         row = draw.at(slice(i, i + 1))
         bits(row.value(), value[i : i + 1], i)
-        bits(row.grad("none"), tuple(g[i : i + 1] for g in gradients), i)
+        bits(row.grad("none"), draw.gradients_at(gradients, slice(i, i + 1)), i)
 
     # few is prime: over 2333 rows each of them meets every place in a vector, and borders of tiles
-    index = np.arange(2333) % few
+    index = np.arange(2333 if case.kind != "sequences" else 233) % few
     batch = draw.at(index)
-    expected = value[index], tuple(g[index] for g in gradients)
+    expected = value[index], draw.gradients_at(gradients, index)
     bits(batch.both("none"), expected)
     bits(
         batch.at(slice(3, None)).both("none"),
-        (value[index[3:]], tuple(g[index[3:]] for g in gradients)),
+        (value[index[3:]], draw.gradients_at(gradients, index[3:])),
     )
     doubled = draw.at(np.repeat(index, 2)).at(slice(1, None, 2))
-    assert doubled.arrays[0].strides[0] == 2 * batch.arrays[0].strides[0]
+    one, two = (case.leading(d.arrays[0]).strides[0] for d in (batch, doubled))
+    assert two == 2 * one
     bits(doubled.both("none"), expected)
     bits(batch.at(slice(None, None, -1)).value(), value[index][::-1])
 
@@ -549,52 +585,66 @@ def test_a_row_depends_on_itself_alone(case, dtype, isa, bits):
 def test_lengths_around_tiles_and_blocks(case, dtype, length, isa, bits):
     """Values, sums and gradients where the last tile or block is short, and nothing beyond."""
     units = (1, TILE[dtype], 2 * TILE[dtype], BLOCK, 2 * BLOCK)
-    if case.by_class:
+    if case.kind == "rows":
         units = (1, TILE[dtype] // 7, BLOCK // 7, 2 * (BLOCK // 7), 256)
+    elif case.kind == "sequences":
+        units = (1, 8, 64, BLOCK // 56, 2 * (BLOCK // 56))
     few = Draw(case, (61,), dtype)
     value, gradients = few.value(), few.grad("none")
     for n in units:
         n += length
         index = np.arange(n) % 61
         draw = few.at(index)
-        out = np.full(n + 32, 7, dtype)
-        outs = tuple(np.full((n + 32, *g.shape[1:]), 7, dtype) for g in gradients)
-        draw.both("none", out=(out[16:-16], tuple(g[16:-16] for g in outs)))
-        bits(out[16:-16], value[index])
-        bits(tuple(g[16:-16] for g in outs), tuple(g[index] for g in gradients))
+        wide, inner = np.arange(n + 32) % 61, slice(16, -16)
+        out, outs = value[wide], few.gradients_at(gradients, wide)
         for guarded in (out, *outs):
-            assert (guarded[:16] == 7).all()
-            assert (guarded[-16:] == 7).all()
+            guarded[...] = 7
+        draw.both("none", out=(out[inner], few.gradients_at(outs, inner)))
+        bits(out[inner], value[index])
+        bits(few.gradients_at(outs, inner), few.gradients_at(gradients, index))
+        for guarded in (out, *outs):
+            for edge in few.case.at([guarded], slice(16)) + few.case.at(
+                [guarded], slice(-16, None)
+            ):
+                assert (edge == 7).all()
         added = draw.value("sum")
         exact = math.fsum(value[index])
         assert abs(added - exact) <= 1e-13 * math.fsum(np.abs(value[index]))
 
 
-@by_class
+@by_row
 @floats
 def test_lengths_of_rows(case, dtype, each_isa):
-    """Any number of classes, in one piece or many."""
+    """Any number of classes or features, in one piece or many."""
     tile = TILE[dtype]
     longest = [BLOCK + 1] if not case.options else []
     for classes in (1, 2, 3, 15, 16, 17, tile - 1, tile, tile + 1, 2 * tile + 1, *longest):
+        if LABEL_SETS in case.operands and classes > 17:
+            break  # whose terms are the pairs of classes
         draw = Draw(case, (3 if classes < tile // 2 else 1,), dtype, classes=classes)
         number, numbers = references.reduced(
             case.loss, draw.arrays, draw.keywords | {"reduction": "none"}
         )
         for isa in each_isa():
-            value, (gradient,) = draw.both("none")
+            value, gradients = draw.both("none")
             assert references.excess(value, number, dtype).max() <= 1, (classes, isa)
-            assert references.excess(gradient, numbers["input"], dtype).max() <= 1, (classes, isa)
+            for name, gradient in zip(draw.wrt, gradients, strict=True):
+                excess = references.excess(gradient, numbers[name], dtype).max()
+                assert excess <= 1, (classes, isa, name)
 
 
 @cases
 @floats
 def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
     for shape in ((20_000,), (6000, 3), (40, 500), (5, 9000)):
-        if case.by_class:
+        if case.kind == "rows":
             shape = {(20_000,): (4000,), (6000, 3): (900, 3), (5, 9000): (5, 2000)}.get(
                 shape, (40, 90)
             )
+        elif case.kind == "sequences":
+            if len(shape) > 1:
+                continue
+            shape = (700,)
         draw = Draw(case, shape, dtype)
         draw.keywords["sample_weight"] = draw.rng.uniform(0, 2, shape[0]).astype(dtype)
         input_shape = draw.arrays[0].shape
@@ -623,36 +673,80 @@ def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
 @cases
 @floats
 def test_nan_stays_where_it_is(case, dtype, isa, bits):
-    draw = Draw(case, (2100,), dtype)
+    draw = Draw(case, (2100 if case.kind != "sequences" else 210,), dtype)
+    units = len(draw.value())
     value, gradients = draw.both("none")
-    weights = [draw.keywords.get(name) for name in ("weight", "pos_weight")]
-    counts = np.ones(2100, bool)
-    for weight in weights:
-        if weight is not None:
-            counts &= (weight[draw.arrays[1]] if case.by_class else weight) != 0
-    if case.by_class:
-        counts &= draw.arrays[1] != case.options.get("ignore_index", -100)
-    places = np.flatnonzero(counts)
+    places = counted(draw)
     for k, array in enumerate(draw.arrays):
         if array.dtype.kind != "f":
             continue
         for i in (places[0], places[len(places) // 2], places[-1]):
             arrays = [a.copy() for a in draw.arrays]
-            entry = (i, arrays[1][i]) if case.by_class else (i,)
-            arrays[k][entry] = np.nan
+            entry = spoilt_entry(draw, k, i)
+            case.leading(arrays[k])[entry] = np.nan
             got, slopes = draw.loss.value_and_grad(
                 *arrays, **draw.keywords, reduction="none", wrt=draw.wrt
             )
             assert math.isnan(got[i]), (k, i)
-            bits(np.delete(got, i), np.delete(value, i))
+            others = np.arange(units) != i
+            bits(got[others], value[others])
+            bits(draw.gradients_at(slopes, others), draw.gradients_at(gradients, others))
             for slope, gradient in zip(slopes, gradients, strict=True):
-                whole_row = case.loss == "cross_entropy"
-                assert np.isnan(slope[i] if whole_row else slope[entry]).all(), (k, i)
-                if not whole_row:
-                    slope[entry] = gradient[entry]
-                    bits(slope[i], gradient[i])
-                bits(np.delete(slope, i, axis=0), np.delete(gradient, i, axis=0))
+                slope, gradient = (np.array(case.leading(g)[i]) for g in (slope, gradient))
+                if case.operands[0] is LOG_SCORES or case.operands[1] is UNITS:
+                    # whose classes know nothing of each other
+                    assert np.isnan(slope[entry[1:]])
+                    slope[entry[1:]] = gradient[entry[1:]]
+                    bits(slope, gradient)
+                else:
+                    assert np.isnan(slope[looked_at(draw, i)]).all(), (k, i)
             assert math.isnan(draw.loss(*arrays, **draw.keywords))
+
+
+def test_nan_of_a_class_in_no_path_is_that_of_its_gradient(bits):
+    x = np.log(np.full((6, 1, 4), 0.25))
+    spoilt = x.copy()
+    spoilt[2, 0, 3] = np.nan
+    value, gradient = fl.ctc_loss.value_and_grad(x, [[1, 2]], 6, 2)
+    got, slope = fl.ctc_loss.value_and_grad(spoilt, [[1, 2]], 6, 2)
+    assert np.isnan(slope[2, 0, 3])
+    slope[2, 0, 3] = gradient[2, 0, 3]
+    bits((got, slope), (value, gradient))
+    assert np.isnan(fl.ctc_loss_with_logits(spoilt, [[1, 2]], 6, 2))
+
+
+def counted(draw):
+    """The units that no weight and no index removes, nor the want of frames."""
+    case, counts = draw.case, np.ones(draw.shape, bool)
+    for name in ("weight", "pos_weight"):
+        weight = draw.keywords.get(name)
+        if weight is not None and case.weighs_classes:
+            if case.by_class:
+                counts &= weight[draw.arrays[1]] != 0
+        elif weight is not None:
+            counts &= weight.reshape(len(counts), -1)[:, 0] != 0
+    if case.ignored is not None:
+        counts &= draw.arrays[1] != case.ignored
+    return np.flatnonzero(counts)
+
+
+def spoilt_entry(draw, k, i):
+    """An entry of unit i of operand k that is looked at: of the row, that of its label."""
+    row = draw.case.leading(draw.arrays[k])[i]
+    if draw.case.by_class:
+        return (i, draw.arrays[1][i])
+    if draw.case.kind == "sequences":
+        return (i, 0, draw.keywords.get("blank", 0))
+    return (i, *[0] * row.ndim)
+
+
+def looked_at(draw, i):
+    """The entries of unit i that count: all but those of weight 0, and frames after the last."""
+    if draw.case.kind == "sequences":
+        return slice(draw.arrays[2][i])
+    if "weight" in draw.keywords and not draw.case.weighs_classes:
+        return draw.keywords["weight"][i] != 0
+    return ...
 
 
 # ---- Arrays --------------------------------------------------------------------------------------
@@ -703,8 +797,13 @@ LAYOUTS += [misaligned, swapped, lambda a: swapped(strided(a)), lambda a: misali
 @cases
 @floats
 def test_layouts_change_nothing(case, dtype, isa, bits):
-    beside_tile = [] if case.by_class else [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
-    for shape in ((700,), (23, 41), (5, 7, 11), *beside_tile):
+    beside_tile = [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
+    shapes = {
+        "elements": ((700,), (23, 41), (5, 7, 11), *beside_tile),
+        "rows": ((700,), (23, 41), (5, 7, 11)),
+        "sequences": ((60,),),
+    }
+    for shape in shapes[case.kind]:
         draw = Draw(case, shape, dtype)
         samples = draw.rng.uniform(0.5, 2, shape).astype(dtype)
         upstream = draw.rng.normal(size=shape).astype(dtype)
@@ -737,7 +836,8 @@ def test_layouts_change_nothing(case, dtype, isa, bits):
 def test_repeated_rows_need_no_memory(case, dtype, bits):
     """Operands broadcast by strides of 0."""
     draw = Draw(case, (6,), dtype)
-    wide = [np.broadcast_to(a[:1], a.shape) for a in draw.arrays]
+    first = draw.at(slice(1)).arrays
+    wide = [np.broadcast_to(a, b.shape) for a, b in zip(first, draw.arrays, strict=True)]
     full = [np.ascontiguousarray(a) for a in wide]
     got, expected = (
         draw.loss.value_and_grad(*a, **draw.keywords, reduction="none", wrt=draw.wrt)
@@ -752,7 +852,7 @@ def test_empty(case, dtype):
     for shape in ((0,), (0, 3), (3, 0), (0, 3, 2)):
         draw = Draw(case, shape, dtype)
         value, gradients = draw.both("none")
-        assert value.shape == shape
+        assert value.shape == draw.shape
         assert value.dtype == dtype
         for name, gradient in zip(draw.wrt, gradients, strict=True):
             assert gradient.shape == draw.arrays[draw.loss.operands.index(name)].shape
@@ -772,25 +872,27 @@ def test_no_dimensions(case, dtype, bits):
     got, slopes = none.both("none")
     assert type(got) is dtype
     bits(got, value[0])
-    for slope, gradient in zip(slopes, gradients, strict=True):
-        bits(slope, gradient[0])
-        assert isinstance(slope, np.ndarray if case.by_class else dtype)
+    bits(slopes, one.gradients_at(gradients, 0))
+    assert all(isinstance(s, dtype if case.kind == "elements" else np.ndarray) for s in slopes)
     for reduction in REDUCTIONS:
-        bits(none.both(reduction)[1], tuple(g[0] for g in one.both(reduction)[1]))
+        bits(none.both(reduction)[1], one.gradients_at(one.both(reduction)[1], 0))
     bits(none.value("mean"), one.value("mean"))
     out = np.zeros((), dtype)
     none.value(out=out)
     bits(out, value[0])
 
 
-@elementwise
+@cases
 def test_types_are_promoted(case, bits):
     draw = Draw(case, (37,), np.float32)
-    doubled = [a.astype(np.float64) for a in draw.arrays]
+    floating = [k for k, a in enumerate(draw.arrays) if a.dtype.kind == "f"]
+    if len(floating) == 1:
+        return
+    doubled = [a.astype(np.float64) if k in floating else a for k, a in enumerate(draw.arrays)]
     value, gradients = draw.loss.value_and_grad(
         *doubled, **draw.keywords, reduction="none", wrt=draw.wrt
     )
-    for k in range(len(doubled)):
+    for k in floating:
         arrays = [
             a if i == k else d for i, (a, d) in enumerate(zip(draw.arrays, doubled, strict=True))
         ]
@@ -804,7 +906,7 @@ def test_types_are_promoted(case, bits):
                 bits(slope, gradient.astype(own))
 
 
-@elementwise
+@cases
 @floats
 def test_weights_do_not_promote(case, dtype):
     draw = Draw(case, (37,), dtype)
@@ -825,25 +927,28 @@ INTEGERS = [np.dtype(c) for c in "bBhHiIlLqQ"]
 def test_integer_targets(case, dtype, bits):
     """Any integer dtype reads as its values; it does not take part in the compute type."""
     draw = Draw(case, (40, 3), dtype)
-    k = draw.loss.operands.index("target")
-    kind = case.operands[k]
+    names = draw.loss.operands
+    k = next((i for i, name in enumerate(names) if name[:6] == "target"), 1)
+    kind, shape = case.operands[k], draw.arrays[k].shape
+    if kind in (VECTORS, SHARES):
+        return  # no targets, and such that would be indices
     for integer in (*INTEGERS, np.dtype(bool)):
-        lowest = -1 if integer.kind == "i" and kind in (REAL, SIGN) else 0
-        if kind is LABELS:
+        if kind in (LABELS, CLASS, LABEL_SETS, SPELLED):
             if integer.kind == "b":
                 continue
-            target = draw.arrays[k]
+            target = draw.arrays[k] if integer.kind == "i" else np.maximum(draw.arrays[k], 0)
         elif kind is SIGN and integer.kind == "b":
             with pytest.raises(TypeError, match="-1 and 1"):
-                draw.loss(*draw.arrays[:k], np.ones(draw.shape, bool), **draw.keywords)
+                draw.loss(*draw.arrays[:k], np.ones(shape, bool), **draw.keywords)
             continue
         elif kind is SIGN:
-            target = np.ones(draw.shape) if integer.kind != "i" else draw.arrays[k]
+            target = np.ones(shape) if integer.kind != "i" else draw.arrays[k]
         else:
-            highest = 2 if kind is UNIT or integer.kind == "b" else 5
+            lowest = -1 if integer.kind == "i" and kind is REAL else math.ceil(max(kind.low, 0))
+            highest = 2 if kind in (UNIT, UNITS) or integer.kind == "b" else 5
             if kind.high == 0:
                 lowest, highest = (-5 if integer.kind == "i" else 0), 1
-            target = draw.rng.integers(lowest, highest, draw.shape)
+            target = draw.rng.integers(lowest, highest, shape)
         arrays = list(draw.arrays)
         arrays[k] = target.astype(arrays[k].dtype)
         wrt = draw.loss.operands[0]
@@ -857,11 +962,15 @@ def test_integer_targets(case, dtype, bits):
                 draw.loss.grad(*arrays, **draw.keywords, wrt="target")
 
 
-@elementwise
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.kind == "elements" or VECTORS in c.operands],
+    ids=lambda case: case.id,
+)
 def test_integer_inputs_read_as_float64(case, bits):
     draw = Draw(case, (40,), np.float64)
     integers = [
-        draw.rng.integers(max(kind.low, -3), min(kind.high, 3) + 1, 40)
+        draw.rng.integers(math.ceil(max(kind.low, -3)), math.floor(min(kind.high, 3)) + 1, a.shape)
         if kind is not SIGN
         else a.astype(int)
         for a, kind in zip(draw.arrays, case.operands, strict=True)
@@ -908,9 +1017,18 @@ def test_half_types_are_rounded_once(case, half, isa, bits):
             draw = Draw(case, (25, 100), np.float32)
         with np.errstate(over="ignore"):
             low = [a.astype(half) if a.dtype.kind == "f" else a for a in draw.arrays]
-        finite = [np.where(np.isfinite(a.astype(float)), a, 1).astype(a.dtype) for a in low]
-        arrays = finite if not case.by_class else low
+        arrays = low
+        if case.kind == "elements":
+            arrays = [
+                np.where(np.isfinite(b) & (b >= kind.low), a, 1).astype(a.dtype)
+                for a, b, kind in zip(low, map(np.float64, low), case.operands, strict=True)
+            ]
         wide = [a.astype(np.float32) if a.dtype == half else a for a in arrays]
+        if case.normalised:  # as far as a half type reaches: too badly for a gradient of float32
+            value = draw.loss(*wide, **draw.keywords, reduction="none")
+            with np.errstate(over="ignore", under="ignore"):
+                bits(draw.loss(*arrays, **draw.keywords, reduction="none"), value.astype(half))
+            continue
         for reduction in REDUCTIONS:
             value, gradients = draw.loss.value_and_grad(
                 *wide, **draw.keywords, reduction=reduction, wrt=draw.wrt
@@ -928,6 +1046,114 @@ def test_half_types_are_rounded_once(case, half, isa, bits):
             outs = tuple(np.empty(g.shape, np.float32) for g in gradients)
             draw.loss.grad(*arrays, **draw.keywords, reduction=reduction, wrt=draw.wrt, out=outs)
             bits(outs, gradients)
+
+
+# ---- Rows at their kinks, and alignments ---------------------------------------------------------
+
+
+@floats
+def test_kinks_of_rows(dtype, isa):
+    """The gradient exactly at a kink, in numbers that round nothing."""
+
+    def gradients(loss, *arrays, **options):
+        arrays = [np.array(a, dtype if np.ndim(a) or type(a) is float else None) for a in arrays]
+        return [
+            g.tolist() for g in loss.grad(*arrays, reduction="sum", wrt=loss.default_wrt, **options)
+        ]
+
+    unit, across, zero = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
+    one, two = gradients(fl.cosine_embedding_loss, unit, across, -1.0)
+    assert (one, two) == (pytest.approx([0, 1]), pytest.approx([1, 0]))
+    assert gradients(fl.cosine_embedding_loss, zero, zero, 1.0) == [zero, zero]
+    plain = {"eps": 0.0, "margin": 2.0}
+    triplet = fl.triplet_margin_loss
+    for p in (1.0, 2.0, 3.0, np.inf):
+        at_margin = gradients(triplet, [0.0], [1.0], [3.0], p=p, **plain)
+        assert at_margin == [[0], [1], [-1]], p
+        tie = gradients(triplet, [0.0], [0.0], [2.0], p=p, swap=True, **plain)
+        assert tie == [[0.5], [0.5], [-1]], p
+    shared = gradients(triplet, [3.0, -3.0, 0.0], [0.0] * 3, [4.0, 0.0, 0.0], p=np.inf, **plain)
+    assert shared == [[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, -1, 0]]
+    assert fl.multi_margin_loss.grad(np.array([1, 0, 2], dtype), 0).tolist() == pytest.approx(
+        [-1 / 3, 0, 1 / 3], rel=1e-6
+    )
+    labels = np.array([0, -1, -1])
+    assert fl.multilabel_margin_loss.grad(np.array([1, 0, 2], dtype), labels).tolist() == (
+        pytest.approx([-1 / 3, 0, 1 / 3], rel=1e-6)
+    )
+
+
+aligned = pytest.mark.parametrize(
+    "case", [c for c in CASES if c.kind == "sequences"], ids=lambda case: case.id
+)
+
+
+@floats
+def test_posteriors(dtype, each_isa):
+    for case in CASES:
+        if not case.normalised:
+            continue
+        options = {k: v for k, v in case.options.items() if k in ("blank", "batch_first")}
+        rng = np.random.default_rng([6, *case.id.encode()])
+        for arrays in (case.arrays(rng, (30,), dtype), case.hard(rng, 60, dtype)):
+            exact = references.posteriors(*arrays, **options)
+            for isa in each_isa():
+                got = fl.ctc_posteriors(*arrays, **options)
+                assert got.dtype == dtype
+                assert references.excess(got, exact, dtype).max() <= 1, isa
+                out = np.full_like(arrays[0], 7)
+                assert fl.ctc_posteriors(*arrays, **options, out=out) is out
+                np.testing.assert_array_equal(out, got)
+
+
+@aligned
+@floats
+def test_labels_one_after_the_other(case, dtype, bits):
+    """Have the bits of padded ones, whose padding is not looked at."""
+    draw = Draw(case, (40,), dtype)
+    expected = draw.both("none"), draw.both("mean"), draw.sums()
+    _, spelled, _, labels = draw.arrays
+    draw.arrays[1] = np.concatenate([row[:n] for row, n in zip(spelled, labels, strict=True)])
+    bits((draw.both("none"), draw.both("mean"), draw.sums()), expected)
+    for junk in (-1, 999, case.options.get("blank", 0)):
+        draw.arrays[1] = np.where(np.arange(spelled.shape[1]) < labels[:, None], spelled, junk)
+        bits((draw.both("none"), draw.both("mean"), draw.sums()), expected)
+
+
+@aligned
+@floats
+def test_frames_after_the_last_are_not_looked_at(case, dtype, bits):
+    draw = Draw(case, (40,), dtype)
+    value, (gradient,) = draw.both("none")
+    after = np.arange(8) >= draw.arrays[2][:, None]
+    for junk in (np.nan, np.inf, 0.0, 1e30):
+        case.leading(draw.arrays[0])[after] = junk
+        bits(draw.both("none"), (value, (gradient,)), junk)
+    assert not case.leading(gradient)[after].any()
+
+
+@aligned
+@floats
+def test_what_cannot_be_spelled(case, dtype):
+    """Is infinitely bad, or nothing at all."""
+    draw = Draw(case, (3,), dtype)
+    blank = case.options.get("blank", 0)
+    draw.arrays[1][:] = (blank + 1) % 7  # three times the same: five frames
+    draw.arrays[2][:] = 4, 5, 0
+    draw.arrays[3][:] = 3
+    value, (gradient,) = draw.both("none")
+    gradient = case.leading(gradient)
+    assert np.isfinite(value[1])
+    assert np.isfinite(gradient[1]).all()
+    if case.options.get("zero_infinity"):
+        assert value[[0, 2]].tolist() == [0, 0]
+        assert not gradient[[0, 2]].any()
+    else:
+        assert value[[0, 2]].tolist() == [np.inf, np.inf]
+        assert np.isnan(gradient[0, :4]).all()
+        assert not gradient[0, 4:].any()
+        assert not gradient[2].any()
+    assert draw.sums()[1:] == (3, 3)
 
 
 # ---- Objects -------------------------------------------------------------------------------------

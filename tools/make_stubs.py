@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from fastloss import criteria, losses
+from fastloss._binding import Loss
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastloss"
 
@@ -31,6 +32,14 @@ __all__ = [
 _Array: TypeAlias = NDArray[Any]
 _Outs: TypeAlias = tuple[_Array | None, ...]
 '''
+
+# What is no loss.
+FUNCTIONS = """\
+def ctc_posteriors(
+    log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike, target_lengths: ArrayLike,
+    *, blank: int = 0, batch_first: bool = False, out: _Array | None = None,
+) -> _Array: ...
+"""
 
 SUMS = "tuple[float, float, int]"
 
@@ -154,9 +163,11 @@ def losses_stub():
     ]
     for name in losses.__all__:
         loss = getattr(losses, name)
+        if not isinstance(loss, Loss):
+            continue
         lines += [f"class _{name}(Loss):", summary(loss), *definitions(loss_methods(loss)), ""]
         lines += [f"{name}: _{name}", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, FUNCTIONS])
 
 
 def criteria_stub():
