@@ -1,0 +1,14 @@
+"""Random calls return or raise what they should; `python -m tests.fuzz` makes many more."""
+
+import fuzz
+
+import fastloss as fl
+
+
+def test_every_loss_is_called():
+    losses = {name for name, v in vars(fl.losses).items() if isinstance(v, fl._binding.Loss)}
+    assert losses == set(fuzz.TABLE)
+
+
+def test_random_calls(capsys):
+    assert fuzz.main(["--calls", "2000", "--seed", "1"]) == 0, capsys.readouterr().out
