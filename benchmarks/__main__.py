@@ -133,9 +133,10 @@ def cell_lines(figures, peers):
     for product in PRODUCTS:
         line = f"{figures[0]['cell'] if product == 'value' else '':<50}{product:<9}"
         for name in peers:
-            figure = by.get((name, product)) or by.get((name, "gradient")) or by[name, "value"]
+            found = (by.get((name, p)) for p in (product, "gradient", "value"))
+            figure = next(filter(None, found), None)
             width = WIDTH[name != "fastloss"]
-            if figure["median"] is None:
+            if figure is None or figure["median"] is None:
                 line += f"{'-':>{width}}"
                 continue
             spread = min(100 * figure["spread"], 999)

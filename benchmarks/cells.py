@@ -42,7 +42,53 @@ def sign(rng, shape, dtype):
 
 
 def label(rng, shape, dtype):
-    return _tiled(lambda n: rng.integers(0, shape[1], n), shape[0], shape[0])
+    """Class indices of (N, C, ...)."""
+    places = shape[:1] + shape[2:]
+    return _tiled(lambda n: rng.integers(0, shape[1], n), np.prod(places), places)
+
+
+def labels(rng, shape, dtype):
+    """Up to five classes for each of N rows, then -1."""
+    rows, classes = shape
+    listed = np.full(shape, -1)
+    listed[:, :5] = rng.permuted(np.tile(np.arange(5), (rows, 1)), axis=1) * (classes // 5)
+    listed[np.arange(rows), rng.integers(1, 6, rows)] = -1
+    return listed
+
+
+def probability(rng, shape, dtype):
+    """Rows of class probabilities."""
+    x = np.exp(normal(rng, shape, np.float64))
+    return (x / x.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+def likeness(rng, shape, dtype):
+    """-1 or 1 for each pair of rows."""
+    return sign(rng, shape[:-1], dtype)
+
+
+# Of sequences, shape (T, N, C, S): frames, batch, classes, labels of each sample.
+
+
+def frames(rng, shape, dtype):
+    return normal(rng, shape[:3], dtype)
+
+
+def log_frames(rng, shape, dtype):
+    x = frames(rng, shape, np.float64)
+    return (x - np.log(np.exp(x).sum(axis=2, keepdims=True))).astype(dtype)
+
+
+def targets(rng, shape, dtype):
+    return rng.integers(1, shape[2], (shape[1], shape[3]))
+
+
+def all_frames(rng, shape, dtype):
+    return np.full(shape[1], shape[0])
+
+
+def all_labels(rng, shape, dtype):
+    return np.full(shape[1], shape[3])
 
 
 def class_weight(rng, shape, dtype):
@@ -65,10 +111,25 @@ CLASSES = [
     ("large", (1 << 20, 10)),
     ("large", (2048, 50257)),
 ]
+MAPS = [("large", (8, 21, 512, 512))]
+ROWS = [("small", (64, 10)), ("cached", (256, 1000)), ("large", (4096, 1000))]
+PAIRS = [("small", (64, 32)), ("large", (8192, 512)), ("large", (65536, 128))]
+SEQUENCES = [
+    ("small", (50, 16, 20, 30)),
+    ("cached", (150, 1, 29, 40)),
+    ("cached", (150, 32, 29, 40)),
+    ("large", (1000, 8, 5000, 200)),
+]
 GROUPS = ("small", "cached", "large")
-SLOW = {(16384, 1024), (2048, 50257)}  # not in a quick run
+SLOW = {(16384, 1024), (2048, 50257), (1000, 8, 5000, 200)}  # not in a quick run
 
-VARIANTS = {"": {}, "smoothed": {"label_smoothing": 0.1}, "weighted": {"weight": class_weight}}
+# Options; arrays among them are made from the shape, and a target takes the place of the usual one.
+VARIANTS = {
+    "": {},
+    "smoothed": {"label_smoothing": 0.1},
+    "weighted": {"weight": class_weight},
+    "probabilities": {"target": probability},
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +155,20 @@ LOSSES = {
     "soft_margin_loss": Loss((normal, sign)),
     "margin_ranking_loss": Loss((normal, normal, sign), wrt=2),
     "nll_loss": Loss((log_probability, label), 1, tuple(CLASSES), ("", "weighted")),
-    "cross_entropy": Loss((normal, label), 1, tuple(CLASSES), ("", "smoothed", "weighted")),
+    "cross_entropy": Loss(
+        (normal, label), 1, (*CLASSES, *MAPS), ("", "smoothed", "weighted", "probabilities")
+    ),
+    "multi_margin_loss": Loss((normal, label), 1, tuple(ROWS)),
+    "multilabel_margin_loss": Loss((normal, labels), 1, tuple(ROWS)),
+    "multilabel_soft_margin_loss": Loss((normal, binary), 1, tuple(ROWS)),
+    "cosine_embedding_loss": Loss((normal, normal, likeness), 2, tuple(PAIRS)),
+    "triplet_margin_loss": Loss((normal, normal, normal), 3, tuple(PAIRS)),
+    "ctc_loss": Loss((log_frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES)),
+    "ctc_loss_with_logits": Loss((frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES)),
+    "sigmoid_focal_loss": Loss((normal, binary)),
+    "pinball_loss": Loss((normal, normal)),
+    "gamma_nll_loss": Loss((normal, positive)),
+    "tweedie_deviance_loss": Loss((positive, positive)),
 }
 
 
@@ -121,6 +195,8 @@ class Cell:
             name: value(rng, self.shape, dtype) if callable(value) else value
             for name, value in VARIANTS[self.variant].items()
         }
+        if "target" in options:
+            arrays[1] = options.pop("target")
         return arrays, options
 
 

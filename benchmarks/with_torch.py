@@ -17,6 +17,32 @@ def log_cosh_loss(input, target):
     return (d + functional.softplus(-2 * d) - math.log(2)).mean()
 
 
+def ctc_loss_with_logits(logits, *arrays):
+    return functional.ctc_loss(functional.log_softmax(logits, dim=2), *arrays)
+
+
+def sigmoid_focal_loss(input, target):
+    """torchvision's."""
+    p = torch.sigmoid(input)
+    each = functional.binary_cross_entropy_with_logits(input, target, reduction="none")
+    missed = 1 - (p * target + (1 - p) * (1 - target))
+    return ((0.25 * target + 0.75 * (1 - target)) * each * missed**2).mean()
+
+
+def pinball_loss(input, target):
+    d = target - input
+    return torch.maximum(0.5 * d, -0.5 * d).mean()
+
+
+def gamma_nll_loss(input, target):
+    return (input + target * torch.exp(-input)).mean()
+
+
+def tweedie_deviance_loss(input, target):
+    """At its default power, 0."""
+    return functional.mse_loss(input, target)
+
+
 def start(threads):
     torch.set_num_threads(threads)
     return f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"

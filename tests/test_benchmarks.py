@@ -27,7 +27,7 @@ def peers(stack, *names):
 
 
 def test_the_table_lists_every_loss():
-    assert set(LOSSES) == set(fl.losses.__all__)
+    assert set(LOSSES) == {n for n in fl.__all__ if isinstance(getattr(fl, n), fl._binding.Loss)}
 
 
 def test_names_of_cells_are_unique():
