@@ -178,7 +178,8 @@ class Sequences:
         place = [entry]
         if self.axis >= 0:
             place.insert(self.axis, sample)
-        total = np.exp(self.x[sample, entry].astype(np.float64)).sum()
+        with np.errstate(over="ignore"):
+            total = np.exp(self.x[sample, entry].astype(np.float64)).sum()
         return _errors.bad_frame(self.names[0], ", ".join(map(str, place)), total)
 
 

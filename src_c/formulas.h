@@ -316,6 +316,12 @@ static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *
                     .dy = 2 * (d / large / small)};
 }
 
+/* m^a / d from m^a and m^(a-1), one of which may overflow where the quotient does not */
+static INLINE real over(real m, real m_a, real m_b, real d)
+{
+    return m_b == REAL_INFINITY ? m_a / d : times(m, m_b / d);
+}
+
 /* The other p: 2 (max(y, 0)^(2-p)/((1-p)(2-p)) - y x^(1-p)/(1-p) + x^(2-p)/(2-p)), the derivative
  * by x being 2 (x - y) x^-p. Where y is close to x the three terms cancel. */
 static INLINE result tweedie_deviance(real x, real y, const real *p)
@@ -325,9 +331,11 @@ static INLINE result tweedie_deviance(real x, real y, const real *p)
     real y_b = POW(base, b), rise = y_b - x_b;
     int both = x_b == REAL_INFINITY && y_b == x_b;
     rise = y == x ? 0 : both ? (x - y) * REAL_INFINITY : rise;
-    return (result){.l = maximum(2 * (POW(base, a) / (a * b) - middle / b + x_a / a), 0),
-                    .dx = 2 * times((x - y) / x, x_b),
-                    .dy = 2 * (rise / b)};
+    real first = over(base, POW(base, a), y_b, a * b), last = over(x, x_a, x_b, a);
+    real l = 2 * (first - middle / b + last);
+    int overflow = l != l && x < REAL_INFINITY && FABS(y) < REAL_INFINITY;
+    l = overflow ? (y == x ? 0 : REAL_INFINITY) : maximum(l, 0);
+    return (result){.l = l, .dx = 2 * times((x - y) / x, x_b), .dy = 2 * (rise / b)};
 }
 
 /* p < 0; the quotient of the others might overflow. */

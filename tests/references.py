@@ -773,6 +773,7 @@ def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, s
 
     gradients = {"anchor": [], "positive": [], "negative": []}
     for g, h, k in zip(toward, away, aside, strict=True):
+        either = h.term + k.term
         h, k = h.scaled(mpf(from_anchor)), k.scaled(mpf(from_positive))
         parts = {
             "anchor": joined(g, h.scaled(mpf(-1))),
@@ -781,7 +782,7 @@ def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, s
         }
         for name, number in parts.items():
             if tie:
-                number = unsure(at_least(max(g.term, abs(h.value) + abs(k.value)), number), bits)
+                number = unsure(at_least(max(g.term, either), number), bits)
             if kink:
                 number = unsure(number, bits)
             elif z.value < 0:
