@@ -330,7 +330,7 @@ static INLINE result tweedie_deviance(real x, real y, const real *p)
     real middle = FABS(y) == REAL_INFINITY ? y : x_b == REAL_INFINITY ? y / x * x_a : times(y, x_b);
     real y_b = POW(base, b), rise = y_b - x_b;
     int both = x_b == REAL_INFINITY && y_b == x_b;
-    rise = y == x ? 0 : both ? (x - y) * REAL_INFINITY : rise;
+    rise = y == x ? 0 : both ? (y - x) * b * REAL_INFINITY : rise;
     real first = over(base, POW(base, a), y_b, a * b), last = over(x, x_a, x_b, a);
     real l = 2 * (first - middle / b + last);
     int overflow = l != l && x < REAL_INFINITY && FABS(y) < REAL_INFINITY;
