@@ -1,5 +1,7 @@
 """Arrays off the fast path: array-likes, shared variances, weights, overlapping memory."""
 
+import math
+
 import numpy as np
 
 from fastloss import _errors
@@ -86,8 +88,11 @@ def first_negative(operand, array, sample_weight, axis):
     Both have an axis last that the caller has at `axis`. Gives the number of the argument (that of
     the operand, or 3 for the weight) and the index.
     """
+    if array.size == 0:  # rows without entries
+        array = np.zeros((*array.shape[:-1], 1))
     array, weight = np.broadcast_arrays(array, sample_weight)
-    bad = np.moveaxis((weight < 0) | ((array < 0) & (weight != 0)), -1, axis)
+    with np.errstate(invalid="ignore"):
+        bad = np.moveaxis((weight < 0) | ((array < 0) & (weight != 0)), -1, axis)
     index = [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)]
     if np.moveaxis(weight, -1, axis)[tuple(index)] < 0:
         return 3, index if operand == 2 else index[:axis] + index[axis + 1 :]
@@ -117,6 +122,13 @@ def weight_view(weight, name, shape):
     return weight.reshape((1,) * missing + weight.shape)
 
 
+def sum_tolerance(dtype, classes):
+    """How far from 1 the probabilities of a frame may add up, by the last place of their logs."""
+    if dtype == "bfloat16":  # equal classes have logs with errors of one sign
+        return max(2e-2, math.log(max(classes, 2)) * 2**-7)
+    return 2e-2 if dtype == "float16" else 1e-3
+
+
 class Sequences:
     """The arrays of a CTC loss in the order of its kernel, frames and labels of each sample.
 
@@ -129,8 +141,10 @@ class Sequences:
         Lengths, and where the labels of a sample begin in the flat targets.
     """
 
-    def __init__(self, loss, arrays, batch_first):
-        x, self.targets, frames, labels = self.arrays = arrays
+    def __init__(self, loss, arrays, batch_first, rows):
+        """`rows`: samples of a stream that came before, for the places that errors name."""
+        x, self.targets, frames, labels = arrays
+        self.rows = rows
         self.names = loss.operands
         if x.ndim not in (2, 3):
             raise _errors.bad_sequence_shape(self.names[0], x, batch_first)
@@ -163,21 +177,26 @@ class Sequences:
             raise _errors.bad_lengths(name, given, samples)
         outside = (given < 0) | (given > most)
         if outside.any():
-            n = int(np.argmax(outside)) if given.ndim else 0
-            raise _errors.bad_length(name, np.atleast_1d(given), n, most, of)
+            place, length = name, given
+            if given.ndim:
+                n = int(np.argmax(outside))
+                place, length = f"{name}[{self.rows + n}]", given[n]
+            raise _errors.bad_length(place, length, most, of)
         return np.array(np.broadcast_to(given, samples), dtype=np.int64)
 
     def error(self, operand, sample, entry, blank):
         """What is wrong with an entry: a label, or a frame."""
         if operand == 1:
             label = int(self.targets.reshape(-1)[self.first[sample] + entry])
-            place = f"{sample}, {entry}" if self.targets.ndim == 2 else self.first[sample] + entry
+            place = self.first[sample] + entry
+            if self.targets.ndim == 2:
+                place = f"{self.rows + sample}, {entry}"
             return _errors.bad_sequence_label(
-                f"{self.names[1]}[{place}]", label, self.x.shape[2], blank
+                f"{self.names[1]}[{place}]", label, self.names[0], self.x.shape[2], blank
             )
         place = [entry]
         if self.axis >= 0:
-            place.insert(self.axis, sample)
+            place.insert(self.axis, self.rows + sample)
         with np.errstate(over="ignore"):
             total = np.exp(self.x[sample, entry].astype(np.float64)).sum()
         return _errors.bad_frame(self.names[0], ", ".join(map(str, place)), total)

@@ -704,6 +704,7 @@ cdef class Call:
     cdef int ndim, moved       # of the unreduced loss; the axis that goes last, or -1
     cdef cnp.npy_intp shape[64]
     cdef int64_t rows          # length of the leading axis
+    cdef int64_t rows_before   # those of a stream that came before
     cdef bint in_place         # an out is an input
     cdef bint single           # wrt is a name, not a tuple
 
@@ -720,6 +721,7 @@ cdef class Call:
         self.arrays = []
         self.views = []
         self.apart = []
+        self.rows_before = 0 if state is None else state.rows
         self.in_place = False
         self.moved = -1
         self._operands()
@@ -737,7 +739,7 @@ cdef class Call:
             with nogil:
                 status = fl_run(self.call, &self.totals, ask, &bad)
         if status == FL_BAD_VALUE:
-            raise self._bad_value(&bad, 0 if state is None else state.rows)
+            raise self._bad_value(&bad, self.rows_before)
         if status == FL_INTERRUPTED:
             raise_pending()
         if state is None:
@@ -771,12 +773,13 @@ cdef class Call:
             array = <cnp.ndarray>self.arrays[k]
             if domain == FL_INDEX or domain == FL_LABELS:
                 if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
-                    raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS)
+                    raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS,
+                                             self.row.axis == FL_SECOND_AXIS)
                 continue
             if self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)
             if domain == FL_SCORE and not is_floating(self.dtype[k]):
-                raise _errors.no_scores(self.loss.operands[k], array)
+                raise _errors.no_scores(self.loss.operands[k], array, self.loss.operands[1])
             if domain == FL_SIGN and self.dtype[k] == FL_BOOL:
                 raise _errors.bool_labels(self.loss.operands[k])
             if self.weak[k]:
@@ -850,8 +853,9 @@ cdef class Call:
                                               self.axis, self.loss.probabilities)
             elif not has_unit_shape(y, x, self.axis) and not (
                     self.row.role[k].domain != FL_INDEX and cnp.PyArray_NDIM(y) == 0):
-                raise _errors.bad_units(self.loss.operands[0], x, self.loss.operands[k], y,
-                                        self.axis, self.loss.probabilities)
+                raise _errors.bad_units(
+                    self.loss.operands[0], x, self.loss.operands[k], y, self.axis,
+                    self.loss.probabilities, self.row.role[k].domain == FL_INDEX)
         set_units(self.call, self.axis, ndim, cnp.PyArray_DIMS(x))
         self._take_shape(x, self.axis)
         if self.axis != ndim - 1:
@@ -863,7 +867,7 @@ cdef class Call:
         cdef cnp.ndarray x, frames, labels, first
         cdef fl_call *call = self.call
         cdef bint batch_first = self.a.flags >> self.loss._flag("batch_first") & 1
-        sequences = _arrays.Sequences(self.loss, self.arrays, batch_first)
+        sequences = _arrays.Sequences(self.loss, self.arrays, batch_first, self.rows_before)
         x, frames, labels, first = sequences.x, sequences.frames, sequences.labels, sequences.first
         self.lengths = [sequences, frames, labels, first]
         self.views = [x, self.arrays[1]]
@@ -878,10 +882,10 @@ cdef class Call:
         call.unit_size = call.T * call.C
         call.blank = self.a.blank
         if not 0 <= call.blank < call.C:
-            raise _errors.bad_blank(call.blank, call.C)
+            raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
         call.zero_infinity = self.a.flags >> self.loss._flag("zero_infinity") & 1
         call.per_label = self.a.reduction == MEAN
-        call.sum_tolerance = 1e-3 if self.dtype[0] in (FL_F32, FL_F64) else 2e-2
+        call.sum_tolerance = _arrays.sum_tolerance(x.dtype.name, call.C)
         self.ndim = 1 if cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[0]) == 3 else 0
         self.shape[0] = self.rows = call.units
         return 0
@@ -1182,11 +1186,11 @@ cdef class Call:
             index.insert(self.axis, bad.bad_entry)
         # The first in the kernels' order need not be so in the caller's.
         if self.moved >= 0:
-            weight = 1 if self.a.sample_weight == NULL else self.apart[0][1]
+            weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
             k, index = _arrays.first_negative(2, self.views[2], weight, self.moved)
         elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.role[1].place == FL_ROW):
-            weight = 1 if self.a.sample_weight == NULL else self._sample_weight()
+            weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
             k, index = _arrays.first_negative(1, self.views[1], weight, self.axis)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
@@ -1199,10 +1203,11 @@ cdef class Call:
             return _errors.bad_label(name, array, index, self.call.unit_size, rows)
         return _errors.bad_value(name, array, index, domain, rows)
 
-    cdef object _sample_weight(self):
-        """The sample weights, with an axis for the row."""
+    cdef object _sample_weight(self, bint rows):
+        """The sample weights with their axes in the order of the kernels, and one for the row."""
         array = as_array(<object>self.a.sample_weight, "sample_weight")
-        return _arrays.weight_view(array, "sample_weight", self._loss_shape())[..., np.newaxis]
+        array = self._moved(_arrays.weight_view(array, "sample_weight", self._loss_shape()))
+        return array[..., np.newaxis] if rows else array
 
 
 # --- threads and instruction sets -----------------------------------------------------------------

@@ -23,11 +23,11 @@ def _without(shape, axis):
     return shape[:axis] + shape[axis + 1 :]
 
 
-def bad_units(name, rows, other_name, other, axis, probabilities):
+def bad_units(name, rows, other_name, other, axis, probabilities, indices):
     """An array that should hold one number for each row, such as class indices."""
     expected = _without(rows.shape, axis)
-    if other.shape != rows.shape or other.dtype.kind not in "iu":
-        what = "class indices" if other.dtype.kind in "iu" and other_name == "target" else "it"
+    if other.shape != rows.shape or not indices:
+        what = "class indices" if indices else "labels"
         return ValueError(
             f"{other_name} has shape {other.shape}, but {what} for {name} of shape {rows.shape} "
             f"must have shape {expected}"
@@ -85,17 +85,17 @@ def bad_dtype(name, array):
     return TypeError(f"{name} has dtype {array.dtype}, which fastloss does not compute with{hint}")
 
 
-def no_scores(name, array):
+def no_scores(name, array, other_name):
     """Scores that are not floating-point."""
     if array.dtype.kind in "iub":
         return TypeError(
-            f"{name} holds {array.dtype}: it must hold floating-point scores; are input and target "
-            "swapped?"
+            f"{name} holds {array.dtype}: it must hold floating-point scores; are {name} and "
+            f"{other_name} swapped?"
         )
     return bad_dtype(name, array)
 
 
-def no_indices(name, array, rows):
+def no_indices(name, array, rows, second):
     """Class indices that are not integers."""
     dtype = array.dtype
     if dtype.kind not in "fb" and dtype.name != "bfloat16":
@@ -103,7 +103,7 @@ def no_indices(name, array, rows):
     remedy = f"pass {name}.astype(np.int64)"
     if rows:
         remedy = "list the classes that apply, then -1 to the end of the row"
-    elif array.ndim > 1:
+    elif array.ndim > 1 and second:
         remedy += f", or for probabilities of classes {name}.argmax(axis=1)"
     return TypeError(f"{name} holds {dtype}: class indices must be integers; {remedy}")
 
@@ -212,28 +212,32 @@ def bad_value(name, array, index, domain, rows):
     return ValueError(f"{place} = {found!r} is not allowed: {name} must be {_DOMAINS[domain]}")
 
 
+def _classes(name, classes):
+    if classes < 2:
+        return f"{name} has {'one class (0)' if classes else 'no classes'}"
+    return f"{name} has {classes} classes (0..{classes - 1})"
+
+
 def bad_class(name, array, index, classes, ignore_index, rows):
     """A class index outside the classes."""
     place, found = _place(name, array, index, rows)
-    has = f"input has {classes} classes (0..{classes - 1})" if classes else "input has no classes"
     ignored = "" if ignore_index is None else f", and ignore_index is {ignore_index}"
+    has = _classes("input", classes)
     return ClassIndexError(f"{place} = {found!r} is not a class: {has}{ignored}")
 
 
 def bad_label(name, array, index, classes, rows):
     """A label that is neither a class nor the -1 that ends a row."""
     place, found = _place(name, array, index, rows)
+    has = _classes("input", classes)
     return ClassIndexError(
-        f"{place} = {found!r} is not a class: input has {classes} classes (0..{classes - 1}), and "
-        "-1 ends the labels of a row"
+        f"{place} = {found!r} is not a class: {has}, and -1 ends the labels of a row"
     )
 
 
-def bad_blank(blank, classes):
+def bad_blank(name, blank, classes):
     """A blank that is no class."""
-    return ValueError(
-        f"blank = {blank} is not a class: there are {classes} classes (0..{classes - 1})"
-    )
+    return ValueError(f"blank = {blank} is not a class: {_classes(name, classes)}")
 
 
 def bad_sequence_shape(name, array, batch_first):
@@ -254,11 +258,10 @@ def bad_lengths(name, array, samples):
     )
 
 
-def bad_length(name, lengths, n, most, of):
+def bad_length(place, length, most, of):
     """A length out of range."""
     return ValueError(
-        f"{name}[{n}] = {lengths[n]} is not allowed: it must be between 0 and {most}, the number "
-        f"of {of}"
+        f"{place} = {length} is not allowed: it must be between 0 and {most}, the number of {of}"
     )
 
 
@@ -278,14 +281,12 @@ def bad_frame(name, place, total):
     )
 
 
-def bad_sequence_label(place, label, classes, blank):
+def bad_sequence_label(place, label, name, classes, blank):
     """A label outside the classes, or the blank."""
     if label == blank:
         return ValueError(
             f"{place} = {label} is the blank, which no target may contain: pass the labels alone, "
             "or another blank"
         )
-    return ClassIndexError(
-        f"{place} = {label} is not a class: there are {classes} classes (0..{classes - 1}), "
-        f"{blank} being the blank"
-    )
+    has = _classes(name, classes)
+    return ClassIndexError(f"{place} = {label} is not a class: {has}, {blank} being the blank")

@@ -72,7 +72,8 @@ def evaluate_files(
     paths
         One file for each array of the loss, in the order of its arguments: a .npy file, a .npz
         file with one member, or ``file.npz:member``. Leading dimensions must agree; a 0-d array
-        stands for every row. Memory holds a few rows of every file, at least one block of them.
+        stands for every row. Memory holds a few rows of every file, at least one block of them;
+        of sequences that do not lead with the batch (`batch_first`, labels in rows), all.
     reduction
         ``"mean"``, ``"sum"``, or ``"batchmean"`` where the loss has it.
     per_sample

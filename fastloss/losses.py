@@ -1610,7 +1610,7 @@ def ctc_loss(
     ------
     %(ctc_errors)s
         In ``grad`` and ``value_and_grad`` also for frames whose probabilities do not sum to 1
-        within 1e-3 (2e-2 for float16 and bfloat16).
+        within 1e-3 (float16 2e-2, bfloat16 that or log(C)/128, by which its rounding may miss 1).
 
     Notes
     -----

@@ -34,7 +34,7 @@ fl_grid fl_grid_of(const fl_call *call)
     int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
     if (call->kind == FL_CLASSES && (cap >= TOGETHER || call->inner > 1))
         cap = cap < TOGETHER ? TOGETHER : cap / TOGETHER * TOGETHER;
-    if (call->frames)
+    if (call->kind == FL_SEQUENCES)
         cap = 1; /* the sum is the same whether sequences come whole or in halves */
     fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};
     int64_t period = 0; /* units that share a gradient entry, where that is not all of them */
@@ -139,12 +139,14 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
     }
 }
 
-/* What there is to do; a state of a frame counts as an element. In double: labels may be broadcast
- * without end. */
+/* What there is to do: a state of a frame counts as an element, and a row of labels may be read
+ * once for each of them. In double: labels may be broadcast without end. */
 static double elements_of(const fl_call *call)
 {
     double elements = (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
-    for (int64_t n = 0; call->frames && n < call->units; n++)
+    if (call->role[1].domain == FL_LABELS)
+        elements *= 1 + (double)call->unit_size / 32;
+    for (int64_t n = 0; call->kind == FL_SEQUENCES && n < call->units; n++)
         elements += (double)call->frames[n] * (2 * (double)call->labels[n] + 1);
     return elements;
 }
@@ -245,7 +247,8 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
         divisor = prepared.weight.hi;
     }
     call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
-    if (status == FL_OK && call->frames && call->units < useful_threads(call, 2 * call->units))
+    if (status == FL_OK && call->kind == FL_SEQUENCES &&
+        call->units < useful_threads(call, 2 * call->units))
         status = run_halves(call, totals, interrupted, bad);
     else if (status == FL_OK)
         status = run_phase(call, FL_MAIN, totals, interrupted, bad);

@@ -350,7 +350,7 @@ static void finish_triplet(const setting *s, row *r)
     double swapped = !s->swap || !(pn <= an) ? 0 : pn < an ? 1 : 0.5;
     r->norm[AN].weight = 1 - swapped;
     r->norm[PN].weight = swapped;
-    double gap = s->margin + r->norm[AP].size - (swapped == 1 ? pn : an);
+    double gap = s->margin + (r->norm[AP].size - (swapped == 1 ? pn : an));
     r->loss = gap < 0 ? 0 : gap;
     r->active = gap < 0 ? 0 : gap == gap ? 1 : gap;
 }

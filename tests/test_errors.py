@@ -269,7 +269,7 @@ bad(
     FEATURES,
     np.ones((2, 4)),
     error=ValueError,
-    says=r"^target has shape \(2, 4\), but it for input1 of shape \(2, 4\) must have shape \(2,\)",
+    says=r"^target has shape \(2, 4\), but labels for input1 of shape \(2, 4\) must have shape \(2,\)",
 )
 bad(
     "integer scores",
@@ -484,12 +484,12 @@ bad_sequence(
 for lengths, says in [
     (
         (6, 2),
-        r"^input_lengths\[0\] = 6 is not allowed: .*between 0 and 5, the number of frames$",
+        r"^input_lengths = 6 is not allowed: .*between 0 and 5, the number of frames$",
     ),
     (([5, -1], 2), r"^input_lengths\[1\] = -1 is not allowed"),
     (([5, 10**18], 2), r"^input_lengths\[1\] = 1000000000000000000 is not allowed"),
     ((5, [3, 1]), r"^target_lengths\[0\] = 3 is not allowed.*labels in targets$"),
-    ((5, -1), r"^target_lengths\[0\] = -1 is not allowed"),
+    ((5, -1), r"^target_lengths = -1 is not allowed"),
     (([5, 5, 5], 2), r"^input_lengths has shape \(3,\): it must be one number, or hold"),
     ((5, [[2, 2]]), r"^target_lengths has shape \(1, 2\)"),
 ]:
@@ -503,14 +503,14 @@ for blank in (-1, 3, 2**40):
     bad_sequence(
         f"blank {blank}",
         ValueError,
-        rf"^blank = {blank} is not a class: there are 3 classes",
+        rf"^blank = {blank} is not a class: log_probs has 3 classes",
         blank=blank,
     )
 for label in (3, -1, 10**9, -(2**63)):
     bad_sequence(
         f"label {label}",
         fl.ClassIndexError,
-        rf"^targets\[1, 0\] = {label} is not a class: there are 3 classes \(0\.\.2\)",
+        rf"^targets\[1, 0\] = {label} is not a class: log_probs has 3 classes \(0\.\.2\)",
         targets=np.array([[1, 2], [label, 1]]),
     )
 bad_sequence(
