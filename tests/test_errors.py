@@ -269,7 +269,7 @@ bad(
     FEATURES,
     np.ones((2, 4)),
     error=ValueError,
-    says=r"^target has shape \(2, 4\), but labels for input1 of shape \(2, 4\) must have shape \(2,\)",
+    says=r"^target has shape \(2, 4\), but labels for input1 .*\(2, 4\) must have shape \(2,\)$",
 )
 bad(
     "integer scores",
@@ -1803,6 +1803,26 @@ def test_the_lowest_position_wins_whichever_argument_it_is_in(threads):
         weight[2] = -1
         with pytest.raises(ValueError, match=r"^sample_weight\[2\] = "):
             fl.binary_cross_entropy.value_and_grad(x, y, sample_weight=weight)
+
+
+def test_the_lowest_probability_in_use_is_reported():
+    target = np.zeros((2, 3, 4), np.float32)
+    target[0, 2, 1] = target[1, 0, 2] = -1
+    weight = np.ones((2, 4))
+    weight[0, 1] = 0
+    target[0, 0, 0] = np.nan
+    with np.errstate(all="raise"), pytest.raises(ValueError, match=r"^target\[1, 0, 2\] = -1"):
+        fl.cross_entropy(np.zeros((2, 3, 4)), target, sample_weight=weight)
+    with pytest.raises(ValueError, match=r"^sample_weight\[0\] = -1"):
+        fl.cross_entropy(np.empty((1, 0, 2)), np.empty((1, 0, 2)), sample_weight=[-1.0])
+
+
+def test_a_log_softmax_in_bfloat16_is_one():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    frames = np.full((4, 1, 10_000), -np.log(1e4)).astype(ml_dtypes.bfloat16)
+    assert np.isfinite(fl.ctc_loss.grad(frames, [[1, 2]], 4, 2).astype(float)).all()
+    with pytest.raises(ValueError, match=r"log_probs\[0, 0\] add up to"):
+        fl.ctc_loss.grad((frames + np.log(1.2)).astype(frames.dtype), [[1, 2]], 4, 2)
 
 
 # --- entries that a weight of 0 removes -----------------------------------------------------------

@@ -127,6 +127,18 @@ def test_sequences_by_samples(loss, reduction, tmp_path):
     check(loss, paths, arrays, batch_first=True, chunk_rows=1, sample_weight=weight)
 
 
+def test_errors_of_sequences_name_the_place_in_the_file(tmp_path):
+    arrays = sequences(50)
+    arrays[3][:] = 3
+    arrays[1][41, 2] = 99
+    options = {"batch_first": True, "chunk_rows": 10}
+    with pytest.raises(ValueError, match=r"^targets\[41, 2\] = 99 is not a class"):
+        evaluate_files(fl.ctc_loss, save(tmp_path, arrays), **options)
+    arrays[2][33] = 10
+    with pytest.raises(ValueError, match=r"^input_lengths\[33\] = 10 is not allowed"):
+        evaluate_files(fl.ctc_loss, save(tmp_path, arrays), **options)
+
+
 @pytest.mark.parametrize("layout", ["frames first", "one after the other", "a single one"])
 def test_sequences_that_do_not_go_by_rows(layout, tmp_path):
     x, y, frames, labels = sequences(5)
