@@ -70,22 +70,14 @@ static void store_values(const fl_call *call, int64_t first, int64_t n, const ro
     fl_store(&call->values, first, n, l);
 }
 
-/* m - x in two parts. Floats may be too far from m for one double, but their difference is one. */
-static INLINE fl_dd gap_of(double m, real x)
-{
-    return REAL_IS_DOUBLE ? dd_add_double((fl_dd){m, 0}, -(double)x) : (fl_dd){-(double)x, m};
-}
+/* m - x in two parts: scores may be too far from m, or too close to a kink, for one double. */
+static INLINE fl_dd gap_of(double m, real x) { return dd_add_double((fl_dd){m, 0}, -(double)x); }
 
 /* max(0, gap + x), rounded but at its end; NaN stays. */
 static INLINE double excess(fl_dd gap, double x)
 {
-    double z = gap.hi + x;
-#if !REAL_IS_DOUBLE
-    z += gap.lo;
-#else
-    double v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
+    double z = gap.hi + x, v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
     z = z - z == 0 ? z + tail : z; /* inf and NaN have no remainder */
-#endif
     return z <= 0 ? 0 : z;
 }
 

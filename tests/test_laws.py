@@ -1156,6 +1156,124 @@ def test_what_cannot_be_spelled(case, dtype):
     assert draw.sums()[1:] == (3, 3)
 
 
+def alignments(rng, samples, frames, labels, classes, dtype):
+    """Log-probabilities, labels with a repeat, and lengths; the second sample is shorter."""
+    x = rng.standard_normal((frames, samples, classes), np.float32).astype(dtype) * 2
+    y = rng.integers(1, classes, (samples, labels))
+    y[:, 3] = y[:, 2]
+    lengths = np.full(samples, frames), np.full(samples, labels)
+    if samples > 1:
+        lengths[0][-1], lengths[1][-1] = frames - 7, labels - 1
+    return log_softmax(x), y, *lengths
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames", "labels", "dtype"),
+    [
+        (1, 4001, 100, np.float32),
+        (2, 1500, 100, np.float64),
+        (1, 60, 20, np.float64),
+        (2, 60, 20, np.float32),
+    ],
+)
+def test_sequences_in_halves_have_the_bits_of_whole_ones(samples, frames, labels, dtype, bits):
+    """Fewer than the threads, their two ends are computed side by side."""
+    rng = np.random.default_rng(frames)
+    arrays = alignments(rng, samples, frames, labels, 1100, dtype)
+    upstream = rng.normal(size=samples)
+
+    def results():
+        inside = arrays[0].copy()
+        fl.ctc_loss_with_logits.grad(inside, *arrays[1:], out=inside)
+        return (
+            inside,
+            fl.ctc_loss(*arrays, reduction="none"),
+            fl.ctc_loss(*arrays, reduction="sum"),
+            fl.ctc_loss.grad(*arrays),
+            fl.ctc_loss.value_and_grad(*arrays, reduction="none", grad_output=upstream),
+            fl.ctc_loss_with_logits(*arrays),
+            fl.ctc_loss_with_logits.value_and_grad(*arrays),
+            fl.ctc_posteriors(*arrays),
+        )
+
+    with fl.num_threads(1):
+        expected = results()
+    for threads in (2, 5):
+        with fl.num_threads(threads):
+            bits(results(), expected, f"{threads} threads")
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@floats
+def test_sequences_in_halves_have_the_errors_of_whole_ones(samples, dtype):
+    """The first of two that are wrong, towards both ends."""
+    x, y, *lengths = alignments(np.random.default_rng(9), samples, 60, 20, 1100, dtype)
+    last = samples - 1
+    wrong_x, wrong_y = x.copy(), y.copy()
+    wrong_x[[5, 50], last] += 1
+    wrong_y[last, [4, -3]] = 1100, 0
+    ctc, logits, posteriors = fl.ctc_loss, fl.ctc_loss_with_logits, fl.ctc_posteriors
+    calls = [
+        (call, x, wrong_y, rf"targets\[{last}, 4\]")
+        for loss in (ctc, logits)
+        for call in (loss, loss.grad, loss.value_and_grad)
+    ]
+    calls += [(posteriors, x, wrong_y, rf"targets\[{last}, 4\]")]
+    calls += [
+        (call, wrong_x, y, rf"log_probs\[5, {last}\]") for call in (ctc.grad, ctc.value_and_grad)
+    ]
+    inside = wrong_x.copy()
+    calls += [(lambda *arrays: ctc.grad(inside, *arrays[1:], out=inside), *calls[-1][1:])]
+    for call, scores, targets, place in calls:
+        messages = set()
+        for threads in (1, 2, 5):
+            with fl.num_threads(threads), pytest.raises(ValueError, match=place) as error:
+                call(scores, targets, *lengths)
+            messages.add((error.type, str(error.value)))
+        assert len(messages) == 1
+    np.testing.assert_array_equal(inside, wrong_x)
+
+
+def forward(x, spelled):
+    """Logarithms of the sums over paths to each frame and state, that frame's included."""
+    skips = np.zeros(len(spelled), bool)
+    skips[2:] = (spelled[2:] != 0) & (spelled[2:] != spelled[:-2])
+    reached = np.full((len(x), len(spelled)), -np.inf)
+    reached[0, :2] = x[0, spelled[:2]]
+    for t in range(1, len(x)):
+        before = reached[t - 1]
+        paths = before.copy()
+        paths[1:] = np.logaddexp(paths[1:], before[:-1])
+        paths[2:] = np.where(skips[2:], np.logaddexp(paths[2:], before[:-2]), paths[2:])
+        reached[t] = paths + x[t, spelled]
+    return reached
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_long_sequences(threads):
+    """Of which a side keeps a few rows only, and computes the others twice."""
+    (x, y, *lengths) = alignments(np.random.default_rng(8), 1, 1501, 120, 150, np.float64)
+    spelled = np.zeros(241, int)
+    spelled[1::2] = y[0]
+    logs = x[:, 0]
+    there = forward(logs, spelled)
+    back = forward(logs[::-1], spelled[::-1])[::-1, ::-1]
+    total = np.logaddexp(*there[-1, -2:])
+    states = np.exp(there + back - logs[:, spelled] - total)
+    expected = np.zeros_like(logs)
+    np.add.at(expected.T, spelled, states.T)
+    with fl.num_threads(threads):
+        value, gradient = fl.ctc_loss_with_logits.value_and_grad(x, y, *lengths, reduction="sum")
+        posteriors = fl.ctc_posteriors(x, y, *lengths)
+        by_log_probs = fl.ctc_loss.grad(x, y, *lengths, reduction="sum")
+    assert value == pytest.approx(-total, rel=1e-12)
+    assert np.abs(posteriors[:, 0] - expected).max() < 1e-9
+    assert np.abs(posteriors.sum(-1) - 1).max() < 1e-13
+    for slope in (gradient, by_log_probs):
+        assert np.abs(slope.sum(-1)).max() < 1e-13
+        assert np.abs(slope - (np.exp(x) - posteriors)).max() < 1e-14
+
+
 # ---- Objects -------------------------------------------------------------------------------------
 
 

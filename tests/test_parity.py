@@ -1,7 +1,10 @@
 """Valid input gives torch's value and gradient; where it does not, that is declared."""
 
 import inspect
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from cases import CASES
 
@@ -27,9 +30,54 @@ def one_thread():
 
 @pytest.mark.parametrize("loss", parity.MAKERS)
 def test_values_and_gradients(loss):
+    shown = set()
     for case in parity.cases(loss):
         verdict = parity.judge(case)
         assert verdict.wrong is None, str(case)
+        shown |= set(verdict.reasons)
+    assert shown == parity.declared(loss)
+
+
+def test_declared_differences_are_documented():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    section = re.search(r"^## What differs from PyTorch\n(.*?)^## ", readme, re.M | re.S)[1]
+    bold = {name.rstrip(".") for name in re.findall(r"^- \*\*(.+?)\*\*", section, re.M)}
+    for where in {where for loss in parity.MAKERS for _, where in parity.declared(loss)}:
+        place, _, part = where.partition(", ")
+        if place == "README":
+            assert part in bold, where
+        else:
+            documented = getattr(fl, re.fullmatch(r"help\(fl\.(\w+)\)", place)[1])
+            assert f"\n{part}\n---" in inspect.getdoc(documented), where
+
+
+def test_reasons_that_no_case_shows_fail(monkeypatch, capsys):
+    monkeypatch.setattr(parity, "LIMITS", list(parity.LIMITS))
+    assert parity.main(["--loss", "soft_margin_loss"]) == 0
+    parity.limit("idle", "nowhere", "soft_margin_loss")(lambda t: None)
+    assert parity.main(["--loss", "soft_margin_loss"]) == 1
+    assert "UNUSED idle (nowhere)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_infinite_results_must_be_equal(reduced):
+    """A bound that is infinite, as that of an infinite number, allows nothing."""
+    inf, nan = np.inf, np.nan
+
+    def wrong(got, value, bound):
+        value = value if reduced else [value]
+        got = got if reduced else np.array([got])
+        with np.errstate(invalid="ignore"):
+            return parity.differ("value", got, value, bound, np.dtype(float)) is not None
+
+    for value in (inf, -inf, nan):
+        for got in (inf, -inf, nan, 0.0, 1e300):
+            same = got == value or (np.isnan(got) and np.isnan(value))
+            for bound in (inf, nan, 1.0):
+                assert wrong(got, value, bound) is not same, (got, value)
+    assert wrong(2.0, 1.0, inf)
+    assert wrong(inf, 1.0, inf)
+    assert not wrong(2.0, 1.0, 1.0)
 
 
 def test_every_loss_of_torch_is_compared():
