@@ -138,6 +138,7 @@ class Loss:
     wrt: int = 1  # how many of the leading arrays are differentiated
     sizes: tuple = tuple(ELEMENTWISE)
     variants: tuple = ("",)
+    slack: float = 1  # how much worse than others a peer may be: torch's CTC, in log space
 
 
 LOSSES = {
@@ -163,8 +164,10 @@ LOSSES = {
     "multilabel_soft_margin_loss": Loss((normal, binary), 1, tuple(ROWS)),
     "cosine_embedding_loss": Loss((normal, normal, likeness), 2, tuple(PAIRS)),
     "triplet_margin_loss": Loss((normal, normal, normal), 3, tuple(PAIRS)),
-    "ctc_loss": Loss((log_frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES)),
-    "ctc_loss_with_logits": Loss((frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES)),
+    "ctc_loss": Loss((log_frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES), slack=100),
+    "ctc_loss_with_logits": Loss(
+        (frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES), slack=100
+    ),
     "sigmoid_focal_loss": Loss((normal, binary)),
     "pinball_loss": Loss((normal, normal)),
     "gamma_nll_loss": Loss((normal, positive)),

@@ -89,9 +89,9 @@ def open_peers(stack, names, threads, pythons=None, report=print):
     return peers
 
 
-def disagreement(result, reference, dtype):
+def disagreement(result, reference, dtype, slack=1):
     """What is wrong with (value, gradients), in words, or None; a value alone has no gradients."""
-    tolerance = TOLERANCE[dtype]
+    tolerance = TOLERANCE[dtype] * slack
     (value, gradients), (true_value, true_gradients) = result, reference
     if not abs(value - true_value) <= tolerance * abs(true_value):  # so written, NaN is refused
         return f"value {value!r} where fastloss has {true_value!r}"
