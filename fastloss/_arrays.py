@@ -202,20 +202,6 @@ class Sequences:
         return _errors.bad_frame(self.names[0], ", ".join(map(str, place)), total)
 
 
-def class_weight(value, classes):
-    """One weight per class, as float64."""
-    weight = as_array(value, "weight")
-    numeric = weight.dtype.kind in "fiub" and weight.dtype.itemsize <= 8
-    if not numeric and weight.dtype.name != "bfloat16":
-        raise _errors.bad_dtype("weight", weight)
-    if weight.shape != (classes,):
-        raise ValueError(
-            f"weight has shape {weight.shape}: it must hold one number per class, shape "
-            f"({classes},)"
-        )
-    return np.require(weight, np.float64, ["C_CONTIGUOUS", "ALIGNED"])
-
-
 def check_upstream(array, shape, none):
     """The shape of an upstream gradient."""
     if not none:

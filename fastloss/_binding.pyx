@@ -28,6 +28,8 @@ cnp.import_array()
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     int PyErr_CheckSignals()
+    object PyObject_GenericGetDict(object owner, void *context)
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 cdef extern from "fastloss.h" nogil:
     enum: FL_OPERANDS
@@ -134,14 +136,16 @@ cdef enum:
 cdef dict REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE, "batchmean": BATCHMEAN}
 
 # What a keyword means to the parser; operands are 0..3, numbers NUMBER + i, booleans FLAG + i.
+# A criterion has those from OPTION on.
 cdef enum:
-    WEIGHT = 10
-    POS_WEIGHT
-    SAMPLE_WEIGHT
-    REDUCTION
+    SAMPLE_WEIGHT = 4
     OUT
     WRT
     GRAD_OUTPUT
+    OPTION
+    WEIGHT = OPTION
+    POS_WEIGHT
+    REDUCTION
     IGNORE_INDEX
     BLANK
     NUMBER = 20
@@ -149,6 +153,9 @@ cdef enum:
 
 cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index": IGNORE_INDEX,
                      "blank": BLANK}
+
+cdef enum:
+    BRIEF = 2048  # elements, some µs of work
 
 # Methods of a loss.
 cdef enum:
@@ -212,6 +219,8 @@ cdef cnp.ndarray as_array(object value, str name):
     """Anything array-like as an ndarray, without a copy where there is memory to share."""
     if cnp.PyArray_CheckExact(value):
         return <cnp.ndarray>value
+    if is_number(value):
+        return cnp.PyArray_FROM_O(value)
     return _arrays.as_array(value, name)
 
 
@@ -224,9 +233,10 @@ cdef int numeric(cnp.ndarray array, str name) except -1:
 
 
 cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
-                   const cnp.npy_intp *shape) noexcept:
-    """a, broadcast to shape, as an fl_array; neighbouring axes that step alike become one."""
-    cdef int axis, missing = ndim - cnp.PyArray_NDIM(a), n = 0
+                   const cnp.npy_intp *shape, int front) noexcept:
+    """a, broadcast to shape, where its axes begin at `front`, as an fl_array; neighbouring axes
+    that step alike become one."""
+    cdef int axis, back = front + cnp.PyArray_NDIM(a), n = 0
     cdef int64_t dim, step
     cdef const cnp.npy_intp *dims = cnp.PyArray_DIMS(a)
     cdef const cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
@@ -239,10 +249,10 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
         dim = shape[axis]
         if dim == 1:
             continue
-        if axis < missing or dims[axis - missing] == 1:
+        if axis < front or axis >= back or dims[axis - front] == 1:
             step = 0
         else:
-            step = strides[axis - missing]
+            step = strides[axis - front]
         if n > 0 and f.stride[n - 1] == step * dim:
             f.shape[n - 1] *= dim
             f.stride[n - 1] = step
@@ -255,17 +265,60 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
 
 
 cdef void describe_all(fl_array *f, cnp.ndarray a, int dtype, bint is_double) noexcept:
-    describe(f, a, dtype, is_double, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a))
+    describe(f, a, dtype, is_double, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), 0)
 
 
-cdef bint same_shape(cnp.ndarray a, cnp.ndarray b):
-    cdef int axis, ndim = cnp.PyArray_NDIM(a)
-    if cnp.PyArray_NDIM(b) != ndim:
-        return False
-    for axis in range(ndim):
-        if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(b, axis):
-            return False
-    return True
+cdef tuple as_tuple(int ndim, const cnp.npy_intp *shape):
+    cdef int axis
+    return tuple([shape[axis] for axis in range(ndim)])
+
+
+cdef bint has_shape(cnp.ndarray a, int ndim, const cnp.npy_intp *shape) noexcept:
+    return cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_CompareLists(
+        cnp.PyArray_DIMS(a), <cnp.npy_intp *>shape, ndim)
+
+
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
+    return has_shape(a, cnp.PyArray_NDIM(b), cnp.PyArray_DIMS(b))
+
+
+cdef cnp.ndarray axis_last(cnp.ndarray a, int axis):
+    """A view with this axis last."""
+    cdef cnp.npy_intp order[64]
+    cdef cnp.PyArray_Dims axes
+    cdef int k, last = cnp.PyArray_NDIM(a) - 1
+    for k in range(last):
+        order[k] = k if k < axis else k + 1
+    order[last] = axis
+    axes.ptr, axes.len = order, last + 1
+    return cnp.PyArray_Transpose(a, &axes)
+
+
+cdef int front_of(cnp.ndarray weight, bint of_samples, int ndim,
+                  const cnp.npy_intp *shape) noexcept:
+    """The axis of shape where those of a weight begin; -1 if it cannot be broadcast to it."""
+    cdef int k, front = ndim - cnp.PyArray_NDIM(weight)
+    cdef cnp.npy_intp dim
+    cdef bint leading
+    if of_samples:  # of the whole shape, or of the leading axis
+        leading = cnp.PyArray_NDIM(weight) == 1 and ndim > 0 and (
+            cnp.PyArray_DIM(weight, 0) == shape[0])
+        return 0 if leading or has_shape(weight, ndim, shape) else -1
+    for k in range(cnp.PyArray_NDIM(weight) if front >= 0 else 0):
+        dim = cnp.PyArray_DIM(weight, k)
+        if dim != 1 and dim != shape[front + k]:
+            return -1
+    return max(front, -1)
+
+
+cdef cnp.ndarray class_weight(object value, int64_t classes):
+    """One weight per class, as doubles one after the other."""
+    cdef cnp.ndarray weight = as_array(value, "weight")
+    numeric(weight, "weight")
+    if cnp.PyArray_NDIM(weight) != 1 or cnp.PyArray_DIM(weight, 0) != classes:
+        raise _errors.bad_class_weight(weight, classes)
+    return cnp.PyArray_FROM_OTF(weight, cnp.NPY_DOUBLE,
+                                cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef bint has_unit_shape(cnp.ndarray y, cnp.ndarray x, int axis):
@@ -280,17 +333,42 @@ cdef bint has_unit_shape(cnp.ndarray y, cnp.ndarray x, int axis):
 
 
 cdef bint same_memory(cnp.ndarray a, cnp.ndarray b):
-    return (cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b) and same_shape(a, b) and a.dtype == b.dtype
-            and (<object>a).strides == (<object>b).strides)
+    return (cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b) and same_shape(a, b)
+            and cnp.PyArray_CompareLists(cnp.PyArray_STRIDES(a), cnp.PyArray_STRIDES(b),
+                                         cnp.PyArray_NDIM(a))
+            and a.dtype == b.dtype)
+
+
+# The bytes between which the entries of an array lie.
+cdef struct Extent:
+    char *low
+    char *high
+
+
+cdef Extent extent_of(cnp.ndarray a) noexcept:
+    cdef Extent e
+    cdef int axis
+    cdef cnp.npy_intp reach
+    e.low = e.high = <char *>cnp.PyArray_DATA(a)
+    for axis in range(cnp.PyArray_NDIM(a)):
+        reach = (cnp.PyArray_DIM(a, axis) - 1) * cnp.PyArray_STRIDE(a, axis)
+        if reach < 0:
+            e.low += reach
+        else:
+            e.high += reach
+    e.high += cnp.PyArray_ITEMSIZE(a)
+    return e
 
 
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
-    cdef char *pa = <char *>cnp.PyArray_DATA(a)
-    cdef char *pb = <char *>cnp.PyArray_DATA(b)
+    cdef Extent ea, eb
     if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0:
         return False
+    ea, eb = extent_of(a), extent_of(b)
+    if ea.low >= eb.high or eb.low >= ea.high:
+        return False
     if cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_IS_C_CONTIGUOUS(b):
-        return pa < pb + cnp.PyArray_NBYTES(b) and pb < pa + cnp.PyArray_NBYTES(a)
+        return True
     return _arrays.overlap(a, b)
 
 
@@ -383,14 +461,17 @@ cdef class Loss:
     cdef str name, formula_name
     cdef dict slots            # keyword -> its meaning
     cdef tuple positional
+    cdef int positions[5]      # the slot of each
     cdef list numbers, flags   # (name, default, rule), (name, default)
+    cdef int batch_first       # the bit of this boolean, 0 if the loss does not have it
+    cdef int zero_infinity
     cdef int inputs            # so many operands are named input...
     cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
     cdef bint shared_variance  # the last operand may have fewer entries than the others
     cdef bint probabilities    # a floating target makes another formula
     cdef bint by_class         # a weight is one for each class
-    cdef tuple ranges          # (suffix, test) each: its only number chooses the formula
+    cdef tuple ranges          # (suffix, test) each: its last number chooses the formula
     cdef Arguments defaults
     cdef fl_kind kind
     cdef int formula[8]        # by the set of boolean options, or the range of the number
@@ -401,6 +482,9 @@ cdef class Loss:
                  probabilities, ranges):
         """numbers: (name, default, rule) each; flags: (name, default) each; special: names."""
         cdef int i
+        if (len(operands) > 4 or len(positional) > 5 or len(numbers) > FL_PARAMS
+                or len(flags) > 2):
+            raise ValueError(f"{name} has more arrays or options than an fl_call holds")
         self.name = name
         self.formula_name = formula
         self.operands = operands
@@ -425,13 +509,16 @@ cdef class Loss:
         for i, option in enumerate(numbers):
             self.slots[option[0]] = NUMBER + i
             self.defaults.number[i] = option[1]
+        bits = {option[0]: 1 << i for i, option in enumerate(flags)}
+        self.batch_first = bits.get("batch_first", 0)
+        self.zero_infinity = bits.get("zero_infinity", 0)
         for i, option in enumerate(flags):
             self.slots[option[0]] = FLAG + i
             self.defaults.flags |= (1 << i) if option[1] else 0
         if ranges is not None:
-            self.defaults.flags = self._range(self.defaults.number[0])
-        if len(operands) > 4 or len(numbers) > FL_PARAMS or len(flags) > 2:
-            raise ValueError(f"{name} has more arrays or options than an fl_call holds")
+            self.defaults.flags = self._range(self.defaults.number[len(numbers) - 1])
+        for i, keyword in enumerate(positional):
+            self.positions[i] = self.slots[keyword]
         self._find_formulas()
 
     cdef int _find_formulas(self) except -1:
@@ -439,12 +526,8 @@ cdef class Loss:
         row of the table of losses; so is each range of a number."""
         cdef int chosen, i
         cdef list variants = [flag[0] for flag in self.flags]
-        self.formula[0] = fl_formula_named(self.formula_name.encode(), &self.row[0])
-        self.kind = self.row[0].kind
         if self.ranges is not None:
             names = [suffix for suffix, _ in self.ranges]
-        elif self.formula[0] >= 0 and self.kind == FL_SEQUENCES:
-            names = [""]  # its booleans choose no formula
         else:
             variants += [word for word in ("pos_weight",) if word in self.slots]
             variants += ["probabilities"] * self.probabilities
@@ -455,16 +538,11 @@ cdef class Loss:
             self.formula[i] = fl_formula_named(row.encode(), &self.row[i])
             if self.formula[i] < 0:
                 raise LookupError(f"no formula {row!r}")
+            if self.row[0].kind == FL_SEQUENCES:
+                break  # its booleans choose no formula
         self.kind = self.row[0].kind
         self.by_class = self.kind != FL_ELEMENTWISE and self.row[0].role[1].domain == FL_INDEX
         return 0
-
-    cdef int _flag(self, str name):
-        """The place of a boolean option; one that the loss does not have is never set."""
-        for i, flag in enumerate(self.flags):
-            if flag[0] == name:
-                return i
-        return len(self.flags)
 
     cdef int _range(self, double number) except -1:
         """Which range of its number a loss is in."""
@@ -475,7 +553,7 @@ cdef class Loss:
 
     def __call__(self, *args, **kwargs):
         """The loss: a float for reduction="mean" and "sum", an array for "none"."""
-        return Call(self)._run(VALUE, args, kwargs, None)
+        return new_call(self)._run(VALUE, None, args, kwargs, None)
 
     def grad(self, *args, **kwargs):
         """The gradient of the value that the loss returns when called with the same arguments.
@@ -505,7 +583,7 @@ cdef class Loss:
         >>> fl.mse_loss.grad([1.0, 4.0], [1.0, 2.0], wrt=("input", "target"))
         (array([0., 2.]), array([-0., -2.]))
         """
-        return Call(self)._run(GRADIENT, args, kwargs, None)
+        return new_call(self)._run(GRADIENT, None, args, kwargs, None)
 
     def value_and_grad(self, *args, **kwargs):
         """The pair (value, gradient) in one pass, with the bits of the two calls.
@@ -526,7 +604,7 @@ cdef class Loss:
         >>> fl.mse_loss.value_and_grad([1.0, 4.0], [1.0, 2.0])
         (2.0, array([0., 2.]))
         """
-        return Call(self)._run(VALUE_AND_GRAD, args, kwargs, None)
+        return new_call(self)._run(VALUE_AND_GRAD, None, args, kwargs, None)
 
     def sums(self, *args, **kwargs):
         """What "mean" divides, and what adds up over batches.
@@ -553,12 +631,12 @@ cdef class Loss:
         (12.0, 3.0, 1)
         """
         cdef State state = State()
-        Call(self)._run(SUMS, args, kwargs, state)
+        new_call(self)._run(SUMS, None, args, kwargs, state)
         return state.sum, state.weight, state.count
 
     def _update(self, State state not None, *args, **kwargs):
         """Adds a chunk of leading rows; with ``out`` also writes its unreduced losses."""
-        Call(self)._run(UPDATE, args, kwargs, state)
+        new_call(self)._run(UPDATE, None, args, kwargs, state)
 
     def _rows_per_block(self, shape):
         """The number of leading rows that chunks of an input of this shape are multiples of."""
@@ -587,57 +665,61 @@ cdef class Loss:
 
     # --- parsing ---
 
-    cdef int _parse(self, Arguments *a, int method, tuple args, dict kwargs) except -1:
+    cdef int _parse(self, Arguments *a, int method, dict bound, tuple args, dict kwargs) except -1:
+        """Options of a criterion, arguments by position, and by keyword."""
         cdef Py_ssize_t i, position = 0
+        cdef int64_t given = 0  # bits of slots
+        cdef int slot
         cdef PyObject *key
         cdef PyObject *value
-        cdef PyObject *found
-        cdef bint known
         a[0] = self.defaults
         if len(args) > len(self.positional):
             raise _errors.too_many(self.name, self.positional, len(args))
         for i in range(len(args)):
-            self._set(a, <int>self.slots[self.positional[i]], <PyObject *>args[i])
+            given |= <int64_t>1 << self.positions[i]
+            self._set(a, self.positions[i], <PyObject *>args[i])
+        while bound is not None and PyDict_Next(bound, &position, &key, &value):
+            slot = self._slot(key)
+            if slot >= OPTION:
+                self._set_once(a, &given, slot, key, value)
+        position = 0
         while PyDict_Next(kwargs, &position, &key, &value):
-            found = PyDict_GetItem(self.slots, <object>key)
-            known = found != NULL
-            if known:
-                i = <int><object>found
-                known = method & GRADIENT if i in (WRT, GRAD_OUTPUT) else i != OUT or method != SUMS
-            if not known:
+            slot = self._slot(key)
+            if slot < 0 or not takes(method, slot):
                 raise _errors.unknown_keyword(self, <object>key, method & GRADIENT != 0)
-            if <object>key in self.positional[:len(args)]:
-                raise _errors.twice(self.name, <object>key)
-            self._set(a, i, value)
+            self._set_once(a, &given, slot, key, value)
         for i in range(len(self.operands)):
             if a.operand[i] == NULL:
                 raise _errors.missing(self.name, self.operands[i])
         return 0
 
+    cdef int _slot(self, PyObject *keyword) except -2:
+        """What a keyword means; -1: nothing."""
+        cdef PyObject *found = PyDict_GetItem(self.slots, <object>keyword)
+        return -1 if found == NULL else <int><object>found
+
+    cdef int _set_once(self, Arguments *a, int64_t *given, int slot, PyObject *key,
+                       PyObject *value) except -1:
+        if given[0] >> slot & 1:
+            raise _errors.twice(self.name, <object>key)
+        given[0] |= <int64_t>1 << slot
+        return self._set(a, slot, value)
+
     cdef int _set(self, Arguments *a, int slot, PyObject *value) except -1:
         if slot < 4:
             a.operand[slot] = value
-        elif slot == REDUCTION:
-            found = REDUCTIONS.get(<object>value) if PyUnicode_Check(<object>value) else None
-            if found is None or (found == BATCHMEAN and not self.has_batchmean):
-                raise _errors.bad_reduction(<object>value, self.has_batchmean)
-            a.reduction = found
         elif slot >= FLAG:
-            slot -= FLAG
-            if _options.flag(self.flags[slot][0], <object>value):
-                a.flags |= 1 << slot
-            else:
-                a.flags &= ~(1 << slot)
+            self._set_flag(a, slot - FLAG, <object>value)
         elif slot >= NUMBER:
-            slot -= NUMBER
-            name, _, rule = self.numbers[slot]
-            a.number[slot] = _options.number(name, <object>value, rule)
-            if self.ranges is not None:
-                a.flags = self._range(a.number[slot])
+            a.number[slot - NUMBER] = self._number(slot - NUMBER, <object>value)
+            if self.ranges is not None and slot - NUMBER == len(self.numbers) - 1:
+                a.flags = self._range(a.number[slot - NUMBER])
+        elif slot == REDUCTION:
+            a.reduction = self._reduction(<object>value)
         elif slot == IGNORE_INDEX:
-            a.ignore_index = _options.integer("ignore_index", <object>value)
+            a.ignore_index = as_integer("ignore_index", <object>value)
         elif slot == BLANK:
-            a.blank = _options.integer("blank", <object>value)
+            a.blank = as_integer("blank", <object>value)
         elif <object>value is None:
             pass
         elif slot == WEIGHT:
@@ -653,6 +735,84 @@ cdef class Loss:
         elif slot == GRAD_OUTPUT:
             a.grad_output = value
         return 0
+
+    cdef int _reduction(self, object value) except -1:
+        cdef PyObject *found = NULL
+        if PyUnicode_Check(value):
+            found = PyDict_GetItem(REDUCTIONS, value)
+        cdef int reduction = -1 if found == NULL else <int><object>found
+        if reduction < 0 or (reduction == BATCHMEAN and not self.has_batchmean):
+            raise _errors.bad_reduction(value, self.has_batchmean)
+        return reduction
+
+    cdef int _set_flag(self, Arguments *a, int i, object value) except -1:
+        if value is True or (value is not False and _options.flag(self.flags[i][0], value)):
+            a.flags |= 1 << i
+        else:
+            a.flags &= ~(1 << i)
+        return 0
+
+    cdef double _number(self, int i, object value) except? -1:
+        name, default, rule = self.numbers[i]
+        if value is default:
+            return self.defaults.number[i]
+        return _options.number(name, value, rule)
+
+    cdef tuple _wrt(self, object value):
+        """The names of the arguments to differentiate by."""
+        if type(value) is str and value in self.differentiable:
+            return (value,)
+        return _options.wrt(self, value)
+
+
+@cython.auto_pickle(False)
+cdef class Bound:
+    """The loss of its class with the options in its __dict__."""
+
+    cdef Loss bound
+
+    def __cinit__(self, *args, **kwargs):
+        self.bound = type(self).loss
+
+    def __call__(self, *arrays, **kwargs):
+        """The loss; see the function."""
+        return self._run(VALUE, arrays, kwargs, None)
+
+    def grad(self, *arrays, **kwargs):
+        """The gradient; see the function."""
+        return self._run(GRADIENT, arrays, kwargs, None)
+
+    def value_and_grad(self, *arrays, **kwargs):
+        """``(value, gradient)``; see the function."""
+        return self._run(VALUE_AND_GRAD, arrays, kwargs, None)
+
+    def sums(self, *arrays, **kwargs):
+        """``(sum, weight, count)``; see the function."""
+        cdef State state = State()
+        self._run(SUMS, arrays, kwargs, state)
+        return state.sum, state.weight, state.count
+
+    cdef object _run(self, int method, tuple arrays, dict kwargs, State state):
+        cdef dict options = PyObject_GenericGetDict(self, NULL)
+        options = options.copy()  # another thread may change them during the call
+        return new_call(self.bound)._run(method, options, arrays, kwargs, state)
+
+
+cdef bint takes(int method, int slot) noexcept:
+    """Whether a method has this keyword."""
+    if slot == WRT or slot == GRAD_OUTPUT:
+        return method & GRADIENT != 0
+    return slot != OUT or method != SUMS
+
+
+cdef int64_t as_integer(str name, object value) except? -1:
+    cdef int overflow = 0
+    cdef long long number = 0
+    if type(value) is int:
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0:
+            return number
+    return _options.integer(name, value)
 
 
 cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
@@ -680,6 +840,18 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 
 # --- a call ---------------------------------------------------------------------------------------
 
+cdef bint is_brief(const fl_call *call) noexcept:
+    """Whether there is less to do than asking the GIL back from other threads would take."""
+    return (0 < call.units <= BRIEF and call.unit_size <= BRIEF // call.units
+            and call.kind != FL_SEQUENCES and call.role[1].domain != FL_LABELS)
+
+
+cdef Call new_call(Loss loss):
+    cdef Call call = Call.__new__(Call)
+    call.loss = loss
+    return call
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(8)
@@ -690,10 +862,10 @@ cdef class Call:
     cdef Arguments a
     cdef fl_call *call
     cdef fl_totals totals
-    cdef list arrays           # the operands
-    cdef list views            # the same with their axes in the order of the kernels
-    cdef list apart            # (name, array): what no out may overlap, besides the operands
-    cdef list grads            # results
+    cdef PyObject *arrays[4]   # the operands, which are arguments or kept
+    cdef PyObject *views[4]    # the same with their axes in the order of the kernels
+    cdef list kept             # (name, array): they live as long; no out may overlap a named one
+    cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
     cdef list lengths          # of sequences: what call.frames and its neighbours point to
     cdef fl_loss *row          # of the table of losses
@@ -702,25 +874,21 @@ cdef class Call:
     cdef int result            # dtype of unreduced losses
     cdef int axis              # of the rows in operands that have them, or -1
     cdef int ndim, moved       # of the unreduced loss; the axis that goes last, or -1
-    cdef cnp.npy_intp shape[64]
+    cdef cnp.npy_intp *shape
     cdef int64_t rows          # length of the leading axis
     cdef int64_t rows_before   # those of a stream that came before
     cdef bint in_place         # an out is an input
     cdef bint single           # wrt is a name, not a tuple
 
-    def __cinit__(self, Loss loss):
-        self.loss = loss
-
-    cdef object _run(self, int method, tuple args, dict kwargs, State state):
+    cdef object _run(self, int method, dict bound, tuple args, dict kwargs, State state):
         cdef fl_call call
+        cdef cnp.npy_intp shape[64]
         cdef fl_partial bad
         cdef fl_status status = FL_OK
         cdef fl_interrupted ask = NULL
-        self.loss._parse(&self.a, method, args, kwargs)
+        self.loss._parse(&self.a, method, bound, args, kwargs)
         self.call = &call
-        self.arrays = []
-        self.views = []
-        self.apart = []
+        self.shape = shape
         self.rows_before = 0 if state is None else state.rows
         self.in_place = False
         self.moved = -1
@@ -733,7 +901,9 @@ cdef class Call:
             memset(&self.totals, 0, sizeof(self.totals))
         else:
             self.totals = state.totals
-        if call.units > 0:
+        if is_brief(&call):
+            status = fl_run(self.call, &self.totals, NULL, &bad)
+        elif call.units > 0:
             if PyThread_get_thread_ident() == main_thread:
                 ask = interrupted
             with nogil:
@@ -754,19 +924,63 @@ cdef class Call:
     cdef int _operands(self) except -1:
         """The operands, the formula, the compute type and the shape of the loss."""
         cdef int k, n = len(self.loss.operands)
+        cdef fl_call *call = self.call
+        cdef cnp.ndarray view
+        for k in range(n):
+            self._read(k)
+        self._formula()
+        self._compute_type(min(n, 3))
+        memset(call.reduce, 0, sizeof(call.reduce))
+        call.frames = NULL
+        self.axis = -1
+        if self.loss.kind == FL_ELEMENTWISE:
+            self._broadcast_shape()
+        elif self.loss.kind == FL_SEQUENCES:
+            self._sequence_shape()
+        else:
+            self._row_shape()
+        for k in range(3):
+            call.operand[k].data = NULL
+            if self.row.role[k].place == FL_ROW:
+                describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
+                             call.is_double)
+            elif k < n and self.row.role[k].place == FL_UNIT:
+                view = <cnp.ndarray>self.views[k]
+                describe(&call.operand[k], view, self.dtype[k], call.is_double, self.ndim,
+                         self.shape, self.ndim - cnp.PyArray_NDIM(view))
+        return 0
+
+    cdef int _read(self, int k) except -1:
+        """An operand as an array."""
+        value = <object>self.a.operand[k]
+        cdef cnp.ndarray array = as_array(value, self.loss.operands[k])
+        if array is not value:
+            self._keep(None, array)
+        self.arrays[k] = self.views[k] = <PyObject *>array
+        self.dtype[k] = storage(array)
+        self.weak[k] = is_number(value)
+        return 0
+
+    cdef int _keep(self, str name, cnp.ndarray array) except -1:
+        if self.kept is None:
+            self.kept = []
+        self.kept.append((name, array))
+        return 0
+
+    cdef int _see(self, int k, cnp.ndarray view) except -1:
+        """What the kernels see of an operand."""
+        self._keep(None, view)
+        self.views[k] = <PyObject *>view
+        return 0
+
+    cdef int _compute_type(self, int n) except -1:
+        """The compute type and that of unreduced losses, from n operands."""
+        cdef int k
         cdef bint is_double = False, floating = False
         cdef fl_domain domain
         cdef cnp.ndarray array
-        cdef fl_call *call = self.call
-        for k in range(n):
-            value = <object>self.a.operand[k]
-            array = as_array(value, self.loss.operands[k])
-            self.arrays.append(array)
-            self.dtype[k] = storage(array)
-            self.weak[k] = is_number(value)
-        self._formula()
         self.result = -1
-        for k in range(min(n, 3)):
+        for k in range(n):
             if self.row.role[k].place == FL_NO_OPERAND:
                 continue  # the lengths of sequences
             domain = self.row.role[k].domain
@@ -790,28 +1004,9 @@ cdef class Call:
                 self.result = self.dtype[k] if self.result in (-1, self.dtype[k]) else <int>FL_F32
             elif k < self.loss.inputs:
                 is_double = True  # integers as input read as float64
-        call.is_double = is_double or not floating
-        if call.is_double:
+        self.call.is_double = is_double or not floating
+        if self.call.is_double:
             self.result = FL_F64
-
-        memset(call.reduce, 0, sizeof(call.reduce))
-        call.frames = NULL
-        self.axis = -1
-        self.views = self.arrays
-        if self.loss.kind == FL_ELEMENTWISE:
-            self._broadcast_shape()
-        elif self.loss.kind == FL_SEQUENCES:
-            self._sequence_shape()
-        else:
-            self._row_shape()
-        for k in range(3):
-            call.operand[k].data = NULL
-            if self.row.role[k].place == FL_ROW:
-                describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
-                             call.is_double)
-            elif k < n and self.row.role[k].place == FL_UNIT:
-                describe(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
-                         call.is_double, self.ndim, self.shape)
         return 0
 
     cdef int _formula(self) except -1:
@@ -858,19 +1053,21 @@ cdef class Call:
                     self.loss.probabilities, self.row.role[k].domain == FL_INDEX)
         set_units(self.call, self.axis, ndim, cnp.PyArray_DIMS(x))
         self._take_shape(x, self.axis)
-        if self.axis != ndim - 1:
-            self.views = [self._row_view(self.arrays[k], k) for k in range(len(self.arrays))]
+        for k in range(len(self.loss.operands) if self.axis != ndim - 1 else 0):
+            self._see(k, self._row_view(<cnp.ndarray>self.arrays[k], k))
         return 0
 
     cdef int _sequence_shape(self) except -1:
         """The loss has one entry for each sample, or is 0-d."""
         cdef cnp.ndarray x, frames, labels, first
         cdef fl_call *call = self.call
-        cdef bint batch_first = self.a.flags >> self.loss._flag("batch_first") & 1
-        sequences = _arrays.Sequences(self.loss, self.arrays, batch_first, self.rows_before)
+        cdef int k
+        cdef bint batch_first = self.a.flags & self.loss.batch_first
+        arrays = [<object>self.arrays[k] for k in range(4)]
+        sequences = _arrays.Sequences(self.loss, arrays, batch_first, self.rows_before)
         x, frames, labels, first = sequences.x, sequences.frames, sequences.labels, sequences.first
         self.lengths = [sequences, frames, labels, first]
-        self.views = [x, self.arrays[1]]
+        self._see(0, x)
         self.axis = sequences.axis
         call.frames = <const int64_t *>cnp.PyArray_DATA(frames)
         call.labels = <const int64_t *>cnp.PyArray_DATA(labels)
@@ -883,7 +1080,7 @@ cdef class Call:
         call.blank = self.a.blank
         if not 0 <= call.blank < call.C:
             raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
-        call.zero_infinity = self.a.flags >> self.loss._flag("zero_infinity") & 1
+        call.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
         call.per_label = self.a.reduction == MEAN
         call.sum_tolerance = _arrays.sum_tolerance(x.dtype.name, call.C)
         self.ndim = 1 if cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[0]) == 3 else 0
@@ -896,7 +1093,7 @@ cdef class Call:
             return self.lengths[0].view(array)
         if operand >= 0 and self.axis >= 0 and self.row.role[operand].place == FL_ROW and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
-            return np.moveaxis(array, self.axis, -1)
+            return axis_last(array, self.axis)
         return self._moved(array)
 
     cdef int _broadcast_shape(self) except -1:
@@ -912,7 +1109,7 @@ cdef class Call:
             if first < 0:
                 first = k
             elif not same_shape(<cnp.ndarray>self.arrays[first], array):
-                raise _errors.shapes_differ(self.loss.operands[first], self.arrays[first],
+                raise _errors.shapes_differ(self.loss.operands[first], <object>self.arrays[first],
                                             self.loss.operands[k], array)
         array = <cnp.ndarray>self.arrays[first if first > 0 else 0]
         set_units(call, -1, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
@@ -924,7 +1121,7 @@ cdef class Call:
             var = <cnp.ndarray>self.arrays[2]
             if cnp.PyArray_NDIM(var) > 0 and not same_shape(array, var):
                 view, axis = _arrays.variance(var, array)
-                self.views = [self.arrays[0], self.arrays[1], view]
+                self._see(2, view)
                 call.reduce[2] = self.shape[axis]
                 if axis != self.ndim - 1:
                     self._move_last(axis)
@@ -935,7 +1132,8 @@ cdef class Call:
         cdef int k
         cdef cnp.npy_intp dim = self.shape[axis]
         self.moved = axis
-        self.views = [self._moved(view) for view in self.views]
+        for k in range(3):
+            self._see(k, self._moved(<cnp.ndarray>self.views[k]))
         for k in range(axis, self.ndim - 1):
             self.shape[k] = self.shape[k + 1]
         self.shape[self.ndim - 1] = dim
@@ -943,15 +1141,14 @@ cdef class Call:
             self.call.row_units = self.call.units // self.shape[0]
         return 0
 
-    cdef object _moved(self, array):
-        if self.moved < 0 or array.ndim != self.ndim:
+    cdef cnp.ndarray _moved(self, cnp.ndarray array):
+        if self.moved < 0 or cnp.PyArray_NDIM(array) != self.ndim:
             return array
-        return np.moveaxis(array, self.moved, -1)
+        return axis_last(array, self.moved)
 
     cdef tuple _loss_shape(self):
         """The unreduced shape, axes in the order of the arguments."""
-        cdef int k
-        shape = [self.shape[k] for k in range(self.ndim)]
+        shape = list(as_tuple(self.ndim, self.shape))
         if self.moved >= 0:
             shape.insert(self.moved, shape.pop())
         return tuple(shape)
@@ -961,21 +1158,26 @@ cdef class Call:
     cdef int _weights(self) except -1:
         """Weights of all sorts, formula and options, and what the mean divides by."""
         cdef int i
+        cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
         call.by_class = NULL
         if self.a.weight != NULL and self.loss.by_class:
-            weight = _arrays.class_weight(<object>self.a.weight, call.unit_size)
-            self.apart.append(("weight", weight))
-            call.by_class = <const double *>cnp.PyArray_DATA(<cnp.ndarray>weight)
+            weight = class_weight(<object>self.a.weight, call.unit_size)
+            self._keep("weight", weight)
+            call.by_class = <const double *>cnp.PyArray_DATA(weight)
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
-            self._row_weight(&call.weight, <object>self.a.weight)
+            x = <cnp.ndarray>self.arrays[0]
+            self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),
+                         cnp.PyArray_DIMS(x))
         elif self.a.weight != NULL:
-            self._weight(&call.weight, <object>self.a.weight, "weight")
+            self._weight(&call.weight, <object>self.a.weight, "weight", self.ndim, self.shape)
         if self.a.sample_weight != NULL:
-            self._weight(&call.sample_weight, <object>self.a.sample_weight, "sample_weight")
+            self._weight(&call.sample_weight, <object>self.a.sample_weight, "sample_weight",
+                         self.ndim, self.shape)
         if self.a.pos_weight != NULL:
-            self._weight(&call.operand[2], <object>self.a.pos_weight, "pos_weight")
+            self._weight(&call.operand[2], <object>self.a.pos_weight, "pos_weight", self.ndim,
+                         self.shape)
         for i in range(FL_PARAMS):
             call.params[i] = self.a.number[i]
         call.ignore_index = self.a.ignore_index
@@ -987,36 +1189,27 @@ cdef class Call:
         call.divide_divisor = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
         return 0
 
-    cdef int _row_weight(self, fl_array *f, object value) except -1:
-        """A weight of the entries of rows, broadcast to the input."""
-        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], array = as_array(value, "weight")
-        cdef int dtype = numeric(array, "weight")
-        array = _arrays.weight_view(array, "weight", (<object>x).shape)
-        self.apart.append(("weight", array))
-        describe(f, array, dtype, self.call.is_double, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
-        return 0
-
-    cdef int _weight(self, fl_array *f, object value, str name) except -1:
-        """A weight of elements, broadcast to the loss."""
+    cdef int _weight(self, fl_array *f, object value, str name, int ndim,
+                     const cnp.npy_intp *shape) except -1:
+        """A weight, broadcast to this shape."""
         cdef cnp.ndarray array = as_array(value, name)
-        cdef int dtype = numeric(array, name)
-        if cnp.PyArray_NDIM(array) != self.ndim or self.moved >= 0:
-            array = self._moved(_arrays.weight_view(array, name, self._loss_shape()))
-        elif not (<object>array).shape == self._loss_shape():
-            array = _arrays.weight_view(array, name, self._loss_shape())
-        self.apart.append((name, array))
-        describe(f, array, dtype, self.call.is_double, self.ndim, self.shape)
+        cdef int dtype = numeric(array, name), front = -1
+        if self.moved < 0:
+            front = front_of(array, name == "sample_weight", ndim, shape)
+        if front < 0:
+            whole = as_tuple(ndim, shape) if self.moved < 0 else self._loss_shape()
+            array = self._moved(_arrays.weight_view(array, name, whole))
+            front = ndim - cnp.PyArray_NDIM(array)
+        self._keep(name, array)
+        describe(f, array, dtype, self.call.is_double, ndim, shape, front)
         return 0
 
     # --- outputs ---
 
     cdef int _outputs(self, int method) except -1:
         """The upstream gradient and the arrays for the results."""
-        cdef int k, dtype
-        cdef Py_ssize_t i
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
-        cdef tuple wrt
         values_out = grads_out = None
         call.products = FL_SUM if method & (VALUE | SUMS) else 0
         call.values.data = call.upstream_each.data = NULL
@@ -1033,23 +1226,32 @@ cdef class Call:
         if method & GRADIENT:
             if self.a.grad_output != NULL:
                 self._upstream(<object>self.a.grad_output, none)
-            wrt = self.loss.default_wrt
-            self.single = len(wrt) == 1
-            if self.a.wrt != NULL:
-                wrt = _options.wrt(self.loss, <object>self.a.wrt)
-                self.single = PyUnicode_Check(<object>self.a.wrt)
-            outs = (grads_out,) if self.single else _options.grad_outs(grads_out, wrt)
-            self.grads = []
-            for i in range(len(wrt)):
-                name, out = wrt[i], outs[i]
-                k = self.loss.slots[name]
-                dtype = self.result if self.weak[k] else self.dtype[k]
-                if not is_floating(dtype):
-                    raise _errors.no_gradient(name, self.arrays[k])
-                self.grads.append(self._result_array(
-                    &call.grad[k], <cnp.ndarray>self.arrays[k], k, dtype, out))
-                call.products |= FL_GRAD << k
+            self._gradients(grads_out)
         return 0
+
+    cdef int _gradients(self, object out) except -1:
+        """The arrays for the gradients, of one name or of a tuple of them."""
+        cdef tuple wrt = self.loss.default_wrt
+        self.single = len(wrt) == 1
+        if self.a.wrt != NULL:
+            wrt = self.loss._wrt(<object>self.a.wrt)
+            self.single = PyUnicode_Check(<object>self.a.wrt)
+        if self.single:
+            self.grads = self._gradient(wrt[0], out)
+        else:
+            self.grads = []
+            for name, each in zip(wrt, _options.grad_outs(out, wrt)):
+                self.grads.append(self._gradient(name, each))
+        return 0
+
+    cdef cnp.ndarray _gradient(self, str name, object out):
+        cdef int k = self.loss.slots[name]
+        cdef int dtype = self.result if self.weak[k] else self.dtype[k]
+        cdef cnp.ndarray array = <cnp.ndarray>self.arrays[k]
+        if not is_floating(dtype):
+            raise _errors.no_gradient(name, array)
+        self.call.products |= FL_GRAD << k
+        return self._result_array(&self.call.grad[k], array, k, dtype, out)
 
     cdef int _upstream(self, object value, bint none) except -1:
         """A number, or for reduction none an array of the unreduced shape."""
@@ -1068,7 +1270,7 @@ cdef class Call:
             return 0
         _arrays.check_upstream(array, self._loss_shape(), none)
         array = self._moved(array)
-        self.apart.append(("grad_output", array))
+        self._keep("grad_output", array)
         describe_all(&self.call.upstream_each, array, dtype, self.call.is_double)
         return 0
 
@@ -1090,7 +1292,6 @@ cdef class Call:
         if self.call.units == 0:
             array.fill(0)
         view = self._row_view(array, operand)
-        self.apart.append(("another out", view))  # keeps the view, too
         describe_all(f, view, dtype, self.call.is_double)
         return array
 
@@ -1098,31 +1299,46 @@ cdef class Call:
         """An out may be the argument that it differentiates; it is apart from all others."""
         cdef int given, k
         cdef cnp.ndarray array, other
-        cdef bint fits = cnp.PyArray_Check(out) and not isinstance(out, np.ma.MaskedArray)
-        if fits:
-            array = out
-            fits = cnp.PyArray_ISWRITEABLE(array) and not (
-                not array.flags.forc and _arrays.overlaps_itself(array))
-            if like is not None:
-                fits &= same_shape(array, like)
-            else:
-                fits &= (<object>array).shape == self._loss_shape()
-        if not fits:
+        if not self._fits(like, out):
             shape = self._loss_shape() if like is None else (<object>like).shape
             raise _errors.bad_out(out, self._out_name(operand), shape)
+        array = out
         given = storage(array)
         if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
             raise _errors.out_dtype(out, self._out_name(operand), _arrays.dtype_of(dtype))
-        for k in range(len(self.arrays)):
+        for k in range(len(self.loss.operands)):
             other = <cnp.ndarray>self.arrays[k]
             if overlap(array, other):
                 if k != operand or not same_memory(array, other):
                     raise _errors.overlapping(self._out_name(operand), self.loss.operands[k])
                 self.in_place = True
-        for other_name, other in self.apart:
-            if overlap(array, other):
-                raise _errors.overlapping(self._out_name(operand), other_name)
+        for name, other in self.kept or ():
+            if name is not None and overlap(array, other):
+                raise _errors.overlapping(self._out_name(operand), name)
+        for other in (self.values, *(self.grads or ())):
+            if other is not None and overlap(array, other):
+                raise _errors.overlapping(self._out_name(operand), "another out")
         return given
+
+    cdef bint _fits(self, cnp.ndarray like, object out):
+        """Whether an out is an array of the right shape that can be written to."""
+        cdef cnp.ndarray array
+        if not cnp.PyArray_CheckExact(out) and (
+                not cnp.PyArray_Check(out) or isinstance(out, np.ma.MaskedArray)):
+            return False
+        array = out
+        if not cnp.PyArray_ISWRITEABLE(array):
+            return False
+        if like is not None:
+            if not same_shape(array, like):
+                return False
+        elif self.moved < 0:
+            if not has_shape(array, self.ndim, self.shape):
+                return False
+        elif (<object>array).shape != self._loss_shape():
+            return False
+        return (cnp.PyArray_IS_C_CONTIGUOUS(array) or cnp.PyArray_IS_F_CONTIGUOUS(array)
+                or not _arrays.overlaps_itself(array))
 
     cdef str _out_name(self, int operand):
         return f"gradient of {self.loss.operands[operand]}" if operand >= 0 else "values"
@@ -1155,7 +1371,7 @@ cdef class Call:
         if method == VALUE:
             return value
         if self.single:
-            grads = self._plain(<cnp.ndarray>self.grads[0])
+            grads = self._plain(<cnp.ndarray>self.grads)
         else:
             grads = tuple([self._plain(grad) for grad in self.grads])
         return grads if method == GRADIENT else (value, grads)
@@ -1176,7 +1392,7 @@ cdef class Call:
         """The error of a value that is not allowed, at its place in the caller's array."""
         cdef int k = bad.bad_argument
         cdef fl_domain domain
-        shape = [self.shape[i] for i in range(self.ndim)]
+        shape = as_tuple(self.ndim, self.shape)
         index = [int(i) for i in np.unravel_index(bad.bad_unit, shape)] if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
@@ -1187,15 +1403,15 @@ cdef class Call:
         # The first in the kernels' order need not be so in the caller's.
         if self.moved >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
-            k, index = _arrays.first_negative(2, self.views[2], weight, self.moved)
+            k, index = _arrays.first_negative(2, <object>self.views[2], weight, self.moved)
         elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.role[1].place == FL_ROW):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
-            k, index = _arrays.first_negative(1, self.views[1], weight, self.axis)
+            k, index = _arrays.first_negative(1, <object>self.views[1], weight, self.axis)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
             return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
-        name, array, domain = self.loss.operands[k], self.arrays[k], self.row.role[k].domain
+        name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.role[k].domain
         if domain == FL_INDEX:
             ignored = self.a.ignore_index if "ignore_index" in self.loss.slots else None
             return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
@@ -1252,11 +1468,13 @@ def select_isa(str name):
 
 
 def math(str function, cnp.ndarray x not None):
-    """exp, log, log1p or expm1 of the kernels, for tests."""
+    """A function of scalar_math.h, for tests."""
     cdef int is_double = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     if not is_double and cnp.PyArray_TYPE(x) != cnp.NPY_FLOAT:
         raise TypeError(f"float32 or float64, not {x.dtype}")
-    cdef int number = ("exp", "log", "log1p", "expm1").index(function)
+    cdef int number = (
+        "exp", "log", "log1p", "expm1", "exp_negative", "log1p_unit"
+    ).index(function)
     cdef cnp.ndarray source = np.ascontiguousarray(x), out = np.empty_like(source)
     fl_kernels_selected().math[is_double](number, source.size, cnp.PyArray_DATA(source),
                                           cnp.PyArray_DATA(out))

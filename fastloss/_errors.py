@@ -54,6 +54,13 @@ def rows_differ(name, rows, other_name, other, axis, probabilities):
     )
 
 
+def bad_class_weight(weight, classes):
+    """Weights that are not one for each class."""
+    return ValueError(
+        f"weight has shape {weight.shape}: it must hold one number per class, shape ({classes},)"
+    )
+
+
 def ignored_probabilities(ignore_index):
     """An index to ignore where there are no indices."""
     return ValueError(

@@ -36,9 +36,14 @@ TWEEDIE_RANGES = (
     ("positive", lambda p: p > 2),
 )
 
+# A power of 2 is a product.
+FOCAL_RANGES = (("squared", lambda gamma: gamma == 2), ("", lambda gamma: True))
+
 
 def number(name, value, rule):
     """A numeric option as float."""
+    if type(value) is float and rule.accepts(value):
+        return value
     try:
         if isinstance(value, (str, bytes)) or np.ndim(value) > 0 or np.iscomplexobj(value):
             raise TypeError

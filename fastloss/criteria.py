@@ -10,9 +10,10 @@ import re
 import numpy as np
 
 from fastloss import losses
+from fastloss._binding import Bound
 
 
-class Criterion:
+class Criterion(Bound):
     """A loss with its options bound.
 
     Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays,
@@ -57,21 +58,8 @@ class Criterion:
         bound.apply_defaults()
         self.__dict__.update(bound.arguments)
 
-    def __call__(self, *arrays, **kwargs):
-        """The loss; see the function."""
-        return self.loss(*arrays, **self.get_params(), **kwargs)
-
-    def grad(self, *arrays, **kwargs):
-        """The gradient; see the function."""
-        return self.loss.grad(*arrays, **self.get_params(), **kwargs)
-
-    def value_and_grad(self, *arrays, **kwargs):
-        """``(value, gradient)``; see the function."""
-        return self.loss.value_and_grad(*arrays, **self.get_params(), **kwargs)
-
-    def sums(self, *arrays, **kwargs):
-        """``(sum, weight, count)``; see the function."""
-        return self.loss.sums(*arrays, **self.get_params(), **kwargs)
+    def __getstate__(self):
+        return self.__dict__
 
     def get_params(self, deep=True):
         """The options by name."""

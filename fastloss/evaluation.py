@@ -236,7 +236,7 @@ def _read_ahead(sources, rows: int, step: int) -> Generator[list[np.ndarray], No
     starts = range(0, max(rows, 1), step)
     free: queue.SimpleQueue = queue.SimpleQueue()
     full: queue.SimpleQueue = queue.SimpleQueue()
-    for _ in range(2):
+    for _ in range(min(2, len(starts))):
         free.put([np.empty(min(step, rows) * source.row_bytes, np.uint8) for source in sources])
 
     def read():

@@ -1,13 +1,12 @@
 """The losses: a function each gives name, signature and docstring; `loss` makes it an object."""
 
 import inspect
-import re
-import textwrap
 
 from fastloss._binding import Loss
 from fastloss._options import (
     FINITE,
     FINITE_NONNEGATIVE,
+    FOCAL_RANGES,
     FRACTION,
     FRACTION_OR_NONE,
     NONNEGATIVE,
@@ -148,11 +147,13 @@ give the sum 0 and the mean NaN.""",
 def _documented(docstring, **words):
     """The docstring with its placeholders replaced."""
 
-    def paragraph(match):
-        return textwrap.indent(_SHARED[match["name"]] % words, match["indent"])
-
-    text = inspect.cleandoc(docstring or "")
-    return re.sub(r"^(?P<indent> *)%\((?P<name>\w+)\)s$", paragraph, text, flags=re.MULTILINE)
+    docstring = docstring or ""
+    margin = docstring[docstring.rfind("\n") :]  # before the closing quotes
+    lines = docstring.replace(margin, "\n").strip().split("\n")
+    for i, line in enumerate(lines):
+        if line.startswith("%(") and line.endswith(")s"):
+            lines[i] = _SHARED[line[2:-2]] % words
+    return "\n".join(lines)
 
 
 def _quoted(names):
@@ -174,7 +175,7 @@ def loss(
     """Makes a `Loss` of a function that has arrays, then options, and a docstring for a body.
 
     Parameters without default are the arrays. Of the options, numbers go to the formula in order
-    and have a rule each; booleans choose the formula, by its name, and so does the only number
+    and have a rule each; booleans choose the formula, by its name, and so does the last number
     where there are `ranges` of it: (suffix, test) each.
     """
 
@@ -904,7 +905,12 @@ def binary_cross_entropy_with_logits(
     """
 
 
-@loss("sigmoid_focal", alpha=FRACTION_OR_NONE, gamma=FINITE_NONNEGATIVE)
+@loss(
+    "sigmoid_focal",
+    alpha=FRACTION_OR_NONE,
+    gamma=FINITE_NONNEGATIVE,
+    ranges=FOCAL_RANGES,
+)
 def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
     """Cross entropy of two classes that counts easy elements less.
 

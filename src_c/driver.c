@@ -11,11 +11,21 @@
 #include <stdlib.h>
 #include <time.h>
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
 /* Elements in a block: large against the cost of a partial, small enough to share out. */
 enum { BLOCK = 8192 };
 
 /* Rows of classes that a kernel takes at a time. */
 enum { TOGETHER = 128 };
+
+/* Of a row of which one entry is read, what it counts for. */
+enum { ONE_OF_A_ROW = 32 };
+
+/* Gradients of this many bytes go past the caches: the last of them would push out the first. */
+static const double STREAM_BYTES = 1 << 25;
 
 /* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of
  * its own. */
@@ -31,6 +41,8 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 fl_grid fl_grid_of(const fl_call *call)
 {
     int64_t elements = call->unit_size > 0 ? call->unit_size : 1;
+    if (call->formula == FL_FORMULA_nll)
+        elements = ONE_OF_A_ROW;
     int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
     if (call->kind == FL_CLASSES && (cap >= TOGETHER || call->inner > 1))
         cap = cap < TOGETHER ? TOGETHER : cap / TOGETHER * TOGETHER;
@@ -96,6 +108,9 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         block_units(c->call, c->phase, block, &first_unit, &last_unit);
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_sfence(); /* what was streamed is there before another thread is told so */
+#endif
 }
 
 static double seconds(void)
@@ -144,6 +159,8 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
 static double elements_of(const fl_call *call)
 {
     double elements = (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
+    if (call->formula == FL_FORMULA_nll && !(call->products & FL_GRAD))
+        elements = (double)call->units * ONE_OF_A_ROW;
     if (call->role[1].domain == FL_LABELS)
         elements *= 1 + (double)call->unit_size / 32;
     for (int64_t n = 0; call->kind == FL_SEQUENCES && n < call->units; n++)
@@ -235,12 +252,23 @@ static fl_status run_halves(fl_call *call, fl_totals *totals, fl_interrupted int
     return status;
 }
 
+static void choose_streams(fl_call *call)
+{
+    double entries = (double)call->units * (double)call->unit_size;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        fl_array *grad = &call->grad[k];
+        int each = grad->data && grad->plain && !call->reduce[k] && call->kind != FL_SEQUENCES;
+        grad->streams = each && entries * (call->is_double ? 8 : 4) >= STREAM_BYTES;
+    }
+}
+
 fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
 {
     fl_totals prepared = {0};
     fl_status status = FL_OK;
     fp_mode saved = fp_enter();
     call->grid = fl_grid_of(call);
+    choose_streams(call);
     double divisor = (double)call->units;
     if (call->prepare) {
         status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);

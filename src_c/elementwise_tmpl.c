@@ -8,66 +8,76 @@
 
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
-/* l and the derivatives by x, y, z times scale; outputs that `wanted` leaves out are not touched.
+/* Where a formula is mapped: from x, y, z to l and the derivatives, which are multiplied by scale.
  */
-static INLINE void map(formula f, const int wanted, int64_t n, const real *x, const real *y,
-                       const real *z, const real *p, real scale, real *l, real *dx, real *dy,
-                       real *dz)
+typedef struct {
+    const real *x, *y, *z, *params;
+    real *l, *dx, *dy, *dz;
+    real scale;
+} mapping;
+
+/* The formula at n <= LANES entries from i on; outputs that `wanted` leaves out are not touched. */
+static INLINE void map_line(formula f, const int wanted, const mapping *m, int64_t i, const int n,
+                            lanes *sum)
 {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        result r = f(x[i], y[i], z[i], p);
+    for (int k = 0; k < n; k++) {
+        result r = f(m->x[i + k], m->y[i + k], m->z[i + k], m->params);
         if (wanted & VALUE)
-            l[i] = r.l;
+            m->l[i + k] = r.l;
+        if (wanted & VALUE)
+            add_to_lane(sum, k, (double)r.l);
         if (wanted & DX)
-            dx[i] = r.dx * scale;
+            m->dx[i + k] = r.dx * m->scale;
         if (wanted & DY)
-            dy[i] = r.dy * scale;
+            m->dy[i + k] = r.dy * m->scale;
         if (wanted & DZ)
-            dz[i] = r.dz * scale;
+            m->dz[i + k] = r.dz * m->scale;
     }
 }
 
+/* Σ l comes along: in a pass of its own it would cost as much as a short formula. */
+static INLINE fl_dd map(formula f, const int wanted, mapping m, int64_t n)
+{
+    lanes sum = {{0}, {0}};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        map_line(f, wanted, &m, i, LANES, &sum);
+    map_line(f, wanted, &m, i, (int)(n - i), &sum);
+    return sum_lanes(&sum);
+}
+
 /* The usual wishes have a loop of their own, the others share one (its surplus goes to scratch). */
-static INLINE void map_wanted(formula f, const int operands, int wanted, int64_t n, const real *x,
-                              const real *y, const real *z, const real *p, real scale, real *l,
-                              real *dx, real *dy, real *dz)
+static INLINE fl_dd map_wanted(formula f, const int operands, int wanted, mapping m, int64_t n)
 {
     const int all = operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
     switch (wanted) {
     case 0:
-        return;
+        return (fl_dd){0, 0};
     case VALUE:
-        map(f, VALUE, n, x, y, z, p, scale, l, dx, dy, dz);
-        return;
+        return map(f, VALUE, m, n);
     case DX:
-        map(f, DX, n, x, y, z, p, scale, l, dx, dy, dz);
-        return;
+        return map(f, DX, m, n);
     case VALUE | DX:
-        map(f, VALUE | DX, n, x, y, z, p, scale, l, dx, dy, dz);
-        return;
+        return map(f, VALUE | DX, m, n);
     default:
-        map(f, all, n, x, y, z, p, scale, l, dx, dy, dz);
-        return;
+        return map(f, all, m, n);
     }
 }
 
 /* The table becomes code here and nowhere else. */
-static void map_formula(fl_formula number, int wanted, int64_t n, const real *x, const real *y,
-                        const real *z, const real *p, real scale, real *l, real *dx, real *dy,
-                        real *dz)
+static fl_dd map_formula(fl_formula number, int wanted, mapping m, int64_t n)
 {
     switch (number) {
 #define ELEMENTWISE(name, operands, ...) \
     case FL_FORMULA_##name: \
-        map_wanted(name, operands, wanted, n, x, y, z, p, scale, l, dx, dy, dz); \
-        break;
+        return map_wanted(name, operands, wanted, m, n);
 #define ROWS(...)
 #include "losses.h"
 #undef ELEMENTWISE
 #undef ROWS
     default:
-        break;
+        return (fl_dd){0, 0};
     }
 }
 
@@ -95,7 +105,7 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
     double weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE];
     const real *operand[FL_OPERANDS];
-    const double *weight = 0, *factor, *upstream = 0;
+    const double *weight = 0, *factor;
 
     /* factor = weight · sample weight, 0 only where one of them is */
     if (call->weight.data)
@@ -128,8 +138,7 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     if (phase == FL_PREPARE)
         return;
 
-    if (call->upstream_each.data)
-        upstream = fl_load_double(&call->upstream_each, first, n, upstream_tile);
+    const double *upstream = load_upstream(call, first, n, upstream_tile);
     int wanted = call->products & (FL_SUM | FL_VALUES) ? VALUE : 0;
     real *l = fl_target(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
@@ -142,13 +151,17 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     double size = __builtin_fabs(call->scale);
     int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
     double scale = fits ? (double)(real)call->scale : call->scale;
-    map_formula(call->formula, wanted, n, operand[0], operand[1], operand[2], p,
-                later ? 1 : (real)scale, l, grad[0], grad[1], grad[2]);
+    mapping m = {operand[0], operand[1], operand[2],
+                 p,          l,          grad[0],
+                 grad[1],    grad[2],    later ? 1 : (real)scale};
+    fl_dd sum = map_formula(call->formula, wanted, m, n);
 
     if (wanted & VALUE) {
-        if (factor)
+        if (factor) {
             weigh_tile(l, factor, 0, 1, n);
-        partial->sum = dd_add(partial->sum, sum_tile(l, n));
+            sum = sum_tile(l, n);
+        }
+        partial->sum = dd_add(partial->sum, sum);
         fl_store(&call->values, first, n, l);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {

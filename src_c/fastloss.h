@@ -37,6 +37,7 @@ typedef struct {
     fl_dtype dtype;
     int swapped; /* not in native byte order */
     int plain;   /* native, aligned and of the compute type: usable in place */
+    int streams; /* a result that goes past the caches; set by the driver */
     int ndim;
     int64_t run;
     int64_t shape[FL_MAX_DIMS], stride[FL_MAX_DIMS]; /* strides in bytes, 0 where broadcast */

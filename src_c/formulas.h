@@ -17,7 +17,6 @@ typedef struct {
 
 typedef result (*formula)(real x, real y, real z, const real *p);
 
-static const real LOG_2 = (real)0.693147180559945309417;
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
 /* max(a, b) where a NaN in a wins; b is never NaN. */
@@ -27,7 +26,7 @@ static INLINE real maximum(real a, real b) { return a < b ? b : a; }
 static INLINE real sign(real x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 
 /* A factor of exactly 0 wins over inf: the limit of t·a for t -> 0. NaN in a stays. */
-static INLINE real times(real t, real a) { return t == 0 && a == a ? 0 : t * a; }
+static INLINE real times(real t, real a) { return ((t == 0) & (a == a)) ? 0 : t * a; }
 
 /* The derivative d, or NaN where the element has one. */
 static INLINE real unless_nan(real d, real a) { return a == a ? d : a; }
@@ -66,15 +65,15 @@ static INLINE result huber(real x, real y, real z, const real *p)
         .l = near ? (real)0.5 * d * d : delta * (a - (real)0.5 * delta), .dx = g, .dy = -g};
 }
 
-/* log cosh d. With t = expm1(-2|d|): sinh² d = t²/(4(1 + t)) for small |d|, |d| + log1p(1 + t) -
- * log 2 else. */
+/* log cosh d. With t = expm1(-2|d|): log1p(sinh² d)/2, sinh² d = t²/(4(1 + t)), for small |d|, |d|
+ * - log 2 + log1p(1 + t) else. */
 static INLINE result log_cosh(real x, real y, real z, const real *p)
 {
     real d = x - y, a = FABS(d), t = EXPM1(-2 * a), g = -t / (2 + t);
-    real far = a + LOG1P(1 + t) - LOG_2;
-    real near = (real)0.5 * LOG1P((real)0.25 * t * t / (1 + t));
+    int near = a < (real)0.875;
+    real log1p = LOG1P_UNIT(near ? (real)0.25 * t * t / (1 + t) : 1 + t);
     g = d < 0 ? -g : g;
-    return (result){.l = a < 1 ? near : far, .dx = g, .dy = -g};
+    return (result){.l = near ? (real)0.5 * log1p : a - LN2 + log1p, .dx = g, .dy = -g};
 }
 
 /* y log y - y + log(2πy)/2 where y > 1, else 0: Stirling's approximation of log y!. */
@@ -177,7 +176,8 @@ static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
 static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w,
                                                                  const real *p)
 {
-    real e = EXP(-FABS(x)), log1p_e = LOG1P(e), large = 1 / (1 + e), small = e * large;
+    real e = EXP_NEGATIVE(-FABS(x)), log1p_e = LOG1P_UNIT(e);
+    real large = 1 / (1 + e), small = e * large;
     real positive = maximum(x, 0) + log1p_e, negative = maximum(-x, 0) + log1p_e;
     real t = w * y, rest = 1 - y;
     int removed = w == 0 && y == 1; /* by its weight, NaN or not */
@@ -188,11 +188,15 @@ static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y,
     };
 }
 
+/* The same for w = 1: log1p(exp(-|x|)), and |x| as far as y is on the other side */
 static INLINE result binary_cross_entropy_with_logits(real x, real y, real z, const real *p)
 {
-    result r = binary_cross_entropy_with_logits_pos_weight(x, y, 1, p);
-    r.dy = unless_nan(-x, y);
-    return r;
+    real a = FABS(x), e = EXP_NEGATIVE(-a), rest = 1 - y;
+    return (result){
+        .l = times(x < 0 ? y : rest, a) + LOG1P_UNIT(e),
+        .dx = (x < 0 ? rest * e - y : rest - y * e) / (1 + e),
+        .dy = unless_nan(-x, y),
+    };
 }
 
 /* x where y = 1, max(0, m - x) where y = -1; active at 0 */
@@ -206,8 +210,8 @@ static INLINE result hinge_embedding(real x, real y, real z, const real *p)
 /* log(1 + exp(-y x)) */
 static INLINE result soft_margin(real x, real y, real z, const real *p)
 {
-    real t = -y * x, e = EXP(-FABS(t)), large = 1 / (1 + e);
-    return (result){.l = maximum(t, 0) + LOG1P(e), .dx = -y * (t < 0 ? e * large : large)};
+    real t = -y * x, e = EXP_NEGATIVE(-FABS(t));
+    return (result){.l = maximum(t, 0) + LOG1P_UNIT(e), .dx = -y * (t < 0 ? e : 1) / (1 + e)};
 }
 
 /* max(0, -z (x - y) + m), z naming the larger one; active at 0 */
@@ -219,29 +223,43 @@ static INLINE result margin_ranking(real x, real y, real z, const real *p)
 }
 
 /* α_t q^γ e with e = (1 - y) softplus(x) + y softplus(-x), the cross-entropy, q = (1 - y) σ(x) +
- * y σ(-x) and α_t = (1 - α)(1 - y) + α y, or 1 where α < 0; the error of q counts γ times. Lin et
+ * y σ(-x) and α_t = (1 - α)(1 - y) + α y, or 1 where α = -1; the error of q counts γ times. Lin et
  * al. 2017. */
-static INLINE result sigmoid_focal(real x, real y, real z, const real *p)
+static INLINE result focal(const int squared, real x, real y, const real *p)
 {
-    real alpha = p[0], gamma = p[1], rest = 1 - y, t = EXP(-FABS(x)), large = 1 / (1 + t);
-    real small = t * large, rise = x < 0 ? small : large, fall = x < 0 ? large : small;
-    real entropy = binary_cross_entropy_with_logits(x, y, z, p).l;
-    real q = rest * rise + y * fall, power = POW(q, gamma);
-    /* σ(x) σ(-x) / q and e / q; both are 1 where y is 0 or 1 and q underflows. */
-    real u = q == 0 ? 1 : rise * fall / q, v = q == 0 ? 1 : entropy / q;
-    real balance = alpha < 0 ? 1 : alpha * y + (1 - alpha) * rest;
-    real tilt = alpha < 0 ? 0 : 2 * alpha - 1;
-    real tanh = EXPM1(-FABS(x)) * large; /* of -|x|/2 */
+    real alpha = p[0], gamma = squared ? 2 : p[1], a = FABS(x), rest = 1 - y;
+    real t = EXP_NEGATIVE(-a), large = 1 / (1 + t);
+    real entropy = binary_cross_entropy_with_logits(x, y, 0, p).l;
+    real mixed = x < 0 ? rest * t + y : rest + y * t, q = large * mixed;
+    real power = squared ? q * q : POW(q, gamma);
+    /* σ(x) σ(-x) e / q, and e / q, which is 1 where y is 0 or 1 and q underflows */
+    real u = t == 0 ? 0 : large * t / mixed * entropy, v = q == 0 ? 1 : entropy / q;
+    /* Both weights are 1 where α = -1, without a comparison of α: it would keep gcc from vectors.
+     */
+    real positive = maximum(alpha, 0), balance = FABS(alpha) * y + (1 - positive) * rest;
+    real tilt = positive + FABS(alpha) - 1;
+    real tanh = EXPM1(-a) * large; /* of -|x|/2 */
     /* There q^γ need not: it is exp(-γ|x|). */
-    real tail = q < REAL_MIN && (y == 0 || y == 1) ? EXP(-times(gamma, FABS(x))) : power;
-    real slope = gamma * (1 - 2 * y) * times(u, entropy) + (rest * rise - y * fall);
+    real tail = (q < REAL_MIN) & ((y == 0) | (y == 1)) ? EXP_NEGATIVE(-times(gamma, a)) : power;
+    real slope = gamma * (1 - 2 * y) * u + large * (x < 0 ? rest * t - y : rest - y * t);
     real steep = balance * gamma * (x < 0 ? -tanh : tanh);
-    int far = FABS(x) == REAL_INFINITY && q > 0; /* e is q |x| */
+    int far = (a == REAL_INFINITY) & (q > 0); /* e is q |x| */
     real ascent = tilt * q + balance * (gamma + 1) * (x < 0 ? 1 : -1);
     real dy = times(tail, tilt * entropy) + (steep * times(tail, v) - balance * times(tail, x));
-    return (result){.l = times(balance, far ? entropy : times(power, entropy)),
-                    .dx = balance * times(power, slope),
+    return (result){.l = times(balance, entropy < REAL_INFINITY ? power * entropy : entropy),
+                    .dx = balance * (power * slope),
                     .dy = far ? times(ascent, REAL_INFINITY) : dy};
+}
+
+static INLINE result sigmoid_focal(real x, real y, real z, const real *p)
+{
+    return focal(0, x, y, p);
+}
+
+/* γ = 2 */
+static INLINE result sigmoid_focal_squared(real x, real y, real z, const real *p)
+{
+    return focal(1, x, y, p);
 }
 
 /* α max(0, y - x) + (1 - α) max(0, x - y), least where x is the α-quantile of y. Koenker & Bassett

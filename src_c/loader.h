@@ -16,6 +16,8 @@
 #define fl_load_columns SUFFIXED(fl_load_columns)
 #define fl_store_columns SUFFIXED(fl_store_columns)
 #define fl_pick SUFFIXED(fl_pick)
+#define fl_put SUFFIXED(fl_put)
+#define fl_clear_rows SUFFIXED(fl_clear_rows)
 
 /* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one
  * after the other, else converted into scratch. */
@@ -44,5 +46,10 @@ void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const 
 /* Of each row from `first` on the entry of this number; none where it is negative. */
 void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
              real *out);
+
+/* The same entries written, and rows filled with 0. */
+void fl_put(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+            const real *from);
+void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n);
 
 #endif

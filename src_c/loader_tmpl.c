@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
 /* --- one entry, the dtype being a constant in every use --- */
 
 static const uint8_t item_size[FL_DTYPES] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
@@ -119,7 +123,7 @@ static INLINE const char *native_entry(const fl_array *array, const char *from,
 
 /* --- a run of equally spaced entries --- */
 
-typedef void (*run_fn)(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
+typedef void run_fn(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
 
 static INLINE void read_run(const char *at, int64_t stride, int64_t n, real *out, fl_dtype dtype)
 {
@@ -248,7 +252,7 @@ static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n
 
 /* Calls run() on each piece of [first, first + n) along the last axis; `size` is that of a tile's
  * entry. */
-static void walk(const fl_array *array, int64_t first, int64_t n, run_fn run, void *tile, int size)
+static void walk(const fl_array *array, int64_t first, int64_t n, run_fn *run, void *tile, int size)
 {
     int last = array->ndim - 1;
     int64_t index[FL_MAX_DIMS];
@@ -317,15 +321,44 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
     return scratch;
 }
 
+/* A copy past the caches: the lines that are written whole are not read first. */
+static void stream(char *to, const char *from, int64_t bytes)
+{
+#if defined(__x86_64__) || defined(_M_X64)
+    int64_t head = -(intptr_t)to & 63;
+    head = head < bytes ? head : bytes;
+    memcpy(to, from, (size_t)head);
+    for (to += head, from += head, bytes -= head; bytes >= 64; to += 64, from += 64, bytes -= 64) {
+#if defined(__AVX512F__)
+        _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+        for (int k = 0; k < 64; k += 32)
+            _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
+#else
+        for (int k = 0; k < 64; k += 16)
+            _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
+#endif
+    }
+#endif
+    memcpy(to, from, (size_t)bytes);
+}
+
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
+    if (array->streams)
+        return scratch;
     char *place = array->data && array->plain ? in_place(array, first, n) : NULL;
     return place ? (real *)place : scratch;
 }
 
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
 {
-    if (!array->data || (array->plain && (const char *)from == in_place(array, first, n)))
+    if (!array->data)
+        return;
+    char *place = array->plain ? in_place(array, first, n) : NULL;
+    if (place && array->streams)
+        stream(place, from, n * (int64_t)sizeof(real));
+    if (place && (array->streams || place == (const char *)from))
         return;
     walk(array, first, n, store_run, (void *)from, sizeof(real));
 }
@@ -360,12 +393,66 @@ static stretch stretch_from(const fl_array *array, int64_t size, int64_t first)
     return s;
 }
 
-static void walk_columns(const fl_array *array, int64_t size, fl_columns at, run_fn run,
+/* Reals that lie in lines of this many bytes. */
+typedef struct {
+    char *at;
+    int64_t step;
+} lines;
+
+typedef real quad __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real))));
+typedef int_real quad_index __attribute__((vector_size(4 * sizeof(real))));
+
+#ifdef __clang__
+#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (quad_index){i, j, k, l})
+#endif
+
+/* Four entries of each of four lines; a strided copy would take four times as long. */
+static INLINE void transpose_square(lines from, lines to)
+{
+    quad a = READ(quad, from.at), b = READ(quad, from.at + from.step);
+    quad c = READ(quad, from.at + 2 * from.step), d = READ(quad, from.at + 3 * from.step);
+    quad ac = PICK(a, c, 0, 4, 1, 5), AC = PICK(a, c, 2, 6, 3, 7);
+    quad bd = PICK(b, d, 0, 4, 1, 5), BD = PICK(b, d, 2, 6, 3, 7);
+    WRITE(quad, to.at, PICK(ac, bd, 0, 4, 1, 5));
+    WRITE(quad, to.at + to.step, PICK(ac, bd, 2, 6, 3, 7));
+    WRITE(quad, to.at + 2 * to.step, PICK(AC, BD, 0, 4, 1, 5));
+    WRITE(quad, to.at + 3 * to.step, PICK(AC, BD, 2, 6, 3, 7));
+}
+
+/* Entry j of line i becomes entry i of line j; of each at least 4. The last squares overlap. */
+static void transpose(lines from, int64_t i_end, lines to, int64_t j_end)
+{
+    const int64_t size = sizeof(real);
+    for (int64_t block = 0; block < i_end; block += 4)
+        for (int64_t column = 0; column < j_end; column += 4) {
+            int64_t i = block + 4 < i_end ? block : i_end - 4;
+            int64_t j = column + 4 < j_end ? column : j_end - 4;
+            transpose_square((lines){from.at + i * from.step + j * size, from.step},
+                             (lines){to.at + j * to.step + i * size, to.step});
+        }
+}
+
+typedef enum { TO_TABLE, FROM_TABLE } direction;
+
+static void walk_columns(const fl_array *array, int64_t size, fl_columns at, direction way,
                          real *table)
 {
+    const int64_t entries = at.to - at.from;
     for (int64_t i = 0, n; i < at.n; i += n) {
         stretch s = stretch_from(array, size, at.first + i);
         n = s.rows < at.n - i ? s.rows : at.n - i;
+        if (array->plain && s.entry == sizeof(real) && n >= 4 && entries >= 4) {
+            lines rows = {s.at + at.from * s.entry, s.row};
+            lines columns = {(char *)(table + i), at.wide * (int64_t)sizeof(real)};
+            if (way == TO_TABLE)
+                transpose(rows, n, columns, entries);
+            else
+                transpose(columns, entries, rows, n);
+            continue;
+        }
+        run_fn *run = way == TO_TABLE ? load_run : store_run;
         for (int64_t j = at.from; j < at.to; j++)
             run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
     }
@@ -376,12 +463,12 @@ void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *t
     for (int64_t j = 0; j < at.to - at.from; j++)
         for (int64_t i = at.n; i < at.wide; i++)
             table[j * at.wide + i] = 0;
-    walk_columns(array, size, at, load_run, table);
+    walk_columns(array, size, at, TO_TABLE, table);
 }
 
 void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table)
 {
-    walk_columns(array, size, at, store_run, (real *)table);
+    walk_columns(array, size, at, FROM_TABLE, (real *)table);
 }
 
 void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
@@ -390,12 +477,44 @@ void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, cons
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
         stretch s = stretch_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
-        for (int64_t k = 0; k < rows; k++) {
+        for (int64_t k = i; k < i + rows; k++) {
+            const char *at = s.at + (k - i) * s.row + entry[k] * s.entry;
             swapped_entry swapped;
-            if (entry[i + k] >= 0)
-                out[i + k] = read_real(
-                    native_entry(array, s.at + k * s.row + entry[i + k] * s.entry, &swapped),
-                    array->dtype);
+            if (entry[k] >= 0)
+                out[k] = array->plain ? READ(real, at)
+                                      : read_real(native_entry(array, at, &swapped), array->dtype);
         }
+    }
+}
+
+void fl_put(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+            const real *from)
+{
+    for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
+        stretch s = stretch_from(array, size, first + i);
+        rows = s.rows < n - i ? s.rows : n - i;
+        for (int64_t k = i; k < i + rows; k++)
+            if (entry[k] >= 0)
+                store_run(array, s.at + (k - i) * s.row + entry[k] * s.entry, 0, 1,
+                          (void *)&from[k]);
+    }
+}
+
+void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n)
+{
+    const int64_t item = item_size[array->dtype];
+    real zeros[TILE] = {0};
+    for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
+        stretch s = stretch_from(array, size, first + i);
+        rows = s.rows < n - i ? s.rows : n - i;
+        if (s.entry == item && (s.row == size * item || rows == 1)) {
+            memset(s.at, 0, (size_t)(rows * size * item));
+            continue;
+        }
+        for (int64_t j = 0; j < size; j++)
+            for (int64_t k = 0, piece; k < rows; k += piece) {
+                piece = rows - k < TILE ? rows - k : TILE;
+                store_run(array, s.at + j * s.entry + k * s.row, s.row, piece, zeros);
+            }
     }
 }

@@ -24,6 +24,7 @@ ELEMENTWISE(hinge_embedding,                             2, FL_ANY, FL_SIGN, FL_
 ELEMENTWISE(soft_margin,                                 2, FL_ANY, FL_SIGN, FL_ANY)
 ELEMENTWISE(margin_ranking,                              3, FL_ANY, FL_ANY, FL_SIGN)
 ELEMENTWISE(sigmoid_focal,                               2, FL_ANY, FL_UNIT_INTERVAL, FL_ANY)
+ELEMENTWISE(sigmoid_focal_squared,                       2, FL_ANY, FL_UNIT_INTERVAL, FL_ANY)
 ELEMENTWISE(pinball,                                     2, FL_ANY, FL_ANY, FL_ANY)
 ELEMENTWISE(gamma_nll,                                   2, FL_POSITIVE, FL_POSITIVE, FL_ANY)
 ELEMENTWISE(gamma_nll_log_input,                         2, FL_ANY, FL_POSITIVE, FL_ANY)

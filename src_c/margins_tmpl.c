@@ -21,6 +21,7 @@
 #include "rows.h"
 #include "tile.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,11 +74,17 @@ static void store_values(const fl_call *call, int64_t first, int64_t n, const ro
 /* m - x in two parts: scores may be too far from m, or too close to a kink, for one double. */
 static INLINE fl_dd gap_of(double m, real x) { return dd_add_double((fl_dd){m, 0}, -(double)x); }
 
-/* max(0, gap + x), rounded but at its end; NaN stays. */
-static INLINE double excess(fl_dd gap, double x)
+/* gap + x, rounded but at its end. */
+static INLINE double distance(fl_dd gap, double x)
 {
     double z = gap.hi + x, v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
-    z = z - z == 0 ? z + tail : z; /* inf and NaN have no remainder */
+    return z - z == 0 ? z + tail : z; /* inf and NaN have no remainder */
+}
+
+/* max(0, gap + x); NaN stays. */
+static INLINE double excess(fl_dd gap, double x)
+{
+    double z = distance(gap, x);
     return z <= 0 ? 0 : z;
 }
 
@@ -200,36 +207,41 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
 
 /* --- multilabel_margin --- */
 
-/* Room for the entries of whole rows, and for what is known of the classes of one row: on the stack
- * for rows that fit into a tile, on the heap for a longer one. */
+/* What is known of the classes of whole rows, each of whole lanes; on the stack for rows that fit
+ * into a tile, on the heap for a longer one. */
 typedef struct {
-    double *times; /* how often a class is a label */
-    double *rest;  /* x of the classes that are no labels, one after the other ... */
-    double *hits;  /* ... and how many terms each is in that are not 0 */
-    double *slope; /* C dl/dx */
-    int64_t *label;
-    real *x, *g;
+    int64_t width;    /* of a row */
+    double *x;        /* 0 beyond the row */
+    double *is_label; /* 0 or 1; 1 beyond the row */
+    double *slope;    /* C dl/dx of one row */
+    int64_t *label;   /* C of each row, and so is g */
+    real *g;
 } workspace;
 
-enum { CLASS_BYTES = 4 * sizeof(double) + sizeof(int64_t) + 2 * sizeof(real) };
-
-static workspace divide_memory(double *memory, int64_t size)
+static workspace divide_memory(double *memory, int64_t width, int64_t n, int64_t C)
 {
-    double *label = memory + 4 * size, *reals = label + size;
-    return (workspace){.times = memory,
-                       .rest = memory + size,
-                       .hits = memory + 2 * size,
-                       .slope = memory + 3 * size,
+    double *slope = memory + 2 * n * width, *label = slope + width;
+    return (workspace){.width = width,
+                       .x = memory,
+                       .is_label = memory + n * width,
+                       .slope = slope,
                        .label = (int64_t *)label,
-                       .x = (real *)reals,
-                       .g = (real *)reals + size};
+                       .g = (real *)(label + n * C)};
 }
+
+static int64_t memory_size(int64_t width, int64_t n, int64_t C)
+{
+    return 2 * n * width + width + 2 * n * C;
+}
+
+/* That of rows that fit into a tile; a row has fewer than LANES places more than classes. */
+enum { STACK = 5 * TILE + 2 * MAX_ROWS * LANES };
 
 /* Labels of n whole rows, each entry checked; a row with a bad one is not kept. */
 static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows, int64_t *label,
                         fl_partial *partial)
 {
-    int64_t C = call->unit_size;
+    int64_t C = call->unit_size, bad = 0;
     for (int64_t done = 0, size; done < n * C; done += size) {
         size = n * C - done < TILE ? n * C - done : TILE;
         const int64_t *from =
@@ -237,7 +249,9 @@ static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows
         if (from != label + done)
             memcpy(label + done, from, (size_t)size * sizeof *label);
     }
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < n * C; j++)
+        bad += (label[j] < -1) | (label[j] >= C);
+    for (int64_t i = 0; bad > 0 && i < n; i++)
         for (int64_t j = 0; rows[i].kept && j < C; j++)
             if (label[i * C + j] < -1 || label[i * C + j] >= C) {
                 note_bad(partial, first + i, 1, j);
@@ -245,91 +259,108 @@ static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows
             }
 }
 
-/* x of n whole rows; where they are read, so that a gradient may take their place. */
-static void read_scores(const fl_call *call, int64_t first, int64_t n, real *x)
+/* x and the labels of a row, before a gradient takes the place of x. */
+static void read_row(const fl_call *call, int64_t unit, const int64_t *label, const workspace *w,
+                     double *x, double *is_label)
 {
-    int64_t C = call->unit_size;
-    for (int64_t done = 0, size; done < n * C; done += size) {
-        size = n * C - done < TILE ? n * C - done : TILE;
-        const real *from = fl_load(&call->operand[0], first * C + done, size, x + done);
-        if (from != x + done)
-            memcpy(x + done, from, (size_t)size * sizeof *x);
+    const int64_t C = call->unit_size;
+    real tile[TILE];
+    for (int64_t from = 0, size; from < C; from += size) {
+        size = C - from < TILE ? C - from : TILE;
+        const real *part = fl_load(&call->operand[0], unit * C + from, size, tile);
+        for (int64_t c = 0; c < size; c++)
+            x[from + c] = (double)part[c];
     }
+    for (int64_t c = C; c < w->width; c++)
+        x[c] = 0;
+    for (int64_t c = 0; c < w->width; c++)
+        is_label[c] = c >= C;
+    for (int64_t j = 0; j < C && label[j] >= 0; j++)
+        is_label[label[j]] = 1;
 }
 
-/* The terms of a label that stands `times` times; returns how many classes they are not 0 for. */
-static double add_label(fl_dd gap, double times, const double *rest, int64_t n, fl_dd *sum,
-                        double *hits)
+/* The terms of one label: into the lanes of the sum and, where slopes are wanted, into them. */
+static INLINE void add_label(const int slopes, const int plain, int64_t label, int64_t width,
+                             const double *x, const double *is_label, lanes *sum, double *slope)
 {
-    double z[TILE], active = 0;
-    for (int64_t done = 0, size; done < n; done += size) {
-        size = n - done < TILE ? n - done : TILE;
-        for (int64_t k = 0; k < size; k++)
-            z[k] = excess(gap, rest[done + k]);
-#pragma omp simd reduction(+ : active) /* whole numbers: exact in any order */
-        for (int64_t k = 0; k < size; k++) {
-            hits[done + k] += z[k] > 0 ? times : 0;
-            active += z[k] > 0;
+    const fl_dd gap = gap_of(1, (real)x[label]);
+    double active[LANES] = {0};
+    for (int64_t i = 0; i < width; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            double z = plain ? gap.hi + x[i + k] : distance(gap, x[i + k]);
+            int counts = !(z <= 0) & (is_label[i + k] == 0);
+            double hit = counts ? 1 : 0;
+            add_to_lane(sum, k, counts ? z : 0);
+            if (slopes) {
+                slope[i + k] += hit;
+                active[k] += hit;
+            }
         }
-        *sum = dd_add_double(*sum, times * sum_row(z, size).hi);
-    }
-    return active;
+    for (int half = LANES / 2; slopes && half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            active[k] += active[k + half]; /* whole numbers */
+    if (slopes)
+        slope[label] -= active[0];
 }
 
 /* l and C dl/dx of a row: each label against all classes that are none. */
-static double multilabel_row(int64_t C, const real *x, const int64_t *label, const workspace *w)
+static INLINE double multilabel_row(const int slopes, int64_t C, const int64_t *label,
+                                    int64_t width, const double *x, const double *is_label,
+                                    double *slope)
 {
-    fl_dd sum = {0, 0};
-    int64_t n = 0;
-    real nan = 0;
-    memset(w->times, 0, (size_t)C * sizeof *w->times);
-    for (int64_t j = 0; j < C && label[j] >= 0; j++)
-        w->times[label[j]]++;
-    for (int64_t c = 0; c < C; c++) {
-        nan = x[c] == x[c] ? nan : x[c];
-        w->rest[n] = (double)x[c];
-        w->hits[n] = 0;
-        n += w->times[c] == 0;
+    lanes sum = {{0}, {0}};
+    int nan = 0, uneven = REAL_IS_DOUBLE;
+    for (int64_t c = 0; c < width; c++) {
+        double size = fabs(x[c]);
+        nan |= x[c] != x[c];
+        uneven |= !((size == 0) | ((size >= 0x1p-22) & (size <= 0x1p6)));
     }
-    for (int64_t c = 0; c < C; c++)
-        if (w->times[c] > 0)
-            w->slope[c] =
-                -w->times[c] * add_label(gap_of(1, x[c]), w->times[c], w->rest, n, &sum, w->hits);
-    double total = sum.hi + (double)nan;
-    n = 0;
-    for (int64_t c = 0; c < C; c++)
-        if (w->times[c] == 0)
-            w->slope[c] = w->hits[n++];
-    for (int64_t c = 0; total != total && c < C; c++)
-        w->slope[c] = total;
+    for (int64_t c = 0; slopes && c < width; c++)
+        slope[c] = 0;
+    for (int64_t j = 0; j < C && label[j] >= 0; j++)
+        if (uneven)
+            add_label(slopes, 0, label[j], width, x, is_label, &sum, slope);
+        else /* 1 - x_j + x_k is exact */
+            add_label(slopes, 1, label[j], width, x, is_label, &sum, slope);
+    double total = nan ? NAN : sum_lanes(&sum).hi;
+    for (int64_t c = 0; slopes && total != total && c < C; c++)
+        slope[c] = total;
     return total / (double)C;
 }
 
 static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                               row *rows, fl_partial *partial)
 {
-    const int64_t C = call->unit_size, size = n * C;
-    double stack[CLASS_BYTES / sizeof(double) * TILE];
-    double *memory = size <= TILE ? stack : calloc((size_t)size, CLASS_BYTES);
+    const int slopes = (call->products & FL_GRAD) != 0;
+    const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;
+    double stack[STACK];
+    double *memory = stack;
+    if (size > TILE)
+        memory = malloc((size_t)memory_size(width, n, C) * sizeof *memory);
     if (!memory) {
         note_bad(partial, first, FL_NO_MEMORY, 0);
         return;
     }
-    workspace w = divide_memory(memory, size);
+    const workspace w = divide_memory(memory, width, n, C);
     read_labels(call, first, n, rows, w.label, partial);
     if (phase == FL_MAIN) {
-        real *g = w.g;
-        if (call->products & FL_GRAD && C > 0)
-            g = fl_target(&call->grad[0], first * C, size, w.g);
-        read_scores(call, first, n, w.x);
+        for (int64_t i = 0; i < n; i++)
+            if (rows[i].kept)
+                read_row(call, first + i, w.label + i * C, &w, w.x + i * width,
+                         w.is_label + i * width);
+        real *g = slopes && C > 0 ? fl_target(&call->grad[0], first * C, size, w.g) : w.g;
         for (int64_t i = 0; i < n; i++) {
             row *r = &rows[i];
+            const int64_t *label = w.label + i * C;
+            const double *x = w.x + i * width, *is_label = w.is_label + i * width;
             if (r->kept)
-                r->value = multilabel_row(C, w.x + i * C, w.label + i * C, &w);
-            for (int64_t c = 0; call->products & FL_GRAD && c < C; c++)
+                r->value = slopes ? multilabel_row(1, C, label, width, x, is_label, w.slope)
+                                  : multilabel_row(0, C, label, width, x, is_label, w.slope);
+            for (int64_t c = 0; slopes && c < C; c++)
                 g[i * C + c] = r->kept ? (real)(r->scale * w.slope[c]) : 0;
         }
-        if (call->products & FL_GRAD && C > 0)
+        if (slopes && C > 0)
             fl_store(&call->grad[0], first * C, size, g);
         store_values(call, first, n, rows, partial);
     }

@@ -75,11 +75,13 @@ static void load_operands(const setting *s, piece at, real (*tile)[TILE], const 
  * are many and short. */
 static INLINE fl_dd fold_lanes(lanes *sum, int64_t n)
 {
-    for (int half = n < LANES ? 0 : LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) {
-            add_to_lane(sum, k, sum->hi[k + half]);
-            sum->lo[k] += sum->lo[k + half];
-        }
+    if (n >= LANES)
+        for (int half = LANES / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++) {
+                add_to_lane(sum, k, sum->hi[k + half]);
+                if (REAL_IS_DOUBLE)
+                    sum->lo[k] += sum->lo[k + half];
+            }
     return (fl_dd){sum->hi[0], sum->lo[0]};
 }
 

@@ -22,5 +22,13 @@ void SUFFIXED(fl_math)(int function, int64_t n, const real *x, real *out)
         for (int64_t i = 0; i < n; i++)
             out[i] = EXPM1(x[i]);
         break;
+    case 4:
+        for (int64_t i = 0; i < n; i++)
+            out[i] = EXP_NEGATIVE(x[i]);
+        break;
+    case 5:
+        for (int64_t i = 0; i < n; i++)
+            out[i] = LOG1P_UNIT(x[i]);
+        break;
     }
 }

@@ -9,10 +9,10 @@
  *     ctc_posteriors   x = log p          γ itself
  *
  * Sums over paths run from both ends (lattice.h) and meet in the middle; then each goes on over the
- * frames of the other and joins what that one found. That would be T rows of the lattice to keep:
- * of each √T only the first is kept, and the others are computed again from there. The two sides
- * are equal but for the order of frames and labels, and in either half they may run at the same
- * time.
+ * frames of the other and joins what that one found. Rows of the lattice are kept for that, or
+ * where they are too many only each √T-th, and the others are computed again from there. The two
+ * sides are equal but for the order of frames and labels, and in either half they may run at the
+ * same time.
  *
  * A frame's p is taken relative to its largest among the classes in use, and the logarithms of
  * those, from which a softmax's denominator is subtracted, are added up apart: a confident
@@ -34,8 +34,11 @@ fl_math_fn double_math;
 #define LN2_HEAD 0x1.62e42feep-1
 #define LN2_TAIL 0x1.a39ef35793c76p-33
 
-/* Numbers of a side that stay in the cache: so many rows are kept rather than computed again. */
+/* Rows of a side up to so many numbers are all kept. */
 static const double KEEP_ALL = 1 << 16;
+
+/* Numbers of the frames that are read at a time: so many that none has to wait for another. */
+enum { BATCH = 512 };
 
 /* Where exp's argument has no fraction to speak of. */
 static const double FAR = -0x1p50;
@@ -49,18 +52,26 @@ typedef struct {
     int64_t half;          /* frames of its first half */
     int64_t classes;       /* K, those in use */
     int64_t *class, *slot; /* (K) which, ascending; (S) the slot of each label among them */
+    real *used; /* NULL, or all classes are among them: (C) 1 where it is in use, else 0 */
     int64_t blank_slot;
-    double *score;                      /* (K) x of the classes in use */
-    double *p, *p_e;                    /* (K) their probabilities, relative to the largest */
-    double *posterior;                  /* (K) γ */
-    wide blank;                         /* p of the blank, ... */
-    double *label, *label_e, *repeat_e; /* ... of the labels */
-    double *joined, *joined_e;
-    double *max, *rest;   /* of its first half's frames, with logits: m = max x and R = Σ exp(x - m)
-                             without one maximal entry */
-    int keeps;            /* every period-th row of its first half, for the other side */
-    int64_t period, turn; /* turn: rows at a time */
-    double *kept, *rows;
+    /* Frames that have been read, from the batch_first on: */
+    int64_t batch_first, batch_last, batch, limit; /* at most `batch`, none from `limit` on */
+    int64_t width;                                 /* K, filled up to whole vectors */
+    double *score, *p, *low;    /* (batch, width) x of the classes in use, their probabilities over
+                                   the largest, what the logarithms of those lack */
+    double *top, *spread;       /* (batch) the largest x, and as in lattice_frame */
+    double *label;              /* (batch, places) */
+    double *m, *e, *label_e;    /* (K, K, S) of a frame that spreads too far, else 0 */
+    double *posterior, *joined; /* (K) γ, (places) of labels */
+    lattice_frame frame;        /* the current one */
+    int64_t current;
+    double *max, *rest;  /* of its first half's frames, with logits: m = max x and R = Σ exp(x - m)
+                            without one maximal entry */
+    int keeps;           /* every period-th row of its first half, for the other side */
+    int64_t period;      /* 1: in place */
+    int64_t fixed, turn; /* rows that keep their place; places that the others take turns in */
+    lattice_row *row, *kept;
+    lattice lattice;
     fl_dd offset; /* Σ of the logarithms apart */
 } side;
 
@@ -112,6 +123,9 @@ static int64_t slot_of(const side *s, int64_t class)
     return low;
 }
 
+/* Few classes are all in use, as it were. */
+static int is_dense(const fl_call *call, int64_t S) { return call->C <= TILE && call->C / 2 <= S; }
+
 /* From the labels, which stand in slot: the classes in use, the slots, what may follow what. */
 static void read_classes(side *s)
 {
@@ -121,21 +135,27 @@ static void read_classes(side *s)
         s->slot[n - 1 - i] = s->slot[i];
         s->slot[i] = other;
     }
-    if (n > 0)
-        memcpy(s->class, s->slot, (size_t)n * sizeof *s->class);
-    s->class[n] = s->call->blank;
-    qsort(s->class, (size_t)n + 1, sizeof *s->class, ascending);
-    for (int64_t i = 0; i <= n; i++)
-        if (i == 0 || s->class[i] != s->class[s->classes - 1])
-            s->class[s->classes++] = s->class[i];
     for (int64_t i = 0; i < n; i++)
-        s->repeat_e[i] = i > 0 && s->slot[i] == s->slot[i - 1] ? -__builtin_inf() : 0;
-    s->repeat_e[n] = 0;
-    for (int64_t i = 0; i < n; i++)
-        s->slot[i] = slot_of(s, s->slot[i]);
-    s->blank_slot = slot_of(s, s->call->blank);
-    s->label[0] = s->label[n + 1] = 0;
-    s->label_e[0] = s->label_e[n + 1] = -DBL_MAX;
+        s->lattice.follows[i] = i == 0 || s->slot[i] != s->slot[i - 1];
+    if (s->used) {
+        for (int64_t i = 0; i < n; i++)
+            s->used[s->slot[i]] = 1;
+        s->used[s->call->blank] = 1;
+        s->classes = s->call->C;
+        s->blank_slot = s->call->blank;
+    } else {
+        if (n > 0)
+            memcpy(s->class, s->slot, (size_t)n * sizeof *s->class);
+        s->class[n] = s->call->blank;
+        qsort(s->class, (size_t)n + 1, sizeof *s->class, ascending);
+        for (int64_t i = 0; i <= n; i++)
+            if (i == 0 || s->class[i] != s->class[s->classes - 1])
+                s->class[s->classes++] = s->class[i];
+        for (int64_t i = 0; i < n; i++)
+            s->slot[i] = slot_of(s, s->slot[i]);
+        s->blank_slot = slot_of(s, s->call->blank);
+    }
+    s->width = (s->classes + VECTOR - 1) / VECTOR * VECTOR;
 }
 
 /* A side with all its memory in one piece, or NULL: what is not allowed, and a lack of memory, are
@@ -151,39 +171,74 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
             return NULL;
         S = 0;
     }
-    int64_t half = backward ? T - T / 2 : T / 2, frames = keeps ? half : 1, K = S + 1,
-            places = row_places(S);
+    int64_t half = backward ? T - T / 2 : T / 2, frames = keeps ? half : 1,
+            dense = is_dense(call, S), K = dense && call->C > S ? call->C : S + 1,
+            places = row_stride(S), stride = row_stride(K);
     double row = (double)ROW_PARTS * (double)places;
     int64_t period = row * (double)half <= KEEP_ALL ? 1 : 1 + (int64_t)__builtin_sqrt((double)half),
-            turn = replays ? period : 2, kept = keeps ? half / period + 1 : 0;
-    double doubles = 11.0 * (double)places + 2.0 * (double)frames + row * (double)(turn + kept);
-    double bytes = sizeof(side) + 8.0 * (2.0 * (double)K + doubles);
+            fixed = keeps && period == 1 ? half : 0, turn = replays ? period : 2,
+            kept = keeps && period > 1 ? half / period + 1 : 0, rows = fixed + turn + kept;
+    int64_t batch = BATCH / stride > 1 ? BATCH / stride : 1;
+    double *part[13];
+    enum { PARTS = sizeof part / sizeof *part, CACHE_LINE = 64 };
+    double fixed_doubles = (PARTS + 4 * (double)batch) * (double)stride + 2 * (double)batch;
+    double doubles = fixed_doubles + 2.0 * (double)frames + row * (double)rows;
+    double bytes = sizeof(side) + 2.0 * sizeof(int64_t) * (double)K +
+                   sizeof(lattice_row) * (double)rows + sizeof(double) * doubles + CACHE_LINE;
     side *s = bytes < 0x1p50 ? malloc((size_t)bytes) : NULL;
     if (!s) {
         note_bad(partial, n, FL_NO_MEMORY, 0);
         return NULL;
     }
+    int64_t *class = (int64_t *)(s + 1);
+    lattice_row *row_list = (lattice_row *)(class + 2 * K);
+    double *at =
+        (double *)(((uintptr_t)(row_list + rows) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+    memset(at, 0, (size_t)fixed_doubles * sizeof *at);
+    for (int k = 0; k < PARTS; k++, at += stride)
+        part[k] = at + VECTOR;
+    double *label = at, *score = label + batch * stride, *p = score + batch * stride,
+           *low = p + batch * stride, *top = low + batch * stride;
+    at = top + 2 * batch + 2 * frames;
+    for (int64_t i = 0; i < rows; i++, at += ROW_PARTS * places)
+        row_list[i] = row_at(at, S);
     *s = (side){.call = call,
                 .sample = n,
                 .T = T,
                 .S = S,
                 .backward = backward,
                 .half = half,
+                .class = class,
+                .slot = class + K,
+                .used = dense ? (real *)part[12] : NULL,
+                .batch = batch,
+                .limit = half,
+                .score = score,
+                .p = p,
+                .low = low,
+                .top = top,
+                .spread = top + batch,
+                .label = label + VECTOR,
+                .m = part[0],
+                .e = part[1],
+                .label_e = part[2],
+                .posterior = part[3],
+                .joined = part[4],
+                .max = top + 2 * batch,
+                .rest = top + 2 * batch + frames,
                 .keeps = keeps,
                 .period = period,
-                .turn = turn};
-    s->class = (int64_t *)(s + 1);
-    s->slot = s->class + K;
-    double **const part[] = {&s->score, &s->p,       &s->p_e,      &s->posterior,
-                             &s->label, &s->label_e, &s->repeat_e, &s->joined};
-    double *at = (double *)(s->slot + K);
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++, at += places)
-        *part[i] = at;
-    s->joined_e = (at += places);
-    s->max = (at += 2 * places);
-    s->rest = (at += frames);
-    s->rows = (at += frames);
-    s->kept = at + turn * ROW_PARTS * places;
+                .fixed = fixed,
+                .turn = turn,
+                .row = row_list,
+                .kept = row_list + fixed + turn,
+                .lattice = {.S = S,
+                            .follows = part[5],
+                            .shift = part[6],
+                            .jump = part[7],
+                            .joint = {part[8], part[9], part[10], part[11]},
+                            .joint_of = {-1, -1}}};
+    s->label_e[-1] = -DBL_MAX;
     if (!impossible && !read_labels(call, n, s->slot, partial)) {
         free(s);
         return NULL;
@@ -203,60 +258,128 @@ static int64_t frame_entry(const side *s, int64_t frame)
     return (s->sample * s->call->T + frame) * s->call->C;
 }
 
-/* x of the classes in use. Returns the largest, NaN if one is NaN or +inf. */
-static double read_scores(side *s, int64_t frame)
+/* x of the classes in use, filled up to whole vectors. */
+static void read_scores(const side *s, int64_t frame, double *restrict score)
 {
     const fl_array *x = &s->call->operand[0];
-    const int64_t C = s->call->C, entry = frame_entry(s, frame);
+    const int64_t C = s->call->C, entry = frame_entry(s, frame), *class = s->class;
     real tile[TILE], one;
     /* Without scratch: NULL where the row does not lie in place. */
     const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_target(x, entry, C, NULL);
-    double max = -__builtin_inf();
-    int bad = 0;
+    int64_t k = 0;
+    for (; s->used && k < s->classes; k++)
+        score[k] = s->used[k] > 0 ? (double)row[k] : -__builtin_inf();
+    for (; row && k < s->classes; k++)
+        score[k] = (double)row[class[k]];
+    for (; k < s->classes; k++)
+        score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
+    for (; k < s->width; k++)
+        score[k] = -__builtin_inf();
+}
+
+/* The largest score, NaN if one is NaN or +inf, and how far the smallest finite one is from it. */
+static void find_bounds(int64_t n, const double *score, double *top, double *spread)
+{
+    const double inf = __builtin_inf();
+    double high[VECTOR], low[VECTOR];
+    for (int i = 0; i < VECTOR; i++) {
+        high[i] = -inf;
+        low[i] = inf;
+    }
+    for (int64_t k = 0; k < n; k += VECTOR)
+#pragma omp simd
+        for (int i = 0; i < VECTOR; i++) {
+            double v = score[k + i] < inf ? score[k + i] : inf;
+            high[i] = larger(high[i], v);
+            low[i] = smaller(v > -inf ? v : inf, low[i]);
+        }
+    for (int half = VECTOR / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) {
+            high[i] = larger(high[i], high[i + half]);
+            low[i] = smaller(low[i], low[i + half]);
+        }
+    *top = high[0] < inf ? high[0] : __builtin_nan("");
+    *spread = high[0] - high[0] == 0 ? (high[0] - low[0]) * 0x1.71547652b82fep+0 : 0;
+}
+
+/* a := score - top and what it lacks; -inf if top is not finite. */
+static void subtract_top(int64_t n, const double *restrict score, double top, double *restrict a,
+                         double *restrict low)
+{
+    const int finite = top - top == 0;
+    for (int64_t k = 0; k < n; k += VECTOR)
+#pragma omp simd
+        for (int64_t i = k; i < k + VECTOR; i++) {
+            double x = score[i], d = finite ? x - top : -__builtin_inf(), back = d - x;
+            low[i] = d > FAR ? (x - (d - back)) - (top + back) : 0;
+            a[i] = d;
+        }
+}
+
+/* The probabilities of frames from the j-th on. */
+static void read_frames(side *s, int64_t j)
+{
+    const int64_t n = s->limit - j < s->batch ? s->limit - j : s->batch, width = s->width;
+    const int64_t places = row_stride(s->S), *slot = s->slot;
+    double *restrict p = s->p, *restrict low = s->low;
+    for (int64_t f = 0; f < n; f++)
+        read_scores(s, frame_of(s, j + f), s->score + f * width);
+    for (int64_t f = 0; f < n; f++)
+        find_bounds(width, s->score + f * width, &s->top[f], &s->spread[f]);
+    for (int64_t f = 0; f < n; f++)
+        subtract_top(width, s->score + f * width, s->top[f], p + f * width, low + f * width);
+    double_math(MATH_EXP, n * width, p, p);
+    for (int64_t k = 0; k < n * width; k += VECTOR)
+#pragma omp simd
+        for (int64_t i = k; i < k + VECTOR; i++)
+            p[i] += p[i] * low[i];
+    for (int64_t f = 0; f < n; f++) {
+        double *restrict label = s->label + f * places;
+        for (int64_t i = 0; i < s->S; i++)
+            label[i] = p[f * width + slot[i]];
+    }
+    s->batch_first = j;
+    s->batch_last = j + n;
+}
+
+/* The current frame with unlimited range. With n whole, score - top = n ln 2 + r; only exp(r) is
+ * left to compute. */
+static void widen_frame(side *s)
+{
+    const int64_t at = s->current * s->width;
+    const double magic = 0x1.8p52, top = s->top[s->current];
+    double *m = s->m, *e = s->e;
     for (int64_t k = 0; k < s->classes; k++) {
-        double v = (double)(row ? row[s->class[k]] : *fl_load(x, entry + s->class[k], 1, &one));
-        bad |= !(v < __builtin_inf());
-        max = larger(max, v);
-        s->score[k] = v;
-    }
-    return bad ? __builtin_nan("") : max;
-}
-
-/* p := exp(score - top), of unlimited range; 0 if top is not finite. With n whole,
- * score - top = n ln 2 + r; only exp(r) is left to compute. */
-static void exp_scores(side *s, double top)
-{
-    const double magic = 0x1.8p52;
-    const int64_t K = s->classes;
-    double *restrict r = s->p, *restrict e = s->p_e;
-    const double *restrict x = s->score;
-    int finite = top - top == 0;
-    for (int64_t k = 0; k < K; k++) {
-        double a = finite ? x[k] - top : -__builtin_inf();
-        double back = a - x[k], low = (x[k] - (a - back)) - (top + back); /* what a lacks */
-        double n = a * 0x1.71547652b82fep+0, whole = (n + magic) - magic;
-        r[k] = a > FAR ? (a - whole * LN2_HEAD) + (low - whole * LN2_TAIL) : 0;
+        double a = s->score[at + k] - top, n = a * 0x1.71547652b82fep+0;
+        double whole = (n + magic) - magic, low = s->low[at + k];
         e[k] = a > FAR ? whole : n;
+        m[k] = a > FAR ? (a - whole * LN2_HEAD) + (low - whole * LN2_TAIL) : 0;
     }
-    double_math(MATH_EXP, K, r, r);
-    for (int64_t k = 0; k < K; k++)
-        r[k] = e[k] < -DBL_MAX ? 0 : r[k];
+    double_math(MATH_EXP, s->classes, m, m);
+    for (int64_t k = 0; k < s->classes; k++)
+        m[k] = e[k] < -DBL_MAX ? 0 : m[k];
+    for (int64_t i = 0; i < s->S; i++) {
+        s->frame.label[i] = m[s->slot[i]];
+        s->label_e[i] = e[s->slot[i]];
+    }
+    s->frame.blank = (wide){m[s->blank_slot], e[s->blank_slot]};
 }
 
-/* The probabilities of the j-th frame's states. Returns the logarithm that is apart. */
-static double read_frame(side *s, int64_t j)
+/* The probabilities of the j-th frame's states. */
+static void read_frame(side *s, int64_t j)
 {
-    double top = read_scores(s, frame_of(s, j));
-    exp_scores(s, top);
-    const double *p = s->p, *p_e = s->p_e;
-    const int64_t *slot = s->slot;
-    double *restrict label = s->label + 1, *restrict label_e = s->label_e + 1;
-    for (int64_t i = 0; i < s->S; i++) {
-        label[i] = p[slot[i]];
-        label_e[i] = p_e[slot[i]];
-    }
-    s->blank = (wide){s->p[s->blank_slot], s->p_e[s->blank_slot]};
-    return top;
+    const int was_wide = s->frame.spread > FRAME_SPREAD;
+    if (j < s->batch_first || j >= s->batch_last)
+        read_frames(s, j);
+    s->current = j - s->batch_first;
+    s->frame = (lattice_frame){.blank = {s->p[s->current * s->width + s->blank_slot], 0},
+                               .label = s->label + s->current * row_stride(s->S),
+                               .label_e = s->label_e,
+                               .spread = s->spread[s->current]};
+    if (s->frame.spread > FRAME_SPREAD)
+        widen_frame(s);
+    else if (was_wide)
+        clear(s->label_e, s->S);
 }
 
 /* max(m, max x); a NaN does not matter here, it reappears in R. */
@@ -328,43 +451,40 @@ static void read_softmax(side *s, int64_t j, double *max, double *rest)
 
 /* --- the recursion --- */
 
-static size_t row_bytes(const side *s)
+static lattice_row *row_of(const side *s, int64_t j)
 {
-    return ROW_PARTS * (size_t)row_places(s->S) * sizeof(double);
-}
-
-static double *row_data(const side *s, double *rows, int64_t index)
-{
-    return rows + index * ROW_PARTS * row_places(s->S);
-}
-
-static lattice_row row_of(const side *s, int64_t j)
-{
-    return row_at(row_data(s, s->rows, j % s->turn), s->S);
+    return &s->row[j < s->fixed ? j : s->fixed + (j - s->fixed) % s->turn];
 }
 
 /* From the row of the j-th frame to the next. */
-static void step(const side *s, int64_t j)
+static void step(side *s, int64_t j)
 {
-    lattice_row to = row_of(s, j + 1);
-    lattice_step(s->S, row_of(s, j), s->blank, s->label, s->label_e, s->repeat_e, to);
-    if (j % NORMALISE_EVERY == NORMALISE_EVERY - 1)
-        normalise_row(s->S, to);
+    lattice_step(&s->lattice, j, row_of(s, j), &s->frame, row_of(s, j + 1));
 }
 
-/* The j-th row of the first half of `other`, its rows being asked for from the last to the first.
- */
+/* Where steps may begin again. */
+static int is_kept(const side *s, int64_t j) { return s->period > 1 && j % s->period == 0; }
+
+/* The j-th row of the first half of `other`, its rows being asked for from the last to the first; s
+ * is NULL where they are still there. */
 static lattice_row replay(side *s, const side *other, int64_t j)
 {
+    if (!s)
+        return *row_of(other, j);
     int64_t start = j - j % s->period;
     if (j == other->half - 1 || j % s->period == s->period - 1) {
-        memcpy(s->rows, row_data(s, other->kept, j / s->period), row_bytes(s));
+        lattice_row first = row_at(s->row[0].blank - VECTOR, s->S);
+        copy_row(s->S, other->kept[start / s->period], first);
+        first.exponents = ++s->lattice.exponents;
+        s->row[0] = first;
+        s->lattice.room = 0;
+        s->limit = j;
         for (int64_t i = start; i < j; i++) {
             read_frame(s, i);
             step(s, i);
         }
     }
-    return row_of(s, j);
+    return *row_of(s, j);
 }
 
 static side *first_half(const fl_call *call, int64_t n, int backward, fl_partial *partial)
@@ -374,11 +494,14 @@ static side *first_half(const fl_call *call, int64_t n, int backward, fl_partial
         is_removed(call, n, &weight, partial) ? NULL : new_side(call, n, backward, 0, partial);
     if (!s)
         return NULL;
-    lattice_start(s->S, row_of(s, 0));
+    lattice_start(&s->lattice, *row_of(s, 0));
     for (int64_t j = 0; j < s->half; j++) {
-        if (s->keeps && j % s->period == 0)
-            memcpy(row_data(s, s->kept, j / s->period), row_of(s, j).blank, row_bytes(s));
-        double apart = read_frame(s, j);
+        if (is_kept(s, j))
+            s->lattice.room = 0;
+        if (is_kept(s, j) && s->keeps)
+            copy_row(s->S, *row_of(s, j), s->kept[j / s->period]);
+        read_frame(s, j);
+        double apart = s->top[s->current];
         if (call->formula == FL_FORMULA_ctc_with_logits) {
             int64_t at = s->keeps ? j : 0;
             double log1p;
@@ -393,21 +516,22 @@ static side *first_half(const fl_call *call, int64_t n, int backward, fl_partial
     return s;
 }
 
-/* γ of the frame with these rows without its denominator, which is returned. */
-static wide join(side *s, lattice_row here, lattice_row there)
+/* γ of the j-th frame with these rows without its denominator, which is returned. */
+static double join(side *s, int64_t j, lattice_row there, double top)
 {
-    const int64_t S = s->S;
-    double sum = 0;
-    double top =
-        lattice_join(S, here, s->blank, s->label, s->label_e, there, s->joined, s->joined_e);
+    const int64_t S = s->S, first = S - (s->T - j) > 0 ? S - (s->T - j) : 0;
+    const int64_t last = j < S ? j + 1 : S; /* places with a path on both sides */
+    double *posterior = s->posterior, sum = 0;
+    double blank =
+        lattice_join(&s->lattice, *row_of(s, j), &s->frame, there, top, first / VECTOR * VECTOR,
+                     last / VECTOR * VECTOR + VECTOR, s->joined);
+    clear(posterior, s->classes);
+    posterior[s->blank_slot] = blank;
+    for (int64_t i = first; i < last; i++)
+        posterior[s->slot[i]] += s->joined[i];
     for (int64_t k = 0; k < s->classes; k++)
-        s->posterior[k] = 0;
-    s->posterior[s->blank_slot] = sum_states(s->joined, S + 1);
-    for (int64_t i = 0; i < S; i++)
-        s->posterior[s->slot[i]] += s->joined[S + 2 + i];
-    for (int64_t k = 0; k < s->classes; k++)
-        sum += s->posterior[k];
-    return (wide){sum, top};
+        sum += posterior[k];
+    return sum;
 }
 
 /* -log of what the sides found: of the sum z over paths and of what they held apart. */
@@ -436,22 +560,58 @@ static void fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to
     }
 }
 
-/* The gradient of the j-th frame, the classes in use in double. */
-static void write_frame(side *s, const side *other, int64_t j, wide z, double scale)
+static int has_own_gradient(const fl_call *call)
+{
+    return call->grad[0].data != call->operand[0].data;
+}
+
+static void check_frame(const fl_call *call, int64_t n, int64_t t, double sum, fl_partial *partial)
+{
+    if (__builtin_fabs(sum - 1) > call->sum_tolerance)
+        note_bad(partial, n, 0, t);
+}
+
+/* Notes the first frame of [from, to) whose probabilities do not add up to 1; a NaN passes. */
+static void check_frames(const fl_call *call, int64_t n, int64_t from, int64_t to,
+                         fl_partial *partial)
+{
+    real tile[TILE], e[TILE];
+    for (int64_t t = from; t < to; t++) {
+        fl_dd sum = {0, 0};
+        for (int64_t first = 0; first < call->C; first += TILE) {
+            int64_t m = call->C - first < TILE ? call->C - first : TILE;
+            const real *x =
+                fl_load(&call->operand[0], (n * call->T + t) * call->C + first, m, tile);
+            for (int64_t c = 0; c < m; c++)
+                e[c] = EXP(x[c]);
+            sum = dd_add(sum, sum_tile(e, m));
+        }
+        check_frame(call, n, t, sum.hi, partial);
+    }
+}
+
+/* The gradient of the j-th frame, the classes in use in double. sum is that of the posteriors. */
+static void write_frame(side *s, const side *other, int64_t j, double sum, double scale,
+                        fl_partial *partial)
 {
     const fl_call *call = s->call;
     const fl_formula formula = call->formula;
     const int64_t C = call->C, entry = frame_entry(s, frame_of(s, j)), there = s->T - 1 - j;
-    double max = 0, S = 1, *probability = s->p;
+    const double *p = s->p + s->current * s->width;
+    double max = 0, S = 1, top, *result = s->posterior;
     if (formula == FL_FORMULA_ctc_with_logits) {
         max = other->max[there];
         S = 1 + other->rest[there];
     }
+    top = s->top[s->current] - max;
+    double_math(MATH_EXP, 1, &top, &top);
+    const double softmax = formula == FL_FORMULA_ctc_posteriors ? 0 : scale * (top / S),
+                 posterior = formula == FL_FORMULA_ctc_posteriors ? 1 / sum : -scale / sum;
     for (int64_t k = 0; k < s->classes; k++)
-        probability[k] = s->score[k] - max;
-    double_math(MATH_EXP, s->classes, probability, probability);
+        result[k] = p[k] * softmax + result[k] * posterior;
 
     real x_tile[TILE], e[TILE], g_tile[TILE], shift = (real)max, factor = (real)(scale / S);
+    fl_dd exps = {0, 0};
     for (int64_t from = 0, k = 0; from < C; from += TILE) {
         int64_t n = C - from < TILE ? C - from : TILE;
         real *g = fl_target(&call->grad[0], entry + from, n, g_tile);
@@ -460,20 +620,20 @@ static void write_frame(side *s, const side *other, int64_t j, wide z, double sc
         } else {
             const real *x = fl_load(&call->operand[0], entry + from, n, x_tile);
             for (int64_t c = 0; c < n; c++)
-                e[c] = x[c] - shift;
-            for (int64_t c = 0; c < n; c++)
-                e[c] = EXP(e[c]);
+                e[c] = EXP(x[c] - shift);
             for (int64_t c = 0; c < n; c++)
                 g[c] = e[c] * factor;
+            if (formula == FL_FORMULA_ctc)
+                exps = dd_add(exps, sum_tile(e, n));
         }
-        for (; k < s->classes && s->class[k] < from + n; k++) {
-            double posterior = s->posterior[k] / z.m;
-            g[s->class[k] - from] = formula == FL_FORMULA_ctc_posteriors
-                                        ? (real)posterior
-                                        : (real)(scale * (probability[k] / S - posterior));
-        }
+        for (; s->used && k < n; k++)
+            g[k] = s->used[k] > 0 ? (real)result[k] : g[k];
+        for (; k < s->classes && s->class[k] < from + n; k++)
+            g[s->class[k] - from] = (real)result[k];
         fl_store(&call->grad[0], entry + from, n, g);
     }
+    if (formula == FL_FORMULA_ctc && has_own_gradient(call))
+        check_frame(call, s->sample, frame_of(s, j), exps.hi, partial);
 }
 
 /* What multiplies the gradient of a sample. */
@@ -496,21 +656,26 @@ static void write_value(const fl_call *call, int64_t n, double loss, double weig
     fl_store(&call->values, n, 1, l);
 }
 
-/* The j-th frame of a side, joined with what the other found there; without `again` that is still
- * the row before its last. */
-static wide meet(side *s, const side *other, side *again, int64_t j)
+/* The first frame of a side's second half, joined with what the other found there: Σ over paths. */
+static wide meet(side *s, const side *other, side *again)
 {
-    int64_t there = s->T - 1 - j;
-    read_frame(s, j);
-    return join(s, row_of(s, j), again ? replay(again, other, there) : row_of(other, there));
+    lattice_row there = replay(again, other, s->T - 1 - s->half);
+    s->limit = s->call->products & FL_GRAD ? s->T : s->half + 1;
+    read_frame(s, s->half);
+    double top = highest_joint(&s->lattice, *row_of(s, s->half), &s->frame, there);
+    return (wide){join(s, s->half, there, top), top};
 }
 
-static void write_gradient(side *s, const side *other, side *again, wide z, double scale)
+static void write_gradient(side *s, const side *other, side *again, wide z, double scale,
+                           fl_partial *partial)
 {
+    double sum = z.m;
     for (int64_t j = s->half; j < s->T; j++) {
-        if (j > s->half)
-            z = meet(s, other, again, j);
-        write_frame(s, other, j, z, scale);
+        if (j > s->half) {
+            read_frame(s, j);
+            sum = join(s, j, replay(again, other, s->T - 1 - j), z.e);
+        }
+        write_frame(s, other, j, sum, scale, partial);
         step(s, j);
     }
 }
@@ -527,14 +692,14 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
     double weight, loss = 0;
     int removed = is_removed(call, n, &weight, partial) || !s || !other, finite = 0;
     wide z = {1, 0};
-    if (!removed && wants_gradient) {
+    if (!removed && wants_gradient && other->period > 1) {
         again = new_side(call, n, !backward, 1, partial);
         if (!again)
             return;
     }
     if (!removed) {
         if (s->half < s->T)
-            z = meet(s, other, again, s->half);
+            z = meet(s, other, again);
         loss = loss_of(s, other, z);
         finite = loss - loss == 0;
         if (loss == __builtin_inf() && call->zero_infinity)
@@ -548,37 +713,19 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
         if (wants_gradient)
             fill_frames(call, n, removed ? 0 : s->T, call->T, 0);
     }
+    const int64_t meeting = s ? s->T / 2 : 0, from = backward ? 0 : meeting,
+                  to = backward ? meeting : call->frames[n];
     if (wants_gradient && finite) {
-        write_gradient(s, other, again, z, gradient_scale(call, n, weight, labels));
+        write_gradient(s, other, again, z, gradient_scale(call, n, weight, labels), partial);
     } else if (wants_gradient && !removed) {
-        int64_t meeting = s->T / 2;
-        fill_frames(call, n, backward ? 0 : meeting, backward ? meeting : s->T,
-                    (real)(loss == 0 ? 0 : REAL_NAN));
+        fill_frames(call, n, from, to, (real)(loss == 0 ? 0 : REAL_NAN));
+        if (call->formula == FL_FORMULA_ctc && has_own_gradient(call))
+            check_frames(call, n, from, to, partial);
     }
     free(again);
 }
 
 /* --- the kernel --- */
-
-/* Notes the first frame whose probabilities do not add up to 1; a NaN passes. */
-static void check_frames(const fl_call *call, int64_t n, fl_partial *partial)
-{
-    real tile[TILE], e[TILE];
-    for (int64_t t = 0; t < call->frames[n]; t++) {
-        fl_dd sum = {0, 0};
-        for (int64_t from = 0; from < call->C; from += TILE) {
-            int64_t m = call->C - from < TILE ? call->C - from : TILE;
-            const real *x = fl_load(&call->operand[0], (n * call->T + t) * call->C + from, m, tile);
-            for (int64_t c = 0; c < m; c++)
-                e[c] = EXP(x[c]);
-            sum = dd_add(sum, sum_tile(e, m));
-        }
-        if (__builtin_fabs(sum.hi - 1) > call->sum_tolerance) {
-            note_bad(partial, n, 0, t);
-            return;
-        }
-    }
-}
 
 static void prepare(const fl_call *call, int64_t n, fl_partial *partial)
 {
@@ -587,12 +734,13 @@ static void prepare(const fl_call *call, int64_t n, fl_partial *partial)
         return;
     partial->weight = dd_add_double(partial->weight, weight);
     partial->count++;
-    if (call->products & FL_GRAD && call->formula == FL_FORMULA_ctc)
-        check_frames(call, n, partial);
+    if (call->products & FL_GRAD && call->formula == FL_FORMULA_ctc && !has_own_gradient(call))
+        check_frames(call, n, 0, call->frames[n], partial);
     read_labels(call, n, NULL, partial);
 }
 
-/* A unit is a sample, in the two halves one side of a sample. */
+/* A unit is a sample, in the two halves one side of a sample: the one that has the first frames
+ * goes first, as the lowest position that is wrong is reported. */
 void SUFFIXED(fl_sequences)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                             fl_partial *partial)
 {
@@ -603,10 +751,10 @@ void SUFFIXED(fl_sequences)(const fl_call *call, fl_phase phase, int64_t first, 
         } else if (phase == FL_FIRST_HALF) {
             call->sides[i] = first_half(call, n, (int)(i % 2), partial);
         } else if (phase == FL_SECOND_HALF) {
-            second_half(call, n, (int)(i % 2), (side *const *)&call->sides[2 * n], partial);
+            second_half(call, n, 1 - (int)(i % 2), (side *const *)&call->sides[2 * n], partial);
         } else {
             side *sides[] = {first_half(call, i, 0, partial), first_half(call, i, 1, partial)};
-            for (int backward = 0; partial->bad_unit == FL_NOWHERE && backward < 2; backward++)
+            for (int backward = 1; partial->bad_unit == FL_NOWHERE && backward >= 0; backward--)
                 second_half(call, i, backward, sides, partial);
             free(sides[0]);
             free(sides[1]);

@@ -36,6 +36,7 @@ static inline fl_dd sum_lanes(lanes *sum)
     }
     return total;
 #else
+#pragma GCC unroll 4
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int k = 0; k < half; k++)
             sum->hi[k] += sum->hi[k + half];
@@ -128,6 +129,13 @@ static inline const double *load_sample_weight(const fl_call *call, int64_t firs
             break;
         }
     return s;
+}
+
+/* The factor of each unit's gradients, NULL for ones. */
+static inline const double *load_upstream(const fl_call *call, int64_t first, int64_t n,
+                                          double *scratch)
+{
+    return call->upstream_each.data ? fl_load_double(&call->upstream_each, first, n, scratch) : 0;
 }
 
 /* v := scale f u v, exactly 0 where f = 0 removes the entry; f and u may be NULL. In double, where

@@ -98,6 +98,8 @@ def formula_of(case):
     chosen += ["probabilities"] if SHARES in case.operands else []
     if "tweedie" in case.loss:
         chosen.append(tweedie(case.options.get("power", 0.0)))
+    if "focal" in case.loss and case.options.get("gamma", 2.0) == 2:
+        chosen.append("squared")
     return "_".join([case.loss.replace("_loss", ""), *chosen])
 
 

@@ -1322,3 +1322,27 @@ def test_a_memory_map_is_an_out(tmp_path):
     got = fl.mse_loss.grad(np.ones(3), np.zeros(3), reduction="sum", out=out)
     assert got is out
     np.testing.assert_array_equal(out, [2, 2, 2])
+
+
+# Gradients beyond this go past the caches (src_c/driver.c).
+STREAMED = 1 << 25
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "cross_entropy", "triplet_margin_loss"])
+def test_large_gradients_have_the_bits_of_small_ones(name):
+    rng = np.random.default_rng(7)
+    width = 1031
+    rows = STREAMED // (4 * width) + 3
+    x = rng.standard_normal((rows, width), dtype=np.float32)
+    others = {
+        "mse_loss": (x[::-1],),
+        "cross_entropy": (rng.integers(0, width, rows),),
+        "triplet_margin_loss": (x[::-1], np.roll(x, 1, axis=0)),
+    }[name]
+    loss = getattr(fl, name)
+    out = np.full(x.size + 1, 7, np.float32)[1:].reshape(x.shape)  # begins within a line
+    loss.grad(x, *others, wrt=loss.operands[0], reduction="sum", out=out)
+    for part in (slice(0, rows // 2), slice(rows // 2, rows)):
+        arrays = (x[part], *(o[part] for o in others))
+        small = loss.grad(*arrays, wrt=loss.operands[0], reduction="sum")
+        assert np.array_equal(out[part], small)

@@ -134,6 +134,17 @@ def test_a_float32_loss_of_1e_30():
     assert fl.binary_cross_entropy_with_logits.grad(logit, 1.0) == pytest.approx(-exact, rel=1e-6)
 
 
+def test_smoothing_of_far_logits(isa):
+    """Their distance is beyond float32, the loss is not: 0.01 of five distances of 6e38."""
+    x = np.array([[3e38, -3e38] * 5], np.float32)
+    exact = 0.01 * 5 * 2 * float(x[0, 0])
+    assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(exact, rel=1e-6)
+
+
+def test_probabilities_of_no_classes(isa):
+    assert fl.cross_entropy(np.zeros((3, 0)), np.zeros((3, 0))) == 0
+
+
 @cases
 @floats
 def test_sums_are_those_of_the_rounded_losses(case, dtype, isa):
