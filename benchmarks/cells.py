@@ -58,8 +58,9 @@ def labels(rng, shape, dtype):
 
 def probability(rng, shape, dtype):
     """Rows of class probabilities."""
-    x = np.exp(normal(rng, shape, np.float64))
-    return (x / x.sum(axis=1, keepdims=True)).astype(dtype)
+    x = np.exp(normal(rng, shape, dtype))
+    x /= x.sum(axis=1, keepdims=True)
+    return x
 
 
 def likeness(rng, shape, dtype):
@@ -97,31 +98,44 @@ def class_weight(rng, shape, dtype):
 
 # ---- the table
 
-ELEMENTWISE = [
+ELEMENTWISE = (
     ("small", (64, 10)),
     ("cached", (256, 1000)),
     ("large", (16 << 20,)),
-]
-CLASSES = [
+)
+CLASSES = (
     ("small", (32, 10)),
     ("small", (64, 10)),
     ("cached", (256, 1000)),
+    ("cached", (1, 131072)),
     ("large", (4096, 1000)),
     ("large", (16384, 1024)),
     ("large", (1 << 20, 10)),
     ("large", (2048, 50257)),
-]
-MAPS = [("large", (8, 21, 512, 512))]
-ROWS = [("small", (64, 10)), ("cached", (256, 1000)), ("large", (4096, 1000))]
-PAIRS = [("small", (64, 32)), ("large", (8192, 512)), ("large", (65536, 128))]
-SEQUENCES = [
+)
+MAPS = (("large", (8, 21, 512, 512)),)
+ROWS = (
+    ("small", (64, 10)),
+    ("cached", (256, 1000)),
+    ("large", (4096, 1000)),
+    ("large", (16384, 1024)),
+)
+PAIRS = (
+    ("small", (64, 32)),
+    ("cached", (512, 512)),
+    ("large", (8192, 512)),
+    ("large", (65536, 128)),
+)
+SEQUENCES = (
     ("small", (50, 16, 20, 30)),
     ("cached", (150, 1, 29, 40)),
     ("cached", (150, 32, 29, 40)),
     ("large", (1000, 8, 5000, 200)),
-]
+)
+CACHE_LINE = 64  # bytes
 GROUPS = ("small", "cached", "large")
-SLOW = {(16384, 1024), (2048, 50257), (1000, 8, 5000, 200)}  # not in a quick run
+HALVES = ("float16", "bfloat16")  # a group of their own
+SLOW = {(16384, 1024), (2048, 50257), (8, 21, 512, 512), (65536, 128), (1000, 8, 5000, 200)}
 
 # Options; arrays among them are made from the shape, and a target takes the place of the usual one.
 VARIANTS = {
@@ -129,50 +143,67 @@ VARIANTS = {
     "smoothed": {"label_smoothing": 0.1},
     "weighted": {"weight": class_weight},
     "probabilities": {"target": probability},
+    "power 1.5": {"power": 1.5},
 }
 
 
 @dataclass(frozen=True)
 class Loss:
-    arrays: tuple  # one generator for each positional argument
-    wrt: int = 1  # how many of the leading arrays are differentiated
-    sizes: tuple = tuple(ELEMENTWISE)
-    variants: tuple = ("",)
-    slack: float = 1  # how much worse than others a peer may be: torch's CTC, in log space
+    """exps and logs: so many per entry of the input as the mathematics needs, not as a kernel does
+    it (a power is one of each; whatever is needed once per row does not count). None: no limit is
+    known.
+    """
 
+    arrays: tuple  # one generator for each positional argument
+    exps: int | None = 0
+    logs: int = 0
+    wrt: int = 1  # how many of the leading arrays are differentiated
+    sizes: tuple = ELEMENTWISE
+    variants: tuple = ("",)
+    halves: tuple = ()  # shapes in half precision
+    sparse: int | None = None  # the array of which the value needs a few entries per row
+    slack: float = 1  # of gradients: peers' CTC in log space is off by percents
+
+
+FRAMES = (log_frames, targets, all_frames, all_labels)
+LOGIT_FRAMES = (frames, targets, all_frames, all_labels)
 
 LOSSES = {
     "l1_loss": Loss((normal, normal)),
     "mse_loss": Loss((normal, normal)),
     "smooth_l1_loss": Loss((normal, normal)),
     "huber_loss": Loss((normal, normal)),
-    "log_cosh_loss": Loss((normal, normal)),
-    "poisson_nll_loss": Loss((normal, count)),
-    "gaussian_nll_loss": Loss((normal, normal, positive)),
-    "kl_div": Loss((log_probability, fraction)),
-    "binary_cross_entropy": Loss((fraction, binary)),
-    "binary_cross_entropy_with_logits": Loss((normal, binary)),
-    "hinge_embedding_loss": Loss((normal, sign)),
-    "soft_margin_loss": Loss((normal, sign)),
-    "margin_ranking_loss": Loss((normal, normal, sign), wrt=2),
-    "nll_loss": Loss((log_probability, label), 1, tuple(CLASSES), ("", "weighted")),
-    "cross_entropy": Loss(
-        (normal, label), 1, (*CLASSES, *MAPS), ("", "smoothed", "weighted", "probabilities")
-    ),
-    "multi_margin_loss": Loss((normal, label), 1, tuple(ROWS)),
-    "multilabel_margin_loss": Loss((normal, labels), 1, tuple(ROWS)),
-    "multilabel_soft_margin_loss": Loss((normal, binary), 1, tuple(ROWS)),
-    "cosine_embedding_loss": Loss((normal, normal, likeness), 2, tuple(PAIRS)),
-    "triplet_margin_loss": Loss((normal, normal, normal), 3, tuple(PAIRS)),
-    "ctc_loss": Loss((log_frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES), slack=100),
-    "ctc_loss_with_logits": Loss(
-        (frames, targets, all_frames, all_labels), 1, tuple(SEQUENCES), slack=100
-    ),
-    "sigmoid_focal_loss": Loss((normal, binary)),
+    "log_cosh_loss": Loss((normal, normal), exps=1, logs=1),
     "pinball_loss": Loss((normal, normal)),
-    "gamma_nll_loss": Loss((normal, positive)),
-    "tweedie_deviance_loss": Loss((positive, positive)),
+    "poisson_nll_loss": Loss((normal, count), exps=1),
+    "gaussian_nll_loss": Loss((normal, normal, positive), logs=1),
+    "gamma_nll_loss": Loss((normal, positive), exps=1),
+    "tweedie_deviance_loss": Loss((positive, positive), variants=("", "power 1.5")),
+    "kl_div": Loss((log_probability, fraction), logs=1),
+    "binary_cross_entropy": Loss((fraction, binary), logs=2),
+    "binary_cross_entropy_with_logits": Loss((normal, binary), exps=1, logs=1),
+    "sigmoid_focal_loss": Loss((normal, binary), exps=1, logs=1),
+    "hinge_embedding_loss": Loss((normal, sign)),
+    "soft_margin_loss": Loss((normal, sign), exps=1, logs=1),
+    "margin_ranking_loss": Loss((normal, normal, sign), wrt=2),
+    "cosine_embedding_loss": Loss((normal, normal, likeness), wrt=2, sizes=PAIRS),
+    "triplet_margin_loss": Loss((normal, normal, normal), wrt=3, sizes=PAIRS),
+    "multi_margin_loss": Loss((normal, label), sizes=ROWS),
+    "multilabel_margin_loss": Loss((normal, labels), sizes=ROWS, sparse=1),
+    "multilabel_soft_margin_loss": Loss((normal, binary), exps=1, logs=1, sizes=ROWS),
+    "nll_loss": Loss((log_probability, label), sizes=CLASSES, variants=("", "weighted"), sparse=0),
+    "cross_entropy": Loss(
+        (normal, label),
+        exps=1,
+        sizes=(*CLASSES, *MAPS),
+        variants=("", "smoothed", "weighted", "probabilities"),
+        halves=((2048, 50257),),
+    ),
+    "ctc_loss": Loss(FRAMES, None, sizes=SEQUENCES, slack=1000),
+    "ctc_loss_with_logits": Loss(LOGIT_FRAMES, None, sizes=SEQUENCES, slack=1000),
 }
+
+VARIANT_POWERS = {"power 1.5": 2}  # of x and of y; another power of the same number is a product
 
 
 @dataclass(frozen=True)
@@ -192,7 +223,7 @@ class Cell:
     def data(self):
         """The arrays and the keywords of a call; the same numbers in every process."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        dtype = np.dtype(self.dtype)
+        dtype = dtype_of(self.dtype)
         arrays = [draw(rng, self.shape, dtype) for draw in LOSSES[self.loss].arrays]
         options = {
             name: value(rng, self.shape, dtype) if callable(value) else value
@@ -202,12 +233,49 @@ class Cell:
             arrays[1] = options.pop("target")
         return arrays, options
 
+    def work(self, arrays):
+        """{product: bytes read and written, arrays read, exps and logs, at the least}, or None."""
+        loss = LOSSES[self.loss]
+        if loss.exps is None:
+            return None
+        powers = VARIANT_POWERS.get(self.variant, 0)
+        read = [x.nbytes for x in arrays]
+        if loss.sparse is not None:
+            rows = arrays[0].size // self.shape[1]
+            read[loss.sparse] = rows * min(CACHE_LINE, read[loss.sparse] // rows)
+        made = {
+            "read": sum(read),
+            "streams": sum(n > sum(read) / 10 for n in read),
+            "exp": arrays[0].size * (loss.exps + powers),
+            "log": arrays[0].size * (loss.logs + powers),
+        }
+        value = made | {"write": 0}
+        gradient = made | {"write": sum(x.nbytes for x in arrays[: loss.wrt])}
+        return {"value": value, "gradient": gradient, "out": gradient}
+
+
+def dtype_of(name):
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
 
 def cells(dtype="float32", quick=False):
-    return [
-        Cell(name, variant, shape, dtype, group)
+    """Half precision has cells of its own beside float32, where float32 is asked for."""
+    made = [
+        Cell(name, variant, shape, dtype, "half" if dtype in HALVES else group)
         for name, loss in LOSSES.items()
         for variant in loss.variants
         for group, shape in loss.sizes
-        if not (quick and shape in SLOW)
+        if not (quick and (variant or group == "cached" or shape in SLOW))
     ]
+    if dtype == "float32" and not quick:
+        made += [
+            Cell(name, "", shape, half, "half")
+            for name, loss in LOSSES.items()
+            for half in HALVES
+            for shape in loss.halves
+        ]
+    return made

@@ -9,8 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES = ("torch", "numpy")  # those compared with fastloss
-TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # peers add up in their own precision
+NAMES = ("torch", "compile", "jax", "numpy", "sklearn", "sklearn_loss")
+# Peers add up, and some compute, in their own precision.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "float16": 1e-2, "bfloat16": 5e-2}
+FLOOR = {"float16": 2.0**-22}  # a few steps of its subnormals, where such gradients may be
+
+# What holds a library to an instruction set; with_compile.py knows PyTorch's variable too.
+ISAS = {
+    "avx2": {
+        "FASTLOSS_ISA": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    }
+}
 
 
 class PeerError(Exception):
@@ -21,13 +32,16 @@ class Missing(PeerError):
     """The peer is not installed."""
 
 
+class Late(PeerError):
+    """The peer's first call takes too long."""
+
+
 class Peer:
     """A library in a process of its own: `ask` calls a method of the `Worker` there."""
 
-    def __init__(self, name, threads, python=sys.executable):
-        self.name = name
+    def __init__(self, name, threads, python=sys.executable, isa=None):
         self._command = [python, str(Path(__file__).with_name("worker.py")), name, str(threads)]
-        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ISAS.get(isa, {})
         self._process = None
         self.version = self._start()
 
@@ -47,6 +61,8 @@ class Peer:
         if kind == "missing":
             self.close()
             raise Missing(content)
+        if kind == "late":
+            raise Late(content)
         if kind == "error":
             raise PeerError(content)
         return content
@@ -73,25 +89,28 @@ class Peer:
         self.close()
 
 
-def open_peers(stack, names, threads, pythons=None, report=print):
+def open_peers(stack, names, threads, pythons=None, isa=None, report=print):
     """fastloss and those of `names` that are installed, by name; an `ExitStack` ends them."""
     peers = {}
     for name in ("fastloss", *names):
         try:
-            peer = Peer(name, threads, (pythons or {}).get(name, sys.executable))
+            peer = Peer(name, threads, (pythons or {}).get(name, sys.executable), isa)
         except PeerError as error:
             if name == "fastloss":
                 raise SystemExit(f"fastloss cannot be used: {error}") from None
-            report(f"{name:<9} left out: {error}")
+            report(f"{name:<12} left out: {error}")
         else:
             peers[name] = stack.enter_context(peer)
-            report(f"{name:<9} {peer.version}")
+            report(f"{name:<12} {peer.version}")
     return peers
 
 
-def disagreement(result, reference, dtype, slack=1):
-    """What is wrong with (value, gradients), in words, or None; a value alone has no gradients."""
-    tolerance = TOLERANCE[dtype] * slack
+def disagreement(result, reference, dtype, leniency=1):
+    """What is wrong with (value, gradients), in words, or None; a value alone has no gradients.
+
+    Leniency is with gradients.
+    """
+    tolerance = TOLERANCE[dtype]
     (value, gradients), (true_value, true_gradients) = result, reference
     if not abs(value - true_value) <= tolerance * abs(true_value):  # so written, NaN is refused
         return f"value {value!r} where fastloss has {true_value!r}"
@@ -101,7 +120,9 @@ def disagreement(result, reference, dtype, slack=1):
         return "gradients of other shapes"
     for which, (gradient, true) in enumerate(zip(gradients, true_gradients, strict=True)):
         scale = np.abs(true).mean(dtype=np.float64)
-        at = _first_outside(gradient.ravel(), true.ravel(), tolerance, scale)
+        relative = tolerance * leniency
+        slack = relative * scale + FLOOR.get(dtype, 0)
+        at = _first_outside(gradient.ravel(), true.ravel(), relative, slack)
         if at is not None:
             position = [int(i) for i in np.unravel_index(at, true.shape)]
             g, t = gradient.flat[at], true.flat[at]
@@ -109,11 +130,11 @@ def disagreement(result, reference, dtype, slack=1):
     return None
 
 
-def _first_outside(gradient, true, tolerance, scale, block=1 << 20):
-    """The first position off by more than tolerance times (its size + the mean size), or None."""
+def _first_outside(gradient, true, tolerance, slack, block=1 << 20):
+    """The first position off by more than tolerance times its size and the slack, or None."""
     for begin in range(0, true.size, block):
         t = true[begin : begin + block].astype(np.float64)
-        close = np.abs(gradient[begin : begin + block] - t) <= tolerance * (np.abs(t) + scale)
+        close = np.abs(gradient[begin : begin + block] - t) <= tolerance * np.abs(t) + slack
         if not close.all():
             return begin + int(np.argmin(close))
     return None

@@ -38,9 +38,12 @@ def gamma_nll_loss(input, target):
     return (input + target * torch.exp(-input)).mean()
 
 
-def tweedie_deviance_loss(input, target):
-    """At its default power, 0."""
-    return functional.mse_loss(input, target)
+def tweedie_deviance_loss(input, target, power=0.0):
+    if power == 0:
+        return functional.mse_loss(input, target)
+    a, b = 2 - power, 1 - power
+    each = target.pow(a) / (a * b) - target * input.pow(b) / b + input.pow(a) / a
+    return 2 * each.mean()
 
 
 def start(threads):
@@ -48,10 +51,22 @@ def start(threads):
     return f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def products(cell, arrays, options):
-    loss = globals().get(cell.loss) or getattr(functional, cell.loss)
-    inputs = [torch.tensor(x) for x in arrays]
-    options = {k: v if isinstance(v, float) else torch.tensor(v) for k, v in options.items()}
+def tensor(x):
+    if x.dtype.name == "bfloat16":  # unknown to NumPy proper
+        return torch.tensor(x.view("int16")).view(torch.bfloat16)
+    return torch.tensor(x)
+
+
+def array(tensor):
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view("bfloat16")
+    return tensor.numpy()
+
+
+def products(cell, arrays, options, compiled=lambda f: f):
+    loss = compiled(globals().get(cell.loss) or getattr(functional, cell.loss))
+    inputs = [tensor(x) for x in arrays]
+    options = {k: v if isinstance(v, float) else tensor(v) for k, v in options.items()}
     leaves = [x.clone().requires_grad_() for x in inputs[: LOSSES[cell.loss].wrt]]
     arguments = leaves + inputs[len(leaves) :]
 
@@ -72,4 +87,4 @@ def numbers(result):
     if not isinstance(result, tuple):
         return result.item(), []
     value, leaves = result
-    return value.item(), [leaf.grad.numpy() for leaf in leaves]
+    return value.item(), [array(leaf.grad) for leaf in leaves]

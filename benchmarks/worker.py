@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 import timeit
+from contextlib import contextmanager
 from pathlib import Path
 
 SAMPLE = 2e-4  # seconds; shorter calls are repeated within a sample, to hide the clock's own cost
@@ -46,6 +47,21 @@ def each(call, calls, period):
     return times
 
 
+@contextmanager
+def patience(seconds):
+    """Raises `TimeoutError` where the block takes longer."""
+
+    def interrupt(*_):
+        raise TimeoutError(f"its first call takes more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 class Worker:
     def __init__(self, peer, threads):
         self.peer = importlib.import_module(f"benchmarks.with_{peer}")
@@ -54,11 +70,15 @@ class Worker:
 
     def prepare(self, cell):
         self.products = {}  # frees the last cell's arrays before the next are made
-        self.products = self.peer.products(cell, *cell.data())
-        return list(self.products)
+        arrays, options = cell.data()
+        self.products = self.peer.products(cell, arrays, options)
+        return list(self.products), cell.work(arrays)
 
-    def result(self, product):
-        return self.peer.numbers(self.products[product]())
+    def result(self, product, seconds=20):
+        """Of the first call, which may compile; it is given up after so many seconds."""
+        with patience(seconds):
+            made = self.products[product]()
+        return self.peer.numbers(made)
 
     def turn(self, products, seconds):
         """The median of each of these products in one turn."""
@@ -96,8 +116,11 @@ def main():
             return None
         try:
             made = getattr(worker, name)(*arguments)
+        except TimeoutError as error:
+            answer("late", str(error))
         except Exception as error:
-            answer("error", f"{type(error).__name__}: {error}")
+            words = next(iter(str(error).splitlines()), "")
+            answer("error", f"{type(error).__name__}: {words[:200]}")
         else:
             answer("ok", made)
 

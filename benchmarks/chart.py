@@ -1,0 +1,73 @@
+"""The chart: for each loss, how many times longer each library takes."""
+
+from benchmarks.cells import GROUPS
+from benchmarks.measure import found, geometric
+from benchmarks.text import title
+
+SHOWN = ("value", "out")
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+LOOKS = {
+    "torch": ("#D55E00", "o"),
+    "compile": ("#E69F00", "s"),
+    "jax": ("#0072B2", "^"),
+    "numpy": ("#009E73", "D"),
+    "sklearn": ("#CC79A7", "v"),
+    "sklearn_loss": ("#000000", "x"),
+}
+
+
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10000)
+TITLES = {"value": "value", "out": "value and gradient, fastloss's into out="}
+
+
+def loss_means(results, product, peer):
+    """{loss: geometric mean over its cells of single precision}"""
+    of_loss = {}
+    for result, figure in found(results, product, peer):
+        if result["group"] in GROUPS:
+            of_loss.setdefault(result["loss"], []).append(figure["ratio"][product])
+    return {loss: geometric(ratios) for loss, ratios in of_loss.items()}
+
+
+def chart(made, file):
+    """One row per loss, one mark per library, a panel for each product."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    losses = list(dict.fromkeys(result["loss"] for result in made["cells"]))
+    size = (11, 2 + 0.25 * len(losses))
+    figure, panels = plt.subplots(1, 2, sharex=True, sharey=True, figsize=size)
+    for panel, product in zip(panels, SHOWN, strict=True):
+        panel.hlines(range(len(losses)), 0, 1, "#E4E4E4", transform=panel.get_yaxis_transform())
+        panel.axvline(1, color="#444444", linewidth=1.2, zorder=1)
+        for peer in made["means"]:
+            means = loss_means(made["cells"], product, peer)
+            colour, mark = LOOKS.get(peer, ("#777777", "."))
+            places = [losses.index(loss) for loss in means]
+            label = title(peer).replace("`", "")
+            panel.plot(means.values(), places, mark, color=colour, label=label, markersize=6.5)
+        panel.set_xscale("log")
+        panel.set_title(TITLES[product], fontsize=11)
+        panel.set_xlabel("times longer than fastloss (right of 1x: fastloss is faster)")
+        panel.spines[["left", "right", "top"]].set_visible(False)
+        panel.tick_params(left=False)
+    low, high = panels[0].get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    panels[0].set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    panels[0].minorticks_off()
+    panels[1].minorticks_off()
+    panels[0].set_yticks(range(len(losses)), losses)
+    panels[0].set_ylim(len(losses) - 0.5, -0.5)
+    held = f" held to {made['isa']}" if made.get("isa") else ""
+    figure.suptitle(
+        f"Geometric means over the sizes of each loss, {made['processor']}{held}, "
+        f"{made['threads']} threads",
+        fontsize=12,
+    )
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.set_layout_engine("constrained")
+    figure.savefig(file, dpi=120)
+    plt.close(figure)

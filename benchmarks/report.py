@@ -1,0 +1,243 @@
+"""``python -m benchmarks.report``: the documents, from the JSON of runs.
+
+    python -m benchmarks --json run.json
+    python -m benchmarks.report run.json [other.json ...]
+
+writes docs/performance.md and .png of the first run and whatever else was measured, and renews the
+summary in README.md, between two comments.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.cells import GROUPS
+from benchmarks.chart import SHOWN, chart
+from benchmarks.measure import PRODUCTS
+from benchmarks.text import (
+    RATE_NAMES,
+    figure_of,
+    mean_text,
+    rate_text,
+    ratio_text,
+    share_text,
+    time_text,
+    title,
+)
+
+ROOT = Path(__file__).parents[1]
+MARKERS = ("<!-- benchmarks: python -m benchmarks.report -->", "<!-- /benchmarks -->")
+
+HEADS = {"value": "value", "gradient": "value and gradient", "out": "value and gradient, `out=`"}
+
+
+def table(heads, rows):
+    """Lines of a table; the first column is words, the others figures."""
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---" + "|--:" * (len(heads) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def machine(made):
+    held = f" held to {made['isa']}" if made.get("isa") else ""
+    threads = f", {made['threads']} threads" if "threads" in made else ""
+    return f"{made['processor']}{held}{threads}, Python {made['python']}"
+
+
+def mean_rows(made):
+    for peer, groups in made["means"].items():
+        for group, products in groups.items():
+            count = max(m["cells"] for m in products.values())
+            texts = (mean_text(products.get(p)) for p in PRODUCTS)
+            yield [title(peer), group, str(count), *texts]
+
+
+def worst(made, product):
+    """The smallest ratio of any peer, in words."""
+    found = [
+        (groups["all"][product]["smallest"], groups["all"][product]["cell"], peer)
+        for peer, groups in made["means"].items()
+        if product in groups.get("all", {})
+    ]
+    if not found:
+        return None
+    ratio, cell, peer = min(found)
+    return f"{HEADS[product]}: {ratio_text(ratio)}, `{cell}` against {title(peer)}"
+
+
+def means_section(made):
+    yield from table(
+        ["library", "cells", "number", *HEADS.values()],
+        mean_rows(made),
+    )
+    yield from (f"- Smallest, {text}" for text in filter(None, (worst(made, p) for p in PRODUCTS)))
+    yield ""
+
+
+def cell_rows(made, product, peers):
+    for result in made["cells"]:
+        row = [f"`{result['cell']}`"]
+        for peer in peers:
+            figure = figure_of(result, peer, product)
+            if figure is None or figure["median"] is None:
+                row += ["-"] * (2 if peer == "fastloss" else 1)
+                continue
+            text = f"{time_text(figure['median']).strip()} ±{100 * figure['spread']:.0f}%"
+            if peer == "fastloss":
+                row += [text, share_text(figure["share"]) if "share" in figure else "-"]
+            else:
+                ratio = figure.get("ratio", {}).get(product)
+                row.append(f"{text}, {ratio_text(ratio)}" if ratio else text)
+        yield row
+
+
+def without_times(made):
+    for result in made["cells"]:
+        for figure in result["figures"]:
+            for why in ("refused", "left_out"):
+                if figure[why]:
+                    yield (
+                        f"- {why.replace('_', ' ')}: `{result['cell']}`, {title(figure['peer'])}, "
+                        f"{figure['product']}: {figure[why]}"
+                    )
+
+
+def command_lines(made):
+    yield from (f"    {made['command']}", "", f"on {machine(made)}.", "")
+
+
+def cells_section(made):
+    peers = list(made["versions"])
+    versions = {title(p): v.partition(" from ")[0] for p, v in made["versions"].items()}
+    yield "Versions: " + "; ".join(f"{name} {version}" for name, version in versions.items()) + "."
+    yield ""
+    if made["limits"]:
+        yield from table(
+            ["limit of the machine, measured in this run", "rate"],
+            [[RATE_NAMES[name], rate_text(name, rate)] for name, rate in made["limits"].items()],
+        )
+    for product in PRODUCTS:
+        yield from (f"### Cells: {HEADS[product]}", "")
+        heads = ["cell", "fastloss", "of the limit", *map(title, peers[1:])]
+        yield from table(heads, cell_rows(made, product, peers))
+    yield from without_times(made)
+    yield ""
+
+
+def cadence_section(made):
+    keys = [(way, q) for way in ("back to back", "apart") for q in ("median", "p90")]
+    heads = ["cell", "product", "threads", "library", *(f"{way}, {q}" for way, q in keys), "factor"]
+    yield from table(
+        heads,
+        (
+            [
+                f"`{f['cell']}`",
+                HEADS[f["product"]],
+                str(f["threads"]),
+                title(f["peer"]),
+                *(time_text(f[way][q]).strip() for way, q in keys),
+                ratio_text(f["factor"]),
+            ]
+            for f in made["figures"]
+        ),
+    )
+
+
+def startup_section(made):
+    rows = ([f["modules"], time_text(f["median"]).strip()] for f in made["figures"])
+    yield from table(["`import`", "median"], rows)
+    yield f"The extension module has {made['bytes'] / 2**20:.2f} MiB."
+    yield ""
+
+
+def scaling_section(made):
+    yield from means_section(made)
+    peers = [p for p in dict.fromkeys(f["peer"] for r in made["cells"] for f in r["figures"])]
+    for product in SHOWN:
+        heads = [HEADS[product], *peers]
+        yield from table(heads, cell_rows(made, product, peers))
+
+
+SECTIONS = {
+    "scaling": ("Threads", scaling_section),
+    "cadence": ("Calls that come now and then", cadence_section),
+    "startup": ("Import", startup_section),
+    "cells": ("Another run", means_section),
+}
+
+
+def document(made, others):
+    """All there is to show; Markdown."""
+    yield "# Performance"
+    yield ""
+    yield "How many times longer other libraries take for the same numbers, and how much of the"
+    yield "machine's limit fastloss reaches. Written by `python -m benchmarks.report`."
+    yield ""
+    yield "![Geometric means for each loss](performance.png)"
+    yield ""
+    yield "Times are medians of turns, ± half their range; ratios are within one run. A result"
+    yield "that disagrees with fastloss has no time. Means are geometric, over the cells of a"
+    yield "class, with the smallest ratio in brackets: small cells have a few KB, cached ones fit"
+    yield "into the caches, half precision is not part of all. The limit of a cell is the larger of"
+    yield "two times, at the rates below: what its arrays need through memory, if they exceed the"
+    yield "caches, and what its exps and logs need in L1, as few as the mathematics allows."
+    yield ""
+    yield from command_lines(made)
+    yield from means_section(made)
+    yield from cells_section(made)
+    for other in others:
+        name, section = SECTIONS[other["kind"]]
+        yield from (f"## {name}", "")
+        yield from command_lines(other)
+        yield from section(other)
+
+
+def summary(made):
+    """What README.md shows."""
+    groups = [g for g in GROUPS if any(g in found for found in made["means"].values())]
+    yield "How many times longer other libraries take for the same numbers, in geometric means over"
+    yield "all losses with the smallest ratio in brackets. Arrays are of a few KB (small), in the"
+    yield "caches, or large; with gradient is value and gradient, fastloss's into an array kept"
+    yield "between calls. Float32, medians of turns in one run:"
+    yield ""
+    yield from command_lines(made)
+    heads = [f"{what}, {group}" for what in ("value", "with gradient") for group in groups]
+    rows = (
+        [title(peer)] + [mean_text(found.get(group, {}).get(p)) for p in SHOWN for group in groups]
+        for peer, found in made["means"].items()
+    )
+    yield from table(["", *heads], rows)
+    yield "![Geometric means for each loss](docs/performance.png)"
+    yield ""
+    yield "[docs/performance.md](docs/performance.md) has every cell, and the share of the"
+    yield "machine's limits that it reaches."
+
+
+def between_markers(text, lines):
+    """`text` with these lines between its two markers."""
+    begin, end = (text.index(marker) for marker in MARKERS)
+    return text[: begin + len(MARKERS[0])] + "\n\n" + "\n".join(lines) + "\n\n" + text[end:]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description="Writes docs/performance.md and .png and renews the summary in README.md.",
+    )
+    parser.add_argument("json", nargs="+", help="of python -m benchmarks; then of other runs")
+    parser.add_argument("--root", type=Path, default=ROOT, help="default: %(default)s")
+    options = parser.parse_args(argv)
+    made, *others = (json.loads(Path(file).read_text()) for file in options.json)
+    readme = options.root / "README.md"
+    new = between_markers(readme.read_text(encoding="utf-8"), summary(made))
+    (options.root / "docs" / "performance.md").write_text("\n".join(document(made, others)))
+    chart(made, options.root / "docs" / "performance.png")
+    readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Figures in words, and the tables on the terminal."""
+
+from benchmarks.measure import PRODUCTS
+
+WIDTH = (44, 13, 26)  # of the columns: cell, library, product
+TITLES = {
+    "torch": "PyTorch",
+    "compile": "torch.compile",
+    "jax": "JAX",
+    "numpy": "NumPy",
+    "sklearn": "scikit-learn metrics",
+    "sklearn_loss": "scikit-learn `_loss`",
+}
+
+
+def title(peer):
+    return TITLES.get(peer, peer)
+
+
+def time_text(seconds):
+    for unit, size in (("s ", 1), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size or unit == "µs":
+            return f"{seconds / size:.4g}"[:5].rstrip(".").rjust(5) + f" {unit}"
+
+
+def ratio_text(ratio):
+    return f"{ratio:.{0 if ratio >= 100 else 1 if ratio >= 10 else 2}f}x"
+
+
+def share_text(share):
+    return f"{100 * share:.0f}%"
+
+
+def rate_text(name, rate):
+    unit = "G/s" if name.endswith("calls") else "GB/s"
+    return f"{rate / 1e9:.3g} {unit}"
+
+
+RATE_NAMES = {
+    "read_one": "reading one array",
+    "read_two": "reading two",
+    "copy": "copying by streaming stores",
+    "write": "streaming stores alone",
+    "exp_calls": "exp in L1",
+    "log_calls": "log in L1",
+}
+
+
+def limit_texts(rates):
+    return [f"{RATE_NAMES[name]} {rate_text(name, rate)}" for name, rate in rates.items()]
+
+
+def introduction(rounds):
+    head = f"{'cell':<{WIDTH[0]}}{'library':<{WIDTH[1]}}"
+    return (
+        "\nvalue: the mean loss; gradient: value and gradient; out: the same into an array kept"
+        "\nbetween calls, against a peer's gradient. x: how many times longer than fastloss; %: the"
+        "\npart of the machine's limit that fastloss reaches. -: the library has no such loss."
+        f"\nMedians of {rounds} rounds, ± half their range; NumPy and sklearn on one thread.\n\n"
+        + head
+        + "".join(f"{product:<{WIDTH[2]}}" for product in PRODUCTS)
+    )
+
+
+def figure_text(figure, product):
+    if figure is None or figure["median"] is None:
+        return "-"
+    ratio = figure.get("ratio", {}).get(product)
+    text = f"{time_text(figure['median'])} ±{min(100 * figure['spread'], 999):3.0f}%"
+    if figure["product"] != product:
+        text = " " * len(text)
+    if "share" in figure:
+        text += f" {share_text(figure['share']):>7}"
+    return text + (f" {ratio_text(ratio):>7}" if ratio else "")
+
+
+def figure_of(result, peer, product):
+    """A peer's value and gradient stands for what it does not keep."""
+    by = {f["product"]: f for f in result["figures"] if f["peer"] == peer}
+    return by.get(product) or (by.get("gradient") if product == "out" else None)
+
+
+def cell_lines(result, peers):
+    """One line per library, one per product that has no time and why."""
+    name = result["cell"]
+    for peer in peers:
+        texts = (figure_text(figure_of(result, peer, p), p) for p in PRODUCTS)
+        line = f"{name:<{WIDTH[0]}}{peer:<{WIDTH[1]}}"
+        yield (line + "".join(f"{text:<{WIDTH[2]}}" for text in texts)).rstrip()
+        name = ""
+    for figure in result["figures"]:
+        for why in ("refused", "left_out"):
+            if figure[why]:
+                words = why.replace("_", " ")
+                yield f"  {words}: {figure['peer']}, {figure['product']}: {figure[why]}"
+
+
+def closing_lines(made):
+    yield f"\n{'Times longer, geometric mean (smallest)':<44}" + "".join(
+        f"{product:>22}" for product in PRODUCTS
+    )
+    for peer, groups in made["means"].items():
+        for group, products in groups.items():
+            count = max(m["cells"] for m in products.values())
+            line = f"{f'{peer}, {group} ({count} cells)':<44}"
+            for product in PRODUCTS:
+                line += f"{mean_text(products.get(product)):>22}"
+            yield line
+    if made.get("limits"):
+        yield "\nLimits: " + ", ".join(limit_texts(made["limits"]))
+    figures = [f for r in made["cells"] for f in r["figures"] if f["median"]]
+    unsteady = sum(f["spread"] > 0.25 for f in figures)
+    if unsteady:
+        yield f"{unsteady} of {len(figures)} medians have ± over 25%: was the machine busy?"
+
+
+def mean_text(mean):
+    return f"{ratio_text(mean['mean'])} ({ratio_text(mean['smallest'])})" if mean else "-"

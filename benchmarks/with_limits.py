@@ -1,0 +1,63 @@
+"""The machine's limits, as a peer: its products are the functions of limits.c."""
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FLAGS = "-shared -fPIC -O3 -march=native -fopenmp"
+KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"  # as in setup.py
+RATES = ("read_one", "read_two", "copy", "write", "exp_calls", "log_calls")
+
+_threads = 1
+
+
+def compiler():
+    found = filter(None, map(shutil.which, ("cc", "gcc", "clang")))
+    path = next(found, None)
+    if path is None:
+        raise ImportError("there is no C compiler")
+    return path
+
+
+def start(threads):
+    global _threads
+    _threads = threads
+    return f"compiled by {compiler()}"
+
+
+def library(is_double):
+    flags = f"{FLAGS} {KERNEL_FLAGS} -DISA=native -DREAL_IS_DOUBLE={is_double:d}".split()
+    if platform.machine() in ("x86_64", "AMD64"):
+        held = os.environ.get("FASTLOSS_ISA") == "avx2"
+        flags.append("-mno-avx512f" if held else "-mprefer-vector-width=512")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "limits.so"
+        command = [compiler(), *flags, f"-I{HERE.parent / 'src_c'}", "-o", file]
+        subprocess.run([*command, HERE / "limits.c"], check=True)
+        return ctypes.CDLL(file)
+
+
+def products(cell, arrays, options):
+    built = library(cell.dtype == "float64")
+    x, y = arrays
+
+    def call(function):
+        return function(_threads, x.nbytes // 8, x.ctypes.data, y.ctypes.data)
+
+    made = {}
+    for name in RATES:
+        function = getattr(built, name)
+        function.restype = ctypes.c_int64
+        function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        made[name] = partial(call, function)
+    return made
+
+
+def numbers(result):
+    return result
