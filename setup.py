@@ -57,6 +57,19 @@ TEMPLATES = [
     "scalar_math_export_tmpl.c",
 ]
 
+# (source, folder of the object, macros, flags) of each
+KERNELS = [
+    (
+        name,
+        f"{isa}_{real}",
+        [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
+        FLAGS + KERNEL_FLAGS + isa_flags,
+    )
+    for isa, isa_flags in ISAS
+    for real, is_double in REALS
+    for name in TEMPLATES
+]
+
 # Compiled once.
 COMMON = ["dispatch.c", "driver.c"]
 
@@ -74,27 +87,19 @@ class Build(build_ext):
         extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
         isa_list = ("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))
 
-        # (sources, folder of the objects, macros, flags)
         jobs = [
-            (
-                [name],
-                f"{isa}_{real}",
-                [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
-                KERNEL_FLAGS + isa_flags,
-            )
-            for isa, isa_flags in ISAS
-            for real, is_double in REALS
-            for name in TEMPLATES
+            *KERNELS,
+            *((name, "common", [isa_list], FLAGS) for name in COMMON),
+            ("parallel.c", "common", [], FLAGS + openmp),
         ]
-        jobs += [(COMMON, "common", [isa_list], []), (["parallel.c"], "common", [], openmp)]
 
         def compile_job(job):
-            sources, folder, macros, flags = job
+            name, folder, macros, flags = job
             return self.compiler.compile(
-                [str(SRC / name) for name in sources],
+                [str(SRC / name)],
                 output_dir=str(Path(self.build_temp) / folder),
                 macros=macros,
-                extra_postargs=FLAGS + flags + extra,
+                extra_postargs=flags + extra,
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -138,12 +143,13 @@ int main(void)
         return ["-fopenmp"]
 
 
-extension = Extension(
-    "fastloss._binding",
-    ["fastloss/_binding.pyx"],
-    depends=[str(path) for path in SRC.iterdir()],
-    include_dirs=["src_c", numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-)
-
-setup(ext_modules=cythonize([extension]), cmdclass={"build_ext": Build})
+if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix
+    extension = Extension(
+        "fastloss._binding",
+        ["fastloss/_binding.pyx"],
+        depends=[str(path) for path in SRC.iterdir()],
+        include_dirs=["src_c", numpy.get_include()],
+        libraries=["m"],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    )
+    setup(ext_modules=cythonize([extension]), cmdclass={"build_ext": Build})
