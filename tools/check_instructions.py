@@ -119,7 +119,7 @@ def versions():
     compiler = re.search(r"(GCC|clang).* (\d+\.\d+\.\d+)", section)
     return {
         "compiler": f"{compiler[1].lower()} {compiler[2]}" if compiler else "unknown",
-        "python": ".".join(platform.python_version_tuple()[:2]),
+        "python": platform.python_version(),
     }
 
 
