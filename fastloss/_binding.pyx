@@ -83,7 +83,8 @@ cdef extern from "fastloss.h" nogil:
         fl_array operand[3]
         fl_role role[3]
         fl_array weight
-        const double *by_class
+        const void *by_class
+        int by_class_float
         fl_array sample_weight, upstream_each, values
         fl_array grad[3]
         int64_t reduce[3]
@@ -311,12 +312,15 @@ cdef int front_of(cnp.ndarray weight, bint of_samples, int ndim,
     return max(front, -1)
 
 
-cdef cnp.ndarray class_weight(object value, int64_t classes):
-    """One weight per class, as doubles one after the other."""
+cdef cnp.ndarray class_weight(object value, int64_t classes, bint of_labels):
+    """One weight per class, as doubles one after the other, or as they are where only those of
+    labels are read: a copy of all could take longer than the loss."""
     cdef cnp.ndarray weight = as_array(value, "weight")
     numeric(weight, "weight")
     if cnp.PyArray_NDIM(weight) != 1 or cnp.PyArray_DIM(weight, 0) != classes:
         raise _errors.bad_class_weight(weight, classes)
+    if of_labels and cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT and cnp.PyArray_ISCARRAY_RO(weight):
+        return weight
     return cnp.PyArray_FROM_OTF(weight, cnp.NPY_DOUBLE,
                                 cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
 
@@ -1158,14 +1162,18 @@ cdef class Call:
     cdef int _weights(self) except -1:
         """Weights of all sorts, formula and options, and what the mean divides by."""
         cdef int i
+        cdef bint of_labels
         cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
         call.by_class = NULL
         if self.a.weight != NULL and self.loss.by_class:
-            weight = class_weight(<object>self.a.weight, call.unit_size)
+            of_labels = not (self.loss.probabilities
+                             and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
+            weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
             self._keep("weight", weight)
-            call.by_class = <const double *>cnp.PyArray_DATA(weight)
+            call.by_class = cnp.PyArray_DATA(weight)
+            call.by_class_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
             x = <cnp.ndarray>self.arrays[0]
             self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),

@@ -16,11 +16,15 @@
  * Several short rows, or rows whose entries of one class are neighbours, are the columns of a
  * table: all runs over full vectors of rows. A long row is a table by itself, laid in lines of
  * LANES columns, which are joined at the end. The shape decides, so the bits of a row depend on it
- * alone. What does not fit into a table goes through it in pieces. */
+ * alone. What does not fit into a table goes through it in pieces, once: sums under a maximum are
+ * put under a higher one when it comes. A very long row is cut into parts that are added up one by
+ * one, so that threads can share it. */
+#include "double_math.h"
 #include "loader.h"
 #include "scalar_math.h"
 #include "tile.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { SHORT = 256, TABLE = 4 * TILE, UNITS = 128, GROUPS = UNITS / LANES };
@@ -32,12 +36,14 @@ typedef enum { HARD, SMOOTHED, SOFT } targets;
 typedef struct {
     const fl_call *call;
     int64_t C;
-    const double *weight; /* w (C), or NULL for ones */
+    const double *weight; /* unless HARD, w (C), or NULL for ones */
     double keep, each;    /* 1 - ε, ε/C */
     targets targets;
     int folded;    /* a table is one long row */
     int64_t units; /* rows of a table */
-    int64_t width; /* classes of a piece */
+    int64_t width; /* classes of a piece that is read */
+    int64_t next;  /* from a class of a long row to the one that is read a piece later */
+    int64_t part;  /* classes of a part */
 } setting;
 
 /* Rows. One that is not kept adds nothing, whatever it holds. */
@@ -58,7 +64,8 @@ typedef struct {
 
 /* LANES columns of a table. Those of a long row all say the same once they are joined. */
 typedef struct {
-    real max[LANES];
+    real max[LANES];  /* m of what has been added up */
+    real top[LANES];  /* m of what has been looked at */
     real ones[LANES]; /* entries equal to m, which are not in `rest` */
     lanes rest;       /* exp(-a) of the others */
     double R[LANES];
@@ -129,14 +136,14 @@ static INLINE void each_stripe(const setting *s, table *t, group *groups, column
         each_stripe_of(s, t, groups, f, 0);
 }
 
-/* max(m, max x), in two chains; a NaN does not matter here, it reappears in R. */
+/* The largest entries, in two chains; a NaN does not matter here, it reappears in R. */
 static INLINE void max_columns(const setting *s, stripe at, group *g, const int columns,
                                const int weighted)
 {
     real m[LANES], odd[LANES];
     int64_t i = 0;
     for (int k = 0; k < columns; k++)
-        m[k] = odd[k] = g->max[k];
+        m[k] = odd[k] = g->top[k];
     for (; i + 2 <= at.lines; i += 2) {
         const real *even_line = at.x + i * at.step, *odd_line = even_line + at.step;
 #pragma omp simd
@@ -152,26 +159,41 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
             m[k] = m[k] < v ? v : m[k];
         }
     for (int k = 0; k < columns; k++)
-        g->max[k] = m[k] < odd[k] ? odd[k] : m[k];
+        g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
 }
 
-static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest)
+/* Entry by entry, so that the copy stays in registers: as a whole it would stay in memory. */
+static INLINE void copy_lanes(lanes *to, const lanes *from)
+{
+    for (int k = 0; k < LANES; k++) {
+        to->hi[k] = from->hi[k];
+        to->lo[k] = from->lo[k];
+    }
+}
+
+static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest,
+                            const int add, const int keep)
 {
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
         real v = EXP_NEGATIVE(x[k] - m[k]);
         int top = x[k] == m[k];
-        e[k] = v;
-        ones[k] += top ? R(1.0) : R(0.0);
-        add_to_lane(rest, k, (double)(top ? R(0.0) : v));
+        if (keep)
+            e[k] = v;
+        if (add) {
+            ones[k] = top ? ones[k] + 1 : ones[k];
+            add_to_lane(rest, k, (double)(top ? R(0.0) : v));
+        }
     }
 }
 
-/* exp(-a) and R, maxima counted apart. The end of a long row is filled with what adds nothing. */
-static INLINE void exp_columns(const setting *s, stripe at, group *g, const int columns,
-                               const int weighted)
+/* exp(-a), which is kept or added to R or both, maxima counted apart. The end of a long row is
+ * filled with what adds nothing. */
+static INLINE void exp_lines(const setting *s, stripe at, group *g, const int columns,
+                             const int add, const int keep)
 {
-    lanes rest = g->rest;
+    lanes rest;
+    copy_lanes(&rest, &g->rest);
     real m[LANES], ones[LANES], last[LANES];
     for (int k = 0; k < LANES; k++) {
         m[k] = g->max[k];
@@ -181,16 +203,37 @@ static INLINE void exp_columns(const setting *s, stripe at, group *g, const int 
     if (columns < LANES) {
         for (int k = 0; k < columns; k++)
             last[k] = at.x[k];
-        exp_line(last, at.e, m, ones, &rest);
+        exp_line(last, at.e, m, ones, &rest, add, keep);
     } else
         for (int64_t i = 0; i < at.lines; i++) {
-            if (s->folded) /* the next row comes while this one is computed */
-                __builtin_prefetch(at.x + s->C + i * LANES);
-            exp_line(at.x + i * at.step, at.e + i * at.step, m, ones, &rest);
+            const real *x = at.x + i * at.step;
+            if (s->folded && add) /* what is read next comes while this is computed */
+                __builtin_prefetch(x + s->next);
+            exp_line(x, at.e + i * at.step, m, ones, &rest, add, keep);
         }
+    if (!add)
+        return;
     for (int k = 0; k < LANES; k++)
         g->ones[k] = ones[k];
-    g->rest = rest;
+    copy_lanes(&g->rest, &rest);
+}
+
+static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
+                           const int weighted)
+{
+    exp_lines(s, at, g, columns, 1, 0);
+}
+
+static INLINE void add_and_keep_exp(const setting *s, stripe at, group *g, const int columns,
+                                    const int weighted)
+{
+    exp_lines(s, at, g, columns, 1, 1);
+}
+
+static INLINE void keep_exp(const setting *s, stripe at, group *g, const int columns,
+                            const int weighted)
+{
+    exp_lines(s, at, g, columns, 0, 1);
 }
 
 /* w of the classes of line i. */
@@ -201,17 +244,24 @@ static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *
         w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
 }
 
+/* What sums of a are taken from: m, but where it is infinite 0, so that no a is inf - inf. */
+static INLINE double reference(real m) { return m - m == 0 ? (double)m : 0; }
+
 /* Σ w_c and Σ w_c a_c; a w of 0 removes its class. */
 static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
                                   const int weighted)
 {
-    lanes total = g->total, spread = g->spread;
+    lanes total, spread;
+    copy_lanes(&total, &g->total);
+    copy_lanes(&spread, &g->spread);
+    for (int k = 0; !weighted && k < columns; k++)
+        add_to_lane(&total, k, (double)at.lines);
     for (int64_t i = 0; i < at.lines; i++) {
         double w[LANES];
         line_weights(s, at, i, w, columns, weighted);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            double a = (double)g->max[k] - (double)at.x[i * at.step + k];
+            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
             if (weighted) {
                 add_to_lane(&total, k, w[k]);
                 a = w[k] == 0 ? 0 : w[k] * a;
@@ -219,22 +269,24 @@ static INLINE void smooth_columns(const setting *s, stripe at, group *g, const i
             add_to_lane(&spread, k, a);
         }
     }
-    g->total = total;
-    g->spread = spread;
+    copy_lanes(&g->total, &total);
+    copy_lanes(&g->spread, &spread);
 }
 
 /* Q and Σ q a; a q of 0 removes its class, one that underflows does not. */
 static INLINE void soft_columns(const setting *s, stripe at, group *g, const int columns,
                                 const int weighted)
 {
-    lanes total = g->total, spread = g->spread;
+    lanes total, spread;
+    copy_lanes(&total, &g->total);
+    copy_lanes(&spread, &g->spread);
     for (int64_t i = 0; i < at.lines; i++) {
         double w[LANES];
         line_weights(s, at, i, w, columns, weighted);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
             double p = s->keep * (double)at.y[i * at.step + k] + s->each;
-            double a = (double)g->max[k] - (double)at.x[i * at.step + k];
+            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
             double pa = p == 0 ? 0 : p * a;
             if (weighted)
                 pa = w[k] == 0 ? 0 : w[k] * pa;
@@ -242,8 +294,37 @@ static INLINE void soft_columns(const setting *s, stripe at, group *g, const int
             add_to_lane(&spread, k, pa);
         }
     }
-    g->total = total;
-    g->spread = spread;
+    copy_lanes(&g->total, &total);
+    copy_lanes(&g->spread, &spread);
+}
+
+/* Puts the sums under maxima that are no lower. */
+static void raise_to(group *g, const real *max, const int sums)
+{
+    double factor[LANES], change[LANES];
+    int same = 1;
+    for (int k = 0; k < LANES; k++)
+        same &= g->max[k] == max[k];
+    if (same)
+        return;
+    for (int k = 0; k < LANES; k++) {
+        double lower = (double)g->max[k] - (double)max[k];
+        factor[k] = g->max[k] == max[k] ? 0 : lower;
+        change[k] = reference(max[k]) - reference(g->max[k]);
+    }
+    double_math(MATH_EXP, LANES, factor, factor);
+    for (int k = 0; k < LANES; k++) {
+        const int is_same = g->max[k] == max[k];
+        add_to_lane(&g->rest, k, is_same ? 0 : (double)g->ones[k]);
+        g->rest.hi[k] *= factor[k];
+        g->rest.lo[k] *= factor[k];
+        g->ones[k] = is_same ? g->ones[k] : 0;
+        g->max[k] = max[k];
+    }
+    for (int k = 0; sums && k < LANES; k++) {
+        double total = g->total.hi[k];
+        add_to_lane(&g->spread, k, total == 0 ? 0 : change[k] * total);
+    }
 }
 
 /* dl/dx where no class but the label has a q; the label's own comes later. */
@@ -356,18 +437,18 @@ static int has_label(const table *t, const rows *r, int64_t p)
     return r->label[p] >= t->at.from && r->label[p] < t->at.to;
 }
 
-static void go_to(const setting *s, table *t, int64_t from)
+static void go_to(const setting *s, table *t, int64_t from, int64_t width)
 {
     t->at.from = from;
-    t->at.to = from + s->width < s->C ? from + s->width : s->C;
+    t->at.to = from + width < s->C ? from + width : s->C;
 }
 
-/* The piece from this class on, unless it is there already. */
-static void read_piece(const setting *s, table *t, int64_t from)
+/* So many classes from this one on, unless they are there already. */
+static void read_piece(const setting *s, table *t, int64_t from, int64_t width)
 {
-    if (t->x && t->at.from == from)
+    if (t->x && t->at.from == from && s->width >= s->C)
         return;
-    go_to(s, t, from);
+    go_to(s, t, from, width);
     t->x = load_piece(s, 0, t->at, t->x_tile);
     t->y = s->targets == SOFT ? load_piece(s, 1, t->at, t->y_tile) : t->y_tile;
 }
@@ -417,12 +498,12 @@ static void read_units(const setting *s, rows *r, fl_partial *partial)
             break;
         }
 
-    const int weighted = labelled && s->weight;
+    const int weighted = labelled && call->by_class;
     for (int64_t p = 0; p < n; p++)
         r->weight[p] = 1;
     for (int64_t p = 0; weighted && p < n; p++)
         if (r->label[p] >= 0)
-            r->weight[p] = s->weight[r->label[p]];
+            r->weight[p] = fl_class_weight(call, r->label[p]);
     double divisor[UNITS];
     for (int64_t p = 0; p < n; p++) {
         double product = r->sample[p] * r->weight[p];
@@ -447,13 +528,9 @@ static INLINE void spread_lane(lanes *sum, fl_dd all)
     }
 }
 
-/* Of LANES columns each one's sum, as hi + lo; of a long row that of all, in each. */
-static void join(const setting *s, lanes *sum)
+/* Each column's sum as hi + lo. */
+static INLINE void normalise(lanes *sum)
 {
-    if (s->folded) {
-        spread_lane(sum, sum_lanes(sum));
-        return;
-    }
 #if REAL_IS_DOUBLE
     for (int k = 0; k < LANES; k++) {
         double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
@@ -477,23 +554,10 @@ static INLINE void join_reals(real *v, const int maximum)
         v[k] = v[0];
 }
 
-/* R, from which one maximum stays out; 0 without classes. An infinite maximum leaves nothing that
- * has a value. */
-static void join_rest(const setting *s, group *g)
-{
-    join(s, &g->rest);
-    if (s->folded)
-        join_reals(g->ones, 0);
-    for (int k = 0; k < LANES; k++) {
-        double R = g->rest.hi[k] + ((double)g->ones[k] - 1);
-        g->R[k] = s->C == 0 ? 0 : g->max[k] - g->max[k] == 0 ? R : (double)REAL_NAN;
-    }
-}
-
 static INLINE void clear(const setting *s, group *g)
 {
     for (int k = 0; k < LANES; k++) {
-        g->max[k] = -REAL_INFINITY;
+        g->max[k] = g->top[k] = -REAL_INFINITY;
         g->ones[k] = 0;
     }
     spread_lane(&g->rest, (fl_dd){0, 0});
@@ -503,57 +567,126 @@ static INLINE void clear(const setting *s, group *g)
     }
 }
 
-/* What n columns say of rows p and those after it. */
-static void keep_group(const setting *s, rows *r, int64_t p, const group *g, int n)
+/* Of a long row the sums of all columns, in each. */
+static void join_columns(const setting *s, group *g)
 {
-    for (int k = 0; k < n; k++) {
-        r->max[p + k] = g->max[k];
-        r->rest[p + k] = g->R[k];
-    }
-    for (int k = 0; s->targets != HARD && k < n; k++) {
-        r->total[p + k] = (fl_dd){g->total.hi[k], g->total.lo[k]};
-        r->spread[p + k] = g->spread.hi[k];
+    spread_lane(&g->rest, sum_lanes(&g->rest));
+    join_reals(g->ones, 0);
+    if (s->targets != HARD) {
+        spread_lane(&g->total, sum_lanes(&g->total));
+        spread_lane(&g->spread, sum_lanes(&g->spread));
     }
 }
 
-/* m, R, x_y, and unless HARD Q and Σ q a, of the rows of a table: p and those after it. */
-static void read_rows(const setting *s, rows *r, int64_t p, group *groups, table *t,
+static INLINE void add_lanes(lanes *sum, const lanes *more)
+{
+    for (int k = 0; k < LANES; k++) {
+        add_to_lane(sum, k, more->hi[k]);
+        sum->lo[k] += more->lo[k];
+    }
+}
+
+/* Adds a part of the row. */
+static void add_part(const setting *s, group *g, group part)
+{
+    real max[LANES];
+    for (int k = 0; k < LANES; k++)
+        max[k] = g->max[k] < part.max[k] ? part.max[k] : g->max[k];
+    raise_to(g, max, s->targets != HARD);
+    raise_to(&part, max, s->targets != HARD);
+    for (int k = 0; k < LANES; k++)
+        g->ones[k] += part.ones[k];
+    add_lanes(&g->rest, &part.rest);
+    if (s->targets != HARD) {
+        add_lanes(&g->total, &part.total);
+        add_lanes(&g->spread, &part.spread);
+    }
+}
+
+static int wants_gradients(const fl_call *call)
+{
+    return (call->products & (FL_GRAD | FL_GRAD << 1)) != 0;
+}
+
+static int groups_of(const setting *s, const table *t)
+{
+    return s->folded ? 1 : (int)(t->at.wide / LANES);
+}
+
+/* All that is added up of the rows of a table, p and those after it, over a part of their classes.
+ */
+static void read_part(const setting *s, rows *r, int64_t p, group *groups, table *t, int64_t part,
                       fl_partial *partial)
 {
-    const int n = s->folded ? 1 : (int)(t->at.wide / LANES);
+    const int n = groups_of(s, t);
+    const int64_t first = part * s->part, last = first + s->part < s->C ? first + s->part : s->C;
     for (int i = 0; i < n; i++)
         clear(s, &groups[i]);
-    for (int64_t from = 0; from < s->C; from = t->at.to) {
-        read_piece(s, t, from);
+    for (int64_t from = first; from < last; from = t->at.to) {
+        read_piece(s, t, from, s->width);
         if (s->targets == SOFT)
             check_piece(s, r, p, t, partial);
         each_stripe_of(s, t, groups, max_columns, 0);
         for (int64_t i = 0; i < t->at.n; i++)
             if (has_label(t, r, p + i))
                 r->target[p + i] = t->x[place(t, r->label[p + i], i)];
-    }
-    if (s->folded)
-        join_reals(groups->max, 1);
-    for (int64_t from = 0; from < s->C; from = t->at.to) {
-        read_piece(s, t, from);
-        each_stripe_of(s, t, groups, exp_columns, 0);
+        if (s->folded)
+            join_reals(groups->top, 1);
+        for (int i = 0; i < n; i++)
+            if (from == first)
+                memcpy(groups[i].max, groups[i].top, sizeof groups[i].max);
+            else
+                raise_to(&groups[i], groups[i].top, s->targets != HARD);
+        if (wants_gradients(s->call) && s->width >= s->C)
+            each_stripe_of(s, t, groups, add_and_keep_exp, 0);
+        else
+            each_stripe_of(s, t, groups, add_exp, 0);
         if (s->targets == SMOOTHED)
             each_stripe(s, t, groups, smooth_columns);
         if (s->targets == SOFT)
             each_stripe(s, t, groups, soft_columns);
     }
-    for (int i = 0; i < n; i++) {
-        join_rest(s, &groups[i]);
-        if (s->targets != HARD) {
-            join(s, &groups[i].total);
-            join(s, &groups[i].spread);
+    if (s->folded)
+        join_columns(s, groups);
+}
+
+/* m, R, and unless HARD Q and Σ q a, of n rows from p on. R lacks one maximum, and is 0 without
+ * classes. An infinite maximum leaves nothing that has a value. */
+static void finish_rows(const setting *s, rows *r, int64_t p, int64_t n, group *groups)
+{
+    for (int64_t i = 0; i < n; i += LANES) {
+        group *g = &groups[i / LANES];
+        normalise(&g->rest);
+        for (int k = 0; k < LANES; k++) {
+            double R = g->rest.hi[k] + ((double)g->ones[k] - 1);
+            g->R[k] = s->C == 0 ? 0 : g->max[k] - g->max[k] == 0 ? R : (double)REAL_NAN;
         }
-        for (int k = 0; s->targets == SMOOTHED && !s->weight && k < LANES; k++)
-            groups[i].total.hi[k] = (double)s->C;
+        const int columns = n - i < LANES ? (int)(n - i) : LANES;
+        for (int k = 0; k < columns; k++) {
+            r->max[p + i + k] = g->max[k];
+            r->rest[p + i + k] = g->R[k];
+        }
+        if (s->targets == HARD)
+            continue;
+        normalise(&g->total);
+        normalise(&g->spread);
+        for (int k = 0; k < columns; k++) {
+            r->total[p + i + k] = (fl_dd){g->total.hi[k], g->total.lo[k]};
+            r->spread[p + i + k] = g->spread.hi[k];
+        }
     }
-    for (int64_t i = 0; i < t->at.n; i += LANES)
-        keep_group(s, r, p + i, &groups[i / LANES],
-                   t->at.n - i < LANES ? (int)(t->at.n - i) : LANES);
+}
+
+static void read_rows(const setting *s, rows *r, int64_t p, group *groups, table *t,
+                      fl_partial *partial)
+{
+    read_part(s, r, p, groups, t, 0, partial);
+    for (int64_t part = 1; part * s->part < s->C; part++) {
+        group more;
+        read_part(s, r, p, &more, t, part, partial);
+        add_part(s, groups, more);
+    }
+    finish_rows(s, r, p, t->at.n, groups);
 }
 
 /* The unreduced losses of all rows, weighed. */
@@ -602,18 +735,21 @@ static void start_gradient(const setting *s, rows *r, int64_t p, int64_t n, grou
     }
 }
 
-static void write_gradients(const setting *s, const rows *r, int64_t p, group *groups, table *t)
+/* The gradients of these classes. */
+static void write_gradients(const setting *s, const rows *r, int64_t p, group *groups, table *t,
+                            int64_t first, int64_t last)
 {
     const int want_x = s->call->products & FL_GRAD, want_y = s->call->products & FL_GRAD << 1;
-    for (int i = 0; want_y && i < (s->folded ? 1 : t->at.wide / LANES); i++)
+    const int64_t width = s->folded && s->width < s->C ? TILE : s->width;
+    for (int i = 0; want_y && i < groups_of(s, t); i++)
         for (int k = 0; k < LANES; k++)
             groups[i].log1p[k] = LOG1P((real)groups[i].R[k]);
-    for (int64_t from = 0; from < s->C; from = t->at.to) {
-        read_piece(s, t, from);
-        if (s->width < s->C)
-            each_stripe_of(s, t, groups, exp_columns, 0);
+    for (int64_t from = first; from < last; from = t->at.to) {
+        read_piece(s, t, from, width);
         t->dx = want_x ? piece_target(s, 0, t->at, t->e) : t->e;
         t->dy = want_y ? piece_target(s, 1, t->at, t->y_tile) : t->y_tile;
+        if (s->width < s->C)
+            each_stripe_of(s, t, groups, keep_exp, 0);
         if (want_y)
             each_stripe(s, t, groups, soft_gradient_xy);
         else if (s->targets == SOFT)
@@ -632,35 +768,40 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
     }
 }
 
-static void check_table(const setting *s, const rows *r, int64_t p, table *t, fl_partial *partial)
+static void check_classes(const setting *s, const rows *r, int64_t p, table *t, int64_t first,
+                          int64_t last, fl_partial *partial)
 {
-    for (int64_t from = 0; from < s->C; from = t->at.to) {
-        go_to(s, t, from);
+    for (int64_t from = first; from < last; from = t->at.to) {
+        go_to(s, t, from, s->width);
         t->y = load_piece(s, 1, t->at, t->y_tile);
         check_piece(s, r, p, t, partial);
     }
 }
 
+static void start_table(const setting *s, const rows *r, int64_t p, table *t)
+{
+    int64_t n = r->n - p < s->units ? r->n - p : s->units;
+    t->at = (fl_columns){
+        .first = r->first + p, .n = n, .wide = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
+    t->x = 0;
+    t->dx = t->e; /* until there is a gradient to write */
+    t->dy = t->y_tile;
+}
+
 static void cross_entropy(const setting *s, fl_phase phase, rows *r, real *l, fl_partial *partial)
 {
-    const int gradients = (s->call->products & (FL_GRAD | FL_GRAD << 1)) != 0;
     group groups[GROUPS];
     table t;
     for (int64_t p = 0; p < r->n; p += t.at.n) {
-        int64_t n = r->n - p < s->units ? r->n - p : s->units;
-        t.at = (fl_columns){
-            .first = r->first + p, .n = n, .wide = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
-        t.x = 0;
-        t.dx = t.e; /* until there is a gradient to write */
-        t.dy = t.y_tile;
+        start_table(s, r, p, &t);
         if (phase == FL_PREPARE) {
-            check_table(s, r, p, &t, partial);
+            check_classes(s, r, p, &t, 0, s->C, partial);
             continue;
         }
         read_rows(s, r, p, groups, &t, partial);
-        if (gradients) {
-            start_gradient(s, r, p, n, groups);
-            write_gradients(s, r, p, groups, &t);
+        if (wants_gradients(s->call)) {
+            start_gradient(s, r, p, t.at.n, groups);
+            write_gradients(s, r, p, groups, &t, 0, s->C);
         }
     }
     if (phase != FL_PREPARE)
@@ -690,6 +831,14 @@ static void nll(const setting *s, rows *r, real *l)
 
 /* --- the kernel --- */
 
+static void add_values(const setting *s, const rows *r, const real *l, fl_partial *partial)
+{
+    if (!(s->call->products & (FL_SUM | FL_VALUES)))
+        return;
+    partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
+    fl_store(&s->call->values, r->first, r->n, l);
+}
+
 static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *partial)
 {
     const fl_call *call = s->call;
@@ -702,9 +851,51 @@ static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *par
         nll(s, r, l);
     else
         cross_entropy(s, phase, r, l, partial);
-    if (phase != FL_PREPARE && call->products & (FL_SUM | FL_VALUES)) {
-        partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
-        fl_store(&call->values, r->first, r->n, l);
+    if (phase != FL_PREPARE)
+        add_values(s, r, l, partial);
+}
+
+/* One part of a row that several threads share. */
+static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl_partial *partial)
+{
+    const fl_call *call = s->call;
+    const int64_t sides = fl_sides(call), part = item % sides, first = part * s->part;
+    const int64_t last = first + s->part < s->C ? first + s->part : s->C;
+    table t;
+    group g;
+    r->first = item / sides;
+    r->n = 1;
+    read_units(s, r, partial);
+    if (part > 0 || phase == FL_FIRST_HALF) { /* the row counts once */
+        partial->weight = (fl_dd){0, 0};
+        partial->count = 0;
+    }
+    start_table(s, r, 0, &t);
+    if (phase == FL_PREPARE && s->targets == SOFT)
+        check_classes(s, r, 0, &t, first, last, partial);
+    if (phase == FL_FIRST_HALF) {
+        call->sides[item] = malloc(sizeof g);
+        if (call->sides[item])
+            read_part(s, r, 0, call->sides[item], &t, part, partial);
+        else
+            note_bad(partial, r->first, FL_NO_MEMORY, 0);
+    }
+    if (phase != FL_SECOND_HALF)
+        return;
+    g = *(const group *)call->sides[item - part];
+    for (int64_t i = 1; i < sides; i++)
+        add_part(s, &g, *(const group *)call->sides[item - part + i]);
+    finish_rows(s, r, 0, 1, &g);
+    r->target[0] = 0;
+    fl_pick(&call->operand[0], s->C, r->first, 1, r->label, r->target);
+    if (part == 0) {
+        real value, *l = fl_target(&call->values, r->first, 1, &value);
+        cross_entropy_values(s, r, l);
+        add_values(s, r, l, partial);
+    }
+    if (wants_gradients(call)) {
+        start_gradient(s, r, 0, 1, &g);
+        write_gradients(s, r, 0, &g, &t, first, last);
     }
 }
 
@@ -722,7 +913,8 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
     const double smoothing = call->formula == FL_FORMULA_nll ? 0 : call->params[0];
     setting s = {.call = call,
                  .C = C,
-                 .weight = call->by_class,
+                 .weight = targets_of(call) == HARD ? NULL : call->by_class,
+                 .part = C,
                  .keep = 1 - smoothing,
                  .each = smoothing / (double)C,
                  .targets = targets_of(call),
@@ -733,10 +925,16 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
     s.width = TABLE / s.units;
     if (s.folded) {
         s.units = 1;
-        s.width = TILE;
+        s.width = TABLE;
+        s.next = C > TABLE ? TABLE : C;
+        s.part = FL_PART;
     }
     const int64_t together = UNITS / s.units * s.units;
     rows r;
+    if (fl_by_sides(call, phase)) {
+        run_side(&s, phase, &r, first, partial);
+        return;
+    }
     for (; first < last; first += r.n) {
         r.first = first;
         r.n = last - first < together ? last - first : together;

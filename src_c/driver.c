@@ -68,14 +68,12 @@ fl_grid fl_grid_of(const fl_call *call)
     return g;
 }
 
-static int in_halves(fl_phase phase) { return phase == FL_FIRST_HALF || phase == FL_SECOND_HALF; }
-
-/* The units of a block; in the halves a block is an item. */
+/* The units of a block, or an item. */
 static void block_units(const fl_call *call, fl_phase phase, int64_t block, int64_t *first,
                         int64_t *last)
 {
     const fl_grid *g = &call->grid;
-    if (in_halves(phase)) {
+    if (fl_by_sides(call, phase)) {
         *first = block;
         *last = block + 1;
         return;
@@ -184,7 +182,8 @@ static int useful_threads(const fl_call *call, int64_t blocks)
 static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
                            fl_interrupted interrupted, fl_partial *bad)
 {
-    const int64_t blocks = in_halves(phase) ? 2 * call->units : call->grid.blocks;
+    const int64_t blocks =
+        fl_by_sides(call, phase) ? fl_sides(call) * call->units : call->grid.blocks;
     const int threads = useful_threads(call, blocks);
     /* A block of one long unit counts as many. */
     const double heavy = elements_of(call) / BLOCK / (double)blocks;
@@ -231,25 +230,32 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     return status;
 }
 
-/* FL_MAIN of sequences that are fewer than the threads, the sides of each side by side. */
-static fl_status run_halves(fl_call *call, fl_totals *totals, fl_interrupted interrupted,
+/* Memory for the sides of units that are fewer than the threads; without it they run whole. */
+static void make_sides(fl_call *call)
+{
+    const int64_t sides = fl_sides(call), items = sides * call->units;
+    const int few = sides > 1 && call->units < useful_threads(call, items);
+    call->sides = few ? calloc((size_t)items, sizeof *call->sides) : NULL;
+}
+
+static void free_sides(fl_call *call)
+{
+    const int64_t items = fl_sides(call) * call->units;
+    for (int64_t i = 0; call->sides && i < items; i++)
+        free(call->sides[i]);
+    free(call->sides);
+    call->sides = NULL;
+}
+
+/* FL_MAIN, the sides of each unit side by side. */
+static fl_status run_halves(const fl_call *call, fl_totals *totals, fl_interrupted interrupted,
                             fl_partial *bad)
 {
-    const int64_t items = 2 * call->units;
-    call->sides = calloc((size_t)items, sizeof *call->sides);
-    if (!call->sides)
-        return run_phase(call, FL_MAIN, totals, interrupted, bad);
     double start = seconds();
     fl_status status = run_phase(call, FL_FIRST_HALF, totals, interrupted, bad);
     if (status == FL_OK && interrupted && seconds() - start >= INTERRUPT_SECONDS && interrupted())
         status = FL_INTERRUPTED;
-    if (status == FL_OK)
-        status = run_phase(call, FL_SECOND_HALF, totals, interrupted, bad);
-    for (int64_t i = 0; i < items; i++)
-        free(call->sides[i]);
-    free(call->sides);
-    call->sides = NULL;
-    return status;
+    return status == FL_OK ? run_phase(call, FL_SECOND_HALF, totals, interrupted, bad) : status;
 }
 
 static void choose_streams(fl_call *call)
@@ -269,17 +275,18 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     fp_mode saved = fp_enter();
     call->grid = fl_grid_of(call);
     choose_streams(call);
+    make_sides(call);
     double divisor = (double)call->units;
     if (call->prepare) {
         status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
         divisor = prepared.weight.hi;
     }
     call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
-    if (status == FL_OK && call->kind == FL_SEQUENCES &&
-        call->units < useful_threads(call, 2 * call->units))
+    if (status == FL_OK && call->sides)
         status = run_halves(call, totals, interrupted, bad);
     else if (status == FL_OK)
         status = run_phase(call, FL_MAIN, totals, interrupted, bad);
+    free_sides(call);
     fp_leave(saved);
     return status;
 }

@@ -103,9 +103,12 @@ typedef enum {
 } fl_divisor;
 
 /* FL_PREPARE checks, and sums the divisor where a mean's gradient needs it before anything is
- * written. FL_MAIN computes. With fewer sequences than threads it comes in two phases, each of
- * which has two items for a unit, the sides 2 n and 2 n + 1 of sequence n. */
+ * written. FL_MAIN computes. With fewer sequences or long rows of classes than threads it comes in
+ * two phases, each of which has an item for each side of a unit. */
 typedef enum { FL_PREPARE, FL_MAIN, FL_FIRST_HALF, FL_SECOND_HALF } fl_phase;
+
+/* Classes of one side of a row. */
+enum { FL_PART = 16384 };
 
 /* Where an error can be; the operands come first. */
 enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_NOWHERE = -1 };
@@ -143,7 +146,8 @@ typedef struct {
     fl_array operand[FL_OPERANDS]; /* x, y, z */
     fl_role role[FL_OPERANDS];
     fl_array weight;                       /* of elements (entries like operand 0) */
-    const double *by_class;                /* weights of classes (C), or NULL */
+    const void *by_class;                  /* weights of classes (C), or NULL */
+    int by_class_float;                    /* they are floats, else doubles */
     fl_array sample_weight, upstream_each; /* of units */
     fl_array values, grad[FL_OPERANDS];
     int64_t reduce[FL_OPERANDS]; /* so many consecutive units share one entry of the gradient; 0:
@@ -159,8 +163,9 @@ typedef struct {
     int per_label;        /* each loss is divided by max(labels[n], 1) where it is summed or
                              differentiated, not in values */
     double sum_tolerance; /* how far from 1 the probabilities of a frame may add up */
-    void **sides;         /* of each item of FL_FIRST_HALF, what it leaves for FL_SECOND_HALF: made
-                             by the kernel with malloc, or NULL; the driver's */
+    void **sides; /* NULL unless FL_MAIN comes in halves: of each item of FL_FIRST_HALF, what
+                     it leaves for FL_SECOND_HALF, made by the kernel with malloc; the
+                     driver's */
 } fl_call;
 
 /* A double-double: hi + lo, |lo| <= ulp(hi) / 2. */
@@ -217,6 +222,30 @@ fl_grid fl_grid_of(const fl_call *call);
 static inline int fl_reduced_in_block(const fl_call *call, int k)
 {
     return call->reduce[k] <= call->grid.piece_units;
+}
+
+/* The weight of a class. */
+static inline double fl_class_weight(const fl_call *call, int64_t c)
+{
+    if (!call->by_class)
+        return 1;
+    return call->by_class_float ? (double)((const float *)call->by_class)[c]
+                                : ((const double *)call->by_class)[c];
+}
+
+/* How many sides a unit has: a sequence two, a long row of classes one for each part. */
+static inline int64_t fl_sides(const fl_call *call)
+{
+    if (call->kind == FL_SEQUENCES)
+        return 2;
+    int long_rows = call->kind == FL_CLASSES && call->formula != FL_FORMULA_nll && call->inner == 1;
+    return long_rows && call->unit_size > FL_PART ? (call->unit_size - 1) / FL_PART + 1 : 1;
+}
+
+/* Whether the items of a phase are sides, not units. */
+static inline int fl_by_sides(const fl_call *call, fl_phase phase)
+{
+    return call->sides && (phase != FL_PREPARE || call->kind == FL_CLASSES);
 }
 
 /* a / b, in the mode of the kernels. */

@@ -116,7 +116,7 @@ static void read_classes(const fl_call *call, int64_t first, int64_t n, row *row
             note_bad(partial, first + i, 1, 0);
             r->kept = 0;
         }
-        r->weight = r->kept && call->by_class ? call->by_class[r->label] : 1;
+        r->weight = r->kept ? fl_class_weight(call, r->label) : 1;
         r->kept &= r->weight != 0;
     }
 }

@@ -17,6 +17,7 @@
  * A frame's p is taken relative to its largest among the classes in use, and the logarithms of
  * those, from which a softmax's denominator is subtracted, are added up apart: a confident
  * prediction has P = exp(sum) (1 + little). */
+#include "double_math.h"
 #include "lattice.h"
 #include "loader.h"
 #include "scalar_math.h"
@@ -24,11 +25,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-/* EXP, LOG, LOG1P in double, whatever the real. */
-#define double_math FL_PASTE(fl_math, ISA, f64)
-enum { MATH_EXP, MATH_LOG, MATH_LOG1P };
-fl_math_fn double_math;
 
 /* ln 2 in two parts, the first of 32 bits. */
 #define LN2_HEAD 0x1.62e42feep-1
