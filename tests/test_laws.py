@@ -1236,6 +1236,65 @@ def test_sequences_in_halves_have_the_errors_of_whole_ones(samples, dtype):
     np.testing.assert_array_equal(inside, wrong_x)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
+@floats
+def test_long_rows_in_parts_have_the_bits_of_whole_ones(kind, rows, dtype, bits):
+    """Fewer than the threads, their parts are computed side by side."""
+    classes = 50_003
+    rng = np.random.default_rng(rows)
+    x = (rng.standard_normal((rows, classes)) * 3).astype(dtype)
+    y = rng.integers(0, classes, rows)
+    y[-1] = classes - 1
+    keywords = {"weight": rng.random(classes).astype(dtype)}
+    if kind == "smoothed":
+        keywords["label_smoothing"] = 0.1
+    if kind == "probabilities":
+        y = rng.random((rows, classes)).astype(dtype)
+    upstream, sample_weight = rng.normal(size=(2, rows)) ** 2
+    loss = fl.cross_entropy
+
+    def results():
+        inside = x.copy()
+        loss.grad(inside, y, **keywords, out=inside)
+        both = {"wrt": ("input", "target")} if kind == "probabilities" else {}
+        return (
+            inside,
+            loss(x, y, **keywords, reduction="none"),
+            loss(x, y, **keywords, sample_weight=sample_weight),
+            loss.grad(x, y, **keywords, **both),
+            loss.value_and_grad(x, y, **keywords, reduction="none", grad_output=upstream),
+            loss.value_and_grad(x.astype(np.float16), y, **keywords),
+            loss.sums(x, y, **keywords, sample_weight=sample_weight),
+        )
+
+    with fl.num_threads(1):
+        expected = results()
+    for threads in (2, 5):
+        with fl.num_threads(threads):
+            bits(results(), expected, f"{threads} threads")
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@floats
+def test_long_rows_in_parts_have_the_errors_of_whole_ones(rows, dtype):
+    classes, last = 50_003, rows - 1
+    x = np.zeros((rows, classes), dtype)
+    y = np.full((rows, classes), 0.5, dtype)
+    y[last, [17_000, 40_000]] = -1
+    label = np.full(rows, 5)
+    label[last] = classes
+    loss = fl.cross_entropy
+    for call in (loss, loss.grad, loss.value_and_grad):
+        for target, place in ((y, rf"target\[{last}, 17000\]"), (label, rf"target\[{last}\]")):
+            messages = set()
+            for threads in (1, 2, 5):
+                with fl.num_threads(threads), pytest.raises(ValueError, match=place) as error:
+                    call(x, target)
+                messages.add(str(error.value))
+            assert len(messages) == 1
+
+
 def forward(x, spelled):
     """Logarithms of the sums over paths to each frame and state, that frame's included."""
     skips = np.zeros(len(spelled), bool)

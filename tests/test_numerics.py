@@ -193,3 +193,70 @@ def test_long_rows(classes, dtype):
     assert abs(gradient[0, 1] / float(ratio / others) - 1) <= 2 * np.finfo(dtype).eps
     exact = float(mp.log(others)) + float(lead)
     assert abs(value / exact - 1) <= 4 * np.finfo(dtype).eps
+
+
+def softmax_loss(x, q, dq):
+    """-Σ q log softmax(x) of one row in extended precision, its gradients along x and, for
+    dq = ∂q_c/∂y_c, along y, and the terms of which that along x is the difference. A class
+    without q adds nothing."""
+    x, q = x.astype(np.longdouble), q.astype(np.longdouble)
+    below = x.max() - x
+    e = np.exp(-below)
+    rest = np.delete(e, e.argmax()).sum()
+    surprise = below + np.log1p(rest)
+    value = np.where(q == 0, 0, q * np.where(q == 0, 0, surprise)).sum()
+    others = q.sum() - q
+    top = rest + 1 - e
+    slopes_y = dq * np.where(np.equal(dq, 0), 0, surprise)
+    pull, push = e * others / (1 + rest), q * top / (1 + rest)
+    return value, pull - push, slopes_y, pull + push
+
+
+def rising(rng, classes):
+    """Maxima that come later and later, by steps that float32 holds."""
+    return np.arange(classes) * 2.0**-10
+
+
+def falling(rng, classes):
+    return rising(rng, classes)[::-1]
+
+
+def late(rng, classes):
+    """Nothing for long, then a little, the largest at the very end."""
+    x = rng.integers(-600, 600, classes) / 64
+    x[:9000] = -np.inf
+    x[-1] = 17.5
+    return x
+
+
+@floats
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize("classes", [4097, 16_385, 40_003])
+@pytest.mark.parametrize("logits", [rising, falling, late])
+def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_isa):
+    """Long rows go in pieces, each under the largest logit so far."""
+    rng = np.random.default_rng(classes)
+    x = logits(rng, classes).astype(dtype)[np.newaxis]
+    y, label = rng.random((1, classes)).astype(dtype), np.array([classes // 2])
+    y[0, :9000] = 0
+    w = rng.integers(0, 5, classes).astype(dtype)
+    w[:9000] = 0  # of an infinite loss, with smoothing
+    one = np.arange(classes) == label
+    keywords = {"weight": w, "label_smoothing": smoothing, "reduction": "sum"}
+    eps = float(np.finfo(dtype).eps)
+    for _ in each_isa():
+        q = w * ((1 - smoothing) * one + smoothing / classes)
+        value, slopes, _, terms = softmax_loss(x[0], q, 0)
+        number, dx = fl.cross_entropy.value_and_grad(x, label, **keywords)
+        assert abs(number - value) <= 8 * eps * value
+        assert (abs(dx[0] - slopes) <= 8 * eps * terms + 1e-44).all()
+
+        q = w * ((1 - smoothing) * y[0].astype(float) + smoothing / classes)
+        value, slopes, targets, terms = softmax_loss(x[0], q, (1 - smoothing) * w)
+        number, (dx, dy) = fl.cross_entropy.value_and_grad(
+            x, y, wrt=("input", "target"), **keywords
+        )
+        finite = np.isfinite(x[0])
+        assert abs(number - value) <= 8 * eps * value
+        assert (abs(dx[0] - slopes) <= 8 * eps * terms + 1e-44).all()
+        assert (abs(dy[0] - targets)[finite] <= 8 * eps * targets[finite]).all()
