@@ -29,6 +29,10 @@
 
 enum { SHORT = 256, TABLE = 4 * TILE, UNITS = 128, GROUPS = UNITS / LANES };
 
+/* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
+ * gradient; longer ones compute them again. */
+enum { KEEP = (1 << 19) / sizeof(real) };
+
 /* Which probabilities q a row is compared with. */
 typedef enum { HARD, SMOOTHED, SOFT } targets;
 
@@ -44,6 +48,7 @@ typedef struct {
     int64_t width; /* classes of a piece that is read */
     int64_t next;  /* from a class of a long row to the one that is read a piece later */
     int64_t part;  /* classes of a part */
+    int keeps;     /* pieces of a long row are kept for its gradient */
 } setting;
 
 /* Rows. One that is not kept adds nothing, whatever it holds. */
@@ -83,9 +88,14 @@ typedef struct {
     fl_columns at;
     const real *x, *y;
     real *dx, *dy;
-    real x_tile[TABLE], y_tile[TABLE];
-    real e[TABLE]; /* exp(-a) */
+    real *e;     /* exp(-a), times ... */
+    double lift; /* ... this */
+    real *kept;  /* NULL, or where the pieces of a part are kept, those of its first class first */
+    real x_tile[TABLE], y_tile[TABLE], e_tile[TABLE];
 } table;
+
+/* A kept piece: the maximum it is under, then exp(-a). */
+enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TABLE };
 
 /* --- columns of a table ---
  *
@@ -94,6 +104,7 @@ typedef struct {
     const real *x, *y;
     real *e, *dx, *dy;
     const double *w; /* of the first line; NULL for ones */
+    double lift;
     int64_t step, lines;
 } stripe;
 
@@ -105,9 +116,10 @@ static INLINE stripe stripe_of(const setting *s, const table *t, int64_t start, 
 {
     return (stripe){.x = t->x + start,
                     .y = t->y + start,
-                    .e = (real *)t->e + start,
+                    .e = t->e + start,
                     .dx = t->dx + start,
                     .dy = t->dy + start,
+                    .lift = t->lift,
                     .w = s->weight ? s->weight + t->at.from + (s->folded ? start : 0) : 0,
                     .step = step,
                     .lines = lines};
@@ -179,7 +191,7 @@ static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, l
         real v = EXP_NEGATIVE(x[k] - m[k]);
         int top = x[k] == m[k];
         if (keep)
-            e[k] = v;
+            e[k] = top ? R(1.0) : v; /* also where both are -inf */
         if (add) {
             ones[k] = top ? ones[k] + 1 : ones[k];
             add_to_lane(rest, k, (double)(top ? R(0.0) : v));
@@ -333,7 +345,7 @@ static INLINE void hard_gradient(const setting *s, stripe at, group *g, const in
 {
     real slope[LANES];
     for (int k = 0; k < columns; k++)
-        slope[k] = (real)g->slope[k];
+        slope[k] = (real)(g->slope[k] * at.lift);
     for (int64_t i = 0; i < at.lines; i++)
 #pragma omp simd
         for (int k = 0; k < columns; k++)
@@ -356,7 +368,7 @@ static INLINE void smooth_gradient(const setting *s, stripe at, group *g, const 
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
             double other_w = (g->total.hi[k] - w[k]) + g->total.lo[k];
-            double gx = class_slope(g->slope[k], (double)at.e[i * at.step + k], g->R[k],
+            double gx = class_slope(g->slope[k], (double)at.e[i * at.step + k] * at.lift, g->R[k],
                                     s->each * w[k], s->each * other_w + g->label_q[k]);
             at.dx[i * at.step + k] = g->kept[k] == 0 ? 0 : (real)gx;
         }
@@ -376,7 +388,8 @@ static INLINE void soft_gradient(const setting *s, stripe at, group *g, const in
             double q = w[k] * (s->keep * (double)at.y[j] + s->each), factor = s->keep * w[k];
             double a = (double)g->max[k] - (double)at.x[j];
             double other_q = (g->total.hi[k] - q) + g->total.lo[k];
-            double gx = class_slope(g->slope[k], (double)at.e[j], g->R[k], q, other_q);
+            double e = (double)at.e[j] * at.lift;
+            double gx = class_slope(g->slope[k], e, g->R[k], q, other_q);
             double gy = factor == 0 ? 0 : g->scale[k] * (factor * (a + (double)g->log1p[k]));
             double nan = g->total.hi[k] + g->R[k]; /* if x or y has one */
             at.dx[j] = g->kept[k] == 0 ? 0 : (real)gx;
@@ -613,6 +626,16 @@ static int groups_of(const setting *s, const table *t)
     return s->folded ? 1 : (int)(t->at.wide / LANES);
 }
 
+static real *kept_piece(real *kept, int64_t from) { return kept + from / TABLE * KEPT_PIECE; }
+
+/* Memory for so many bytes and kept classes, or NULL. */
+static void *make(size_t bytes, int64_t classes)
+{
+    int64_t pieces = (classes + TABLE - 1) / TABLE;
+    bytes += (size_t)(pieces * KEPT_PIECE) * sizeof(real);
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
 /* All that is added up of the rows of a table, p and those after it, over a part of their classes.
  */
 static void read_part(const setting *s, rows *r, int64_t p, group *groups, table *t, int64_t part,
@@ -637,7 +660,12 @@ static void read_part(const setting *s, rows *r, int64_t p, group *groups, table
                 memcpy(groups[i].max, groups[i].top, sizeof groups[i].max);
             else
                 raise_to(&groups[i], groups[i].top, s->targets != HARD);
-        if (wants_gradients(s->call) && s->width >= s->C)
+        if (t->kept) {
+            real *piece = kept_piece(t->kept, from - first);
+            piece[0] = groups->max[0];
+            t->e = piece + KEPT_MAX;
+        }
+        if (t->kept || (wants_gradients(s->call) && s->width >= s->C))
             each_stripe_of(s, t, groups, add_and_keep_exp, 0);
         else
             each_stripe_of(s, t, groups, add_exp, 0);
@@ -680,12 +708,15 @@ static void finish_rows(const setting *s, rows *r, int64_t p, int64_t n, group *
 static void read_rows(const setting *s, rows *r, int64_t p, group *groups, table *t,
                       fl_partial *partial)
 {
+    real *kept = t->kept;
     read_part(s, r, p, groups, t, 0, partial);
     for (int64_t part = 1; part * s->part < s->C; part++) {
         group more;
+        t->kept = kept ? kept_piece(kept, part * s->part) : 0;
         read_part(s, r, p, &more, t, part, partial);
         add_part(s, groups, more);
     }
+    t->kept = kept;
     finish_rows(s, r, p, t->at.n, groups);
 }
 
@@ -740,15 +771,22 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
                             int64_t first, int64_t last)
 {
     const int want_x = s->call->products & FL_GRAD, want_y = s->call->products & FL_GRAD << 1;
-    const int64_t width = s->folded && s->width < s->C ? TILE : s->width;
+    const int again = s->width < s->C && !t->kept;
+    const int64_t width = s->folded && again ? TILE : s->width;
     for (int i = 0; want_y && i < groups_of(s, t); i++)
         for (int k = 0; k < LANES; k++)
             groups[i].log1p[k] = LOG1P((real)groups[i].R[k]);
     for (int64_t from = first; from < last; from = t->at.to) {
         read_piece(s, t, from, width);
+        if (t->kept) {
+            real *piece = kept_piece(t->kept, from - first);
+            t->lift = (double)piece[0] - (double)groups->max[0];
+            double_math(MATH_EXP, 1, &t->lift, &t->lift);
+            t->e = piece + KEPT_MAX;
+        }
         t->dx = want_x ? piece_target(s, 0, t->at, t->e) : t->e;
         t->dy = want_y ? piece_target(s, 1, t->at, t->y_tile) : t->y_tile;
-        if (s->width < s->C)
+        if (again)
             each_stripe_of(s, t, groups, keep_exp, 0);
         if (want_y)
             each_stripe(s, t, groups, soft_gradient_xy);
@@ -784,6 +822,9 @@ static void start_table(const setting *s, const rows *r, int64_t p, table *t)
     t->at = (fl_columns){
         .first = r->first + p, .n = n, .wide = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
     t->x = 0;
+    t->e = t->e_tile;
+    t->lift = 1;
+    t->kept = 0;
     t->dx = t->e; /* until there is a gradient to write */
     t->dy = t->y_tile;
 }
@@ -798,11 +839,16 @@ static void cross_entropy(const setting *s, fl_phase phase, rows *r, real *l, fl
             check_classes(s, r, p, &t, 0, s->C, partial);
             continue;
         }
+        if (s->keeps && !(t.kept = make(0, s->C))) {
+            note_bad(partial, r->first + p, FL_NO_MEMORY, 0);
+            return;
+        }
         read_rows(s, r, p, groups, &t, partial);
         if (wants_gradients(s->call)) {
             start_gradient(s, r, p, t.at.n, groups);
             write_gradients(s, r, p, groups, &t, 0, s->C);
         }
+        free(t.kept);
     }
     if (phase != FL_PREPARE)
         cross_entropy_values(s, r, l);
@@ -855,6 +901,12 @@ static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *par
         add_values(s, r, l, partial);
 }
 
+/* What the first half leaves of a part. */
+typedef struct {
+    group sums;
+    _Alignas(64) real kept[];
+} side;
+
 /* One part of a row that several threads share. */
 static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl_partial *partial)
 {
@@ -874,17 +926,21 @@ static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl
     if (phase == FL_PREPARE && s->targets == SOFT)
         check_classes(s, r, 0, &t, first, last, partial);
     if (phase == FL_FIRST_HALF) {
-        call->sides[item] = malloc(sizeof g);
-        if (call->sides[item])
-            read_part(s, r, 0, call->sides[item], &t, part, partial);
-        else
+        side *made = call->sides[item] = make(sizeof *made, s->keeps ? last - first : 0);
+        if (!made) {
             note_bad(partial, r->first, FL_NO_MEMORY, 0);
+            return;
+        }
+        t.kept = s->keeps ? made->kept : 0;
+        read_part(s, r, 0, &made->sums, &t, part, partial);
     }
     if (phase != FL_SECOND_HALF)
         return;
-    g = *(const group *)call->sides[item - part];
+    side *const *parts = (side *const *)&call->sides[item - part];
+    g = parts[0]->sums;
     for (int64_t i = 1; i < sides; i++)
-        add_part(s, &g, *(const group *)call->sides[item - part + i]);
+        add_part(s, &g, parts[i]->sums);
+    t.kept = s->keeps ? parts[part]->kept : 0;
     finish_rows(s, r, 0, 1, &g);
     r->target[0] = 0;
     fl_pick(&call->operand[0], s->C, r->first, 1, r->label, r->target);
@@ -910,6 +966,7 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
                           fl_partial *partial)
 {
     const int64_t C = call->unit_size;
+    const int keeps = wants_gradients(call) && C <= KEEP;
     const double smoothing = call->formula == FL_FORMULA_nll ? 0 : call->params[0];
     setting s = {.call = call,
                  .C = C,
@@ -928,6 +985,7 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
         s.width = TABLE;
         s.next = C > TABLE ? TABLE : C;
         s.part = FL_PART;
+        s.keeps = keeps && C > TABLE;
     }
     const int64_t together = UNITS / s.units * s.units;
     rows r;

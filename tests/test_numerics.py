@@ -231,7 +231,7 @@ def late(rng, classes):
 
 @floats
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
-@pytest.mark.parametrize("classes", [4097, 16_385, 40_003])
+@pytest.mark.parametrize("classes", [4097, 40_003, 140_001])
 @pytest.mark.parametrize("logits", [rising, falling, late])
 def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_isa):
     """Long rows go in pieces, each under the largest logit so far."""
@@ -244,12 +244,13 @@ def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_i
     one = np.arange(classes) == label
     keywords = {"weight": w, "label_smoothing": smoothing, "reduction": "sum"}
     eps = float(np.finfo(dtype).eps)
+    lost = float(np.finfo(dtype).smallest_subnormal)  # of an exponential that underflows
     for _ in each_isa():
         q = w * ((1 - smoothing) * one + smoothing / classes)
         value, slopes, _, terms = softmax_loss(x[0], q, 0)
         number, dx = fl.cross_entropy.value_and_grad(x, label, **keywords)
         assert abs(number - value) <= 8 * eps * value
-        assert (abs(dx[0] - slopes) <= 8 * eps * terms + 1e-44).all()
+        assert (abs(dx[0] - slopes) <= 8 * eps * terms + lost * q.sum()).all()
 
         q = w * ((1 - smoothing) * y[0].astype(float) + smoothing / classes)
         value, slopes, targets, terms = softmax_loss(x[0], q, (1 - smoothing) * w)
@@ -258,5 +259,5 @@ def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_i
         )
         finite = np.isfinite(x[0])
         assert abs(number - value) <= 8 * eps * value
-        assert (abs(dx[0] - slopes) <= 8 * eps * terms + 1e-44).all()
+        assert (abs(dx[0] - slopes) <= 8 * eps * terms + lost * q.sum()).all()
         assert (abs(dy[0] - targets)[finite] <= 8 * eps * targets[finite]).all()
