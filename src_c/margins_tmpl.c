@@ -72,13 +72,24 @@ static void store_values(const fl_call *call, int64_t first, int64_t n, const ro
 }
 
 /* m - x in two parts: scores may be too far from m, or too close to a kink, for one double. */
-static INLINE fl_dd gap_of(double m, real x) { return dd_add_double((fl_dd){m, 0}, -(double)x); }
+static INLINE fl_dd gap_of(double m, real x)
+{
+    fl_dd gap = dd_add_double((fl_dd){m, 0}, -(double)x);
+    gap.lo = gap.lo - gap.lo == 0 ? gap.lo : 0; /* inf and NaN have no remainder */
+    return gap;
+}
 
-/* gap + x, rounded but at its end. */
+/* gap + x, rounded but at its end. Where a float cancels gap.hi their sum is exact, and elsewhere
+ * its rounding is far below a float's. */
 static INLINE double distance(fl_dd gap, double x)
 {
-    double z = gap.hi + x, v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
-    return z - z == 0 ? z + tail : z; /* inf and NaN have no remainder */
+    double z = gap.hi + x;
+#if REAL_IS_DOUBLE
+    double v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
+    return z - z == 0 ? z + tail : z;
+#else
+    return z + gap.lo;
+#endif
 }
 
 /* max(0, gap + x); NaN stays. */
