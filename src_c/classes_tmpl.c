@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORT = 256, TABLE = 4 * TILE, UNITS = 128, GROUPS = UNITS / LANES };
+enum { SHORT = 256, TABLE = 4 * TILE, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
 
 /* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
  * gradient; longer ones compute them again. */
@@ -259,55 +259,45 @@ static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *
 /* What sums of a are taken from: m, but where it is infinite 0, so that no a is inf - inf. */
 static INLINE double reference(real m) { return m - m == 0 ? (double)m : 0; }
 
-/* Σ w_c and Σ w_c a_c; a w of 0 removes its class. */
-static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
-                                  const int weighted)
+/* SOFT: Q and Σ q a; a q of 0 removes its class, one that underflows does not. SMOOTHED: Σ w_c and
+ * Σ w_c a_c. */
+static INLINE void add_shares(const setting *s, stripe at, group *g, const int columns,
+                              const int weighted, const int soft)
 {
     lanes total, spread;
     copy_lanes(&total, &g->total);
     copy_lanes(&spread, &g->spread);
-    for (int k = 0; !weighted && k < columns; k++)
+    for (int k = 0; !weighted && !soft && k < columns; k++)
         add_to_lane(&total, k, (double)at.lines);
     for (int64_t i = 0; i < at.lines; i++) {
         double w[LANES];
         line_weights(s, at, i, w, columns, weighted);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
+            double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
             double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
-            if (weighted) {
-                add_to_lane(&total, k, w[k]);
-                a = w[k] == 0 ? 0 : w[k] * a;
-            }
-            add_to_lane(&spread, k, a);
+            double pa = !soft ? a : p == 0 ? 0 : p * a;
+            if (weighted)
+                pa = w[k] == 0 ? 0 : w[k] * pa;
+            if (weighted || soft)
+                add_to_lane(&total, k, weighted ? w[k] * p : p);
+            add_to_lane(&spread, k, pa);
         }
     }
     copy_lanes(&g->total, &total);
     copy_lanes(&g->spread, &spread);
 }
 
-/* Q and Σ q a; a q of 0 removes its class, one that underflows does not. */
+static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
+                                  const int weighted)
+{
+    add_shares(s, at, g, columns, weighted, 0);
+}
+
 static INLINE void soft_columns(const setting *s, stripe at, group *g, const int columns,
                                 const int weighted)
 {
-    lanes total, spread;
-    copy_lanes(&total, &g->total);
-    copy_lanes(&spread, &g->spread);
-    for (int64_t i = 0; i < at.lines; i++) {
-        double w[LANES];
-        line_weights(s, at, i, w, columns, weighted);
-#pragma omp simd
-        for (int k = 0; k < columns; k++) {
-            double p = s->keep * (double)at.y[i * at.step + k] + s->each;
-            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
-            double pa = p == 0 ? 0 : p * a;
-            if (weighted)
-                pa = w[k] == 0 ? 0 : w[k] * pa;
-            add_to_lane(&total, k, weighted ? w[k] * p : p);
-            add_to_lane(&spread, k, pa);
-        }
-    }
-    copy_lanes(&g->total, &total);
-    copy_lanes(&g->spread, &spread);
+    add_shares(s, at, g, columns, weighted, 1);
 }
 
 /* Puts the sums under maxima that are no lower. */

@@ -18,9 +18,6 @@
 /* Elements in a block: large against the cost of a partial, small enough to share out. */
 enum { BLOCK = 8192 };
 
-/* Rows of classes that a kernel takes at a time. */
-enum { TOGETHER = 128 };
-
 /* Of a row of which one entry is read, what it counts for. */
 enum { ONE_OF_A_ROW = 32 };
 
@@ -44,8 +41,8 @@ fl_grid fl_grid_of(const fl_call *call)
     if (call->formula == FL_FORMULA_nll)
         elements = ONE_OF_A_ROW;
     int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
-    if (call->kind == FL_CLASSES && (cap >= TOGETHER || call->inner > 1))
-        cap = cap < TOGETHER ? TOGETHER : cap / TOGETHER * TOGETHER;
+    if (call->kind == FL_CLASSES && (cap >= FL_ROWS || call->inner > 1))
+        cap = cap < FL_ROWS ? FL_ROWS : cap / FL_ROWS * FL_ROWS;
     if (call->kind == FL_SEQUENCES)
         cap = 1; /* the sum is the same whether sequences come whole or in halves */
     fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};

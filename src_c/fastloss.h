@@ -107,8 +107,8 @@ typedef enum {
  * two phases, each of which has an item for each side of a unit. */
 typedef enum { FL_PREPARE, FL_MAIN, FL_FIRST_HALF, FL_SECOND_HALF } fl_phase;
 
-/* Classes of one side of a row. */
-enum { FL_PART = 16384 };
+/* Rows that a kernel takes at a time at most; classes of one side of a row. */
+enum { FL_ROWS = 128, FL_PART = 16384 };
 
 /* Where an error can be; the operands come first. */
 enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_NOWHERE = -1 };

@@ -41,10 +41,9 @@ typedef struct {
 /* Sample weights and the divisor's Σ d. */
 static void read_rows(const fl_call *call, int64_t first, int64_t n, row *rows, fl_partial *partial)
 {
-    double sample_tile[MAX_ROWS], upstream_tile[MAX_ROWS];
-    const double *sample = load_sample_weight(call, first, n, sample_tile, partial), *upstream = 0;
-    if (call->upstream_each.data)
-        upstream = fl_load_double(&call->upstream_each, first, n, upstream_tile);
+    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS];
+    const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
+    const double *upstream = load_upstream(call, first, n, upstream_tile);
     for (int64_t i = 0; i < n; i++) {
         double s = sample ? sample[i] : 1;
         rows[i] = (row){.kept = s != 0,
@@ -59,7 +58,7 @@ static void read_rows(const fl_call *call, int64_t first, int64_t n, row *rows, 
 static void store_values(const fl_call *call, int64_t first, int64_t n, const row *rows,
                          fl_partial *partial)
 {
-    real value_tile[MAX_ROWS];
+    real value_tile[FL_ROWS];
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].kept;
     if (!(call->products & (FL_SUM | FL_VALUES)))
@@ -118,7 +117,7 @@ static fl_dd sum_row(const double *v, int64_t n)
 static void read_classes(const fl_call *call, int64_t first, int64_t n, row *rows,
                          fl_partial *partial)
 {
-    int64_t label_tile[MAX_ROWS];
+    int64_t label_tile[FL_ROWS];
     const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
     for (int64_t i = 0; i < n; i++) {
         row *r = &rows[i];
@@ -246,7 +245,7 @@ static int64_t memory_size(int64_t width, int64_t n, int64_t C)
 }
 
 /* That of rows that fit into a tile; a row has fewer than LANES places more than classes. */
-enum { STACK = 5 * TILE + 2 * MAX_ROWS * LANES };
+enum { STACK = 5 * TILE + 2 * FL_ROWS * LANES };
 
 /* Labels of n whole rows, each entry checked; a row with a bad one is not kept. */
 static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows, int64_t *label,
@@ -411,7 +410,7 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
 {
     const int value = call->products & (FL_SUM | FL_VALUES), slopes = call->products >= FL_GRAD;
     real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
-    double weight_tile[TILE], sample_tile[MAX_ROWS], term[TILE];
+    double weight_tile[TILE], sample_tile[FL_ROWS], term[TILE];
     for (int64_t i = 0; i < n; i++)
         sample_tile[i] = rows[i].sample;
 
@@ -464,7 +463,7 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
 void SUFFIXED(fl_margins)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                           fl_partial *partial)
 {
-    row rows[MAX_ROWS];
+    row rows[FL_ROWS];
     for (int64_t n; first < last; first += n) {
         n = rows_together(call, last - first);
         read_rows(call, first, n, rows, partial);

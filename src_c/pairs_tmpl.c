@@ -436,10 +436,10 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
     const fl_call *call = s->call;
-    row rows[MAX_ROWS];
-    real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[MAX_ROWS],
-        value_tile[MAX_ROWS];
-    double sample_tile[MAX_ROWS], upstream_tile[MAX_ROWS];
+    row rows[FL_ROWS];
+    real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROWS],
+        value_tile[FL_ROWS];
+    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS];
     const real *label = 0;
 
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
@@ -481,9 +481,7 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     if (!(call->products & ~(FL_SUM | FL_VALUES)))
         return;
 
-    const double *upstream = call->upstream_each.data
-                                 ? fl_load_double(&call->upstream_each, first, n, upstream_tile)
-                                 : 0;
+    const double *upstream = load_upstream(call, first, n, upstream_tile);
     while (next_piece(s->call, &at)) {
         const real *x[FL_OPERANDS];
         real *g[FL_OPERANDS];

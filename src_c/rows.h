@@ -7,8 +7,6 @@
 #include "fastloss.h"
 #include "real.h"
 
-enum { MAX_ROWS = 128 };
-
 /* Columns [from, to) of the n rows from `first` on; either whole rows or a piece of one. */
 typedef struct {
     int64_t first, n, from, to;
@@ -23,8 +21,8 @@ static inline int64_t piece_width(const fl_call *call)
 /* How many of the rows that are left go together. */
 static inline int64_t rows_together(const fl_call *call, int64_t left)
 {
-    int64_t width = piece_width(call), most = width > 0 ? TILE / width : MAX_ROWS;
-    most = most < MAX_ROWS ? most : MAX_ROWS;
+    int64_t width = piece_width(call), most = width > 0 ? TILE / width : FL_ROWS;
+    most = most < FL_ROWS ? most : FL_ROWS;
     return left < most ? left : most;
 }
 
