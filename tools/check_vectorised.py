@@ -3,7 +3,8 @@
     python tools/check_vectorised.py            # fails where a loop is not that should be
     python tools/check_vectorised.py --update   # accepts what is not, in not_vectorised.json
 
-The kernels are compiled as setup.py compiles them, with line numbers besides. Of each instruction
+The kernels are compiled with setup.py's flags and line numbers, but without those of the Python at
+hand, which differ. Of each instruction
 these say the line and through which calls it was inlined there, and so the loss, a row of losses.h,
 which the vectoriser's report does not.
 
@@ -27,15 +28,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from setuptools._distutils.ccompiler import new_compiler
-from setuptools._distutils.sysconfig import customize_compiler
-
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src_c"
 KNOWN = ROOT / "tools" / "not_vectorised.json"
 WIDTH = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
 LETTERS = {"x": 16, "y": 32, "z": 64}
 FILES = {path.name for path in SRC.iterdir()}
+COMPILER = [os.environ.get("CC", "gcc"), "-fPIC", "-fwrapv", "-DNDEBUG"]
 
 FUNCTION = re.compile(r"[a-z].*?\b(?:SUFFIXED\()?(?!SUFFIXED|__attribute__)(\w+)\)?\(")
 REPORT = re.compile(r"([\w.]+):(\d+):\d+: (?:optimized: *loop (vectorized)|missed: *couldn't)")
@@ -136,13 +135,11 @@ def main():
     parser.add_argument("--update", action="store_true", help="accept what is not vectorised")
     update = parser.parse_args().update
     setup = runpy.run_path(str(ROOT / "setup.py"))
-    compiler = new_compiler()
-    customize_compiler(compiler)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {}
         for template, variant, macros, flags in setup["KERNELS"]:
-            command = [*compiler.compiler_so, *(f"-D{k}={v}" for k, v in macros), *flags]
+            command = [*COMPILER, *(f"-D{k}={v}" for k, v in macros), *flags]
             isa = variant.split("_")[0]
             jobs[template, variant] = pool.submit(examine, SRC / template, isa, command)
         results = {key: job.result() for key, job in jobs.items()}
