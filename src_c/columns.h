@@ -1,0 +1,463 @@
+/* The columns of a table: what is computed of rows of classes, over full vectors of rows.
+ *
+ * A table holds class c of the p-th of its rows at [(c - from) * wide + p]. A long row is a table
+ * by itself, laid in lines of LANES columns ("folded"), which are joined at the end. */
+#ifndef FASTLOSS_COLUMNS_H
+#define FASTLOSS_COLUMNS_H
+
+#include "double_math.h"
+#include "loader.h"
+#include "scalar_math.h"
+#include "tile.h"
+
+enum { SHORT = 256, TABLE = 4 * TILE, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
+
+/* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
+ * gradient; longer ones compute them again. */
+enum { KEEP = (1 << 19) / sizeof(real) };
+
+/* Which probabilities q a row is compared with. */
+typedef enum { HARD, SMOOTHED, SOFT } targets;
+
+/* What is the same for all rows of a block. */
+typedef struct {
+    const fl_call *call;
+    int64_t C;
+    const double *weight; /* unless HARD, w (C), or NULL for ones */
+    double keep, each;    /* 1 - ε, ε/C */
+    targets targets;
+    int folded;    /* a table is one long row */
+    int64_t units; /* rows of a table */
+    int64_t width; /* classes of a piece that is read */
+    int64_t next;  /* from a class of a long row to the one that is read a piece later */
+    int64_t part;  /* classes of a part */
+    int keeps;     /* pieces of a long row are kept for its gradient */
+} setting;
+
+/* LANES columns of a table. Those of a long row all say the same once they are joined. */
+typedef struct {
+    real max[LANES];  /* m of what has been added up */
+    real top[LANES];  /* m of what has been looked at */
+    real ones[LANES]; /* entries equal to m, which are not in `rest` */
+    lanes rest;       /* exp(-a) of the others */
+    double R[LANES];
+    lanes total;  /* Q; SMOOTHED: Σ w_c */
+    lanes spread; /* Σ q_c a_c; SMOOTHED: Σ w_c a_c */
+    real log1p[LANES];
+    real kept[LANES];
+    double scale[LANES];
+    double slope[LANES];   /* scale/S; HARD: times w_y */
+    double label_q[LANES]; /* SMOOTHED: (1 - ε) w_y */
+} group;
+
+/* A piece of the rows: class c of the p-th stands at [(c - at.from) * at.wide + p]. */
+typedef struct {
+    fl_columns at;
+    const real *x, *y;
+    real *dx, *dy;
+    real *e;     /* exp(-a), times ... */
+    double lift; /* ... this */
+    real *kept;  /* NULL, or where the pieces of a part are kept, those of its first class first */
+    real x_tile[TABLE], y_tile[TABLE], e_tile[TABLE];
+} table;
+
+/* A kept piece: the maximum it is under, then exp(-a). */
+enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TABLE };
+
+/* --- columns of a table ---
+ *
+ * A stripe is LANES columns, or fewer where a long row ends: line i is at i * step. */
+typedef struct {
+    const real *x, *y;
+    real *e, *dx, *dy;
+    const double *w; /* of the first line; NULL for ones */
+    double lift;
+    int64_t step, lines;
+} stripe;
+
+typedef void columns_fn(const setting *s, stripe at, group *g, const int columns,
+                        const int weighted);
+
+static INLINE stripe stripe_of(const setting *s, const table *t, int64_t start, int64_t step,
+                               int64_t lines)
+{
+    return (stripe){.x = t->x + start,
+                    .y = t->y + start,
+                    .e = t->e + start,
+                    .dx = t->dx + start,
+                    .dy = t->dy + start,
+                    .lift = t->lift,
+                    .w = s->weight ? s->weight + t->at.from + (s->folded ? start : 0) : 0,
+                    .step = step,
+                    .lines = lines};
+}
+
+static INLINE void each_stripe_of(const setting *s, table *t, group *groups, columns_fn f,
+                                  const int weighted)
+{
+    int64_t classes = t->at.to - t->at.from, lines = classes / LANES, left = classes % LANES;
+    if (s->folded) {
+        f(s, stripe_of(s, t, 0, LANES, lines), groups, LANES, weighted);
+        if (left > 0)
+            f(s, stripe_of(s, t, lines * LANES, LANES, 1), groups, (int)left, weighted);
+        return;
+    }
+    for (int64_t start = 0; start < t->at.wide; start += LANES)
+        f(s, stripe_of(s, t, start, t->at.wide, classes), &groups[start / LANES], LANES, weighted);
+}
+
+/* Weights of 1 cost nothing where f asks for them. */
+static INLINE void each_stripe(const setting *s, table *t, group *groups, columns_fn f)
+{
+    if (s->weight)
+        each_stripe_of(s, t, groups, f, 1);
+    else
+        each_stripe_of(s, t, groups, f, 0);
+}
+
+/* The largest entries, in two chains; a NaN does not matter here, it reappears in R. */
+static INLINE void max_columns(const setting *s, stripe at, group *g, const int columns,
+                               const int weighted)
+{
+    real m[LANES], odd[LANES];
+    int64_t i = 0;
+    for (int k = 0; k < columns; k++)
+        m[k] = odd[k] = g->top[k];
+    for (; i + 2 <= at.lines; i += 2) {
+        const real *even_line = at.x + i * at.step, *odd_line = even_line + at.step;
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            m[k] = m[k] < even_line[k] ? even_line[k] : m[k];
+            odd[k] = odd[k] < odd_line[k] ? odd_line[k] : odd[k];
+        }
+    }
+    for (; i < at.lines; i++)
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            real v = at.x[i * at.step + k];
+            m[k] = m[k] < v ? v : m[k];
+        }
+    for (int k = 0; k < columns; k++)
+        g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
+}
+
+/* Entry by entry, so that the copy stays in registers: as a whole it would stay in memory. */
+static INLINE void copy_lanes(lanes *to, const lanes *from)
+{
+    for (int k = 0; k < LANES; k++) {
+        to->hi[k] = from->hi[k];
+        to->lo[k] = from->lo[k];
+    }
+}
+
+static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest,
+                            const int add, const int keep)
+{
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
+        real v = EXP_NEGATIVE(x[k] - m[k]);
+        int top = x[k] == m[k];
+        if (keep)
+            e[k] = top ? R(1.0) : v; /* also where both are -inf */
+        if (add) {
+            ones[k] = top ? ones[k] + 1 : ones[k];
+            add_to_lane(rest, k, (double)(top ? R(0.0) : v));
+        }
+    }
+}
+
+/* exp(-a), which is kept or added to R or both, maxima counted apart. The end of a long row is
+ * filled with what adds nothing. */
+static INLINE void exp_lines(const setting *s, stripe at, group *g, const int columns,
+                             const int add, const int keep)
+{
+    lanes rest;
+    copy_lanes(&rest, &g->rest);
+    real m[LANES], ones[LANES], last[LANES];
+    for (int k = 0; k < LANES; k++) {
+        m[k] = g->max[k];
+        ones[k] = g->ones[k];
+        last[k] = -REAL_INFINITY;
+    }
+    if (columns < LANES) {
+        for (int k = 0; k < columns; k++)
+            last[k] = at.x[k];
+        exp_line(last, at.e, m, ones, &rest, add, keep);
+    } else
+        for (int64_t i = 0; i < at.lines; i++) {
+            const real *x = at.x + i * at.step;
+            if (s->folded && add) /* what is read next comes while this is computed */
+                __builtin_prefetch(x + s->next);
+            exp_line(x, at.e + i * at.step, m, ones, &rest, add, keep);
+        }
+    if (!add)
+        return;
+    for (int k = 0; k < LANES; k++)
+        g->ones[k] = ones[k];
+    copy_lanes(&g->rest, &rest);
+}
+
+static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
+                           const int weighted)
+{
+    exp_lines(s, at, g, columns, 1, 0);
+}
+
+static INLINE void add_and_keep_exp(const setting *s, stripe at, group *g, const int columns,
+                                    const int weighted)
+{
+    exp_lines(s, at, g, columns, 1, 1);
+}
+
+static INLINE void keep_exp(const setting *s, stripe at, group *g, const int columns,
+                            const int weighted)
+{
+    exp_lines(s, at, g, columns, 0, 1);
+}
+
+/* w of the classes of line i. */
+static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *w,
+                                const int columns, const int weighted)
+{
+    for (int k = 0; k < columns; k++)
+        w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
+}
+
+/* What sums of a are taken from: m, but where it is infinite 0, so that no a is inf - inf. */
+static INLINE double reference(real m) { return m - m == 0 ? (double)m : 0; }
+
+/* SOFT: Q and Σ q a; a q of 0 removes its class, one that underflows does not. SMOOTHED: Σ w_c and
+ * Σ w_c a_c. */
+static INLINE void add_shares(const setting *s, stripe at, group *g, const int columns,
+                              const int weighted, const int soft)
+{
+    lanes total, spread;
+    copy_lanes(&total, &g->total);
+    copy_lanes(&spread, &g->spread);
+    for (int k = 0; !weighted && !soft && k < columns; k++)
+        add_to_lane(&total, k, (double)at.lines);
+    for (int64_t i = 0; i < at.lines; i++) {
+        double w[LANES];
+        line_weights(s, at, i, w, columns, weighted);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
+            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
+            double pa = !soft ? a : p == 0 ? 0 : p * a;
+            if (weighted)
+                pa = w[k] == 0 ? 0 : w[k] * pa;
+            if (weighted || soft)
+                add_to_lane(&total, k, weighted ? w[k] * p : p);
+            add_to_lane(&spread, k, pa);
+        }
+    }
+    copy_lanes(&g->total, &total);
+    copy_lanes(&g->spread, &spread);
+}
+
+static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
+                                  const int weighted)
+{
+    add_shares(s, at, g, columns, weighted, 0);
+}
+
+static INLINE void soft_columns(const setting *s, stripe at, group *g, const int columns,
+                                const int weighted)
+{
+    add_shares(s, at, g, columns, weighted, 1);
+}
+
+/* Puts the sums under maxima that are no lower. */
+static void raise_to(group *g, const real *max, const int sums)
+{
+    double factor[LANES], change[LANES];
+    int same = 1;
+    for (int k = 0; k < LANES; k++)
+        same &= g->max[k] == max[k];
+    if (same)
+        return;
+    for (int k = 0; k < LANES; k++) {
+        double lower = (double)g->max[k] - (double)max[k];
+        factor[k] = g->max[k] == max[k] ? 0 : lower;
+        change[k] = reference(max[k]) - reference(g->max[k]);
+    }
+    double_math(MATH_EXP, LANES, factor, factor);
+    for (int k = 0; k < LANES; k++) {
+        const int is_same = g->max[k] == max[k];
+        add_to_lane(&g->rest, k, is_same ? 0 : (double)g->ones[k]);
+        g->rest.hi[k] *= factor[k];
+        g->rest.lo[k] *= factor[k];
+        g->ones[k] = is_same ? g->ones[k] : 0;
+        g->max[k] = max[k];
+    }
+    for (int k = 0; sums && k < LANES; k++) {
+        double total = g->total.hi[k];
+        add_to_lane(&g->spread, k, total == 0 ? 0 : change[k] * total);
+    }
+}
+
+/* dl/dx where no class but the label has a q; the label's own comes later. */
+static INLINE void hard_gradient(const setting *s, stripe at, group *g, const int columns,
+                                 const int weighted)
+{
+    real slope[LANES];
+    for (int k = 0; k < columns; k++)
+        slope[k] = (real)(g->slope[k] * at.lift);
+    for (int64_t i = 0; i < at.lines; i++)
+#pragma omp simd
+        for (int k = 0; k < columns; k++)
+            at.dx[i * at.step + k] = g->kept[k] == 0 ? 0 : at.e[i * at.step + k] * slope[k];
+}
+
+/* dl/dx of a class with this q, the others having other_q. */
+static INLINE double class_slope(double slope, double e, double R, double q, double other_q)
+{
+    return slope * (e * other_q - q * (R + (1 - e)));
+}
+
+/* dl/dx as if no class were the label; its own comes later. */
+static INLINE void smooth_gradient(const setting *s, stripe at, group *g, const int columns,
+                                   const int weighted)
+{
+    for (int64_t i = 0; i < at.lines; i++) {
+        double w[LANES];
+        line_weights(s, at, i, w, columns, weighted);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            double other_w = (g->total.hi[k] - w[k]) + g->total.lo[k];
+            double gx = class_slope(g->slope[k], (double)at.e[i * at.step + k] * at.lift, g->R[k],
+                                    s->each * w[k], s->each * other_w + g->label_q[k]);
+            at.dx[i * at.step + k] = g->kept[k] == 0 ? 0 : (real)gx;
+        }
+    }
+}
+
+/* dl/dx and dl/dy; where they are written may be where x and y are read. */
+static INLINE void soft_gradient(const setting *s, stripe at, group *g, const int columns,
+                                 const int weighted, const int with_dy)
+{
+    for (int64_t i = 0; i < at.lines; i++) {
+        double w[LANES];
+        line_weights(s, at, i, w, columns, weighted);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            int64_t j = i * at.step + k;
+            double q = w[k] * (s->keep * (double)at.y[j] + s->each), factor = s->keep * w[k];
+            double a = (double)g->max[k] - (double)at.x[j];
+            double other_q = (g->total.hi[k] - q) + g->total.lo[k];
+            double e = (double)at.e[j] * at.lift;
+            double gx = class_slope(g->slope[k], e, g->R[k], q, other_q);
+            double gy = factor == 0 ? 0 : g->scale[k] * (factor * (a + (double)g->log1p[k]));
+            double nan = g->total.hi[k] + g->R[k]; /* if x or y has one */
+            at.dx[j] = g->kept[k] == 0 ? 0 : (real)gx;
+            if (with_dy)
+                at.dy[j] = g->kept[k] == 0 ? 0 : (real)(nan == nan ? gy : nan);
+        }
+    }
+}
+
+static INLINE void soft_gradient_x(const setting *s, stripe at, group *g, const int columns,
+                                   const int weighted)
+{
+    soft_gradient(s, at, g, columns, weighted, 0);
+}
+
+static INLINE void soft_gradient_xy(const setting *s, stripe at, group *g, const int columns,
+                                    const int weighted)
+{
+    soft_gradient(s, at, g, columns, weighted, 1);
+}
+
+/* --- sums of columns --- */
+
+static INLINE void spread_lane(lanes *sum, fl_dd all)
+{
+    for (int k = 0; k < LANES; k++) {
+        sum->hi[k] = all.hi;
+        sum->lo[k] = all.lo;
+    }
+}
+
+/* Each column's sum as hi + lo. */
+static INLINE void normalise(lanes *sum)
+{
+#if REAL_IS_DOUBLE
+    for (int k = 0; k < LANES; k++) {
+        double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
+        int finite = hi - hi == 0; /* inf and NaN have no remainder */
+        sum->hi[k] = finite ? hi : sum->hi[k];
+        sum->lo[k] = finite ? lo : 0;
+    }
+#endif
+}
+
+/* Halves a tree of LANES numbers: the sum, or the maximum, of all is in each. */
+static INLINE void join_reals(real *v, const int maximum)
+{
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++) {
+            real a = v[k], b = v[k + half];
+            v[k] = !maximum ? a + b : a < b ? b : a;
+        }
+    for (int k = 1; k < LANES; k++)
+        v[k] = v[0];
+}
+
+static INLINE void clear(const setting *s, group *g)
+{
+    for (int k = 0; k < LANES; k++) {
+        g->max[k] = g->top[k] = -REAL_INFINITY;
+        g->ones[k] = 0;
+    }
+    spread_lane(&g->rest, (fl_dd){0, 0});
+    if (s->targets != HARD) {
+        spread_lane(&g->total, (fl_dd){0, 0});
+        spread_lane(&g->spread, (fl_dd){0, 0});
+    }
+}
+
+/* Of a long row the sums of all columns, in each. */
+static void join_columns(const setting *s, group *g)
+{
+    spread_lane(&g->rest, sum_lanes(&g->rest));
+    join_reals(g->ones, 0);
+    if (s->targets != HARD) {
+        spread_lane(&g->total, sum_lanes(&g->total));
+        spread_lane(&g->spread, sum_lanes(&g->spread));
+    }
+}
+
+static INLINE void add_lanes(lanes *sum, const lanes *more)
+{
+    for (int k = 0; k < LANES; k++) {
+        add_to_lane(sum, k, more->hi[k]);
+        sum->lo[k] += more->lo[k];
+    }
+}
+
+/* Adds a part of the row. */
+static void add_part(const setting *s, group *g, group part)
+{
+    real max[LANES];
+    for (int k = 0; k < LANES; k++)
+        max[k] = g->max[k] < part.max[k] ? part.max[k] : g->max[k];
+    raise_to(g, max, s->targets != HARD);
+    raise_to(&part, max, s->targets != HARD);
+    for (int k = 0; k < LANES; k++)
+        g->ones[k] += part.ones[k];
+    add_lanes(&g->rest, &part.rest);
+    if (s->targets != HARD) {
+        add_lanes(&g->total, &part.total);
+        add_lanes(&g->spread, &part.spread);
+    }
+}
+
+static int groups_of(const setting *s, const table *t)
+{
+    return s->folded ? 1 : (int)(t->at.wide / LANES);
+}
+
+static real *kept_piece(real *kept, int64_t from) { return kept + from / TABLE * KEPT_PIECE; }
+
+#endif
