@@ -27,6 +27,7 @@ FLAGS = [
 # What the kernels are compiled with besides.
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
+    "-fno-thread-jumps",  # one selection after another: threaded, they are masks of masks
     "-Wno-unused-parameter",  # all formulas share one signature
 ]
 
