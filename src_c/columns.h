@@ -141,15 +141,6 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
         g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
 }
 
-/* Entry by entry, so that the copy stays in registers: as a whole it would stay in memory. */
-static INLINE void copy_lanes(lanes *to, const lanes *from)
-{
-    for (int k = 0; k < LANES; k++) {
-        to->hi[k] = from->hi[k];
-        to->lo[k] = from->lo[k];
-    }
-}
-
 static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest,
                             const int add, const int keep)
 {

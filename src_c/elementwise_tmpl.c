@@ -8,6 +8,17 @@
 
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
+/* Entries that are mapped at a time where gradients go past the caches, so that memory is read and
+ * written at the same time. */
+enum { CHUNK = 8 * LANES };
+
+/* A row of the table as constants. */
+typedef struct {
+    formula f;
+    int operands;
+    fl_domain domain[FL_OPERANDS];
+} form;
+
 /* Where a formula is mapped: from x, y, z to l and the derivatives, which are multiplied by scale.
  */
 typedef struct {
@@ -16,17 +27,32 @@ typedef struct {
     real scale;
 } mapping;
 
+/* What comes along in each lane: in a pass of its own it would cost as much as a short formula. */
+typedef struct {
+    lanes sum;              /* Σ l */
+    uint_real doubt[LANES]; /* the sign bit: some entry may not be allowed */
+} along;
+
+static INLINE void copy_along(along *to, const along *from)
+{
+    copy_lanes(&to->sum, &from->sum);
+    for (int k = 0; k < LANES; k++)
+        to->doubt[k] = from->doubt[k];
+}
+
 /* The formula at n <= LANES entries from i on; outputs that `wanted` leaves out are not touched. */
-static INLINE void map_line(formula f, const int wanted, const mapping *m, int64_t i, const int n,
-                            lanes *sum)
+static INLINE void map_line(const form t, const int wanted, const mapping *m, int64_t i,
+                            const int n, along *a)
 {
 #pragma omp simd
     for (int k = 0; k < n; k++) {
-        result r = f(m->x[i + k], m->y[i + k], m->z[i + k], m->params);
+        real x = m->x[i + k], y = m->y[i + k], z = m->z[i + k];
+        result r = t.f(x, y, z, m->params);
+        a->doubt[k] |= doubt(x, t.domain[0]) | doubt(y, t.domain[1]) | doubt(z, t.domain[2]);
         if (wanted & VALUE)
             m->l[i + k] = r.l;
         if (wanted & VALUE)
-            add_to_lane(sum, k, (double)r.l);
+            add_to_lane(&a->sum, k, (double)r.l);
         if (wanted & DX)
             m->dx[i + k] = r.dx * m->scale;
         if (wanted & DY)
@@ -36,48 +62,54 @@ static INLINE void map_line(formula f, const int wanted, const mapping *m, int64
     }
 }
 
-/* Σ l comes along: in a pass of its own it would cost as much as a short formula. */
-static INLINE fl_dd map(formula f, const int wanted, mapping m, int64_t n)
+/* Entries [i, n) of a tile. */
+static INLINE void map(const form t, const int wanted, const mapping *m, int64_t i, int64_t n,
+                       along *a)
 {
-    lanes sum = {{0}, {0}};
-    int64_t i = 0;
+    along here; /* in registers */
+    copy_along(&here, a);
     for (; i + LANES <= n; i += LANES)
-        map_line(f, wanted, &m, i, LANES, &sum);
-    map_line(f, wanted, &m, i, (int)(n - i), &sum);
-    return sum_lanes(&sum);
+        map_line(t, wanted, m, i, LANES, &here);
+    map_line(t, wanted, m, i, (int)(n - i), &here);
+    copy_along(a, &here);
 }
 
 /* The usual wishes have a loop of their own, the others share one (its surplus goes to scratch). */
-static INLINE fl_dd map_wanted(formula f, const int operands, int wanted, mapping m, int64_t n)
+static INLINE void map_wanted(const form t, int wanted, const mapping *m, int64_t i, int64_t n,
+                              along *a)
 {
-    const int all = operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
+    const int all = t.operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
     switch (wanted) {
-    case 0:
-        return (fl_dd){0, 0};
     case VALUE:
-        return map(f, VALUE, m, n);
+        map(t, VALUE, m, i, n, a);
+        break;
     case DX:
-        return map(f, DX, m, n);
+        map(t, DX, m, i, n, a);
+        break;
     case VALUE | DX:
-        return map(f, VALUE | DX, m, n);
+        map(t, VALUE | DX, m, i, n, a);
+        break;
     default:
-        return map(f, all, m, n);
+        map(t, all, m, i, n, a);
+        break;
     }
 }
 
 /* The table becomes code here and nowhere else. */
-static fl_dd map_formula(fl_formula number, int wanted, mapping m, int64_t n)
+static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t i, int64_t n,
+                        along *a)
 {
     switch (number) {
 #define ELEMENTWISE(name, operands, ...) \
     case FL_FORMULA_##name: \
-        return map_wanted(name, operands, wanted, m, n);
+        map_wanted((form){name, operands, {__VA_ARGS__}}, wanted, m, i, n, a); \
+        break;
 #define ROWS(...)
 #include "losses.h"
 #undef ELEMENTWISE
 #undef ROWS
     default:
-        return (fl_dd){0, 0};
+        break;
     }
 }
 
@@ -99,44 +131,82 @@ static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first
     }
 }
 
-static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
-                     fl_partial *partial)
+static void check_operands(const fl_call *call, const real *const *operand, int64_t first,
+                           int64_t n, const double *factor, fl_partial *partial)
 {
-    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
-    double weight_tile[TILE], sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE];
-    const real *operand[FL_OPERANDS];
-    const double *weight = 0, *factor;
+    for (int k = 0; k < FL_OPERANDS; k++)
+        if (operand[k])
+            check_tile(operand[k], n, call->role[k].domain, factor, k, first, 1, partial);
+}
 
-    /* factor = weight · sample weight, 0 only where one of them is */
-    if (call->weight.data)
-        weight = fl_load_double(&call->weight, first, n, weight_tile);
-    const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
-    factor = weight ? weight : sample;
-    if (weight && sample) {
-        for (int64_t i = 0; i < n; i++) {
-            double product = weight[i] * sample[i];
-            int removed = weight[i] == 0 || sample[i] == 0;
-            factor_tile[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
-        }
-        factor = factor_tile;
+/* weight · sample weight, 0 only where one of them is; NULL where there is neither. */
+static const double *load_factor(const fl_call *call, int64_t first, int64_t n,
+                                 const double *sample, double *scratch)
+{
+    if (!call->weight.data)
+        return sample;
+    double tile[TILE];
+    const double *weight = fl_load_double(&call->weight, first, n, sample ? tile : scratch);
+    for (int64_t i = 0; sample && i < n; i++) {
+        double product = weight[i] * sample[i];
+        int removed = weight[i] == 0 || sample[i] == 0;
+        scratch[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
     }
-    const double *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
+    return scratch;
+}
+
+static void add_divisor(const double *divisor, const double *factor, int64_t n, fl_partial *partial)
+{
     partial->weight = divisor ? dd_add(partial->weight, sum_doubles(divisor, n))
                               : dd_add_double(partial->weight, (double)n);
     partial->count += n;
     for (int64_t i = 0; factor && i < n; i++)
         partial->count -= factor[i] == 0;
+}
 
-    for (int k = 0; k < FL_OPERANDS; k++) {
-        fl_domain domain = call->role[k].domain;
-        operand[k] = operand[0];
-        if (!call->operand[k].data || (phase == FL_PREPARE && domain == FL_ANY))
-            continue;
-        operand[k] = fl_load(&call->operand[k], first, n, operand_tile[k]);
-        check_tile(operand[k], n, domain, factor, k, first, 1, partial);
+/* Whether gradient k is stored chunk by chunk. */
+static int is_sent(const fl_call *call, int k, int weighed)
+{
+    return call->products & FL_GRAD << k && call->grad[k].streams && !weighed;
+}
+
+/* Maps the formula over the tile, and stores gradients that go past the caches. */
+static void map_tile(const fl_call *call, int wanted, const mapping *m, int weighed, int64_t first,
+                     int64_t n, along *a)
+{
+    const real *grad[] = {m->dx, m->dy, m->dz};
+    int sent = 0;
+    for (int k = 0; k < FL_OPERANDS; k++)
+        sent |= is_sent(call, k, weighed);
+    for (int64_t i = 0, next; i < n; i = next) {
+        next = sent && i + CHUNK < n ? i + CHUNK : n;
+        map_formula(call->formula, wanted, m, i, next, a);
+        for (int k = 0; sent && k < FL_OPERANDS; k++)
+            if (is_sent(call, k, weighed))
+                fl_store(&call->grad[k], first + i, next - i, grad[k] + i);
     }
-    if (phase == FL_PREPARE)
+}
+
+static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
+                     fl_partial *partial)
+{
+    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
+    double sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE];
+    const real *operand[FL_OPERANDS];
+
+    const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
+    const double *factor = load_factor(call, first, n, sample, factor_tile);
+    add_divisor(call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample, factor, n, partial);
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        const int needed = phase != FL_PREPARE || call->role[k].domain != FL_ANY;
+        operand[k] = needed && call->operand[k].data
+                         ? fl_load(&call->operand[k], first, n, operand_tile[k])
+                         : 0;
+    }
+    if (phase == FL_PREPARE) {
+        check_operands(call, operand, first, n, factor, partial);
         return;
+    }
 
     const double *upstream = load_upstream(call, first, n, upstream_tile);
     int wanted = call->products & (FL_SUM | FL_VALUES) ? VALUE : 0;
@@ -151,21 +221,31 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     double size = __builtin_fabs(call->scale);
     int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
     double scale = fits ? (double)(real)call->scale : call->scale;
-    mapping m = {operand[0], operand[1], operand[2],
-                 p,          l,          grad[0],
-                 grad[1],    grad[2],    later ? 1 : (real)scale};
-    fl_dd sum = map_formula(call->formula, wanted, m, n);
+    mapping m = {.x = operand[0],
+                 .y = operand[1] ? operand[1] : operand[0],
+                 .z = operand[2] ? operand[2] : operand[0],
+                 .params = p,
+                 .l = l,
+                 .dx = grad[0],
+                 .dy = grad[1],
+                 .dz = grad[2],
+                 .scale = later ? 1 : (real)scale};
+    along a = {{{0}, {0}}, {0}};
+    map_tile(call, wanted, &m, later, first, n, &a);
+    uint_real doubts = 0;
+    for (int k = 0; k < LANES; k++)
+        doubts |= a.doubt[k];
+    if (doubts >= SIGN_BIT && !call->prepare) /* else it was checked, and may be overwritten */
+        check_operands(call, operand, first, n, factor, partial);
 
     if (wanted & VALUE) {
-        if (factor) {
+        if (factor)
             weigh_tile(l, factor, 0, 1, n);
-            sum = sum_tile(l, n);
-        }
-        partial->sum = dd_add(partial->sum, sum);
+        partial->sum = dd_add(partial->sum, factor ? sum_tile(l, n) : sum_lanes(&a.sum));
         fl_store(&call->values, first, n, l);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
-        if (!(wanted & DX << k))
+        if (!(wanted & DX << k) || is_sent(call, k, later))
             continue;
         if (later)
             weigh_tile(grad[k], factor, upstream, scale, n);

@@ -321,27 +321,42 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
     return scratch;
 }
 
-/* A copy past the caches: the lines that are written whole are not read first. */
+#if defined(__x86_64__) || defined(_M_X64)
+static void stream_words(char *to, const char *from, int64_t bytes)
+{
+    int word;
+    for (int64_t k = 0; k < bytes; k += 4) {
+        memcpy(&word, from + k, sizeof word);
+        _mm_stream_si32((int *)(void *)(to + k), word);
+    }
+}
+
+static INLINE void stream_line(char *to, const char *from)
+{
+#if defined(__AVX512F__)
+    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+    for (int k = 0; k < 64; k += 32)
+        _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
+#else
+    for (int k = 0; k < 64; k += 16)
+        _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
+#endif
+}
+
+/* A copy past the caches: lines are not read first, also those whose rest the next copy writes. */
 static void stream(char *to, const char *from, int64_t bytes)
 {
-#if defined(__x86_64__) || defined(_M_X64)
-    int64_t head = -(intptr_t)to & 63;
-    head = head < bytes ? head : bytes;
-    memcpy(to, from, (size_t)head);
-    for (to += head, from += head, bytes -= head; bytes >= 64; to += 64, from += 64, bytes -= 64) {
-#if defined(__AVX512F__)
-        _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
-#elif defined(__AVX__)
-        for (int k = 0; k < 64; k += 32)
-            _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
-#else
-        for (int k = 0; k < 64; k += 16)
-            _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
-#endif
-    }
-#endif
-    memcpy(to, from, (size_t)bytes);
+    int64_t at = -(intptr_t)to & 63;
+    at = at < bytes ? at : bytes;
+    stream_words(to, from, at);
+    for (; at + 64 <= bytes; at += 64)
+        stream_line(to + at, from + at);
+    stream_words(to + at, from + at, bytes - at);
 }
+#else
+static void stream(char *to, const char *from, int64_t bytes) { memcpy(to, from, (size_t)bytes); }
+#endif
 
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {

@@ -45,6 +45,8 @@ typedef uint32_t uint_real;
 #define FABS(x) __builtin_fabsf(x)
 #endif
 
+#define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
+
 /* Inlined at every level of optimisation: a call left standing in a loop keeps it scalar. */
 #define INLINE inline __attribute__((always_inline))
 

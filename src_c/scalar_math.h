@@ -42,7 +42,6 @@
 #endif
 #define LOG2_E R(0x1.71547652b82fep+0)
 #define LN2 R(0x1.62e42fefa39efp-1)
-#define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
 #define EXPONENT_FIELD ((uint_real)(2 * REAL_EXPONENT_BIAS + 1) << REAL_MANTISSA_BITS)
 #define MANTISSA_FIELD (((uint_real)1 << REAL_MANTISSA_BITS) - 1)
 

@@ -25,6 +25,16 @@ static INLINE void add_to_lane(lanes *sum, int k, double v)
 #endif
 }
 
+/* Entry by entry, so that the copy stays in registers: as a whole it would stay in memory. */
+static INLINE void copy_lanes(lanes *to, const lanes *from)
+{
+    for (int k = 0; k < LANES; k++) {
+        to->hi[k] = from->hi[k];
+        if (REAL_IS_DOUBLE)
+            to->lo[k] = from->lo[k];
+    }
+}
+
 static inline fl_dd sum_lanes(lanes *sum)
 {
 #if REAL_IS_DOUBLE
@@ -83,6 +93,24 @@ static INLINE int is_allowed(real v, fl_domain domain)
         return (v == 1) | (v == -1) | (v != v);
     default:
         return 1;
+    }
+}
+
+/* Has its sign bit where v is not allowed, or is -0 or NaN; cheaper than a comparison. */
+static INLINE uint_real doubt(real v, fl_domain domain)
+{
+    uint_real bits = real_bits(v), one = real_bits(1);
+    switch (domain) {
+    case FL_UNIT_INTERVAL:
+        return bits | (one - bits);
+    case FL_NONNEGATIVE:
+        return bits;
+    case FL_POSITIVE:
+        return bits | (bits - 1);
+    case FL_SIGN:
+        return 0 - ((bits ^ one) & ~SIGN_BIT);
+    default:
+        return 0;
     }
 }
 
