@@ -30,6 +30,7 @@ typedef uint64_t uint_real;
 #define REAL_INFINITY __builtin_inf()
 #define REAL_NAN __builtin_nan("")
 #define FABS(x) __builtin_fabs(x)
+#define SQRT(x) __builtin_sqrt(x)
 #else
 typedef float real;
 typedef int32_t int_real;
@@ -43,6 +44,7 @@ typedef uint32_t uint_real;
 #define REAL_INFINITY __builtin_inff()
 #define REAL_NAN __builtin_nanf("")
 #define FABS(x) __builtin_fabsf(x)
+#define SQRT(x) __builtin_sqrtf(x)
 #endif
 
 /* Inlined at every level of optimisation: a call left standing in a loop keeps it scalar. */
