@@ -6,44 +6,38 @@
 #include "loader.h"
 #include "tile.h"
 
+#include <string.h>
+
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
 /* Where a formula is mapped: from x, y, z to l and the derivatives, which are multiplied by scale.
  */
 typedef struct {
-    const real *x, *y, *z, *params;
-    real *l, *dx, *dy, *dz;
-    real scale;
+    const real *operand[FL_OPERANDS];
+    real *result[1 + FL_OPERANDS];
+    real scale, params[FL_PARAMS];
 } mapping;
 
-/* The formula at n <= LANES entries from i on; outputs that `wanted` leaves out are not touched. */
-static INLINE void map_line(formula f, const int wanted, const mapping *m, int64_t i, const int n,
-                            lanes *sum)
-{
-#pragma omp simd
-    for (int k = 0; k < n; k++) {
-        result r = f(m->x[i + k], m->y[i + k], m->z[i + k], m->params);
-        if (wanted & VALUE)
-            m->l[i + k] = r.l;
-        if (wanted & VALUE)
-            add_to_lane(sum, k, (double)r.l);
-        if (wanted & DX)
-            m->dx[i + k] = r.dx * m->scale;
-        if (wanted & DY)
-            m->dy[i + k] = r.dy * m->scale;
-        if (wanted & DZ)
-            m->dz[i + k] = r.dz * m->scale;
-    }
-}
-
-/* Σ l comes along: in a pass of its own it would cost as much as a short formula. */
+/* The formula at n entries, whole lines; outputs that `wanted` leaves out are not touched. Σ l
+ * comes along: in a pass of its own it would cost as much as a short formula. */
 static INLINE fl_dd map(formula f, const int wanted, mapping m, int64_t n)
 {
     lanes sum = {{0}, {0}};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        map_line(f, wanted, &m, i, LANES, &sum);
-    map_line(f, wanted, &m, i, (int)(n - i), &sum);
+    for (int64_t i = 0; i < n; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            result r = f(m.operand[0][i + k], m.operand[1][i + k], m.operand[2][i + k], m.params);
+            if (wanted & VALUE)
+                m.result[0][i + k] = r.l;
+            if (wanted & VALUE)
+                add_to_lane(&sum, k, (double)r.l);
+            if (wanted & DX)
+                m.result[1][i + k] = r.dx * m.scale;
+            if (wanted & DY)
+                m.result[2][i + k] = r.dy * m.scale;
+            if (wanted & DZ)
+                m.result[3][i + k] = r.dz * m.scale;
+        }
     return sum_lanes(&sum);
 }
 
@@ -81,6 +75,29 @@ static fl_dd map_formula(fl_formula number, int wanted, mapping m, int64_t n)
     }
 }
 
+/* The same for any n: what is left over becomes a line, filled up with its last entry. */
+static fl_dd map_tile(fl_formula number, int wanted, mapping m, int64_t n)
+{
+    int64_t rest = n % LANES, whole = n - rest;
+    fl_dd sum = map_formula(number, wanted, m, whole);
+    if (rest == 0)
+        return sum;
+    real operand[FL_OPERANDS][LANES], result[1 + FL_OPERANDS][LANES];
+    mapping end = m;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        for (int i = 0; i < LANES; i++)
+            operand[k][i] = m.operand[k][i < rest ? whole + i : n - 1];
+        end.operand[k] = operand[k];
+    }
+    for (int k = 0; k <= FL_OPERANDS; k++)
+        end.result[k] = result[k];
+    map_formula(number, wanted, end, LANES);
+    for (int k = 0; k <= FL_OPERANDS; k++)
+        if (wanted & VALUE << k)
+            memcpy(m.result[k] + whole, result[k], (size_t)rest * sizeof(real));
+    return wanted & VALUE ? sum_tile(m.result[0], n) : sum;
+}
+
 /* A gradient of which `period` units share an entry: sums run through the tile, finished entries
  * are stored. */
 static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n,
@@ -99,7 +116,7 @@ static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first
     }
 }
 
-static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
+static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
     real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
@@ -151,10 +168,12 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     double size = __builtin_fabs(call->scale);
     int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
     double scale = fits ? (double)(real)call->scale : call->scale;
-    mapping m = {operand[0], operand[1], operand[2],
-                 p,          l,          grad[0],
-                 grad[1],    grad[2],    later ? 1 : (real)scale};
-    fl_dd sum = map_formula(call->formula, wanted, m, n);
+    mapping m = {.operand = {operand[0], operand[1], operand[2]},
+                 .result = {l, grad[0], grad[1], grad[2]},
+                 .scale = later ? 1 : (real)scale};
+    for (int k = 0; k < FL_PARAMS; k++)
+        m.params[k] = (real)call->params[k];
+    fl_dd sum = map_tile(call->formula, wanted, m, n);
 
     if (wanted & VALUE) {
         if (factor) {
@@ -194,11 +213,8 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                               fl_partial *partial)
 {
-    real p[FL_PARAMS];
-    for (int k = 0; k < FL_PARAMS; k++)
-        p[k] = (real)call->params[k];
     for (int64_t n; first < last; first += n) {
         n = tile_units(call, first, last);
-        run_tile(call, phase, first, n, p, partial);
+        run_tile(call, phase, first, n, partial);
     }
 }
