@@ -31,6 +31,7 @@ TWEEDIE_RANGES = (
     ("normal", lambda p: p == 0),
     ("poisson", lambda p: p == 1),
     ("gamma", lambda p: p == 2),
+    ("root", lambda p: p == 1.5),
     ("negative", lambda p: p < 0),
     ("compound", lambda p: p < 2),
     ("positive", lambda p: p > 2),

@@ -6,6 +6,8 @@
 #include "loader.h"
 #include "tile.h"
 
+#include <string.h>
+
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
 /* Entries that are mapped at a time where gradients go past the caches, so that memory is read and
@@ -22,9 +24,9 @@ typedef struct {
 /* Where a formula is mapped: from x, y, z to l and the derivatives, which are multiplied by scale.
  */
 typedef struct {
-    const real *x, *y, *z, *params;
-    real *l, *dx, *dy, *dz;
-    real scale;
+    const real *operand[FL_OPERANDS];
+    real *result[1 + FL_OPERANDS];
+    real scale, params[FL_PARAMS];
 } mapping;
 
 /* What comes along in each lane: in a pass of its own it would cost as much as a short formula. */
@@ -40,37 +42,29 @@ static INLINE void copy_along(along *to, const along *from)
         to->doubt[k] = from->doubt[k];
 }
 
-/* The formula at n <= LANES entries from i on; outputs that `wanted` leaves out are not touched. */
-static INLINE void map_line(const form t, const int wanted, const mapping *m, int64_t i,
-                            const int n, along *a)
-{
-#pragma omp simd
-    for (int k = 0; k < n; k++) {
-        real x = m->x[i + k], y = m->y[i + k], z = m->z[i + k];
-        result r = t.f(x, y, z, m->params);
-        a->doubt[k] |= doubt(x, t.domain[0]) | doubt(y, t.domain[1]) | doubt(z, t.domain[2]);
-        if (wanted & VALUE)
-            m->l[i + k] = r.l;
-        if (wanted & VALUE)
-            add_to_lane(&a->sum, k, (double)r.l);
-        if (wanted & DX)
-            m->dx[i + k] = r.dx * m->scale;
-        if (wanted & DY)
-            m->dy[i + k] = r.dy * m->scale;
-        if (wanted & DZ)
-            m->dz[i + k] = r.dz * m->scale;
-    }
-}
-
-/* Entries [i, n) of a tile. */
+/* The formula at entries [i, n), whole lines; outputs that `wanted` leaves out are not touched. */
 static INLINE void map(const form t, const int wanted, const mapping *m, int64_t i, int64_t n,
                        along *a)
 {
     along here; /* in registers */
     copy_along(&here, a);
-    for (; i + LANES <= n; i += LANES)
-        map_line(t, wanted, m, i, LANES, &here);
-    map_line(t, wanted, m, i, (int)(n - i), &here);
+    for (; i < n; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            real x = m->operand[0][i + k], y = m->operand[1][i + k], z = m->operand[2][i + k];
+            result r = t.f(x, y, z, m->params);
+            here.doubt[k] |= doubt(x, t.domain[0]) | doubt(y, t.domain[1]) | doubt(z, t.domain[2]);
+            if (wanted & VALUE)
+                m->result[0][i + k] = r.l;
+            if (wanted & VALUE)
+                add_to_lane(&here.sum, k, (double)r.l);
+            if (wanted & DX)
+                m->result[1][i + k] = r.dx * m->scale;
+            if (wanted & DY)
+                m->result[2][i + k] = r.dy * m->scale;
+            if (wanted & DZ)
+                m->result[3][i + k] = r.dz * m->scale;
+        }
     copy_along(a, &here);
 }
 
@@ -111,6 +105,29 @@ static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t
     default:
         break;
     }
+}
+
+/* The n < LANES entries from i on: a line, filled up with the last one, which adds nothing. */
+static void map_end(fl_formula number, int wanted, const mapping *m, int64_t i, int64_t n, along *a)
+{
+    real operand[FL_OPERANDS][LANES], result[1 + FL_OPERANDS][LANES];
+    mapping line = *m;
+    along surplus = *a;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        for (int64_t j = 0; j < LANES; j++)
+            operand[k][j] = m->operand[k][i + (j < n ? j : n - 1)];
+        line.operand[k] = operand[k];
+    }
+    for (int k = 0; k <= FL_OPERANDS; k++)
+        line.result[k] = result[k];
+    map_formula(number, wanted, &line, 0, LANES, &surplus);
+    for (int k = 0; k <= FL_OPERANDS; k++)
+        if (wanted & VALUE << k)
+            memcpy(m->result[k] + i, result[k], (size_t)n * sizeof(real));
+    for (int k = 0; wanted & VALUE && k < n; k++)
+        add_to_lane(&a->sum, k, (double)result[0][k]);
+    for (int k = 0; k < LANES; k++)
+        a->doubt[k] = surplus.doubt[k];
 }
 
 /* A gradient of which `period` units share an entry: sums run through the tile, finished entries
@@ -174,20 +191,23 @@ static int is_sent(const fl_call *call, int k, int weighed)
 static void map_tile(const fl_call *call, int wanted, const mapping *m, int weighed, int64_t first,
                      int64_t n, along *a)
 {
-    const real *grad[] = {m->dx, m->dy, m->dz};
+    const int64_t whole = n - n % LANES;
     int sent = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         sent |= is_sent(call, k, weighed);
     for (int64_t i = 0, next; i < n; i = next) {
-        next = sent && i + CHUNK < n ? i + CHUNK : n;
-        map_formula(call->formula, wanted, m, i, next, a);
+        next = sent && i + CHUNK < whole ? i + CHUNK : i < whole ? whole : n;
+        if (i < whole)
+            map_formula(call->formula, wanted, m, i, next, a);
+        else
+            map_end(call->formula, wanted, m, i, next - i, a);
         for (int k = 0; sent && k < FL_OPERANDS; k++)
             if (is_sent(call, k, weighed))
-                fl_store(&call->grad[k], first + i, next - i, grad[k] + i);
+                fl_store(&call->grad[k], first + i, next - i, m->result[1 + k] + i);
     }
 }
 
-static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n, const real *p,
+static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
     real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
@@ -221,15 +241,12 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     double size = __builtin_fabs(call->scale);
     int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
     double scale = fits ? (double)(real)call->scale : call->scale;
-    mapping m = {.x = operand[0],
-                 .y = operand[1] ? operand[1] : operand[0],
-                 .z = operand[2] ? operand[2] : operand[0],
-                 .params = p,
-                 .l = l,
-                 .dx = grad[0],
-                 .dy = grad[1],
-                 .dz = grad[2],
+    mapping m = {.operand = {operand[0], operand[1] ? operand[1] : operand[0],
+                             operand[2] ? operand[2] : operand[0]},
+                 .result = {l, grad[0], grad[1], grad[2]},
                  .scale = later ? 1 : (real)scale};
+    for (int k = 0; k < FL_PARAMS; k++)
+        m.params[k] = (real)call->params[k];
     along a = {{{0}, {0}}, {0}};
     map_tile(call, wanted, &m, later, first, n, &a);
     uint_real doubts = 0;
@@ -274,11 +291,8 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                               fl_partial *partial)
 {
-    real p[FL_PARAMS];
-    for (int k = 0; k < FL_PARAMS; k++)
-        p[k] = (real)call->params[k];
     for (int64_t n; first < last; first += n) {
         n = tile_units(call, first, last);
-        run_tile(call, phase, first, n, p, partial);
+        run_tile(call, phase, first, n, partial);
     }
 }

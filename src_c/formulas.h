@@ -334,46 +334,73 @@ static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *
                     .dy = 2 * (d / large / small)};
 }
 
-/* m^a / d from m^a and m^(a-1), one of which may overflow where the quotient does not */
-static INLINE real over(real m, real m_a, real m_b, real d)
+/* p = 3/2: 4 (√x - √y)²/√x; -0 is 0 */
+static INLINE result tweedie_deviance_root(real x, real y, real z, const real *p)
 {
-    return m_b == REAL_INFINITY ? m_a / d : times(m, m_b / d);
+    real d = x - y, root_x = SQRT(x), root_y = SQRT(y + 0), inverse = 1 / root_x;
+    real gap = d / (root_x + root_y);
+    return (result){.l = FABS(d) < REAL_INFINITY ? 4 * gap * (gap * inverse) : FABS(d),
+                    .dx = 2 * (d / x * inverse),
+                    .dy = 4 * (inverse - 1 / root_y)};
 }
 
-/* The other p: 2 (max(y, 0)^(2-p)/((1-p)(2-p)) - y x^(1-p)/(1-p) + x^(2-p)/(2-p)), the derivative
- * by x being 2 (x - y) x^-p. Where y is close to x the three terms cancel. */
-static INLINE result tweedie_deviance(real x, real y, const real *p)
+/* v > 0 with the sign of s, without a comparison: gcc takes that of a constant out of the loop and
+ * then cannot vectorise. */
+static INLINE real with_sign(real v, real s)
 {
-    real a = 2 - p[0], b = 1 - p[0], base = maximum(y, 0), x_a = POW(x, a), x_b = POW(x, b);
-    real middle = FABS(y) == REAL_INFINITY ? y : x_b == REAL_INFINITY ? y / x * x_a : times(y, x_b);
-    real y_b = POW(base, b), rise = y_b - x_b;
-    int both = x_b == REAL_INFINITY && y_b == x_b;
-    rise = y == x ? 0 : both ? (y - x) * b * REAL_INFINITY : rise;
-    real first = over(base, POW(base, a), y_b, a * b), last = over(x, x_a, x_b, a);
-    real l = 2 * (first - middle / b + last);
-    int overflow = l != l && x < REAL_INFINITY && FABS(y) < REAL_INFINITY;
-    l = overflow ? (y == x ? 0 : REAL_INFINITY) : maximum(l, 0);
-    return (result){.l = l, .dx = 2 * times((x - y) / x, x_b), .dy = 2 * (rise / b)};
+    return real_from_bits(real_bits(v) | (real_bits(s) & SIGN_BIT));
 }
 
-/* p < 0; the quotient of the others might overflow. */
+/* The other p, a = 2 - p and b = 1 - p: 2 (max(y, 0)^a/(ab) - y x^b/b + x^a/a), the derivative by x
+ * being 2 (x - y) x^-p. Where y is close to x the three terms cancel. x^a is x x^b; a term rounds
+ * and overflows as a whole. */
+static INLINE result tweedie_deviance(const int negative, real x, real y, const real *p)
+{
+    const real a = 2 - p[0], b = 1 - p[0], c = (real)(2 / ((double)a * (double)b));
+    const real of_a = 2 / a, of_b = 2 / b;
+    real d = x - y;
+    logarithm log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
+    power_parts x_b = power_in_parts(log_x, b), y_b = power_in_parts(log_y, b);
+    real first = in_one(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
+    real middle = in_one(x_b.v * (log_y.m * FABS(of_b)), x_b.exponent + log_y.e);
+    real last = in_one(x_b.v * (log_x.m * FABS(of_a)), x_b.exponent + log_x.e);
+    first = y > 0 ? with_sign(first, c) : 0;
+    middle = y == 0 ? 0 : with_sign(middle, of_b);
+    middle = negative && y < 0 ? -middle : middle;
+    real l = first - middle + with_sign(last, of_a);
+    l = l == l ? maximum(l, 0) : REAL_INFINITY; /* a difference of terms that overflow */
+    l = d == 0 ? 0 : l;
+
+    real x_slope = in_one(x_b.v * FABS(of_b), x_b.exponent);
+    real y_slope = in_one(y_b.v * FABS(of_b), y_b.exponent);
+    y_slope = !negative || y > 0 ? y_slope : 0;
+    real rise = with_sign(y_slope, of_b) - with_sign(x_slope, of_b);
+    rise = rise == rise ? rise : d * -REAL_INFINITY; /* both overflow */
+    real slope = negative ? in_one(x_b.v / log_x.m, x_b.exponent - log_x.e)
+                          : 2 * in_one(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
+    slope = negative ? times(FABS(d), slope) : slope;
+    slope = FABS(d) == REAL_INFINITY ? FABS(d) : d == 0 ? 0 : slope;
+    return (result){.l = FABS(d) < REAL_INFINITY ? l : FABS(d),
+                    .dx = 2 * unless_nan(d < 0 ? -slope : slope, d),
+                    .dy = unless_nan(d == 0 ? 0 : rise, d)};
+}
+
+/* p < 0 */
 static INLINE result tweedie_deviance_negative(real x, real y, real z, const real *p)
 {
-    result r = tweedie_deviance(x, y, p);
-    r.dx = FABS(y) == REAL_INFINITY ? x - y : 2 * times(x - y, POW(x, -p[0]));
-    return r;
+    return tweedie_deviance(1, x, y, p);
 }
 
 /* 1 < p < 2 */
 static INLINE result tweedie_deviance_compound(real x, real y, real z, const real *p)
 {
-    return tweedie_deviance(x, y, p);
+    return tweedie_deviance(0, x, y, p);
 }
 
 /* p > 2 */
 static INLINE result tweedie_deviance_positive(real x, real y, real z, const real *p)
 {
-    return tweedie_deviance(x, y, p);
+    return tweedie_deviance(0, x, y, p);
 }
 
 #endif

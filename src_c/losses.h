@@ -32,6 +32,7 @@ ELEMENTWISE(tweedie_deviance_negative,                   2, FL_POSITIVE, FL_ANY,
 ELEMENTWISE(tweedie_deviance_normal,                     2, FL_ANY, FL_ANY, FL_ANY)
 ELEMENTWISE(tweedie_deviance_poisson,                    2, FL_POSITIVE, FL_NONNEGATIVE, FL_ANY)
 ELEMENTWISE(tweedie_deviance_compound,                   2, FL_POSITIVE, FL_NONNEGATIVE, FL_ANY)
+ELEMENTWISE(tweedie_deviance_root,                       2, FL_POSITIVE, FL_NONNEGATIVE, FL_ANY)
 ELEMENTWISE(tweedie_deviance_gamma,                      2, FL_POSITIVE, FL_POSITIVE, FL_ANY)
 ELEMENTWISE(tweedie_deviance_positive,                   2, FL_POSITIVE, FL_POSITIVE, FL_ANY)
 

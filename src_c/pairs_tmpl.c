@@ -34,6 +34,9 @@ static const double SMALL_COSINE = 0x1p-500;
 /* Below this p sums of powers of numbers below 2 have room in a double. */
 static const double LARGE_P = 512;
 
+/* How many bytes ahead of their use entries are asked for. */
+enum { AHEAD = 4096 };
+
 /* What is the same for all rows of a block. */
 typedef struct {
     const fl_call *call;
@@ -71,18 +74,33 @@ static void load_operands(const setting *s, piece at, real (*tile)[TILE], const 
 
 /* --- sums along a row --- */
 
+/* Asks for the line of the rows to come: processors do not see streams that take turns by short
+ * rows. */
+static INLINE void prefetch(const real *x) { __builtin_prefetch((const char *)x + AHEAD); }
+
+/* Floats leave lo alone. */
+static INLINE void start_lanes(lanes *sum)
+{
+    for (int k = 0; k < LANES; k++) {
+        sum->hi[k] = 0;
+        if (REAL_IS_DOUBLE)
+            sum->lo[k] = 0;
+    }
+}
+
 /* The sum of n terms, which went to one lane where they are few. As sum_lanes() but by halves: rows
  * are many and short. */
 static INLINE fl_dd fold_lanes(lanes *sum, int64_t n)
 {
     if (n >= LANES)
+#pragma GCC unroll 4
         for (int half = LANES / 2; half > 0; half /= 2)
             for (int k = 0; k < half; k++) {
                 add_to_lane(sum, k, sum->hi[k + half]);
                 if (REAL_IS_DOUBLE)
                     sum->lo[k] += sum->lo[k + half];
             }
-    return (fl_dd){sum->hi[0], sum->lo[0]};
+    return (fl_dd){sum->hi[0], REAL_IS_DOUBLE ? sum->lo[0] : 0};
 }
 
 /* Adds the sum of a piece of a row; the first one starts the total. */
@@ -101,17 +119,23 @@ static INLINE double difference(real u, real v, double epsilon)
 /* e times a power of two; floats need none. */
 static INLINE double scaled(double e, double scale) { return REAL_IS_DOUBLE ? e * scale : e; }
 
-typedef double (*term)(double e, double unit, double p);
+typedef void (*term)(lanes *sum, int k, double e, double unit, double p);
 
-static INLINE double absolute(double e, double unit, double p) { return fabs(e); }
-
-static INLINE double square(double e, double unit, double p)
+static INLINE void absolute(lanes *sum, int k, double e, double unit, double p)
 {
-    e = scaled(e, 1 / unit);
-    return e * e;
+    add_to_lane(sum, k, fabs(e));
 }
 
-static INLINE double power(double e, double unit, double p) { return pow(fabs(e) / unit, p); }
+static INLINE void square(lanes *sum, int k, double e, double unit, double p)
+{
+    e = scaled(e, 1 / unit);
+    add_product_to_lane(sum, k, e, e);
+}
+
+static INLINE void power(lanes *sum, int k, double e, double unit, double p)
+{
+    add_to_lane(sum, k, pow(fabs(e) / unit, p));
+}
 
 /* Σ f(e), e = u - v + ε */
 static INLINE fl_dd sum_terms(term f, const real *u, const real *v, int64_t n, double epsilon,
@@ -121,14 +145,17 @@ static INLINE fl_dd sum_terms(term f, const real *u, const real *v, int64_t n, d
     int64_t i = 0;
     if (n < LANES) {
         for (; i < n; i++)
-            add_to_lane(&sum, 0, f(difference(u[i], v[i], epsilon), unit, p));
+            f(&sum, 0, difference(u[i], v[i], epsilon), unit, p);
     } else {
-        for (; i + LANES <= n; i += LANES)
+        for (; i + LANES <= n; i += LANES) {
+            prefetch(u + i);
+            prefetch(v + i);
 #pragma omp simd
             for (int k = 0; k < LANES; k++)
-                add_to_lane(&sum, k, f(difference(u[i + k], v[i + k], epsilon), unit, p));
+                f(&sum, k, difference(u[i + k], v[i + k], epsilon), unit, p);
+        }
         for (int k = 0; i + k < n; k++)
-            add_to_lane(&sum, k, f(difference(u[i + k], v[i + k], epsilon), unit, p));
+            f(&sum, k, difference(u[i + k], v[i + k], epsilon), unit, p);
     }
     return fold_lanes(&sum, n);
 }
@@ -181,25 +208,31 @@ typedef struct {
 
 static INLINE void add_products(products *sum, int k, double x, double y)
 {
-    add_to_lane(&sum->xx, k, x * x);
-    add_to_lane(&sum->yy, k, y * y);
-    add_to_lane(&sum->xy, k, x * y);
+    add_product_to_lane(&sum->xx, k, x, x);
+    add_product_to_lane(&sum->yy, k, y, y);
+    add_product_to_lane(&sum->xy, k, x, y);
 }
 
 static void sum_products(row *r, int64_t from, const real *x, const real *y, int64_t n)
 {
     const double x_scale = 1 / r->norm[0].unit, y_scale = 1 / r->norm[1].unit;
-    products sum = {{{0}, {0}}, {{0}, {0}}, {{0}, {0}}};
+    products sum;
+    start_lanes(&sum.xx);
+    start_lanes(&sum.yy);
+    start_lanes(&sum.xy);
     int64_t i = 0;
     if (n < LANES) {
         for (; i < n; i++)
             add_products(&sum, 0, scaled((double)x[i], x_scale), scaled((double)y[i], y_scale));
     } else {
-        for (; i + LANES <= n; i += LANES)
+        for (; i + LANES <= n; i += LANES) {
+            prefetch(x + i);
+            prefetch(y + i);
 #pragma omp simd
             for (int k = 0; k < LANES; k++)
                 add_products(&sum, k, scaled((double)x[i + k], x_scale),
                              scaled((double)y[i + k], y_scale));
+        }
         for (int k = 0; i + k < n; k++)
             add_products(&sum, k, scaled((double)x[i + k], x_scale),
                          scaled((double)y[i + k], y_scale));
@@ -231,11 +264,16 @@ static void measure_cosine(const setting *s, piece at, row *rows, real (*tile)[T
     }
 }
 
+static double epsilon_in(double unit)
+{
+    return REAL_IS_DOUBLE ? COSINE_EPSILON / unit / unit : COSINE_EPSILON;
+}
+
 static void finish_cosine(const setting *s, row *r, double y)
 {
     norm *a = &r->norm[0], *b = &r->norm[1];
-    double a_root = sqrt(a->sum.hi + a->sum.lo + COSINE_EPSILON / a->unit / a->unit);
-    double b_root = sqrt(b->sum.hi + b->sum.lo + COSINE_EPSILON / b->unit / b->unit);
+    double a_root = sqrt(a->sum.hi + a->sum.lo + epsilon_in(a->unit));
+    double b_root = sqrt(b->sum.hi + b->sum.lo + epsilon_in(b->unit));
     double c = (r->dot.hi + r->dot.lo) / (a_root * b_root);
     c = c > 1 ? 1 : c < -1 ? -1 : c;
     set_size(a, a_root);
@@ -431,7 +469,46 @@ static void triplet_gradient(const setting *s, const row *r, double k, int64_t s
 
 /* --- rows --- */
 
-/* n rows that go together. */
+static void measure(const setting *s, piece at, row *rows, real (*tile)[TILE])
+{
+    if (s->cosine)
+        measure_cosine(s, at, rows, tile);
+    else
+        measure_triplet(s, at, rows, tile);
+}
+
+/* The gradients of rows that go together; scale is that of each row. */
+static void write_gradients(const setting *s, piece at, const row *rows, const double *scale,
+                            real (*x_tile)[TILE], real (*g_tile)[TILE])
+{
+    const fl_call *call = s->call;
+    while (next_piece(call, &at)) {
+        const real *x[FL_OPERANDS];
+        real *g[FL_OPERANDS];
+        int64_t columns = at.to - at.from;
+        load_operands(s, at, x_tile, x);
+        for (int k = 0; k < s->operands; k++) /* what nobody wants goes to scratch */
+            g[k] = call->products & FL_GRAD << k
+                       ? fl_target(&call->grad[k], entry(call, at), entries(at), g_tile[k])
+                       : g_tile[k];
+        for (int64_t i = 0; i < at.n; i++) {
+            int64_t start = i * columns;
+            if (rows[i].active == 0)
+                for (int k = 0; k < s->operands; k++)
+                    memset(g[k] + start, 0, (size_t)columns * sizeof *g[k]);
+            else if (s->cosine)
+                cosine_gradient(&rows[i], scale[i] * rows[i].active, columns, x[0] + start,
+                                x[1] + start, g[0] + start, g[1] + start);
+            else
+                triplet_gradient(s, &rows[i], scale[i] * rows[i].active, start, columns, x, g);
+        }
+        for (int k = 0; k < s->operands; k++)
+            if (call->products & FL_GRAD << k)
+                fl_store(&call->grad[k], entry(call, at), entries(at), g[k]);
+    }
+}
+
+/* At most FL_ROWS rows: what a row costs besides its entries is shared by many. */
 static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
@@ -439,7 +516,7 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     row rows[FL_ROWS];
     real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROWS],
         value_tile[FL_ROWS];
-    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS];
+    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS], scale[FL_ROWS];
     const real *label = 0;
 
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
@@ -455,13 +532,12 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     if (phase == FL_PREPARE)
         return;
 
-    piece at = {.first = first, .n = n};
     for (int64_t i = 0; i < n; i++)
         rows[i] = (row){.norm = {{.unit = 1}, {.unit = 1}, {.unit = 1}}};
-    if (s->cosine)
-        measure_cosine(s, at, rows, x_tile);
-    else
-        measure_triplet(s, at, rows, x_tile);
+    for (int64_t i = 0, together; i < n; i += together) {
+        together = rows_together(call, n - i);
+        measure(s, (piece){.first = first + i, .n = together}, rows + i, x_tile);
+    }
     for (int64_t i = 0; i < n; i++) {
         if (s->cosine)
             finish_cosine(s, &rows[i], (double)label[i]);
@@ -482,30 +558,12 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
         return;
 
     const double *upstream = load_upstream(call, first, n, upstream_tile);
-    while (next_piece(s->call, &at)) {
-        const real *x[FL_OPERANDS];
-        real *g[FL_OPERANDS];
-        int64_t columns = at.to - at.from;
-        load_operands(s, at, x_tile, x);
-        for (int k = 0; k < s->operands; k++) /* what nobody wants goes to scratch */
-            g[k] = call->products & FL_GRAD << k
-                       ? fl_target(&call->grad[k], entry(s->call, at), entries(at), g_tile[k])
-                       : g_tile[k];
-        for (int64_t i = 0; i < n; i++) {
-            double scale = call->scale * (sample ? sample[i] : 1) * (upstream ? upstream[i] : 1);
-            int64_t start = i * columns;
-            if (rows[i].active == 0)
-                for (int k = 0; k < s->operands; k++)
-                    memset(g[k] + start, 0, (size_t)columns * sizeof *g[k]);
-            else if (s->cosine)
-                cosine_gradient(&rows[i], scale * rows[i].active, columns, x[0] + start,
-                                x[1] + start, g[0] + start, g[1] + start);
-            else
-                triplet_gradient(s, &rows[i], scale * rows[i].active, start, columns, x, g);
-        }
-        for (int k = 0; k < s->operands; k++)
-            if (call->products & FL_GRAD << k)
-                fl_store(&call->grad[k], entry(s->call, at), entries(at), g[k]);
+    for (int64_t i = 0; i < n; i++)
+        scale[i] = call->scale * (sample ? sample[i] : 1) * (upstream ? upstream[i] : 1);
+    for (int64_t i = 0, together; i < n; i += together) {
+        together = rows_together(call, n - i);
+        write_gradients(s, (piece){.first = first + i, .n = together}, rows + i, scale + i, x_tile,
+                        g_tile);
     }
 }
 
@@ -521,7 +579,7 @@ void SUFFIXED(fl_pairs)(const fl_call *call, fl_phase phase, int64_t first, int6
     s.operands = s.cosine ? 2 : 3;
     s.norms = s.swap ? 3 : 2;
     for (int64_t n; first < last; first += n) {
-        n = rows_together(call, last - first);
+        n = last - first < FL_ROWS ? last - first : FL_ROWS;
         run_rows(&s, phase, first, n, partial);
     }
 }

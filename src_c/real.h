@@ -30,6 +30,7 @@ typedef uint64_t uint_real;
 #define REAL_INFINITY __builtin_inf()
 #define REAL_NAN __builtin_nan("")
 #define FABS(x) __builtin_fabs(x)
+#define SQRT(x) __builtin_sqrt(x)
 #else
 typedef float real;
 typedef int32_t int_real;
@@ -43,6 +44,7 @@ typedef uint32_t uint_real;
 #define REAL_INFINITY __builtin_inff()
 #define REAL_NAN __builtin_nanf("")
 #define FABS(x) __builtin_fabsf(x)
+#define SQRT(x) __builtin_sqrtf(x)
 #endif
 
 #define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
@@ -51,11 +53,12 @@ typedef uint32_t uint_real;
 #define INLINE inline __attribute__((always_inline))
 
 /* a * b + c, with one rounding where the target has the instruction and two where it has not.
- * The kernels are compiled with -ffp-contract=off, so this is the only source of fused operations
+ * The kernels are compiled with -ffp-contract=off, so these are the only source of fused operations
  * and the body of a vectorised loop rounds as its tail does.
  */
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define REAL_HAS_FMA 1
+#define FMA_DOUBLE(a, b, c) __builtin_fma(a, b, c)
 #if REAL_IS_DOUBLE
 #define FMA(a, b, c) __builtin_fma(a, b, c)
 #else
@@ -63,6 +66,7 @@ typedef uint32_t uint_real;
 #endif
 #else
 #define REAL_HAS_FMA 0
+#define FMA_DOUBLE(a, b, c) ((a) * (b) + (c))
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 

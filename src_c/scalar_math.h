@@ -112,15 +112,14 @@ static INLINE real log_polynomial(real f, real f2)
 }
 
 /* n and P with e^(x - c) = 2^n P, where c is small beside the last place of 1 or of x; c = 0 costs
- * nothing. The low bits of `exponent` hold n + bias, which is positive.
+ * nothing. The low bits of `exponent`, ROUND_MAGIC + bias + n, hold n + bias, which is positive.
  */
-static INLINE real exp_parts(real x, real c, int bias, uint_real *exponent)
+static INLINE real exp_parts(real x, real c, int bias, real *exponent)
 {
     const real magic = ROUND_MAGIC + (real)bias;
-    real shifted = FMA(x, LOG2_E, magic);
-    real n = shifted - magic;
+    *exponent = FMA(x, LOG2_E, magic);
+    real n = *exponent - magic;
     real high = FMA(n, -LN2_HI, x); /* exact */
-    *exponent = real_bits(shifted);
 #if REAL_HAS_FMA
     real r = FMA(n, -LN2_LO, high) - c;
     return FMA(r, FMA(r, exp_polynomial(r), R(1.0)), R(1.0));
@@ -132,15 +131,22 @@ static INLINE real exp_parts(real x, real c, int bias, uint_real *exponent)
 #endif
 }
 
+/* v 2^n for v near 1 and 2^n in two factors of about 2^(n/2): both are normal even where 2^n is
+ * subnormal or overflows, and only the last product rounds. The low bits of `exponent` hold n + 2
+ * REAL_EXPONENT_BIAS.
+ */
+static INLINE real times_power_of_2(real v, real exponent)
+{
+    uint_real bits = real_bits(exponent);
+    uint_real first = (bits << (REAL_MANTISSA_BITS - 1)) & EXPONENT_FIELD;
+    uint_real second = (bits << REAL_MANTISSA_BITS) - first;
+    return v * real_from_bits(first) * real_from_bits(second);
+}
+
 static INLINE real exp_corrected(real x, real c)
 {
-    uint_real exponent;
-    real power = exp_parts(x, c, 2 * REAL_EXPONENT_BIAS, &exponent);
-    /* 2^n in two factors of about 2^(n/2): both are normal even where 2^n is subnormal or
-     * overflows, and only the last product rounds. */
-    uint_real first = (exponent << (REAL_MANTISSA_BITS - 1)) & EXPONENT_FIELD;
-    uint_real second = (exponent << REAL_MANTISSA_BITS) - first;
-    real y = power * real_from_bits(first) * real_from_bits(second);
+    real exponent, power = exp_parts(x, c, 2 * REAL_EXPONENT_BIAS, &exponent);
+    real y = times_power_of_2(power, exponent);
     y = x > EXP_HIGHEST ? REAL_INFINITY : y;
     return x < EXP_LOWEST ? R(0.0) : y;
 }
@@ -160,9 +166,8 @@ static INLINE real EXP(real x) { return exp_corrected(x, R(0.0)); }
  */
 static INLINE real EXP_NEGATIVE(real x)
 {
-    uint_real exponent;
-    real power = exp_parts(x, R(0.0), REAL_EXPONENT_BIAS + 64, &exponent);
-    real y = power * real_from_bits(exponent << REAL_MANTISSA_BITS) * R(0x1p-64);
+    real exponent, power = exp_parts(x, R(0.0), REAL_EXPONENT_BIAS + 64, &exponent);
+    real y = power * real_from_bits(real_bits(exponent) << REAL_MANTISSA_BITS) * R(0x1p-64);
     return x < EXP_LOWEST ? R(0.0) : y;
 }
 
@@ -296,14 +301,14 @@ static INLINE real product_tail(real a, real b, real p)
 #endif
 }
 
-/* x^a for x >= 0 and a finite a.
- *   Error   1.1 ULP for |a| <= 2.5, 1.3 for |a| <= 5, 1.5 for |a| <= 10, in either type, with and
- *           without FMA; beyond that less than 1 ULP + 0.5 per unit of |a log x|
- *   Values  1 for a = 0, NaN for NaN whatever a; 0^a and inf^a are 0 or +inf
- *   Method  exp(a log x) with logarithm and product in two parts each: the large argument of exp is
- *           not rounded
+/* x >= 0 as 2^e m with 3/4 <= m < 3/2, and log x in two parts: -inf for 0, +inf for +inf, NaN for
+ * NaN.
  */
-static INLINE real POW(real x, real a)
+typedef struct {
+    real e, m, high, low;
+} logarithm;
+
+static INLINE logarithm log_in_parts(real x)
 {
     /* log x = e ln 2 + f - f^2 / 2 + f^3 P(f), of which all but the last is exact in two parts */
     real e, f = split(x, &e), f2 = f * f, cube = f * f2 * log_polynomial(f, f2);
@@ -313,15 +318,53 @@ static INLINE real POW(real x, real a)
     rest += FMA(e, LN2_LO, FMA(R(-0.5), product_tail(f, f, f2), cube));
     real log_x = sum + rest;
     rest -= log_x - sum;
-    /* 0^a and inf^a are exp(-+inf a), but 1 for a = 0; no choice by a, which gcc takes out of a
-     * loop and then cannot vectorise. */
-    log_x = x < REAL_INFINITY ? log_x : REAL_INFINITY;
-    log_x = x > R(0.0) ? log_x : -REAL_INFINITY;
-    real t = a * log_x, correction = product_tail(a, log_x, t) + a * rest;
-    t = t == t ? t : R(0.0);
+    /* No choice by an exponent: gcc takes that out of a loop and then cannot vectorise. */
+    log_x = x < REAL_INFINITY ? log_x : x;
+    log_x = x == R(0.0) ? -REAL_INFINITY : log_x;
+    return (logarithm){.e = e, .m = R(1.0) + f, .high = log_x, .low = rest};
+}
+
+/* x^a for x >= 0 and a finite a.
+ *   Error   1.1 ULP for |a| <= 2.5, 1.3 for |a| <= 5, 1.5 for |a| <= 10, in either type, with and
+ *           without FMA; beyond that less than 1 ULP + 0.5 per unit of |a log x|
+ *   Values  1 for a = 0, NaN for NaN whatever a; 0^a and inf^a are 0 or +inf
+ *   Method  exp(a log x) with logarithm and product in two parts each: the large argument of exp is
+ *           not rounded
+ */
+static INLINE real POW(real x, real a)
+{
+    logarithm log_x = log_in_parts(x);
+    real t = a * log_x.high, correction = product_tail(a, log_x.high, t) + a * log_x.low;
+    t = t == t ? t : R(0.0); /* 0^0 and inf^0 are 1 */
     correction = correction == correction ? correction : R(0.0);
     real y = exp_corrected(t, -correction);
     return x == x ? y : x;
+}
+
+/* x^a as 2^n v, v near 1, for what is made of several powers: n adds up with the e of others, v is
+ * multiplied with their m, and in_one() rounds. a is not 0. Errors and values of one() as POW's.
+ */
+typedef struct {
+    real v, exponent; /* ROUND_MAGIC + 2 REAL_EXPONENT_BIAS + n */
+} power_parts;
+
+static INLINE power_parts power_in_parts(logarithm log_x, real a)
+{
+    power_parts y;
+    real t = a * log_x.high, correction = product_tail(a, log_x.high, t) + a * log_x.low;
+    y.v = exp_parts(t, -correction, 2 * REAL_EXPONENT_BIAS, &y.exponent);
+    return y;
+}
+
+/* 2^n v for v > 0 of a size that n does not need to make up for: 0 and +inf where n is far out,
+ * whatever v
+ */
+static INLINE real in_one(real v, real exponent)
+{
+    const real lowest = ROUND_MAGIC + 2, highest = ROUND_MAGIC + 4 * REAL_EXPONENT_BIAS;
+    real y = times_power_of_2(v, exponent);
+    y = exponent > highest ? REAL_INFINITY : y;
+    return exponent < lowest ? R(0.0) : y;
 }
 
 #endif

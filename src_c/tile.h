@@ -35,6 +35,16 @@ static INLINE void copy_lanes(lanes *to, const lanes *from)
     }
 }
 
+/* Adds a b; of two floats the product is exact. */
+static INLINE void add_product_to_lane(lanes *sum, int k, double a, double b)
+{
+#if REAL_IS_DOUBLE
+    add_to_lane(sum, k, a * b);
+#else
+    sum->hi[k] = FMA_DOUBLE(a, b, sum->hi[k]);
+#endif
+}
+
 static inline fl_dd sum_lanes(lanes *sum)
 {
 #if REAL_IS_DOUBLE

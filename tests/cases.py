@@ -567,7 +567,13 @@ TABLE = [
     _line("gamma_nll_loss", (ABOVE_ZERO, ABOVE_ZERO), {"log_input": False}),
     _line("tweedie_deviance_loss", (REAL, REAL), {}),
     _line("tweedie_deviance_loss", (ABOVE_ZERO, REAL), {"power": -1.5}),
-    _line("tweedie_deviance_loss", (ABOVE_ZERO, POSITIVE), {"power": 1.0}, {"power": 1.5}),
+    _line(
+        "tweedie_deviance_loss",
+        (ABOVE_ZERO, POSITIVE),
+        {"power": 1.0},
+        {"power": 1.5},
+        {"power": 1.25},
+    ),
     _line("tweedie_deviance_loss", (ABOVE_ZERO, ABOVE_ZERO), {"power": 2.0}, {"power": 3.0}),
     _line(
         "nll_loss",

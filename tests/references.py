@@ -470,7 +470,8 @@ def tweedie_deviance(x, y, *, power=0.0):
             (-(x ** (1 - p)), _argument(x, 1 - p)),
         )
     ]
-    return joined(*parts), {"input": slope, "target": joined(*slopes)}
+    value = total(INF) if y == INF and x == x else joined(*parts)  # the limit
+    return value, {"input": slope, "target": joined(*slopes)}
 
 
 def _power(y, exponent):

@@ -79,7 +79,7 @@ SHARED = ("zero_infinity", "batch_first")  # options that one formula handles
 
 def tweedie(power):
     """The family of distributions that has this power."""
-    named = {0: "normal", 1: "poisson", 2: "gamma"}
+    named = {0: "normal", 1: "poisson", 1.5: "root", 2: "gamma"}
     ranges = "negative" if power < 0 else "compound" if power < 2 else "positive"
     return named.get(power, ranges)
 

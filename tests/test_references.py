@@ -76,7 +76,7 @@ SCALARS = {  # options without arrays, every branch of every formula
     "sigmoid_focal_loss": [{}, {"alpha": -1.0}, {"gamma": 0.7, "alpha": 0.6}, {"gamma": 0.0}],
     "pinball_loss": [{}, {"quantile": 0.3}],
     "gamma_nll_loss": [{}, {"log_input": False}],
-    "tweedie_deviance_loss": [{"power": p} for p in (-1.5, 0.0, 1.0, 1.5, 2.0, 3.0)],
+    "tweedie_deviance_loss": [{"power": p} for p in (-1.5, 0.0, 1.0, 1.25, 1.5, 2.0, 3.0)],
     "cross_entropy": [{}, {"label_smoothing": 0.1}, {"label_smoothing": 1.0}],
     "multi_margin_loss": [{}, {"p": 2}, {"p": 2, "margin": 0.3}],
     "cosine_embedding_loss": [{}, {"margin": 0.3}],
