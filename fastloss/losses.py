@@ -696,9 +696,10 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
         Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, else
         any.
     power : float, default 0.0
-        Exponent p of the variance, which is proportional to x^p: at most 0, or at least 1. 0 is
-        the normal distribution, 1 Poisson's, 2 the gamma and 3 the inverse Gaussian one; between 1
-        and 2 is a sum of gamma values as often as Poisson says.
+        Exponent p of the variance, which is proportional to x^p: at most 0, or at least 1; 1 and
+        2, or at least 1e-6 away from them. 0 is the normal distribution, 1 Poisson's, 2 the gamma
+        and 3 the inverse Gaussian one; between 1 and 2 is a sum of gamma values as often as
+        Poisson says.
     %(reduction)s
     %(sample_weight)s
     %(out)s

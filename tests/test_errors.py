@@ -396,6 +396,8 @@ for loss, options, says in [
     ("sigmoid_focal_loss", {"gamma": -1.0}, r"^gamma must be finite and at least 0"),
     ("tweedie_deviance_loss", {"power": 0.5}, r"^power must be finite and not between 0 and 1"),
     ("tweedie_deviance_loss", {"power": np.inf}, r"^power must be finite"),
+    ("tweedie_deviance_loss", {"power": 2 + 1e-10}, r"^power must be .* 1 or 2 or at least 1e-6"),
+    ("tweedie_deviance_loss", {"power": 1 + 1e-9}, r"^power must be .* 1 or 2 or at least 1e-6"),
 ]:
     bad(f"{loss} {options}", loss, HALF, HALF, **options, error=ValueError, says=says)
 for power, argument, value, words in [
