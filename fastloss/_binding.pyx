@@ -64,7 +64,7 @@ cdef extern from "fastloss.h" nogil:
     ctypedef struct fl_array:
         char *data
         fl_dtype dtype
-        int swapped, plain, ndim
+        int swapped, plain, streams, ndim
         int64_t run
         int64_t shape[64]
         int64_t stride[64]
@@ -245,6 +245,7 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
     f.data = <char *>cnp.PyArray_DATA(a)
     f.dtype = <fl_dtype>dtype
     f.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
+    f.streams = False
     f.plain = dtype == compute and not f.swapped and cnp.PyArray_ISALIGNED(a)
     for axis in range(ndim):
         dim = shape[axis]

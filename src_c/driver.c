@@ -24,6 +24,9 @@ enum { ONE_OF_A_ROW = 32 };
 /* Gradients of this many bytes go past the caches: the last of them would push out the first. */
 static const double STREAM_BYTES = 1 << 25;
 
+/* Classes of a frame of which the cache lines are nearly all written whole. */
+enum { FRAME = 512 };
+
 /* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of
  * its own. */
 enum { FEW = 16, MANY = 2048 };
@@ -239,7 +242,7 @@ static void free_sides(fl_call *call)
 {
     const int64_t items = fl_sides(call) * call->units;
     for (int64_t i = 0; call->sides && i < items; i++)
-        free(call->sides[i]);
+        fl_give(call->sides[i]);
     free(call->sides);
     call->sides = NULL;
 }
@@ -257,10 +260,11 @@ static fl_status run_halves(const fl_call *call, fl_totals *totals, fl_interrupt
 
 static void choose_streams(fl_call *call)
 {
+    const int short_frames = call->kind == FL_SEQUENCES && call->C < FRAME;
     double entries = (double)call->units * (double)call->unit_size;
     for (int k = 0; k < FL_OPERANDS; k++) {
         fl_array *grad = &call->grad[k];
-        int each = grad->data && grad->plain && !call->reduce[k] && call->kind != FL_SEQUENCES;
+        int each = grad->data && grad->plain && !call->reduce[k] && !short_frames;
         grad->streams = each && entries * (call->is_double ? 8 : 4) >= STREAM_BYTES;
     }
 }

@@ -206,7 +206,7 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
                      row * (double)rows;
     double bytes = sizeof(side) + 2.0 * sizeof(int64_t) * (double)K +
                    sizeof(lattice_row) * (double)rows + sizeof(double) * doubles + CACHE_LINE;
-    side *s = bytes < 0x1p50 ? malloc((size_t)bytes) : NULL;
+    side *s = bytes < 0x1p50 ? fl_take((size_t)bytes) : NULL;
     if (!s) {
         note_bad(partial, n, FL_NO_MEMORY, 0);
         return NULL;
@@ -259,7 +259,7 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
     s->read_spread = take(&at, lists);
     s->label_e[-1] = -DBL_MAX;
     if (!impossible && !read_labels(call, n, s->slot, partial)) {
-        free(s);
+        fl_give(s);
         return NULL;
     }
     if (impossible)
@@ -321,6 +321,15 @@ static void read_scores(const side *s, int64_t frame, double *restrict score)
     else
         for (int64_t k = 0; k < s->classes; k++)
             score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
+}
+
+/* Asks for x of the classes of a frame: entries far apart come from memory one by one. */
+static void fetch_scores(const side *s, int64_t frame)
+{
+    const int64_t *class = s->class;
+    const real *row = fl_target(&s->call->operand[0], frame_entry(s, frame), s->call->C, NULL);
+    for (int64_t k = 0; row && k < s->classes; k++)
+        __builtin_prefetch(&row[class[k]]);
 }
 
 /* The largest score, NaN if one in use is NaN or +inf, and how far the smallest finite one in use
@@ -411,6 +420,8 @@ static void read_frames(side *s, int64_t j)
     const int64_t n = frames_together(s, j), width = s->width;
     const int64_t at = s->fixed > 0 && j < s->half ? j : 0;
     double *p = s->read_p + at * width, *spread = s->read_spread + at;
+    for (int64_t f = j + n; !s->dense && f < s->limit && f < j + 2 * n; f++)
+        fetch_scores(s, frame_of(s, f));
     for (int64_t f = 0; f < n; f++)
         read_scores(s, frame_of(s, j + f), s->score + f * width);
     for (int64_t f = 0; f < n; f++)
@@ -885,7 +896,7 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
         if (call->formula == FL_FORMULA_ctc && has_own_gradient(call))
             check_frames(call, n, from, to, partial);
     }
-    free(again);
+    fl_give(again);
 }
 
 /* --- the kernel --- */
@@ -919,8 +930,8 @@ void SUFFIXED(fl_sequences)(const fl_call *call, fl_phase phase, int64_t first, 
             side *sides[] = {first_half(call, i, 0, partial), first_half(call, i, 1, partial)};
             for (int backward = 1; partial->bad_unit == FL_NOWHERE && backward >= 0; backward--)
                 second_half(call, i, backward, sides, partial);
-            free(sides[0]);
-            free(sides[1]);
+            fl_give(sides[0]);
+            fl_give(sides[1]);
         }
     }
 }
