@@ -490,20 +490,23 @@ static void read_frame(side *s, int64_t j)
         clear(s->label_e, s->S);
 }
 
-/* max(m, max x); a NaN does not matter here, it reappears in R. */
+/* max(m, max x), in several chains that do not wait for each other; a NaN does not matter here, it
+ * reappears in R. */
 static real max_tile(const real *x, int64_t n, real m)
 {
-    real lane[LANES];
+    enum { WIDE = 4 * LANES };
+    real lane[WIDE];
     int64_t i = 0;
-    for (int k = 0; k < LANES; k++)
+    for (int k = 0; k < WIDE; k++)
         lane[k] = m;
-    for (; i + LANES <= n; i += LANES)
+    for (; i + WIDE <= n; i += WIDE)
 #pragma omp simd
-        for (int k = 0; k < LANES; k++)
+        for (int k = 0; k < WIDE; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
-    if (i > 0)
-        for (int k = 0; k < LANES; k++)
-            m = m < lane[k] ? lane[k] : m;
+    for (int half = WIDE / 2; i > 0 && half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
+    m = lane[0];
     for (; i < n; i++)
         m = m < x[i] ? x[i] : m;
     return m;
