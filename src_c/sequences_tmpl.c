@@ -50,7 +50,7 @@ typedef struct side {
     int dense;             /* all classes of the arrays are among those of the side */
     int64_t classes;       /* K, those in use or all */
     int64_t *class, *slot; /* (K) which, ascending; (S) the slot of each label among them */
-    double *used;          /* (K) 1 for those in use, else 0 */
+    double *floor;         /* (K) -inf for those in use, else inf */
     int64_t blank_slot;
     /* Frames that have been read, from the batch_first on: */
     int64_t batch_first, batch_last, batch, limit; /* at most `batch`, none from `limit` on */
@@ -129,6 +129,8 @@ static int64_t slot_of(const side *s, int64_t class)
 /* Few classes are all in use, as it were. */
 static int is_dense(const fl_call *call, int64_t S) { return call->C <= TILE && call->C / 2 <= S; }
 
+static int64_t whole_vectors(int64_t n) { return (n + VECTOR - 1) / VECTOR * VECTOR; }
+
 /* From the labels, which stand in slot: the classes in use, the slots, what may follow what. */
 static void read_classes(side *s)
 {
@@ -155,12 +157,12 @@ static void read_classes(side *s)
             s->slot[i] = slot_of(s, s->slot[i]);
         s->blank_slot = slot_of(s, s->call->blank);
     }
+    for (int64_t k = 0; k < whole_vectors(s->classes); k++)
+        s->floor[k] = __builtin_inf();
     for (int64_t i = 0; i < n; i++)
-        s->used[s->slot[i]] = 1;
-    s->used[s->blank_slot] = 1;
+        s->floor[s->slot[i]] = -__builtin_inf();
+    s->floor[s->blank_slot] = -__builtin_inf();
 }
-
-static int64_t whole_vectors(int64_t n) { return (n + VECTOR - 1) / VECTOR * VECTOR; }
 
 /* The next n of the doubles at *from. */
 static double *take(double **from, int64_t n)
@@ -227,7 +229,7 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
                 .dense = (int)dense,
                 .class = class,
                 .slot = class + K,
-                .used = part[12],
+                .floor = part[12],
                 .batch = batch,
                 .limit = half,
                 .score = take(&at, batch * width),
@@ -280,28 +282,29 @@ static int64_t frame_entry(const side *s, int64_t frame)
     return (s->sample * s->call->T + frame) * s->call->C;
 }
 
+typedef real reals
+    __attribute__((vector_size(VECTOR * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef double doubles
+    __attribute__((vector_size(VECTOR * sizeof(double)), aligned(sizeof(double)), may_alias));
+
 /* Reals as doubles and back, in whole vectors, of which the last overlaps. */
-static void widen(int64_t n, const real *restrict from, double *restrict to)
+static void widen(int64_t n, const real *from, double *to)
 {
     for (int64_t k = 0; n < VECTOR && k < n; k++)
         to[k] = (double)from[k];
     for (int64_t k = 0; n >= VECTOR && k < n; k += VECTOR) {
-        int64_t first = k + VECTOR <= n ? k : n - VECTOR;
-#pragma omp simd
-        for (int64_t i = first; i < first + VECTOR; i++)
-            to[i] = (double)from[i];
+        int64_t at = k + VECTOR <= n ? k : n - VECTOR;
+        *(doubles *)(to + at) = __builtin_convertvector(*(const reals *)(from + at), doubles);
     }
 }
 
-static void narrow(int64_t n, const double *restrict from, real *restrict to)
+static void narrow(int64_t n, const double *from, real *to)
 {
     for (int64_t k = 0; n < VECTOR && k < n; k++)
         to[k] = (real)from[k];
     for (int64_t k = 0; n >= VECTOR && k < n; k += VECTOR) {
-        int64_t first = k + VECTOR <= n ? k : n - VECTOR;
-#pragma omp simd
-        for (int64_t i = first; i < first + VECTOR; i++)
-            to[i] = (real)from[i];
+        int64_t at = k + VECTOR <= n ? k : n - VECTOR;
+        *(reals *)(to + at) = __builtin_convertvector(*(const doubles *)(from + at), reals);
     }
 }
 
@@ -334,16 +337,16 @@ static void fetch_scores(const side *s, int64_t frame)
 
 /* The largest score, NaN if one in use is NaN or +inf, and how far the smallest finite one in use
  * is from it. */
-static void find_bounds(int64_t n, const double *score, const double *used, double *top,
+static void find_bounds(int64_t n, const double *score, const double *floor, double *top,
                         double *spread)
 {
     const double inf = __builtin_inf();
     double high = -inf, low = inf;
 #pragma omp simd reduction(max : high) reduction(min : low)
     for (int64_t k = 0; k < n; k++) {
-        double x = score[k] < inf ? score[k] : used[k] > 0 ? inf : -inf;
+        double x = score[k] < inf ? score[k] : -floor[k];
         high = larger(high, x);
-        low = smaller(x > -inf && used[k] > 0 ? x : inf, low);
+        low = smaller(x > floor[k] ? x : inf, low);
     }
     *top = high < inf ? high : __builtin_nan("");
     *spread = high - high == 0 && low < inf ? (high - low) * 0x1.71547652b82fep+0 : 0;
@@ -425,7 +428,7 @@ static void read_frames(side *s, int64_t j)
     for (int64_t f = 0; f < n; f++)
         read_scores(s, frame_of(s, j + f), s->score + f * width);
     for (int64_t f = 0; f < n; f++)
-        find_bounds(width, s->score + f * width, s->used, &s->top[f], &spread[f]);
+        find_bounds(width, s->score + f * width, s->floor, &s->top[f], &spread[f]);
     for (int64_t f = 0; f < n; f++)
         subtract_top(width, s->score + f * width, s->top[f], p + f * width);
     double_math(MATH_EXP, n * width, p, p);
@@ -560,14 +563,14 @@ static void read_softmax(side *s, int64_t j, double *max, double *rest)
     *rest = dd_add_double(sum, (double)(ones - 1)).hi;
 }
 
-/* v[0 ... n - 1] to the logarithms apart. */
+/* v[0 ... n - 1], whole vectors, to the logarithms apart. */
 static void add_apart(side *s, int64_t n, const double *v)
 {
     double *restrict sum = s->offset, *restrict low = s->offset_low;
     for (int64_t f = 0; f < n; f += VECTOR)
 #pragma omp simd
         for (int i = 0; i < VECTOR; i++) {
-            double a = sum[i], b = f + i < n ? v[f + i] : 0, total = a + b, c = total - a;
+            double a = sum[i], b = v[f + i], total = a + b, c = total - a;
             low[i] += (a - (total - c)) + (b - c);
             sum[i] = total;
         }
@@ -590,9 +593,10 @@ static void read_shares(side *s)
     const int64_t all = whole_vectors(n);
     if (logits)
         double_math(MATH_LOG1P, all, rest, apart);
-    for (int64_t f = 0; f < all; f++) /* rest - rest: NaN, and no loss, where it is infinite */
+    for (int64_t f = 0; f < n; f++) /* rest - rest: NaN, and no loss, where it is infinite */
         apart[f] = s->top[f] - max[f] - (logits ? apart[f] + (rest[f] - rest[f]) : 0);
-    add_apart(s, n, apart);
+    clear(apart + n, all - n);
+    add_apart(s, all, apart);
     if (!s->keeps)
         return;
     for (int64_t f = 0; f < all; f++)
