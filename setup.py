@@ -72,7 +72,7 @@ KERNELS = [
 ]
 
 # Compiled once.
-COMMON = ["dispatch.c", "driver.c"]
+COMMON = ["dispatch.c", "driver.c", "memory.c"]
 
 SRC = Path("src_c")
 

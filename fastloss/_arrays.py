@@ -122,84 +122,45 @@ def weight_view(weight, name, shape):
     return weight.reshape((1,) * missing + weight.shape)
 
 
-def sum_tolerance(dtype, classes):
+def sum_tolerance(storage, classes):
     """How far from 1 the probabilities of a frame may add up, by the last place of their logs."""
+    dtype = _DTYPES[storage]
     if dtype == "bfloat16":  # equal classes have logs with errors of one sign
         return max(2e-2, math.log(max(classes, 2)) * 2**-7)
     return 2e-2 if dtype == "float16" else 1e-3
 
 
-class Sequences:
-    """The arrays of a CTC loss in the order of its kernel, frames and labels of each sample.
+def lengths(name, given, samples, most, of, rows):
+    """The lengths of sequences as int64, for each sample one; `rows` samples came before."""
+    empty = given.size == 0 and given.dtype == np.float64  # as [] is
+    if not (given.dtype.kind in "iu" or empty) or given.shape not in ((), (samples,)):
+        raise _errors.bad_lengths(name, given, samples)
+    outside = (given < 0) | (given > most)
+    if outside.any():
+        place, length = name, given
+        if given.ndim:
+            n = int(np.argmax(outside))
+            place, length = f"{name}[{rows + n}]", given[n]
+        raise _errors.bad_length(place, length, most, of)
+    return np.array(np.broadcast_to(given, samples), dtype=np.int64)
 
-    Attributes
-    ----------
-    x : ndarray, shape (N, T, C)
-    axis : int
-        Of the samples in the caller's array; -1 where it is a single one.
-    frames, labels, first : ndarray of int64, shape (N,)
-        Lengths, and where the labels of a sample begin in the flat targets.
-    """
 
-    def __init__(self, loss, arrays, batch_first, rows):
-        """`rows`: samples of a stream that came before, for the places that errors name."""
-        x, self.targets, frames, labels = arrays
-        self.rows = rows
-        self.names = loss.operands
-        if x.ndim not in (2, 3):
-            raise _errors.bad_sequence_shape(self.names[0], x, batch_first)
-        self.axis = -1 if x.ndim == 2 else 0 if batch_first else 1
-        self.x = self.view(x)
-        samples, frame_count = self.x.shape[:2]
-        self.frames = self._lengths(2, frames, samples, frame_count, "frames")
-        shape = self.targets.shape
-        padded = len(shape) == 2
-        most = shape[1] if padded else self.targets.size
-        self.labels = self._lengths(3, labels, samples, most, "labels in targets")
-        if padded:
-            fits = shape[0] == samples
-            self.first = np.arange(samples, dtype=np.int64) * most
-        else:
-            total = int(self.labels.sum())
-            fits = len(shape) == 1 and shape[0] == total
-            self.first = np.cumsum(self.labels) - self.labels
-        if not fits:
-            raise _errors.bad_targets(shape, samples, int(self.labels.sum()))
+def label_error(names, targets, sample, entry, index, classes, blank):
+    """What is wrong with a label, which is the index-th of all."""
+    place = f"{sample}, {entry}" if targets.ndim == 2 else index
+    return _errors.bad_sequence_label(
+        f"{names[1]}[{place}]", int(targets.reshape(-1)[index]), names[0], classes, blank
+    )
 
-    def view(self, array):
-        """Frames of the caller as (N, T, C)."""
-        return array[np.newaxis] if self.axis < 0 else np.moveaxis(array, self.axis, 0)
 
-    def _lengths(self, k, given, samples, most, of):
-        name = self.names[k]
-        empty = given.size == 0 and given.dtype == np.float64  # as [] is
-        if not (given.dtype.kind in "iu" or empty) or given.shape not in ((), (samples,)):
-            raise _errors.bad_lengths(name, given, samples)
-        outside = (given < 0) | (given > most)
-        if outside.any():
-            place, length = name, given
-            if given.ndim:
-                n = int(np.argmax(outside))
-                place, length = f"{name}[{self.rows + n}]", given[n]
-            raise _errors.bad_length(place, length, most, of)
-        return np.array(np.broadcast_to(given, samples), dtype=np.int64)
-
-    def error(self, operand, sample, entry, blank):
-        """What is wrong with an entry: a label, or a frame."""
-        if operand == 1:
-            label = int(self.targets.reshape(-1)[self.first[sample] + entry])
-            place = self.first[sample] + entry
-            if self.targets.ndim == 2:
-                place = f"{self.rows + sample}, {entry}"
-            return _errors.bad_sequence_label(
-                f"{self.names[1]}[{place}]", label, self.names[0], self.x.shape[2], blank
-            )
-        place = [entry]
-        if self.axis >= 0:
-            place.insert(self.axis, self.rows + sample)
-        with np.errstate(over="ignore"):
-            total = np.exp(self.x[sample, entry].astype(np.float64)).sum()
-        return _errors.bad_frame(self.names[0], ", ".join(map(str, place)), total)
+def frame_error(name, frame, sample, entry, axis):
+    """What is wrong with a frame of a sample."""
+    place = [entry]
+    if axis >= 0:
+        place.insert(axis, sample)
+    with np.errstate(over="ignore"):
+        total = np.exp(frame.astype(np.float64)).sum()
+    return _errors.bad_frame(name, ", ".join(map(str, place)), total)
 
 
 def check_upstream(array, shape, none):

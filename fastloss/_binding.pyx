@@ -20,8 +20,8 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
-from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
@@ -64,7 +64,7 @@ cdef extern from "fastloss.h" nogil:
     ctypedef struct fl_array:
         char *data
         fl_dtype dtype
-        int swapped, plain, ndim
+        int swapped, plain, streams, ndim
         int64_t run
         int64_t shape[64]
         int64_t stride[64]
@@ -245,6 +245,7 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
     f.data = <char *>cnp.PyArray_DATA(a)
     f.dtype = <fl_dtype>dtype
     f.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
+    f.streams = False
     f.plain = dtype == compute and not f.swapped and cnp.PyArray_ISALIGNED(a)
     for axis in range(ndim):
         dim = shape[axis]
@@ -871,7 +872,7 @@ cdef class Call:
     cdef list kept             # (name, array): they live as long; no out may overlap a named one
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
-    cdef list lengths          # of sequences: what call.frames and its neighbours point to
+    cdef cnp.ndarray lengths   # of sequences: what call.frames and its neighbours point to
     cdef fl_loss *row          # of the table of losses
     cdef int dtype[4]          # of the operands
     cdef bint weak[4]          # Python numbers
@@ -1063,38 +1064,76 @@ cdef class Call:
 
     cdef int _sequence_shape(self) except -1:
         """The loss has one entry for each sample, or is 0-d."""
-        cdef cnp.ndarray x, frames, labels, first
+        cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], targets = <cnp.ndarray>self.arrays[1]
         cdef fl_call *call = self.call
-        cdef int k
+        cdef int ndim = cnp.PyArray_NDIM(x), rank = cnp.PyArray_NDIM(targets)
         cdef bint batch_first = self.a.flags & self.loss.batch_first
-        arrays = [<object>self.arrays[k] for k in range(4)]
-        sequences = _arrays.Sequences(self.loss, arrays, batch_first, self.rows_before)
-        x, frames, labels, first = sequences.x, sequences.frames, sequences.labels, sequences.first
-        self.lengths = [sequences, frames, labels, first]
-        self._see(0, x)
-        self.axis = sequences.axis
-        call.frames = <const int64_t *>cnp.PyArray_DATA(frames)
-        call.labels = <const int64_t *>cnp.PyArray_DATA(labels)
-        call.first_label = <const int64_t *>cnp.PyArray_DATA(first)
-        call.units = cnp.PyArray_DIM(x, 0)
-        call.row_units = call.inner = 1
-        call.T = cnp.PyArray_DIM(x, 1)
-        call.C = cnp.PyArray_DIM(x, 2)
+        cdef cnp.npy_intp size
+        cdef int64_t *frames
+        cdef int64_t *labels
+        cdef int64_t *first
+        cdef int64_t n, most, total = 0
+        if ndim != 2 and ndim != 3:
+            raise _errors.bad_sequence_shape(self.loss.operands[0], x, batch_first)
+        self.axis = -1 if ndim == 2 else 0 if batch_first else 1
+        self.ndim = ndim - 2
+        call.units = 1 if ndim == 2 else cnp.PyArray_DIM(x, self.axis)
+        call.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
+        call.C = cnp.PyArray_DIM(x, ndim - 1)
         call.unit_size = call.T * call.C
+        call.row_units = call.inner = 1
+        self.shape[0] = self.rows = call.units
+        if self.axis == 1:
+            self._see(0, self._row_view(x, 0))
+        size = 3 * call.units
+        self.lengths = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, 0)
+        call.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
+        call.labels = labels = frames + call.units
+        call.first_label = first = labels + call.units
+        self._lengths(2, call.T, "frames", frames)
+        most = cnp.PyArray_DIM(targets, 1) if rank == 2 else cnp.PyArray_SIZE(targets)
+        self._lengths(3, most, "labels in targets", labels)
+        for n in range(call.units):
+            first[n] = n * most if rank == 2 else total
+            total += labels[n]
+        if cnp.PyArray_DIM(targets, 0) != (call.units if rank == 2 else total) if (
+                rank == 1 or rank == 2) else True:
+            raise _errors.bad_targets((<object>targets).shape, call.units, total)
         call.blank = self.a.blank
         if not 0 <= call.blank < call.C:
             raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
         call.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
         call.per_label = self.a.reduction == MEAN
-        call.sum_tolerance = _arrays.sum_tolerance(x.dtype.name, call.C)
-        self.ndim = 1 if cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[0]) == 3 else 0
-        self.shape[0] = self.rows = call.units
+        call.sum_tolerance = _arrays.sum_tolerance(self.dtype[0], call.C)
+        return 0
+
+    cdef int _lengths(self, int k, int64_t most, str of, int64_t *to) except -1:
+        """The lengths of all sequences, each at most so many."""
+        cdef cnp.ndarray given = <cnp.ndarray>self.arrays[k], checked
+        cdef const char *at = <const char *>cnp.PyArray_DATA(given)
+        cdef int64_t n, step = 0
+        cdef bint each = cnp.PyArray_NDIM(given) == 1
+        cdef bint right = cnp.PyArray_NDIM(given) == 0 or (
+            each and cnp.PyArray_DIM(given, 0) == self.call.units)
+        right &= self.dtype[k] in (FL_I32, FL_I64) and cnp.PyArray_ISBEHAVED_RO(given)
+        if each:
+            step = cnp.PyArray_STRIDE(given, 0)
+        for n in range(self.call.units if right else 0):
+            if self.dtype[k] == FL_I64:
+                to[n] = (<const int64_t *>(at + n * step))[0]
+            else:
+                to[n] = (<const int32_t *>(at + n * step))[0]
+            right &= 0 <= to[n] <= most
+        if not right:  # or of another type
+            checked = _arrays.lengths(self.loss.operands[k], given, self.call.units, most, of,
+                                      self.rows_before)
+            memcpy(to, cnp.PyArray_DATA(checked), self.call.units * sizeof(int64_t))
         return 0
 
     cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
         """An operand, or its gradient, with its axes in the order of the kernels."""
         if operand >= 0 and self.loss.kind == FL_SEQUENCES:
-            return self.lengths[0].view(array)
+            return cnp.PyArray_SwapAxes(array, 0, 1) if self.axis == 1 else array
         if operand >= 0 and self.axis >= 0 and self.row.role[operand].place == FL_ROW and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
             return axis_last(array, self.axis)
@@ -1405,7 +1444,16 @@ cdef class Call:
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
         if self.loss.kind == FL_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
-            return self.lengths[0].error(k, bad.bad_unit, bad.bad_entry, self.a.blank)
+            place = bad.bad_unit + self.rows_before
+            if k == 1:
+                return _arrays.label_error(self.loss.operands, <object>self.arrays[1], place,
+                                           bad.bad_entry,
+                                           self.call.first_label[bad.bad_unit] + bad.bad_entry,
+                                           self.call.C, self.a.blank)
+            frames = np.moveaxis(<object>self.arrays[0], self.axis, 0) if self.axis >= 0 else (
+                <object>self.arrays[0])[np.newaxis]
+            return _arrays.frame_error(self.loss.operands[0], frames[bad.bad_unit, bad.bad_entry],
+                                       place, bad.bad_entry, self.axis)
         if k < FL_AT_SAMPLE_WEIGHT and self.row.role[k].place == FL_ROW:
             index.insert(self.axis, bad.bad_entry)
         # The first in the kernels' order need not be so in the caller's.

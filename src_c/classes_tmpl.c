@@ -172,7 +172,7 @@ static void *make(size_t bytes, int64_t classes)
 {
     int64_t pieces = (classes + TABLE - 1) / TABLE;
     bytes += (size_t)(pieces * KEPT_PIECE) * sizeof(real);
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+    return fl_take(bytes);
 }
 
 /* All that is added up of the rows of a table, p and those after it, over a part of their classes.
@@ -387,7 +387,7 @@ static void cross_entropy(const setting *s, fl_phase phase, rows *r, real *l, fl
             start_gradient(s, r, p, t.at.n, groups);
             write_gradients(s, r, p, groups, &t, 0, s->C);
         }
-        free(t.kept);
+        fl_give(t.kept);
     }
     if (phase != FL_PREPARE)
         cross_entropy_values(s, r, l);

@@ -24,6 +24,9 @@ enum { ONE_OF_A_ROW = 32 };
 /* Gradients of this many bytes go past the caches: the last of them would push out the first. */
 static const double STREAM_BYTES = 1 << 25;
 
+/* Classes of a frame of which the cache lines are nearly all written whole. */
+enum { FRAME = 512 };
+
 /* Blocks that run between two looks at partials and interrupts. A call on fewer needs no memory of
  * its own. */
 enum { FEW = 16, MANY = 2048 };
@@ -89,15 +92,36 @@ typedef struct {
     const fl_call *call;
     fl_kernel *kernel;
     fl_phase phase;
-    int64_t first_block;
-    fl_partial *partial; /* of first_block and those after it */
+    int64_t first_block, blocks, stride; /* so many, each stride-th in turn */
+    fl_partial *partial;                 /* of first_block and those after it */
 } phase_context;
+
+static int64_t common_divisor(int64_t a, int64_t b)
+{
+    while (b > 0) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Entries of neighbouring sequences may share cache lines, for which threads would contend: those
+ * that run at a time lie far apart. */
+static int64_t stride_of(const fl_call *call, int64_t blocks)
+{
+    int64_t stride = call->kind == FL_SEQUENCES ? blocks * 5 / 8 : 1;
+    while (stride > 1 && common_divisor(stride, blocks) > 1)
+        stride--;
+    return stride > 1 ? stride : 1;
+}
 
 static void run_blocks(void *context, int64_t first, int64_t last)
 {
     const phase_context *c = context;
-    for (int64_t block = first; block < last; block++) {
+    for (int64_t i = first; i < last; i++) {
         int64_t first_unit, last_unit;
+        int64_t block = c->first_block + (i - c->first_block) * c->stride % c->blocks;
         fl_partial *partial = &c->partial[block - c->first_block];
         *partial = (fl_partial){.bad_unit = FL_NOWHERE};
         block_units(c->call, c->phase, block, &first_unit, &last_unit);
@@ -194,13 +218,15 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         batch = FEW;
     }
     shared_entries shared = {{{0, 0}}, {0}};
-    phase_context context = {call, fl_kernels_selected()->kernel[call->is_double][call->kind],
-                             phase, 0, partial};
+    phase_context context = {
+        call, fl_kernels_selected()->kernel[call->is_double][call->kind], phase, 0, 0, 1, partial};
     double asked = interrupted ? seconds() : 0;
     fl_status status = FL_OK;
     for (int64_t first = 0; first < blocks && status == FL_OK; first += batch) {
         int64_t last = first + batch < blocks ? first + batch : blocks;
         context.first_block = first;
+        context.blocks = last - first;
+        context.stride = stride_of(call, last - first);
         fl_parallel(first, last, run_blocks, &context, threads);
         for (int64_t block = first; block < last; block++) {
             const fl_partial *p = &partial[block - first];
@@ -239,7 +265,7 @@ static void free_sides(fl_call *call)
 {
     const int64_t items = fl_sides(call) * call->units;
     for (int64_t i = 0; call->sides && i < items; i++)
-        free(call->sides[i]);
+        fl_give(call->sides[i]);
     free(call->sides);
     call->sides = NULL;
 }
@@ -257,10 +283,11 @@ static fl_status run_halves(const fl_call *call, fl_totals *totals, fl_interrupt
 
 static void choose_streams(fl_call *call)
 {
+    const int short_frames = call->kind == FL_SEQUENCES && call->C < FRAME;
     double entries = (double)call->units * (double)call->unit_size;
     for (int k = 0; k < FL_OPERANDS; k++) {
         fl_array *grad = &call->grad[k];
-        int each = grad->data && grad->plain && !call->reduce[k] && call->kind != FL_SEQUENCES;
+        int each = grad->data && grad->plain && !call->reduce[k] && !short_frames;
         grad->streams = each && entries * (call->is_double ? 8 : 4) >= STREAM_BYTES;
     }
 }

@@ -7,6 +7,7 @@
 #ifndef FASTLOSS_H
 #define FASTLOSS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_PARAMS = 3 };
@@ -164,7 +165,7 @@ typedef struct {
                              differentiated, not in values */
     double sum_tolerance; /* how far from 1 the probabilities of a frame may add up */
     void **sides; /* NULL unless FL_MAIN comes in halves: of each item of FL_FIRST_HALF, what
-                     it leaves for FL_SECOND_HALF, made by the kernel with malloc; the
+                     it leaves for FL_SECOND_HALF, made by the kernel with fl_take(); the
                      driver's */
 } fl_call;
 
@@ -211,6 +212,10 @@ const fl_kernels *fl_kernels_selected(void);
 
 /* The row of losses.h with this name: its number, -1 if there is none. */
 int fl_formula_named(const char *name, fl_loss *loss);
+
+/* memory.c: cache lines for a unit in flight, or NULL; fl_give() takes them back. */
+void *fl_take(size_t bytes);
+void fl_give(void *memory);
 
 /* driver.c */
 typedef enum { FL_OK, FL_BAD_VALUE, FL_INTERRUPTED } fl_status;

@@ -291,8 +291,9 @@ static INLINE void split_power(double e, double *first, double *second)
     *second = power_of_2(n - half);
 }
 
-static void prepare_joint(lattice *lattice, lattice_row a, const lattice_frame *p, lattice_row b,
-                          double top)
+/* Rare, and apart from the loops that want the registers. */
+static __attribute__((noinline)) void
+prepare_joint(lattice *lattice, lattice_row a, const lattice_frame *p, lattice_row b, double top)
 {
     const int64_t S = lattice->S;
     double *const *joint = lattice->joint;
@@ -321,7 +322,7 @@ static double lattice_join(lattice *lattice, lattice_row a, const lattice_frame 
                            *restrict g_label = lattice->joint[3];
     const double *restrict p_label = p->label, *b_blank = b.blank + S, *b_label = b.label + S - 1;
     const double blank = p->blank.m;
-    double lane[VECTOR] = {0}, sum = 0;
+    double lane[VECTOR] = {0};
     for (int64_t i = first; i < last; i += VECTOR) {
 #pragma omp simd
         for (int64_t k = 0; k < VECTOR; k++)
@@ -330,9 +331,10 @@ static double lattice_join(lattice *lattice, lattice_row a, const lattice_frame 
         for (int64_t k = i; k < i + VECTOR; k++)
             label[k] = a.label[k] * p_label[k] * f_label[k] * (b_label[-k] * g_label[k]);
     }
-    for (int k = 0; k < VECTOR; k++)
-        sum += lane[k];
-    return sum;
+    for (int half = VECTOR / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            lane[k] += lane[k + half];
+    return lane[0];
 }
 
 #endif

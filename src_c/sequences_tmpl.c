@@ -33,42 +33,49 @@
 /* Rows of a side up to so many numbers are all kept. */
 static const double KEEP_ALL = 1 << 16;
 
-/* Numbers of the frames that are read at a time: so many that none has to wait for another. */
-enum { BATCH = 512 };
+/* Numbers of the frames that are read at a time: so many that none has to wait for another; and
+ * those frames at most. */
+enum { BATCH = 512, FRAMES = BATCH / VECTOR };
 
 /* Where exp's argument has no fraction to speak of. */
 static const double FAR = -0x1p50;
 
 /* One side of a sample: the recursion from the first frame on, or from the last one back. Its j-th
  * frame is the sample's j-th from its end. Places and rows as in lattice.h, in its order. */
-typedef struct {
+typedef struct side {
     const fl_call *call;
     int64_t sample, T, S;
     int backward;
     int64_t half;          /* frames of its first half */
-    int64_t classes;       /* K, those in use */
+    int dense;             /* all classes of the arrays are among those of the side */
+    int64_t classes;       /* K, those in use or all */
     int64_t *class, *slot; /* (K) which, ascending; (S) the slot of each label among them */
-    real *used; /* NULL, or all classes are among them: (C) 1 where it is in use, else 0 */
+    double *floor;         /* (K) -inf for those in use, else inf */
     int64_t blank_slot;
     /* Frames that have been read, from the batch_first on: */
     int64_t batch_first, batch_last, batch, limit; /* at most `batch`, none from `limit` on */
     int64_t width;                                 /* K, filled up to whole vectors */
-    double *score, *p, *low;    /* (batch, width) x of the classes in use, their probabilities over
-                                   the largest, what the logarithms of those lack */
-    double *top, *spread;       /* (batch) the largest x, and as in lattice_frame */
+    double *score, top[FRAMES]; /* (batch, width) x of the classes; the largest of a frame */
+    const double *p, *spread;   /* of each frame, `step` places apart: the probabilities (width)
+                                   over the largest; as in lattice_frame */
+    int64_t step;
     double *label;              /* (batch, places) */
     double *m, *e, *label_e;    /* (K, K, S) of a frame that spreads too far, else 0 */
     double *posterior, *joined; /* (K) γ, (places) of labels */
     lattice_frame frame;        /* the current one */
     int64_t current;
-    double *max, *rest;  /* of its first half's frames, with logits: m = max x and R = Σ exp(x - m)
-                            without one maximal entry */
-    int keeps;           /* every period-th row of its first half, for the other side */
-    int64_t period;      /* 1: in place */
+    /* Those of its first half, or as many as go together: */
+    double *read_p, *read_spread;
+    double *max, *rest, *share; /* of a softmax m = max x and R = Σ exp(x - m) without one maximal
+                                   entry, else m = 0; what makes p the probabilities */
+    int keeps;                  /* for the other side: these, and every period-th row */
+    int spreads;                /* a frame spread too far */
+    const struct side *lender;  /* the side that has the frames of the second half, or NULL */
+    int64_t period;             /* 1: in place */
     int64_t fixed, turn; /* rows that keep their place; places that the others take turns in */
     lattice_row *row, *kept;
     lattice lattice;
-    fl_dd offset; /* Σ of the logarithms apart */
+    double offset[VECTOR], offset_low[VECTOR]; /* Σ of the logarithms apart */
 } side;
 
 /* --- labels --- */
@@ -122,6 +129,8 @@ static int64_t slot_of(const side *s, int64_t class)
 /* Few classes are all in use, as it were. */
 static int is_dense(const fl_call *call, int64_t S) { return call->C <= TILE && call->C / 2 <= S; }
 
+static int64_t whole_vectors(int64_t n) { return (n + VECTOR - 1) / VECTOR * VECTOR; }
+
 /* From the labels, which stand in slot: the classes in use, the slots, what may follow what. */
 static void read_classes(side *s)
 {
@@ -133,10 +142,7 @@ static void read_classes(side *s)
     }
     for (int64_t i = 0; i < n; i++)
         s->lattice.follows[i] = i == 0 || s->slot[i] != s->slot[i - 1];
-    if (s->used) {
-        for (int64_t i = 0; i < n; i++)
-            s->used[s->slot[i]] = 1;
-        s->used[s->call->blank] = 1;
+    if (s->dense) {
         s->classes = s->call->C;
         s->blank_slot = s->call->blank;
     } else {
@@ -151,7 +157,24 @@ static void read_classes(side *s)
             s->slot[i] = slot_of(s, s->slot[i]);
         s->blank_slot = slot_of(s, s->call->blank);
     }
-    s->width = (s->classes + VECTOR - 1) / VECTOR * VECTOR;
+    for (int64_t k = 0; k < whole_vectors(s->classes); k++)
+        s->floor[k] = __builtin_inf();
+    for (int64_t i = 0; i < n; i++)
+        s->floor[s->slot[i]] = -__builtin_inf();
+    s->floor[s->blank_slot] = -__builtin_inf();
+}
+
+/* The next n of the doubles at *from. */
+static double *take(double **from, int64_t n)
+{
+    double *piece = *from;
+    *from += n;
+    return piece;
+}
+
+static double *take_zeros(double **from, int64_t n)
+{
+    return memset(take(from, n), 0, (size_t)n * sizeof **from);
 }
 
 /* A side with all its memory in one piece, or NULL: what is not allowed, and a lack of memory, are
@@ -160,6 +183,7 @@ static void read_classes(side *s)
 static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
                       fl_partial *partial)
 {
+    enum { PARTS = 13, CACHE_LINE = 64 };
     int64_t T = call->frames[n], S = call->labels[n];
     int impossible = S > T, keeps = call->products & FL_GRAD && !replays;
     if (impossible) {
@@ -167,21 +191,24 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
             return NULL;
         S = 0;
     }
-    int64_t half = backward ? T - T / 2 : T / 2, frames = keeps ? half : 1,
-            dense = is_dense(call, S), K = dense && call->C > S ? call->C : S + 1,
-            places = row_stride(S), stride = row_stride(K);
+    int64_t half = backward ? T - T / 2 : T / 2, dense = is_dense(call, S),
+            K = dense && call->C > S ? call->C : S + 1, places = row_stride(S),
+            stride = row_stride(K), width = whole_vectors(K), together = BATCH / width,
+            batch = together >= VECTOR ? together / VECTOR * VECTOR
+                    : together > 1     ? together
+                                       : 1;
     double row = (double)ROW_PARTS * (double)places;
     int64_t period = row * (double)half <= KEEP_ALL ? 1 : 1 + (int64_t)__builtin_sqrt((double)half),
             fixed = keeps && period == 1 ? half : 0, turn = replays ? period : 2,
-            kept = keeps && period > 1 ? half / period + 1 : 0, rows = fixed + turn + kept;
-    int64_t batch = BATCH / stride > 1 ? BATCH / stride : 1;
-    double *part[13];
-    enum { PARTS = sizeof part / sizeof *part, CACHE_LINE = 64 };
-    double fixed_doubles = (PARTS + 4 * (double)batch) * (double)stride + 2 * (double)batch;
-    double doubles = fixed_doubles + 2.0 * (double)frames + row * (double)rows;
+            kept = keeps && period > 1 ? half / period + 1 : 0, rows = fixed + turn + kept,
+            frames = whole_vectors(keeps && half > batch ? half : batch),
+            lists = fixed > batch ? fixed : batch;
+    double doubles = PARTS * (double)stride + (double)batch * (double)(places + width) +
+                     (double)lists * (double)(width + 1) + 3.0 * (double)(frames + VECTOR) +
+                     row * (double)rows;
     double bytes = sizeof(side) + 2.0 * sizeof(int64_t) * (double)K +
                    sizeof(lattice_row) * (double)rows + sizeof(double) * doubles + CACHE_LINE;
-    side *s = bytes < 0x1p50 ? malloc((size_t)bytes) : NULL;
+    side *s = bytes < 0x1p50 ? fl_take((size_t)bytes) : NULL;
     if (!s) {
         note_bad(partial, n, FL_NO_MEMORY, 0);
         return NULL;
@@ -190,38 +217,33 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
     lattice_row *row_list = (lattice_row *)(class + 2 * K);
     double *at =
         (double *)(((uintptr_t)(row_list + rows) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
-    memset(at, 0, (size_t)fixed_doubles * sizeof *at);
-    for (int k = 0; k < PARTS; k++, at += stride)
-        part[k] = at + VECTOR;
-    double *label = at, *score = label + batch * stride, *p = score + batch * stride,
-           *low = p + batch * stride, *top = low + batch * stride;
-    at = top + 2 * batch + 2 * frames;
-    for (int64_t i = 0; i < rows; i++, at += ROW_PARTS * places)
-        row_list[i] = row_at(at, S);
+    double *part[PARTS];
+    for (int k = 0; k < PARTS; k++)
+        part[k] = take_zeros(&at, stride) + VECTOR;
     *s = (side){.call = call,
                 .sample = n,
                 .T = T,
                 .S = S,
                 .backward = backward,
                 .half = half,
+                .dense = (int)dense,
                 .class = class,
                 .slot = class + K,
-                .used = dense ? (real *)part[12] : NULL,
+                .floor = part[12],
                 .batch = batch,
                 .limit = half,
-                .score = score,
-                .p = p,
-                .low = low,
-                .top = top,
-                .spread = top + batch,
-                .label = label + VECTOR,
+                .score = take(&at, batch * width),
+                .step = 1,
+                .label = take_zeros(&at, batch * places) + VECTOR,
                 .m = part[0],
                 .e = part[1],
                 .label_e = part[2],
                 .posterior = part[3],
                 .joined = part[4],
-                .max = top + 2 * batch,
-                .rest = top + 2 * batch + frames,
+                .read_p = take(&at, lists * width),
+                .max = take_zeros(&at, frames + VECTOR),
+                .rest = take_zeros(&at, frames + VECTOR),
+                .share = take_zeros(&at, frames + VECTOR),
                 .keeps = keeps,
                 .period = period,
                 .fixed = fixed,
@@ -234,14 +256,20 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
                             .jump = part[7],
                             .joint = {part[8], part[9], part[10], part[11]},
                             .joint_of = {-1, -1}}};
+    for (int64_t i = 0; i < rows; i++)
+        row_list[i] = row_at(take(&at, ROW_PARTS * places), S);
+    s->read_spread = take(&at, lists);
     s->label_e[-1] = -DBL_MAX;
     if (!impossible && !read_labels(call, n, s->slot, partial)) {
-        free(s);
+        fl_give(s);
         return NULL;
     }
     if (impossible)
-        s->offset.hi = -__builtin_inf();
+        s->offset[0] = -__builtin_inf();
     read_classes(s);
+    s->width = whole_vectors(s->classes);
+    for (int64_t k = 0; k < batch * s->width; k++) /* what is no class stays so */
+        s->score[k] = -__builtin_inf();
     return s;
 }
 
@@ -254,7 +282,33 @@ static int64_t frame_entry(const side *s, int64_t frame)
     return (s->sample * s->call->T + frame) * s->call->C;
 }
 
-/* x of the classes in use, filled up to whole vectors. */
+typedef real reals
+    __attribute__((vector_size(VECTOR * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef double doubles
+    __attribute__((vector_size(VECTOR * sizeof(double)), aligned(sizeof(double)), may_alias));
+
+/* Reals as doubles and back, in whole vectors, of which the last overlaps. */
+static void widen(int64_t n, const real *from, double *to)
+{
+    for (int64_t k = 0; n < VECTOR && k < n; k++)
+        to[k] = (double)from[k];
+    for (int64_t k = 0; n >= VECTOR && k < n; k += VECTOR) {
+        int64_t at = k + VECTOR <= n ? k : n - VECTOR;
+        *(doubles *)(to + at) = __builtin_convertvector(*(const reals *)(from + at), doubles);
+    }
+}
+
+static void narrow(int64_t n, const double *from, real *to)
+{
+    for (int64_t k = 0; n < VECTOR && k < n; k++)
+        to[k] = (real)from[k];
+    for (int64_t k = 0; n >= VECTOR && k < n; k += VECTOR) {
+        int64_t at = k + VECTOR <= n ? k : n - VECTOR;
+        *(reals *)(to + at) = __builtin_convertvector(*(const doubles *)(from + at), reals);
+    }
+}
+
+/* x of the classes. */
 static void read_scores(const side *s, int64_t frame, double *restrict score)
 {
     const fl_array *x = &s->call->operand[0];
@@ -262,92 +316,148 @@ static void read_scores(const side *s, int64_t frame, double *restrict score)
     real tile[TILE], one;
     /* Without scratch: NULL where the row does not lie in place. */
     const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_target(x, entry, C, NULL);
-    int64_t k = 0;
-    for (; s->used && k < s->classes; k++)
-        score[k] = s->used[k] > 0 ? (double)row[k] : -__builtin_inf();
-    for (; row && k < s->classes; k++)
-        score[k] = (double)row[class[k]];
-    for (; k < s->classes; k++)
-        score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
-    for (; k < s->width; k++)
-        score[k] = -__builtin_inf();
+    if (s->dense)
+        widen(C, row, score);
+    else if (row)
+        for (int64_t k = 0; k < s->classes; k++)
+            score[k] = (double)row[class[k]];
+    else
+        for (int64_t k = 0; k < s->classes; k++)
+            score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
 }
 
-/* The largest score, NaN if one is NaN or +inf, and how far the smallest finite one is from it. */
-static void find_bounds(int64_t n, const double *score, double *top, double *spread)
+/* Asks for x of the classes of a frame: entries far apart come from memory one by one. */
+static void fetch_scores(const side *s, int64_t frame)
+{
+    const int64_t *class = s->class;
+    const real *row = fl_target(&s->call->operand[0], frame_entry(s, frame), s->call->C, NULL);
+    for (int64_t k = 0; row && k < s->classes; k++)
+        __builtin_prefetch(&row[class[k]]);
+}
+
+/* The largest score, NaN if one in use is NaN or +inf, and how far the smallest finite one in use
+ * is from it. */
+static void find_bounds(int64_t n, const double *score, const double *floor, double *top,
+                        double *spread)
 {
     const double inf = __builtin_inf();
-    double high[VECTOR], low[VECTOR];
-    for (int i = 0; i < VECTOR; i++) {
-        high[i] = -inf;
-        low[i] = inf;
+    double high = -inf, low = inf;
+#pragma omp simd reduction(max : high) reduction(min : low)
+    for (int64_t k = 0; k < n; k++) {
+        double x = score[k] < inf ? score[k] : -floor[k];
+        high = larger(high, x);
+        low = smaller(x > floor[k] ? x : inf, low);
     }
+    *top = high < inf ? high : __builtin_nan("");
+    *spread = high - high == 0 && low < inf ? (high - low) * 0x1.71547652b82fep+0 : 0;
+}
+
+/* p := score - top, -inf if top is not finite. */
+static void subtract_top(int64_t n, const double *restrict score, double top, double *restrict p)
+{
+    const int finite = top - top == 0;
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++)
+        p[k] = finite ? score[k] - top : -__builtin_inf();
+}
+
+/* What the rounded difference x - top lacks. */
+static INLINE double lost(double x, double top)
+{
+    double d = x - top, back = d - x;
+    return d > FAR && d <= 0 ? (x - (d - back)) - (top + back) : 0;
+}
+
+/* Differences of floats lose nothing that matters. */
+static void add_lost(int64_t n, const double *restrict score, double top, double *restrict p)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++)
+        p[k] += p[k] * lost(score[k], top);
+}
+
+/* Σ of the entries without a largest one, which is 1. */
+static double sum_rest(int64_t n, const double *p)
+{
+    double sum[VECTOR] = {0}, low[VECTOR] = {0}, ones[VECTOR] = {0};
     for (int64_t k = 0; k < n; k += VECTOR)
 #pragma omp simd
         for (int i = 0; i < VECTOR; i++) {
-            double v = score[k + i] < inf ? score[k + i] : inf;
-            high[i] = larger(high[i], v);
-            low[i] = smaller(v > -inf ? v : inf, low[i]);
+            double one = p[k + i] == 1, v = p[k + i] - one, a = sum[i], total = a + v,
+                   b = total - a;
+            low[i] += (a - (total - b)) + (v - b);
+            sum[i] = total;
+            ones[i] += one;
         }
     for (int half = VECTOR / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) {
-            high[i] = larger(high[i], high[i + half]);
-            low[i] = smaller(low[i], low[i + half]);
+            sum[i] += sum[i + half];
+            low[i] += low[i + half];
+            ones[i] += ones[i + half];
         }
-    *top = high[0] < inf ? high[0] : __builtin_nan("");
-    *spread = high[0] - high[0] == 0 ? (high[0] - low[0]) * 0x1.71547652b82fep+0 : 0;
+    return (ones[0] - 1) + (sum[0] + (low[0] - low[0] == 0 ? low[0] : 0));
 }
 
-/* a := score - top and what it lacks; -inf if top is not finite. */
-static void subtract_top(int64_t n, const double *restrict score, double top, double *restrict a,
-                         double *restrict low)
+static void read_labels_of_frames(side *s, int64_t j, int64_t n)
 {
-    const int finite = top - top == 0;
-    for (int64_t k = 0; k < n; k += VECTOR)
-#pragma omp simd
-        for (int64_t i = k; i < k + VECTOR; i++) {
-            double x = score[i], d = finite ? x - top : -__builtin_inf(), back = d - x;
-            low[i] = d > FAR ? (x - (d - back)) - (top + back) : 0;
-            a[i] = d;
-        }
+    const int64_t places = row_stride(s->S), *slot = s->slot;
+    for (int64_t f = 0; f < n; f++) {
+        const double *restrict p = s->p + f * s->step * s->width;
+        double *restrict label = s->label + f * places;
+        for (int64_t i = 0; i < s->S; i++)
+            label[i] = p[slot[i]];
+    }
+    s->batch_first = j;
+    s->batch_last = j + n;
+}
+
+/* How many frames from the j-th on go together. */
+static int64_t frames_together(const side *s, int64_t j)
+{
+    return s->limit - j < s->batch ? s->limit - j : s->batch;
 }
 
 /* The probabilities of frames from the j-th on. */
 static void read_frames(side *s, int64_t j)
 {
-    const int64_t n = s->limit - j < s->batch ? s->limit - j : s->batch, width = s->width;
-    const int64_t places = row_stride(s->S), *slot = s->slot;
-    double *restrict p = s->p, *restrict low = s->low;
+    const int64_t n = frames_together(s, j), width = s->width;
+    const int64_t at = s->fixed > 0 && j < s->half ? j : 0;
+    double *p = s->read_p + at * width, *spread = s->read_spread + at;
+    for (int64_t f = j + n; !s->dense && f < s->limit && f < j + 2 * n; f++)
+        fetch_scores(s, frame_of(s, f));
     for (int64_t f = 0; f < n; f++)
         read_scores(s, frame_of(s, j + f), s->score + f * width);
     for (int64_t f = 0; f < n; f++)
-        find_bounds(width, s->score + f * width, &s->top[f], &s->spread[f]);
+        find_bounds(width, s->score + f * width, s->floor, &s->top[f], &spread[f]);
     for (int64_t f = 0; f < n; f++)
-        subtract_top(width, s->score + f * width, s->top[f], p + f * width, low + f * width);
+        subtract_top(width, s->score + f * width, s->top[f], p + f * width);
     double_math(MATH_EXP, n * width, p, p);
-    for (int64_t k = 0; k < n * width; k += VECTOR)
-#pragma omp simd
-        for (int64_t i = k; i < k + VECTOR; i++)
-            p[i] += p[i] * low[i];
-    for (int64_t f = 0; f < n; f++) {
-        double *restrict label = s->label + f * places;
-        for (int64_t i = 0; i < s->S; i++)
-            label[i] = p[f * width + slot[i]];
-    }
-    s->batch_first = j;
-    s->batch_last = j + n;
+    for (int64_t f = 0; REAL_IS_DOUBLE && f < n; f++)
+        add_lost(width, s->score + f * width, s->top[f], p + f * width);
+    s->p = p;
+    s->spread = spread;
+    read_labels_of_frames(s, j, n);
+}
+
+/* The same of frames that the other side has read. */
+static void borrow_frames(side *s, int64_t j)
+{
+    s->p = s->lender->read_p + (s->T - 1 - j) * s->width;
+    s->spread = s->lender->read_spread + (s->T - 1 - j);
+    s->step = -1;
+    read_labels_of_frames(s, j, frames_together(s, j));
 }
 
 /* The current frame with unlimited range. With n whole, score - top = n ln 2 + r; only exp(r) is
  * left to compute. */
 static void widen_frame(side *s)
 {
-    const int64_t at = s->current * s->width;
+    const double *score = s->score + s->current * s->width;
     const double magic = 0x1.8p52, top = s->top[s->current];
     double *m = s->m, *e = s->e;
     for (int64_t k = 0; k < s->classes; k++) {
-        double a = s->score[at + k] - top, n = a * 0x1.71547652b82fep+0;
-        double whole = (n + magic) - magic, low = s->low[at + k];
+        double a = score[k] - top, n = a * 0x1.71547652b82fep+0;
+        double whole = (n + magic) - magic, low = lost(score[k], top);
         e[k] = a > FAR ? whole : n;
         m[k] = a > FAR ? (a - whole * LN2_HEAD) + (low - whole * LN2_TAIL) : 0;
     }
@@ -361,37 +471,45 @@ static void widen_frame(side *s)
     s->frame.blank = (wide){m[s->blank_slot], e[s->blank_slot]};
 }
 
+/* The probabilities of the current frame. */
+static const double *frame_p(const side *s) { return s->p + s->current * s->step * s->width; }
+
 /* The probabilities of the j-th frame's states. */
 static void read_frame(side *s, int64_t j)
 {
     const int was_wide = s->frame.spread > FRAME_SPREAD;
-    if (j < s->batch_first || j >= s->batch_last)
+    if ((j < s->batch_first || j >= s->batch_last) && s->lender)
+        borrow_frames(s, j);
+    else if (j < s->batch_first || j >= s->batch_last)
         read_frames(s, j);
     s->current = j - s->batch_first;
-    s->frame = (lattice_frame){.blank = {s->p[s->current * s->width + s->blank_slot], 0},
+    s->frame = (lattice_frame){.blank = {frame_p(s)[s->blank_slot], 0},
                                .label = s->label + s->current * row_stride(s->S),
                                .label_e = s->label_e,
-                               .spread = s->spread[s->current]};
+                               .spread = s->spread[s->current * s->step]};
     if (s->frame.spread > FRAME_SPREAD)
         widen_frame(s);
     else if (was_wide)
         clear(s->label_e, s->S);
 }
 
-/* max(m, max x); a NaN does not matter here, it reappears in R. */
+/* max(m, max x), in several chains that do not wait for each other; a NaN does not matter here, it
+ * reappears in R. */
 static real max_tile(const real *x, int64_t n, real m)
 {
-    real lane[LANES];
+    enum { WIDE = 4 * LANES };
+    real lane[WIDE];
     int64_t i = 0;
-    for (int k = 0; k < LANES; k++)
+    for (int k = 0; k < WIDE; k++)
         lane[k] = m;
-    for (; i + LANES <= n; i += LANES)
+    for (; i + WIDE <= n; i += WIDE)
 #pragma omp simd
-        for (int k = 0; k < LANES; k++)
+        for (int k = 0; k < WIDE; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
-    if (i > 0)
-        for (int k = 0; k < LANES; k++)
-            m = m < lane[k] ? lane[k] : m;
+    for (int half = WIDE / 2; i > 0 && half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
+    m = lane[0];
     for (; i < n; i++)
         m = m < x[i] ? x[i] : m;
     return m;
@@ -445,6 +563,49 @@ static void read_softmax(side *s, int64_t j, double *max, double *rest)
     *rest = dd_add_double(sum, (double)(ones - 1)).hi;
 }
 
+/* v[0 ... n - 1], whole vectors, to the logarithms apart. */
+static void add_apart(side *s, int64_t n, const double *v)
+{
+    double *restrict sum = s->offset, *restrict low = s->offset_low;
+    for (int64_t f = 0; f < n; f += VECTOR)
+#pragma omp simd
+        for (int i = 0; i < VECTOR; i++) {
+            double a = sum[i], b = v[f + i], total = a + b, c = total - a;
+            low[i] += (a - (total - c)) + (b - c);
+            sum[i] = total;
+        }
+}
+
+/* What all probabilities of the frames of the batch have in common. */
+static void read_shares(side *s)
+{
+    const int64_t n = s->batch_last - s->batch_first, at = s->keeps ? s->batch_first : 0;
+    const int logits = s->call->formula == FL_FORMULA_ctc_with_logits;
+    double *max = s->max + at, *rest = s->rest + at, *share = s->share + at, apart[FRAMES];
+    for (int64_t f = 0; f < n; f++) {
+        s->spreads |= s->spread[f] > FRAME_SPREAD;
+        max[f] = logits ? s->top[f] : 0;
+        if (s->dense && (logits || s->keeps))
+            rest[f] = sum_rest(s->width, s->p + f * s->width);
+        else if (logits)
+            read_softmax(s, s->batch_first + f, &max[f], &rest[f]);
+    }
+    const int64_t all = whole_vectors(n);
+    if (logits)
+        double_math(MATH_LOG1P, all, rest, apart);
+    for (int64_t f = 0; f < n; f++) /* rest - rest: NaN, and no loss, where it is infinite */
+        apart[f] = s->top[f] - max[f] - (logits ? apart[f] + (rest[f] - rest[f]) : 0);
+    clear(apart + n, all - n);
+    add_apart(s, all, apart);
+    if (!s->keeps)
+        return;
+    for (int64_t f = 0; f < all; f++)
+        share[f] = s->top[f] - max[f];
+    double_math(MATH_EXP, all, share, share);
+    for (int64_t f = 0; logits && f < all; f++)
+        share[f] /= 1 + rest[f];
+}
+
 /* --- the recursion --- */
 
 static lattice_row *row_of(const side *s, int64_t j)
@@ -496,17 +657,11 @@ static side *first_half(const fl_call *call, int64_t n, int backward, fl_partial
             s->lattice.room = 0;
         if (is_kept(s, j) && s->keeps)
             copy_row(s->S, *row_of(s, j), s->kept[j / s->period]);
-        read_frame(s, j);
-        double apart = s->top[s->current];
-        if (call->formula == FL_FORMULA_ctc_with_logits) {
-            int64_t at = s->keeps ? j : 0;
-            double log1p;
-            read_softmax(s, j, &s->max[at], &s->rest[at]);
-            double_math(MATH_LOG1P, 1, &s->rest[at], &log1p);
-            s->offset = dd_add_double(s->offset, -log1p);
-            apart -= s->max[at];
+        if (j == s->batch_last) {
+            read_frames(s, j);
+            read_shares(s);
         }
-        s->offset = dd_add_double(s->offset, apart);
+        read_frame(s, j);
         step(s, j);
     }
     return s;
@@ -517,23 +672,32 @@ static double join(side *s, int64_t j, lattice_row there, double top)
 {
     const int64_t S = s->S, first = S - (s->T - j) > 0 ? S - (s->T - j) : 0;
     const int64_t last = j < S ? j + 1 : S; /* places with a path on both sides */
-    double *posterior = s->posterior, sum = 0;
+    double *posterior = s->posterior;
     double blank =
         lattice_join(&s->lattice, *row_of(s, j), &s->frame, there, top, first / VECTOR * VECTOR,
                      last / VECTOR * VECTOR + VECTOR, s->joined);
-    clear(posterior, s->classes);
+    clear(posterior, s->width);
     posterior[s->blank_slot] = blank;
     for (int64_t i = first; i < last; i++)
         posterior[s->slot[i]] += s->joined[i];
-    for (int64_t k = 0; k < s->classes; k++)
-        sum += posterior[k];
+    return blank + sum_doubles(s->joined + first, last - first).hi;
+}
+
+static fl_dd offset_of(const side *s)
+{
+    fl_dd sum = {0, 0};
+    for (int i = 0; i < VECTOR; i++) {
+        sum = dd_add_double(sum, s->offset[i]);
+        if (s->offset_low[i] - s->offset_low[i] == 0) /* inf and NaN have no remainder */
+            sum = dd_add_double(sum, s->offset_low[i]);
+    }
     return sum;
 }
 
 /* -log of what the sides found: of the sum z over paths and of what they held apart. */
 static double loss_of(const side *s, const side *other, wide z)
 {
-    fl_dd offset = dd_add(s->offset, other->offset);
+    fl_dd offset = dd_add(offset_of(s), offset_of(other));
     int in_range = z.e > -500 && z.e < 500;
     double log, near = in_range ? z.m * power_of_2(z.e) : z.m, far = in_range ? 0 : z.e;
     double_math(MATH_LOG, 1, &near, &log);
@@ -586,32 +750,37 @@ static void check_frames(const fl_call *call, int64_t n, int64_t from, int64_t t
     }
 }
 
-/* The gradient of the j-th frame, the classes in use in double. sum is that of the posteriors. */
-static void write_frame(side *s, const side *other, int64_t j, double sum, double scale,
-                        fl_partial *partial)
+/* The gradient of a frame's classes, all or those in use: of p and of the posteriors. */
+static void find_gradient(const side *s, double by_p, double by_posterior)
+{
+    const double *restrict p = frame_p(s);
+    double *restrict result = s->posterior;
+    const int only = s->call->formula == FL_FORMULA_ctc_posteriors;
+#pragma omp simd
+    for (int64_t k = 0; k < s->width; k++)
+        result[k] = result[k] * by_posterior + (only ? 0 : p[k] * by_p);
+}
+
+static void write_dense(const side *s, int64_t entry)
+{
+    real tile[TILE];
+    const fl_array *gradient = &s->call->grad[0];
+    real *g = fl_target(gradient, entry, s->call->C, tile);
+    narrow(s->call->C, s->posterior, g);
+    fl_store(gradient, entry, s->call->C, g);
+}
+
+/* Returns Σ exp of a frame of log-probabilities. */
+static double write_sparse(const side *s, int64_t entry, real shift, real factor)
 {
     const fl_call *call = s->call;
-    const fl_formula formula = call->formula;
-    const int64_t C = call->C, entry = frame_entry(s, frame_of(s, j)), there = s->T - 1 - j;
-    const double *p = s->p + s->current * s->width;
-    double max = 0, S = 1, top, *result = s->posterior;
-    if (formula == FL_FORMULA_ctc_with_logits) {
-        max = other->max[there];
-        S = 1 + other->rest[there];
-    }
-    top = s->top[s->current] - max;
-    double_math(MATH_EXP, 1, &top, &top);
-    const double softmax = formula == FL_FORMULA_ctc_posteriors ? 0 : scale * (top / S),
-                 posterior = formula == FL_FORMULA_ctc_posteriors ? 1 / sum : -scale / sum;
-    for (int64_t k = 0; k < s->classes; k++)
-        result[k] = p[k] * softmax + result[k] * posterior;
-
-    real x_tile[TILE], e[TILE], g_tile[TILE], shift = (real)max, factor = (real)(scale / S);
-    fl_dd exps = {0, 0};
+    const int64_t C = call->C;
+    real x_tile[TILE], e[TILE], g_tile[TILE];
+    fl_dd sum = {0, 0};
     for (int64_t from = 0, k = 0; from < C; from += TILE) {
         int64_t n = C - from < TILE ? C - from : TILE;
         real *g = fl_target(&call->grad[0], entry + from, n, g_tile);
-        if (formula == FL_FORMULA_ctc_posteriors) {
+        if (call->formula == FL_FORMULA_ctc_posteriors) {
             memset(g, 0, (size_t)n * sizeof *g);
         } else {
             const real *x = fl_load(&call->operand[0], entry + from, n, x_tile);
@@ -619,17 +788,32 @@ static void write_frame(side *s, const side *other, int64_t j, double sum, doubl
                 e[c] = EXP(x[c] - shift);
             for (int64_t c = 0; c < n; c++)
                 g[c] = e[c] * factor;
-            if (formula == FL_FORMULA_ctc)
-                exps = dd_add(exps, sum_tile(e, n));
+            if (call->formula == FL_FORMULA_ctc)
+                sum = dd_add(sum, sum_tile(e, n));
         }
-        for (; s->used && k < n; k++)
-            g[k] = s->used[k] > 0 ? (real)result[k] : g[k];
         for (; k < s->classes && s->class[k] < from + n; k++)
-            g[s->class[k] - from] = (real)result[k];
+            g[s->class[k] - from] = (real)s->posterior[k];
         fl_store(&call->grad[0], entry + from, n, g);
     }
-    if (formula == FL_FORMULA_ctc && has_own_gradient(call))
-        check_frame(call, s->sample, frame_of(s, j), exps.hi, partial);
+    return sum.hi;
+}
+
+/* The gradient of the j-th frame; sum is that of the posteriors. */
+static void write_frame(side *s, const side *other, int64_t j, double sum, double scale,
+                        fl_partial *partial)
+{
+    const fl_call *call = s->call;
+    const int64_t t = frame_of(s, j), entry = frame_entry(s, t), there = s->T - 1 - j;
+    const double share = other->share[there], rest = other->rest[there];
+    double whole = share * (1 + rest);
+    find_gradient(s, share * scale,
+                  call->formula == FL_FORMULA_ctc_posteriors ? 1 / sum : -scale / sum);
+    if (s->dense)
+        write_dense(s, entry);
+    else
+        whole = write_sparse(s, entry, (real)other->max[there], (real)(scale / (1 + rest)));
+    if (call->formula == FL_FORMULA_ctc && has_own_gradient(call))
+        check_frame(call, s->sample, t, whole, partial);
 }
 
 /* What multiplies the gradient of a sample. */
@@ -657,6 +841,7 @@ static wide meet(side *s, const side *other, side *again)
 {
     lattice_row there = replay(again, other, s->T - 1 - s->half);
     s->limit = s->call->products & FL_GRAD ? s->T : s->half + 1;
+    s->lender = s->fixed > 0 && other->fixed > 0 && !s->spreads && !other->spreads ? other : NULL;
     read_frame(s, s->half);
     double top = highest_joint(&s->lattice, *row_of(s, s->half), &s->frame, there);
     return (wide){join(s, s->half, there, top), top};
@@ -718,7 +903,7 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
         if (call->formula == FL_FORMULA_ctc && has_own_gradient(call))
             check_frames(call, n, from, to, partial);
     }
-    free(again);
+    fl_give(again);
 }
 
 /* --- the kernel --- */
@@ -752,8 +937,8 @@ void SUFFIXED(fl_sequences)(const fl_call *call, fl_phase phase, int64_t first, 
             side *sides[] = {first_half(call, i, 0, partial), first_half(call, i, 1, partial)};
             for (int backward = 1; partial->bad_unit == FL_NOWHERE && backward >= 0; backward--)
                 second_half(call, i, backward, sides, partial);
-            free(sides[0]);
-            free(sides[1]);
+            fl_give(sides[0]);
+            fl_give(sides[1]);
         }
     }
 }

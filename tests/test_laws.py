@@ -1170,18 +1170,22 @@ def alignments(rng, samples, frames, labels, classes, dtype):
 
 
 @pytest.mark.parametrize(
-    ("samples", "frames", "labels", "dtype"),
+    ("samples", "frames", "labels", "classes", "dtype"),
     [
-        (1, 4001, 100, np.float32),
-        (2, 1500, 100, np.float64),
-        (1, 60, 20, np.float64),
-        (2, 60, 20, np.float32),
+        (1, 4001, 100, 1100, np.float32),
+        (2, 1500, 100, 1100, np.float64),
+        (1, 60, 20, 1100, np.float64),
+        (2, 60, 20, 1100, np.float32),
+        (1, 401, 60, 30, np.float32),
+        (2, 1500, 100, 40, np.float64),
     ],
 )
-def test_sequences_in_halves_have_the_bits_of_whole_ones(samples, frames, labels, dtype, bits):
+def test_sequences_in_halves_have_the_bits_of_whole_ones(
+    samples, frames, labels, classes, dtype, bits
+):
     """Fewer than the threads, their two ends are computed side by side."""
     rng = np.random.default_rng(frames)
-    arrays = alignments(rng, samples, frames, labels, 1100, dtype)
+    arrays = alignments(rng, samples, frames, labels, classes, dtype)
     upstream = rng.normal(size=samples)
 
     def results():
@@ -1203,6 +1207,18 @@ def test_sequences_in_halves_have_the_bits_of_whole_ones(samples, frames, labels
     for threads in (2, 5):
         with fl.num_threads(threads):
             bits(results(), expected, f"{threads} threads")
+
+
+@pytest.mark.parametrize("loss", [fl.ctc_loss, fl.ctc_loss_with_logits, fl.ctc_posteriors])
+def test_frames_that_go_past_the_caches_have_the_bits_of_others(loss, bits):
+    """Gradients of more than 32 MiB, of which the frames begin anywhere in a cache line."""
+    x, y, *lengths = alignments(np.random.default_rng(7), 2, 900, 20, 5003, np.float32)
+    gradient = getattr(loss, "grad", loss)
+    options = {} if loss is fl.ctc_posteriors else {"reduction": "sum"}
+    whole = gradient(x, y, *lengths, **options)
+    for n in range(2):
+        alone = gradient(x[:, n], y[n : n + 1], lengths[0][n], lengths[1][n], **options)
+        bits(whole[:, n], alone)
 
 
 @pytest.mark.parametrize("samples", [1, 2])
