@@ -204,10 +204,8 @@ static void read_part(const setting *s, rows *r, int64_t p, group *groups, table
             piece[0] = groups->max[0];
             t->e = piece + KEPT_MAX;
         }
-        if (t->kept || (wants_gradients(s->call) && s->width >= s->C))
-            each_stripe_of(s, t, groups, add_and_keep_exp, 0);
-        else
-            each_stripe_of(s, t, groups, add_exp, 0);
+        each_stripe_of(s, t, groups, exp_columns, 0);
+        each_stripe_of(s, t, groups, add_exp, 0);
         if (s->targets == SMOOTHED)
             each_stripe(s, t, groups, smooth_columns);
         if (s->targets == SOFT)
@@ -326,7 +324,7 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
         t->dx = want_x ? piece_target(s, 0, t->at, t->e) : t->e;
         t->dy = want_y ? piece_target(s, 1, t->at, t->y_tile) : t->y_tile;
         if (again)
-            each_stripe_of(s, t, groups, keep_exp, 0);
+            each_stripe_of(s, t, groups, exp_columns, 0);
         if (want_y)
             each_stripe(s, t, groups, soft_gradient_xy);
         else if (s->targets == SOFT)

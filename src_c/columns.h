@@ -38,7 +38,7 @@ typedef struct {
 typedef struct {
     real max[LANES];  /* m of what has been added up */
     real top[LANES];  /* m of what has been looked at */
-    real ones[LANES]; /* entries equal to m, which are not in `rest` */
+    real ones[LANES]; /* entries whose exp(-a) is 1 */
     lanes rest;       /* exp(-a) of the others */
     double R[LANES];
     lanes total;  /* Q; SMOOTHED: Σ w_c */
@@ -150,69 +150,57 @@ static INLINE void copy_lanes(lanes *to, const lanes *from)
     }
 }
 
-static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest,
-                            const int add, const int keep)
+/* What a and its like are taken from: m, but where it is infinite 0, so that none is inf - inf. */
+static INLINE real reference(real m) { return m - m == 0 ? m : 0; }
+
+static INLINE void exp_line(const real *x, real *e, const real *m)
 {
 #pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        real v = EXP_NEGATIVE(x[k] - m[k]);
-        int top = x[k] == m[k];
-        if (keep)
-            e[k] = top ? R(1.0) : v; /* also where both are -inf */
-        if (add) {
-            ones[k] = top ? ones[k] + 1 : ones[k];
-            add_to_lane(rest, k, (double)(top ? R(0.0) : v));
-        }
-    }
+    for (int k = 0; k < LANES; k++)
+        e[k] = EXP_NEGATIVE(x[k] - m[k]);
 }
 
-/* exp(-a), which is kept or added to R or both, maxima counted apart. The end of a long row is
- * filled with what adds nothing. */
-static INLINE void exp_lines(const setting *s, stripe at, group *g, const int columns,
-                             const int add, const int keep)
+/* exp(-a), which is 1 for a maximum. The end of a long row is filled with what adds nothing. */
+static INLINE void exp_columns(const setting *s, stripe at, group *g, const int columns,
+                               const int weighted)
 {
-    lanes rest;
-    copy_lanes(&rest, &g->rest);
-    real m[LANES], ones[LANES], last[LANES];
+    real m[LANES], last[LANES];
     for (int k = 0; k < LANES; k++) {
-        m[k] = g->max[k];
-        ones[k] = g->ones[k];
+        m[k] = reference(g->max[k]);
         last[k] = -REAL_INFINITY;
     }
-    if (columns < LANES) {
-        for (int k = 0; k < columns; k++)
-            last[k] = at.x[k];
-        exp_line(last, at.e, m, ones, &rest, add, keep);
-    } else
-        for (int64_t i = 0; i < at.lines; i++) {
-            const real *x = at.x + i * at.step;
-            if (s->folded && add) /* what is read next comes while this is computed */
-                __builtin_prefetch(x + s->next);
-            exp_line(x, at.e + i * at.step, m, ones, &rest, add, keep);
-        }
-    if (!add)
-        return;
-    for (int k = 0; k < LANES; k++)
-        g->ones[k] = ones[k];
-    copy_lanes(&g->rest, &rest);
+    for (int k = 0; columns < LANES && k < columns; k++)
+        last[k] = at.x[k];
+    if (columns < LANES)
+        exp_line(last, at.e, m);
+    for (int64_t i = 0; columns == LANES && i < at.lines; i++) {
+        const real *x = at.x + i * at.step;
+        if (s->folded) /* what is read next comes while this is computed */
+            __builtin_prefetch(x + s->next);
+        exp_line(x, at.e + i * at.step, m);
+    }
 }
 
+/* The sums of exp(-a), the ones counted apart. In a loop of its own: with exp() it would have more
+ * instructions than a processor looks ahead. */
 static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
                            const int weighted)
 {
-    exp_lines(s, at, g, columns, 1, 0);
-}
-
-static INLINE void add_and_keep_exp(const setting *s, stripe at, group *g, const int columns,
-                                    const int weighted)
-{
-    exp_lines(s, at, g, columns, 1, 1);
-}
-
-static INLINE void keep_exp(const setting *s, stripe at, group *g, const int columns,
-                            const int weighted)
-{
-    exp_lines(s, at, g, columns, 0, 1);
+    lanes rest;
+    copy_lanes(&rest, &g->rest);
+    real ones[LANES];
+    for (int k = 0; k < LANES; k++)
+        ones[k] = g->ones[k];
+    for (int64_t i = 0; i < at.lines; i++)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            real e = at.e[i * at.step + k], one = e == 1 ? R(1.0) : R(0.0);
+            ones[k] += one;
+            add_to_lane(&rest, k, (double)(e - one));
+        }
+    for (int k = 0; k < LANES; k++)
+        g->ones[k] = ones[k];
+    copy_lanes(&g->rest, &rest);
 }
 
 /* w of the classes of line i. */
@@ -222,9 +210,6 @@ static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *
     for (int k = 0; k < columns; k++)
         w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
 }
-
-/* What sums of a are taken from: m, but where it is infinite 0, so that no a is inf - inf. */
-static INLINE double reference(real m) { return m - m == 0 ? (double)m : 0; }
 
 /* SOFT: Q and Σ q a; a q of 0 removes its class, one that underflows does not. SMOOTHED: Σ w_c and
  * Σ w_c a_c. */
@@ -242,7 +227,7 @@ static INLINE void add_shares(const setting *s, stripe at, group *g, const int c
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
             double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
-            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
+            double a = (double)reference(g->max[k]) - (double)at.x[i * at.step + k];
             double pa = !soft ? a : p == 0 ? 0 : p * a;
             if (weighted)
                 pa = w[k] == 0 ? 0 : w[k] * pa;
@@ -279,7 +264,7 @@ static void raise_to(group *g, const real *max, const int sums)
     for (int k = 0; k < LANES; k++) {
         double lower = (double)g->max[k] - (double)max[k];
         factor[k] = g->max[k] == max[k] ? 0 : lower;
-        change[k] = reference(max[k]) - reference(g->max[k]);
+        change[k] = (double)reference(max[k]) - (double)reference(g->max[k]);
     }
     double_math(MATH_EXP, LANES, factor, factor);
     for (int k = 0; k < LANES; k++) {
