@@ -10,7 +10,7 @@
 #include "scalar_math.h"
 #include "tile.h"
 
-enum { SHORT = 256, TABLE = 4 * TILE, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
+enum { SHORT = 256, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
 
 /* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
  * gradient; longer ones compute them again. */
@@ -29,7 +29,6 @@ typedef struct {
     int folded;    /* a table is one long row */
     int64_t units; /* rows of a table */
     int64_t width; /* classes of a piece that is read */
-    int64_t next;  /* from a class of a long row to the one that is read a piece later */
     int64_t part;  /* classes of a part */
     int keeps;     /* pieces of a long row are kept for its gradient */
 } setting;
@@ -54,6 +53,7 @@ typedef struct {
 typedef struct {
     fl_columns at;
     const real *x, *y;
+    fl_ahead x_ahead, y_ahead;
     real *dx, *dy;
     real *e;     /* exp(-a), times ... */
     double lift; /* ... this */
@@ -69,6 +69,8 @@ enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TABLE };
  * A stripe is LANES columns, or fewer where a long row ends: line i is at i * step. */
 typedef struct {
     const real *x, *y;
+    const char *x_ahead, *y_ahead; /* what is read after the table ... */
+    int64_t x_line, y_line;        /* ... by line */
     real *e, *dx, *dy;
     const double *w; /* of the first line; NULL for ones */
     double lift;
@@ -83,6 +85,10 @@ static INLINE stripe stripe_of(const setting *s, const table *t, int64_t start, 
 {
     return (stripe){.x = t->x + start,
                     .y = t->y + start,
+                    .x_ahead = t->x_ahead.at + start * t->x_ahead.row,
+                    .y_ahead = t->y_ahead.at + start * t->y_ahead.row,
+                    .x_line = t->x_ahead.line,
+                    .y_line = t->y_ahead.line,
                     .e = t->e + start,
                     .dx = t->dx + start,
                     .dy = t->dy + start,
@@ -121,6 +127,7 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
 {
     real m[LANES], odd[LANES];
     int64_t i = 0;
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         m[k] = odd[k] = g->top[k];
     for (; i + 2 <= at.lines; i += 2) {
@@ -137,6 +144,7 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
             real v = at.x[i * at.step + k];
             m[k] = m[k] < v ? v : m[k];
         }
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
 }
@@ -144,6 +152,7 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
 /* Entry by entry, so that the copy stays in registers: as a whole it would stay in memory. */
 static INLINE void copy_lanes(lanes *to, const lanes *from)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         to->hi[k] = from->hi[k];
         to->lo[k] = from->lo[k];
@@ -165,6 +174,7 @@ static INLINE void exp_columns(const setting *s, stripe at, group *g, const int 
                                const int weighted)
 {
     real m[LANES], last[LANES];
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         m[k] = reference(g->max[k]);
         last[k] = -REAL_INFINITY;
@@ -174,10 +184,8 @@ static INLINE void exp_columns(const setting *s, stripe at, group *g, const int 
     if (columns < LANES)
         exp_line(last, at.e, m);
     for (int64_t i = 0; columns == LANES && i < at.lines; i++) {
-        const real *x = at.x + i * at.step;
-        if (s->folded) /* what is read next comes while this is computed */
-            __builtin_prefetch(x + s->next);
-        exp_line(x, at.e + i * at.step, m);
+        __builtin_prefetch(at.x_ahead + i * at.x_line);
+        exp_line(at.x + i * at.step, at.e + i * at.step, m);
     }
 }
 
@@ -189,6 +197,7 @@ static INLINE void add_exp(const setting *s, stripe at, group *g, const int colu
     lanes rest;
     copy_lanes(&rest, &g->rest);
     real ones[LANES];
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         ones[k] = g->ones[k];
     for (int64_t i = 0; i < at.lines; i++)
@@ -198,6 +207,7 @@ static INLINE void add_exp(const setting *s, stripe at, group *g, const int colu
             ones[k] += one;
             add_to_lane(&rest, k, (double)(e - one));
         }
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         g->ones[k] = ones[k];
     copy_lanes(&g->rest, &rest);
@@ -207,6 +217,7 @@ static INLINE void add_exp(const setting *s, stripe at, group *g, const int colu
 static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *w,
                                 const int columns, const int weighted)
 {
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
 }
@@ -224,6 +235,8 @@ static INLINE void add_shares(const setting *s, stripe at, group *g, const int c
     for (int64_t i = 0; i < at.lines; i++) {
         double w[LANES];
         line_weights(s, at, i, w, columns, weighted);
+        if (soft)
+            __builtin_prefetch(at.y_ahead + i * at.y_line);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
             double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
@@ -257,16 +270,19 @@ static void raise_to(group *g, const real *max, const int sums)
 {
     double factor[LANES], change[LANES];
     int same = 1;
+#pragma omp simd reduction(& : same)
     for (int k = 0; k < LANES; k++)
         same &= g->max[k] == max[k];
     if (same)
         return;
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         double lower = (double)g->max[k] - (double)max[k];
         factor[k] = g->max[k] == max[k] ? 0 : lower;
         change[k] = (double)reference(max[k]) - (double)reference(g->max[k]);
     }
     double_math(MATH_EXP, LANES, factor, factor);
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         const int is_same = g->max[k] == max[k];
         add_to_lane(&g->rest, k, is_same ? 0 : (double)g->ones[k]);
@@ -275,7 +291,10 @@ static void raise_to(group *g, const real *max, const int sums)
         g->ones[k] = is_same ? g->ones[k] : 0;
         g->max[k] = max[k];
     }
-    for (int k = 0; sums && k < LANES; k++) {
+    if (!sums)
+        return;
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
         double total = g->total.hi[k];
         add_to_lane(&g->spread, k, total == 0 ? 0 : change[k] * total);
     }
@@ -286,6 +305,7 @@ static INLINE void hard_gradient(const setting *s, stripe at, group *g, const in
                                  const int weighted)
 {
     real slope[LANES];
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         slope[k] = (real)(g->slope[k] * at.lift);
     for (int64_t i = 0; i < at.lines; i++)
@@ -357,6 +377,7 @@ static INLINE void soft_gradient_xy(const setting *s, stripe at, group *g, const
 
 static INLINE void spread_lane(lanes *sum, fl_dd all)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         sum->hi[k] = all.hi;
         sum->lo[k] = all.lo;
@@ -367,6 +388,7 @@ static INLINE void spread_lane(lanes *sum, fl_dd all)
 static INLINE void normalise(lanes *sum)
 {
 #if REAL_IS_DOUBLE
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
         int finite = hi - hi == 0; /* inf and NaN have no remainder */
@@ -391,6 +413,7 @@ static INLINE void join_reals(real *v, const int maximum)
 
 static INLINE void clear(const setting *s, group *g)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         g->max[k] = g->top[k] = -REAL_INFINITY;
         g->ones[k] = 0;
@@ -415,6 +438,7 @@ static void join_columns(const setting *s, group *g)
 
 static INLINE void add_lanes(lanes *sum, const lanes *more)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         add_to_lane(sum, k, more->hi[k]);
         sum->lo[k] += more->lo[k];
@@ -425,10 +449,12 @@ static INLINE void add_lanes(lanes *sum, const lanes *more)
 static void add_part(const setting *s, group *g, group part)
 {
     real max[LANES];
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         max[k] = g->max[k] < part.max[k] ? part.max[k] : g->max[k];
     raise_to(g, max, s->targets != HARD);
     raise_to(&part, max, s->targets != HARD);
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         g->ones[k] += part.ones[k];
     add_lanes(&g->rest, &part.rest);

@@ -434,6 +434,12 @@ static void transpose(lines from, int64_t i_end, lines to, int64_t j_end)
         }
 }
 
+static void stream_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+{
+    (void)array, (void)stride;
+    stream(at, tile, n * (int64_t)sizeof(real));
+}
+
 typedef enum { TO_TABLE, FROM_TABLE } direction;
 
 static void walk_columns(const fl_array *array, int64_t size, fl_columns at, direction way,
@@ -448,14 +454,28 @@ static void walk_columns(const fl_array *array, int64_t size, fl_columns at, dir
             lines columns = {(char *)(table + i), at.wide * (int64_t)sizeof(real)};
             if (way == TO_TABLE)
                 transpose(rows, n, columns, entries);
-            else
+            else if (array->streams && s.row == entries * s.entry) {
+                real whole[TABLE];
+                transpose(columns, entries, (lines){(char *)whole, s.row}, n);
+                stream(rows.at, (const char *)whole, n * s.row);
+            } else
                 transpose(columns, entries, rows, n);
             continue;
         }
-        run_fn *run = way == TO_TABLE ? load_run : store_run;
+        run_fn *store = array->streams && s.row == sizeof(real) ? stream_run : store_run;
+        run_fn *run = way == TO_TABLE ? load_run : store;
         for (int64_t j = at.from; j < at.to; j++)
             run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
     }
+}
+
+fl_ahead fl_look_ahead(const fl_array *array, int64_t size, fl_columns at)
+{
+    const int last = at.to == size;
+    stretch s = stretch_from(array, size, at.first + (last ? at.n : 0));
+    return (fl_ahead){.at = s.at + (last ? 0 : at.to) * s.entry,
+                      .row = s.row,
+                      .line = s.entry < s.row ? LANES * s.entry : s.entry};
 }
 
 void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table)
