@@ -321,14 +321,16 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
         for (int k = 0; k < LANES; k++)
             groups[i].log1p[k] = LOG1P((real)groups[i].R[k]);
     for (int64_t from = first; from < last; from = t->at.to) {
-        read_piece(s, t, from, width);
+        if (again || s->targets == SOFT)
+            read_piece(s, t, from, width);
+        go_to(s, t, from, width);
         if (t->kept) {
             real *piece = kept_piece(t->kept, from - first);
             t->lift = (double)piece[0] - (double)groups->max[0];
             double_math(MATH_EXP, 1, &t->lift, &t->lift);
             t->e = piece + KEPT_MAX;
         }
-        t->dx = want_x ? piece_target(s, 0, t->at, t->e) : t->e;
+        t->dx = want_x ? piece_target(s, 0, t->at, t->e_tile) : t->e_tile;
         t->dy = want_y ? piece_target(s, 1, t->at, t->y_tile) : t->y_tile;
         if (again)
             each_stripe_of(s, t, groups, exp_columns, 0);

@@ -209,6 +209,28 @@ static void load_index_run(const fl_array *array, char *at, int64_t stride, int6
     }
 }
 
+/* A copy past the caches: the lines that are written whole are not read first. */
+static void stream(char *to, const char *from, int64_t bytes)
+{
+#if defined(__x86_64__) || defined(_M_X64)
+    int64_t head = -(intptr_t)to & 63;
+    head = head < bytes ? head : bytes;
+    memcpy(to, from, (size_t)head);
+    for (to += head, from += head, bytes -= head; bytes >= 64; to += 64, from += 64, bytes -= 64) {
+#if defined(__AVX512F__)
+        _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+        for (int k = 0; k < 64; k += 32)
+            _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
+#else
+        for (int k = 0; k < 64; k += 16)
+            _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
+#endif
+    }
+#endif
+    memcpy(to, from, (size_t)bytes);
+}
+
 static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *from, fl_dtype dtype)
 {
     if (stride == item_size[dtype])
@@ -219,15 +241,46 @@ static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *fr
             write_real(at + i * stride, dtype, from[i]);
 }
 
-static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+static INLINE void write_halves(fl_dtype dtype, const real *from, int64_t n, char *at)
 {
-    const real *from = tile;
 #if !REAL_IS_DOUBLE
-    if (array->dtype == FL_F16 && stride == 2 && !array->swapped) {
+    if (dtype == FL_F16) {
         narrow_f16(from, n, at);
         return;
     }
 #endif
+    if (dtype == FL_F16)
+        write_run(at, 2, n, from, FL_F16);
+    else
+        write_run(at, 2, n, from, FL_BF16);
+}
+
+/* A run past the caches, narrowed on its way where it is of a half type. */
+static void stream_run(const fl_array *array, char *at, int64_t n, const real *from)
+{
+    char half[2 * TILE];
+    if (array->plain) {
+        stream(at, (const char *)from, n * (int64_t)sizeof(real));
+        return;
+    }
+    for (int64_t i = 0; i < n; i += TILE) {
+        const int64_t piece = n - i < TILE ? n - i : TILE;
+        write_halves(array->dtype, from + i, piece, half);
+        stream(at + 2 * i, half, 2 * piece);
+    }
+}
+
+static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+{
+    const real *from = tile;
+    if (array->streams && stride == item_size[array->dtype]) {
+        stream_run(array, at, n, from);
+        return;
+    }
+    if (item_size[array->dtype] == 2 && stride == 2 && !array->swapped) {
+        write_halves(array->dtype, from, n, at);
+        return;
+    }
     switch (array->dtype) {
 #define CASE(dtype) \
     case dtype: \
@@ -321,28 +374,6 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
     return scratch;
 }
 
-/* A copy past the caches: the lines that are written whole are not read first. */
-static void stream(char *to, const char *from, int64_t bytes)
-{
-#if defined(__x86_64__) || defined(_M_X64)
-    int64_t head = -(intptr_t)to & 63;
-    head = head < bytes ? head : bytes;
-    memcpy(to, from, (size_t)head);
-    for (to += head, from += head, bytes -= head; bytes >= 64; to += 64, from += 64, bytes -= 64) {
-#if defined(__AVX512F__)
-        _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
-#elif defined(__AVX__)
-        for (int k = 0; k < 64; k += 32)
-            _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
-#else
-        for (int k = 0; k < 64; k += 16)
-            _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
-#endif
-    }
-#endif
-    memcpy(to, from, (size_t)bytes);
-}
-
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
     if (array->streams)
@@ -356,11 +387,12 @@ void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
     if (!array->data)
         return;
     char *place = array->plain ? in_place(array, first, n) : NULL;
-    if (place && array->streams)
-        stream(place, from, n * (int64_t)sizeof(real));
-    if (place && (array->streams || place == (const char *)from))
+    if (place == (const char *)from)
         return;
-    walk(array, first, n, store_run, (void *)from, sizeof(real));
+    if (place && array->streams)
+        stream_run(array, place, n, from);
+    else
+        walk(array, first, n, store_run, (void *)from, sizeof(real));
 }
 
 /* --- rows, entry by entry --- */
@@ -434,12 +466,6 @@ static void transpose(lines from, int64_t i_end, lines to, int64_t j_end)
         }
 }
 
-static void stream_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
-{
-    (void)array, (void)stride;
-    stream(at, tile, n * (int64_t)sizeof(real));
-}
-
 typedef enum { TO_TABLE, FROM_TABLE } direction;
 
 static void walk_columns(const fl_array *array, int64_t size, fl_columns at, direction way,
@@ -462,8 +488,7 @@ static void walk_columns(const fl_array *array, int64_t size, fl_columns at, dir
                 transpose(columns, entries, rows, n);
             continue;
         }
-        run_fn *store = array->streams && s.row == sizeof(real) ? stream_run : store_run;
-        run_fn *run = way == TO_TABLE ? load_run : store;
+        run_fn *run = way == TO_TABLE ? load_run : store_run;
         for (int64_t j = at.from; j < at.to; j++)
             run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
     }
