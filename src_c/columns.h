@@ -128,7 +128,7 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
     real m[LANES], odd[LANES];
     int64_t i = 0;
 #pragma omp simd
-    for (int k = 0; k < columns; k++)
+    for (int k = 0; k < LANES; k++)
         m[k] = odd[k] = g->top[k];
     for (; i + 2 <= at.lines; i += 2) {
         const real *even_line = at.x + i * at.step, *odd_line = even_line + at.step;
@@ -145,7 +145,7 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
             m[k] = m[k] < v ? v : m[k];
         }
 #pragma omp simd
-    for (int k = 0; k < columns; k++)
+    for (int k = 0; k < LANES; k++)
         g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
 }
 
@@ -377,7 +377,6 @@ static INLINE void soft_gradient_xy(const setting *s, stripe at, group *g, const
 
 static INLINE void spread_lane(lanes *sum, fl_dd all)
 {
-#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         sum->hi[k] = all.hi;
         sum->lo[k] = all.lo;
@@ -388,7 +387,6 @@ static INLINE void spread_lane(lanes *sum, fl_dd all)
 static INLINE void normalise(lanes *sum)
 {
 #if REAL_IS_DOUBLE
-#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
         int finite = hi - hi == 0; /* inf and NaN have no remainder */
