@@ -93,6 +93,9 @@ static void read_piece(const setting *s, table *t, int64_t from, int64_t width)
     go_to(s, t, from, width);
     t->x = load_piece(s, 0, t->at, t->x_tile);
     t->y = s->targets == SOFT ? load_piece(s, 1, t->at, t->y_tile) : t->y_tile;
+    t->x_ahead = t->y_ahead = fl_look_ahead(&s->call->operand[0], s->C, t->at);
+    if (s->targets == SOFT)
+        t->y_ahead = fl_look_ahead(&s->call->operand[1], s->C, t->at);
 }
 
 /* No probability may be negative; which one is, is found row by row. */
@@ -204,10 +207,8 @@ static void read_part(const setting *s, rows *r, int64_t p, group *groups, table
             piece[0] = groups->max[0];
             t->e = piece + KEPT_MAX;
         }
-        if (t->kept || (wants_gradients(s->call) && s->width >= s->C))
-            each_stripe_of(s, t, groups, add_and_keep_exp, 0);
-        else
-            each_stripe_of(s, t, groups, add_exp, 0);
+        each_stripe_of(s, t, groups, exp_columns, 0);
+        each_stripe_of(s, t, groups, add_exp, 0);
         if (s->targets == SMOOTHED)
             each_stripe(s, t, groups, smooth_columns);
         if (s->targets == SOFT)
@@ -224,11 +225,14 @@ static void finish_rows(const setting *s, rows *r, int64_t p, int64_t n, group *
     for (int64_t i = 0; i < n; i += LANES) {
         group *g = &groups[i / LANES];
         normalise(&g->rest);
+#pragma omp simd
         for (int k = 0; k < LANES; k++) {
             double R = g->rest.hi[k] + ((double)g->ones[k] - 1);
-            g->R[k] = s->C == 0 ? 0 : g->max[k] - g->max[k] == 0 ? R : (double)REAL_NAN;
+            R = g->max[k] - g->max[k] == 0 ? R : (double)REAL_NAN;
+            g->R[k] = s->C == 0 ? 0 : R;
         }
-        const int columns = n - i < LANES ? (int)(n - i) : LANES;
+        const int columns = s->folded ? 1 : LANES; /* what follows the last row is not used */
+#pragma omp simd
         for (int k = 0; k < columns; k++) {
             r->max[p + i + k] = g->max[k];
             r->rest[p + i + k] = g->R[k];
@@ -237,6 +241,7 @@ static void finish_rows(const setting *s, rows *r, int64_t p, int64_t n, group *
             continue;
         normalise(&g->total);
         normalise(&g->spread);
+#pragma omp simd
         for (int k = 0; k < columns; k++) {
             r->total[p + i + k] = (fl_dd){g->total.hi[k], g->total.lo[k]};
             r->spread[p + i + k] = g->spread.hi[k];
@@ -316,17 +321,19 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
         for (int k = 0; k < LANES; k++)
             groups[i].log1p[k] = LOG1P((real)groups[i].R[k]);
     for (int64_t from = first; from < last; from = t->at.to) {
-        read_piece(s, t, from, width);
+        if (again || s->targets == SOFT)
+            read_piece(s, t, from, width);
+        go_to(s, t, from, width);
         if (t->kept) {
             real *piece = kept_piece(t->kept, from - first);
             t->lift = (double)piece[0] - (double)groups->max[0];
             double_math(MATH_EXP, 1, &t->lift, &t->lift);
             t->e = piece + KEPT_MAX;
         }
-        t->dx = want_x ? piece_target(s, 0, t->at, t->e) : t->e;
+        t->dx = want_x ? piece_target(s, 0, t->at, t->e_tile) : t->e_tile;
         t->dy = want_y ? piece_target(s, 1, t->at, t->y_tile) : t->y_tile;
         if (again)
-            each_stripe_of(s, t, groups, keep_exp, 0);
+            each_stripe_of(s, t, groups, exp_columns, 0);
         if (want_y)
             each_stripe(s, t, groups, soft_gradient_xy);
         else if (s->targets == SOFT)
@@ -522,7 +529,6 @@ void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, in
     if (s.folded) {
         s.units = 1;
         s.width = TABLE;
-        s.next = C > TABLE ? TABLE : C;
         s.part = FL_PART;
         s.keeps = keeps && C > TABLE;
     }

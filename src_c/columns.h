@@ -10,7 +10,7 @@
 #include "scalar_math.h"
 #include "tile.h"
 
-enum { SHORT = 256, TABLE = 4 * TILE, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
+enum { SHORT = 256, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
 
 /* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
  * gradient; longer ones compute them again. */
@@ -29,7 +29,6 @@ typedef struct {
     int folded;    /* a table is one long row */
     int64_t units; /* rows of a table */
     int64_t width; /* classes of a piece that is read */
-    int64_t next;  /* from a class of a long row to the one that is read a piece later */
     int64_t part;  /* classes of a part */
     int keeps;     /* pieces of a long row are kept for its gradient */
 } setting;
@@ -38,7 +37,7 @@ typedef struct {
 typedef struct {
     real max[LANES];  /* m of what has been added up */
     real top[LANES];  /* m of what has been looked at */
-    real ones[LANES]; /* entries equal to m, which are not in `rest` */
+    real ones[LANES]; /* entries whose exp(-a) is 1 */
     lanes rest;       /* exp(-a) of the others */
     double R[LANES];
     lanes total;  /* Q; SMOOTHED: Σ w_c */
@@ -54,6 +53,7 @@ typedef struct {
 typedef struct {
     fl_columns at;
     const real *x, *y;
+    fl_ahead x_ahead, y_ahead;
     real *dx, *dy;
     real *e;     /* exp(-a), times ... */
     double lift; /* ... this */
@@ -69,6 +69,8 @@ enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TABLE };
  * A stripe is LANES columns, or fewer where a long row ends: line i is at i * step. */
 typedef struct {
     const real *x, *y;
+    const char *x_ahead, *y_ahead; /* what is read after the table ... */
+    int64_t x_line, y_line;        /* ... by line */
     real *e, *dx, *dy;
     const double *w; /* of the first line; NULL for ones */
     double lift;
@@ -83,6 +85,10 @@ static INLINE stripe stripe_of(const setting *s, const table *t, int64_t start, 
 {
     return (stripe){.x = t->x + start,
                     .y = t->y + start,
+                    .x_ahead = t->x_ahead.at + start * t->x_ahead.row,
+                    .y_ahead = t->y_ahead.at + start * t->y_ahead.row,
+                    .x_line = t->x_ahead.line,
+                    .y_line = t->y_ahead.line,
                     .e = t->e + start,
                     .dx = t->dx + start,
                     .dy = t->dy + start,
@@ -121,7 +127,8 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
 {
     real m[LANES], odd[LANES];
     int64_t i = 0;
-    for (int k = 0; k < columns; k++)
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
         m[k] = odd[k] = g->top[k];
     for (; i + 2 <= at.lines; i += 2) {
         const real *even_line = at.x + i * at.step, *odd_line = even_line + at.step;
@@ -137,85 +144,73 @@ static INLINE void max_columns(const setting *s, stripe at, group *g, const int 
             real v = at.x[i * at.step + k];
             m[k] = m[k] < v ? v : m[k];
         }
-    for (int k = 0; k < columns; k++)
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
         g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
 }
 
-static INLINE void exp_line(const real *x, real *e, const real *m, real *ones, lanes *rest,
-                            const int add, const int keep)
+/* What a and its like are taken from: m, but where it is infinite 0, so that none is inf - inf. */
+static INLINE real reference(real m) { return m - m == 0 ? m : 0; }
+
+static INLINE void exp_line(const real *x, real *e, const real *m)
 {
 #pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        real v = EXP_NEGATIVE(x[k] - m[k]);
-        int top = x[k] == m[k];
-        if (keep)
-            e[k] = top ? R(1.0) : v; /* also where both are -inf */
-        if (add) {
-            ones[k] = top ? ones[k] + 1 : ones[k];
-            add_to_lane(rest, k, (double)(top ? R(0.0) : v));
-        }
-    }
+    for (int k = 0; k < LANES; k++)
+        e[k] = EXP_NEGATIVE(x[k] - m[k]);
 }
 
-/* exp(-a), which is kept or added to R or both, maxima counted apart. The end of a long row is
- * filled with what adds nothing. */
-static INLINE void exp_lines(const setting *s, stripe at, group *g, const int columns,
-                             const int add, const int keep)
+/* exp(-a), which is 1 for a maximum. The end of a long row is filled with what adds nothing. */
+static INLINE void exp_columns(const setting *s, stripe at, group *g, const int columns,
+                               const int weighted)
 {
-    lanes rest;
-    copy_lanes(&rest, &g->rest);
-    real m[LANES], ones[LANES], last[LANES];
+    real m[LANES], last[LANES];
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
-        m[k] = g->max[k];
-        ones[k] = g->ones[k];
+        m[k] = reference(g->max[k]);
         last[k] = -REAL_INFINITY;
     }
-    if (columns < LANES) {
-        for (int k = 0; k < columns; k++)
-            last[k] = at.x[k];
-        exp_line(last, at.e, m, ones, &rest, add, keep);
-    } else
-        for (int64_t i = 0; i < at.lines; i++) {
-            const real *x = at.x + i * at.step;
-            if (s->folded && add) /* what is read next comes while this is computed */
-                __builtin_prefetch(x + s->next);
-            exp_line(x, at.e + i * at.step, m, ones, &rest, add, keep);
-        }
-    if (!add)
-        return;
-    for (int k = 0; k < LANES; k++)
-        g->ones[k] = ones[k];
-    copy_lanes(&g->rest, &rest);
+    for (int k = 0; columns < LANES && k < columns; k++)
+        last[k] = at.x[k];
+    if (columns < LANES)
+        exp_line(last, at.e, m);
+    for (int64_t i = 0; columns == LANES && i < at.lines; i++) {
+        __builtin_prefetch(at.x_ahead + i * at.x_line);
+        exp_line(at.x + i * at.step, at.e + i * at.step, m);
+    }
 }
 
+/* The sums of exp(-a), the ones counted apart. In a loop of its own: with exp() it would have more
+ * instructions than a processor looks ahead. */
 static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
                            const int weighted)
 {
-    exp_lines(s, at, g, columns, 1, 0);
-}
-
-static INLINE void add_and_keep_exp(const setting *s, stripe at, group *g, const int columns,
-                                    const int weighted)
-{
-    exp_lines(s, at, g, columns, 1, 1);
-}
-
-static INLINE void keep_exp(const setting *s, stripe at, group *g, const int columns,
-                            const int weighted)
-{
-    exp_lines(s, at, g, columns, 0, 1);
+    lanes rest;
+    copy_lanes(&rest, &g->rest);
+    real ones[LANES];
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
+        ones[k] = g->ones[k];
+    for (int64_t i = 0; i < at.lines; i++)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            real e = at.e[i * at.step + k], one = e == 1 ? R(1.0) : R(0.0);
+            ones[k] += one;
+            add_to_lane(&rest, k, (double)(e - one));
+        }
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
+        g->ones[k] = ones[k];
+    copy_lanes(&g->rest, &rest);
 }
 
 /* w of the classes of line i. */
 static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *w,
                                 const int columns, const int weighted)
 {
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
 }
-
-/* What sums of a are taken from: m, but where it is infinite 0, so that no a is inf - inf. */
-static INLINE double reference(real m) { return m - m == 0 ? (double)m : 0; }
 
 /* SOFT: Q and Σ q a; a q of 0 removes its class, one that underflows does not. SMOOTHED: Σ w_c and
  * Σ w_c a_c. */
@@ -230,10 +225,12 @@ static INLINE void add_shares(const setting *s, stripe at, group *g, const int c
     for (int64_t i = 0; i < at.lines; i++) {
         double w[LANES];
         line_weights(s, at, i, w, columns, weighted);
+        if (soft)
+            __builtin_prefetch(at.y_ahead + i * at.y_line);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
             double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
-            double a = reference(g->max[k]) - (double)at.x[i * at.step + k];
+            double a = (double)reference(g->max[k]) - (double)at.x[i * at.step + k];
             double pa = !soft ? a : p == 0 ? 0 : p * a;
             if (weighted)
                 pa = w[k] == 0 ? 0 : w[k] * pa;
@@ -263,16 +260,19 @@ static void raise_to(group *g, const real *max, const int sums)
 {
     double factor[LANES], change[LANES];
     int same = 1;
+#pragma omp simd reduction(& : same)
     for (int k = 0; k < LANES; k++)
         same &= g->max[k] == max[k];
     if (same)
         return;
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         double lower = (double)g->max[k] - (double)max[k];
         factor[k] = g->max[k] == max[k] ? 0 : lower;
-        change[k] = reference(max[k]) - reference(g->max[k]);
+        change[k] = (double)reference(max[k]) - (double)reference(g->max[k]);
     }
     double_math(MATH_EXP, LANES, factor, factor);
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         const int is_same = g->max[k] == max[k];
         add_to_lane(&g->rest, k, is_same ? 0 : (double)g->ones[k]);
@@ -281,7 +281,10 @@ static void raise_to(group *g, const real *max, const int sums)
         g->ones[k] = is_same ? g->ones[k] : 0;
         g->max[k] = max[k];
     }
-    for (int k = 0; sums && k < LANES; k++) {
+    if (!sums)
+        return;
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
         double total = g->total.hi[k];
         add_to_lane(&g->spread, k, total == 0 ? 0 : change[k] * total);
     }
@@ -292,6 +295,7 @@ static INLINE void hard_gradient(const setting *s, stripe at, group *g, const in
                                  const int weighted)
 {
     real slope[LANES];
+#pragma omp simd
     for (int k = 0; k < columns; k++)
         slope[k] = (real)(g->slope[k] * at.lift);
     for (int64_t i = 0; i < at.lines; i++)
@@ -397,6 +401,7 @@ static INLINE void join_reals(real *v, const int maximum)
 
 static INLINE void clear(const setting *s, group *g)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         g->max[k] = g->top[k] = -REAL_INFINITY;
         g->ones[k] = 0;
@@ -421,6 +426,7 @@ static void join_columns(const setting *s, group *g)
 
 static INLINE void add_lanes(lanes *sum, const lanes *more)
 {
+#pragma omp simd
     for (int k = 0; k < LANES; k++) {
         add_to_lane(sum, k, more->hi[k]);
         sum->lo[k] += more->lo[k];
@@ -431,10 +437,12 @@ static INLINE void add_lanes(lanes *sum, const lanes *more)
 static void add_part(const setting *s, group *g, group part)
 {
     real max[LANES];
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         max[k] = g->max[k] < part.max[k] ? part.max[k] : g->max[k];
     raise_to(g, max, s->targets != HARD);
     raise_to(&part, max, s->targets != HARD);
+#pragma omp simd
     for (int k = 0; k < LANES; k++)
         g->ones[k] += part.ones[k];
     add_lanes(&g->rest, &part.rest);

@@ -287,8 +287,10 @@ static void choose_streams(fl_call *call)
     double entries = (double)call->units * (double)call->unit_size;
     for (int k = 0; k < FL_OPERANDS; k++) {
         fl_array *grad = &call->grad[k];
-        int each = grad->data && grad->plain && !call->reduce[k] && !short_frames;
-        grad->streams = each && entries * (call->is_double ? 8 : 4) >= STREAM_BYTES;
+        int half = !grad->swapped && (grad->dtype == FL_F16 || grad->dtype == FL_BF16);
+        int each = grad->data && !call->reduce[k] && !short_frames;
+        int size = half ? 2 : call->is_double ? 8 : 4;
+        grad->streams = each && (half || grad->plain) && entries * size >= STREAM_BYTES;
     }
 }
 

@@ -14,6 +14,7 @@
 #define fl_target SUFFIXED(fl_target)
 #define fl_store SUFFIXED(fl_store)
 #define fl_load_columns SUFFIXED(fl_load_columns)
+#define fl_look_ahead SUFFIXED(fl_look_ahead)
 #define fl_store_columns SUFFIXED(fl_store_columns)
 #define fl_pick SUFFIXED(fl_pick)
 #define fl_put SUFFIXED(fl_put)
@@ -40,8 +41,19 @@ typedef struct {
     int64_t first, n, from, to, wide;
 } fl_columns;
 
+enum { TABLE = 4 * TILE }; /* entries of a table, at most */
+
 void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table);
 void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table);
+
+/* What is read after these entries, for prefetching: line i of the rows from the r-th on, a line
+ * being LANES entries, is at + r row + i line. */
+typedef struct {
+    const char *at;
+    int64_t row, line;
+} fl_ahead;
+
+fl_ahead fl_look_ahead(const fl_array *array, int64_t size, fl_columns at);
 
 /* Of each row from `first` on the entry of this number; none where it is negative. */
 void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,

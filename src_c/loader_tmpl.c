@@ -209,6 +209,47 @@ static void load_index_run(const fl_array *array, char *at, int64_t stride, int6
     }
 }
 
+#if defined(__x86_64__) || defined(_M_X64)
+static void stream_words(char *to, const char *from, int64_t bytes)
+{
+    int word;
+    if (((intptr_t)to | bytes) % 4 != 0) { /* halves in odd places: not both ways in one line */
+        memcpy(to, from, (size_t)bytes);
+        return;
+    }
+    for (int64_t at = 0; at < bytes; at += 4) {
+        memcpy(&word, from + at, sizeof word);
+        _mm_stream_si32((int *)(void *)(to + at), word);
+    }
+}
+
+static INLINE void stream_line(char *to, const char *from)
+{
+#if defined(__AVX512F__)
+    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+    for (int k = 0; k < 64; k += 32)
+        _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
+#else
+    for (int k = 0; k < 64; k += 16)
+        _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
+#endif
+}
+
+/* A copy past the caches: lines are not read first, also those whose rest the next copy writes. */
+static void stream(char *to, const char *from, int64_t bytes)
+{
+    int64_t at = -(intptr_t)to & 63;
+    at = at < bytes ? at : bytes;
+    stream_words(to, from, at);
+    for (; at + 64 <= bytes; at += 64)
+        stream_line(to + at, from + at);
+    stream_words(to + at, from + at, bytes - at);
+}
+#else
+static void stream(char *to, const char *from, int64_t bytes) { memcpy(to, from, (size_t)bytes); }
+#endif
+
 static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *from, fl_dtype dtype)
 {
     if (stride == item_size[dtype])
@@ -219,15 +260,46 @@ static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *fr
             write_real(at + i * stride, dtype, from[i]);
 }
 
-static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+static INLINE void write_halves(fl_dtype dtype, const real *from, int64_t n, char *at)
 {
-    const real *from = tile;
 #if !REAL_IS_DOUBLE
-    if (array->dtype == FL_F16 && stride == 2 && !array->swapped) {
+    if (dtype == FL_F16) {
         narrow_f16(from, n, at);
         return;
     }
 #endif
+    if (dtype == FL_F16)
+        write_run(at, 2, n, from, FL_F16);
+    else
+        write_run(at, 2, n, from, FL_BF16);
+}
+
+/* A run past the caches, narrowed on its way where it is of a half type. */
+static void stream_run(const fl_array *array, char *at, int64_t n, const real *from)
+{
+    char half[2 * TILE];
+    if (array->plain) {
+        stream(at, (const char *)from, n * (int64_t)sizeof(real));
+        return;
+    }
+    for (int64_t i = 0; i < n; i += TILE) {
+        const int64_t piece = n - i < TILE ? n - i : TILE;
+        write_halves(array->dtype, from + i, piece, half);
+        stream(at + 2 * i, half, 2 * piece);
+    }
+}
+
+static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
+{
+    const real *from = tile;
+    if (array->streams && stride == item_size[array->dtype]) {
+        stream_run(array, at, n, from);
+        return;
+    }
+    if (item_size[array->dtype] == 2 && stride == 2 && !array->swapped) {
+        write_halves(array->dtype, from, n, at);
+        return;
+    }
     switch (array->dtype) {
 #define CASE(dtype) \
     case dtype: \
@@ -321,43 +393,6 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
     return scratch;
 }
 
-#if defined(__x86_64__) || defined(_M_X64)
-static void stream_words(char *to, const char *from, int64_t bytes)
-{
-    int word;
-    for (int64_t k = 0; k < bytes; k += 4) {
-        memcpy(&word, from + k, sizeof word);
-        _mm_stream_si32((int *)(void *)(to + k), word);
-    }
-}
-
-static INLINE void stream_line(char *to, const char *from)
-{
-#if defined(__AVX512F__)
-    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
-#elif defined(__AVX__)
-    for (int k = 0; k < 64; k += 32)
-        _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
-#else
-    for (int k = 0; k < 64; k += 16)
-        _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
-#endif
-}
-
-/* A copy past the caches: lines are not read first, also those whose rest the next copy writes. */
-static void stream(char *to, const char *from, int64_t bytes)
-{
-    int64_t at = -(intptr_t)to & 63;
-    at = at < bytes ? at : bytes;
-    stream_words(to, from, at);
-    for (; at + 64 <= bytes; at += 64)
-        stream_line(to + at, from + at);
-    stream_words(to + at, from + at, bytes - at);
-}
-#else
-static void stream(char *to, const char *from, int64_t bytes) { memcpy(to, from, (size_t)bytes); }
-#endif
-
 real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
     if (array->streams)
@@ -371,11 +406,12 @@ void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
     if (!array->data)
         return;
     char *place = array->plain ? in_place(array, first, n) : NULL;
-    if (place && array->streams)
-        stream(place, from, n * (int64_t)sizeof(real));
-    if (place && (array->streams || place == (const char *)from))
+    if (place == (const char *)from)
         return;
-    walk(array, first, n, store_run, (void *)from, sizeof(real));
+    if (place && array->streams)
+        stream_run(array, place, n, from);
+    else
+        walk(array, first, n, store_run, (void *)from, sizeof(real));
 }
 
 /* --- rows, entry by entry --- */
@@ -463,7 +499,11 @@ static void walk_columns(const fl_array *array, int64_t size, fl_columns at, dir
             lines columns = {(char *)(table + i), at.wide * (int64_t)sizeof(real)};
             if (way == TO_TABLE)
                 transpose(rows, n, columns, entries);
-            else
+            else if (array->streams && s.row == entries * s.entry) {
+                real whole[TABLE];
+                transpose(columns, entries, (lines){(char *)whole, s.row}, n);
+                stream(rows.at, (const char *)whole, n * s.row);
+            } else
                 transpose(columns, entries, rows, n);
             continue;
         }
@@ -471,6 +511,15 @@ static void walk_columns(const fl_array *array, int64_t size, fl_columns at, dir
         for (int64_t j = at.from; j < at.to; j++)
             run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
     }
+}
+
+fl_ahead fl_look_ahead(const fl_array *array, int64_t size, fl_columns at)
+{
+    const int last = at.to == size;
+    stretch s = stretch_from(array, size, at.first + (last ? at.n : 0));
+    return (fl_ahead){.at = s.at + (last ? 0 : at.to) * s.entry,
+                      .row = s.row,
+                      .line = s.entry < s.row ? LANES * s.entry : s.entry};
 }
 
 void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table)

@@ -1402,19 +1402,34 @@ def test_a_memory_map_is_an_out(tmp_path):
 STREAMED = 1 << 25
 
 
-@pytest.mark.parametrize("name", ["mse_loss", "cross_entropy", "triplet_margin_loss"])
-def test_large_gradients_have_the_bits_of_small_ones(name):
+@pytest.mark.parametrize(
+    ("name", "dtype", "row"),
+    [
+        ("mse_loss", "float32", (1031,)),
+        ("mse_loss", "bfloat16", (1031,)),
+        ("triplet_margin_loss", "float32", (1031,)),
+        ("cross_entropy", "float32", (1031,)),
+        ("cross_entropy", "float16", (1031,)),
+        ("cross_entropy", "float32", (11,)),
+        ("cross_entropy", "float16", (11,)),
+        ("cross_entropy", "float32", (11, 1031)),
+        ("cross_entropy", "float16", (11, 1031)),
+    ],
+)
+def test_large_gradients_have_the_bits_of_small_ones(name, dtype, row):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    dtype = np.dtype(dtype)
     rng = np.random.default_rng(7)
-    width = 1031
-    rows = STREAMED // (4 * width) + 3
-    x = rng.standard_normal((rows, width), dtype=np.float32)
+    rows = STREAMED // (dtype.itemsize * math.prod(row)) + 3
+    x = rng.standard_normal((rows, *row), dtype=np.float32).astype(dtype)
     others = {
         "mse_loss": (x[::-1],),
-        "cross_entropy": (rng.integers(0, width, rows),),
+        "cross_entropy": (rng.integers(0, row[0], (rows, *row[1:])),),
         "triplet_margin_loss": (x[::-1], np.roll(x, 1, axis=0)),
     }[name]
     loss = getattr(fl, name)
-    out = np.full(x.size + 1, 7, np.float32)[1:].reshape(x.shape)  # begins within a line
+    out = np.full(x.size + 1, 7, dtype)[1:].reshape(x.shape)  # begins within a line
     loss.grad(x, *others, wrt=loss.operands[0], reduction="sum", out=out)
     for part in (slice(0, rows // 2), slice(rows // 2, rows)):
         arrays = (x[part], *(o[part] for o in others))
