@@ -11,7 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FLAGS = "-shared -fPIC -O3 -march=native -fopenmp"
-KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math -fno-thread-jumps"  # setup.py's
+# setup.py's
+KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math -fno-thread-jumps"
 RATES = ("read_one", "read_two", "copy", "write", "exp_calls", "log_calls")
 
 _threads = 1
