@@ -132,6 +132,7 @@ def sum_tolerance(storage, classes):
 
 def lengths(name, given, samples, most, of, rows):
     """The lengths of sequences as int64, for each sample one; `rows` samples came before."""
+    given = np.array(given)  # what is checked is what is used
     empty = given.size == 0 and given.dtype == np.float64  # as [] is
     if not (given.dtype.kind in "iu" or empty) or given.shape not in ((), (samples,)):
         raise _errors.bad_lengths(name, given, samples)

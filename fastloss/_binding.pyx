@@ -1115,7 +1115,8 @@ cdef class Call:
         cdef bint each = cnp.PyArray_NDIM(given) == 1
         cdef bint right = cnp.PyArray_NDIM(given) == 0 or (
             each and cnp.PyArray_DIM(given, 0) == self.call.units)
-        right &= self.dtype[k] in (FL_I32, FL_I64) and cnp.PyArray_ISBEHAVED_RO(given)
+        right &= self.call.units > 0 and self.dtype[k] in (FL_I32, FL_I64)
+        right &= cnp.PyArray_ISBEHAVED_RO(given)
         if each:
             step = cnp.PyArray_STRIDE(given, 0)
         for n in range(self.call.units if right else 0):

@@ -24,12 +24,10 @@ FINITE_NONNEGATIVE = Rule("finite and at least 0", lambda v: 0 <= v < math.inf)
 FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
 FRACTION_OR_NONE = Rule("between 0 and 1, or -1 for none", lambda v: 0 <= v <= 1 or v == -1)
 ONE_OR_TWO = Rule("1 or 2", lambda v: v in (1, 2))
-# Close to 1 and 2 the formula divides by nearly 0: float32 could not tell such a power from them.
+# Close to 1 and 2 the formula divides by nearly 0; float32 has to tell such a power from them.
 TWEEDIE_POWER = Rule(
-    "finite and not between 0 and 1, and 1 or 2 or at least 1e-6 away from them",
-    lambda v: (
-        math.isfinite(v) and not 0 < v < 1 and all(v == p or abs(v - p) >= 1e-6 for p in (1, 2))
-    ),
+    "between -1e6 and 1e6, not between 0 and 1, and 1 or 2 or at least 1e-6 away from them",
+    lambda v: abs(v) <= 1e6 and not 0 < v < 1 and all(v == p or abs(v - p) >= 1e-6 for p in (1, 2)),
 )
 
 # The formula of a Tweedie deviance, by its power.

@@ -21,7 +21,6 @@
  * one, so that threads can share it. */
 #include "columns.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Rows. One that is not kept adds nothing, whatever it holds. */
@@ -88,7 +87,7 @@ static void go_to(const setting *s, table *t, int64_t from, int64_t width)
 /* So many classes from this one on, unless they are there already. */
 static void read_piece(const setting *s, table *t, int64_t from, int64_t width)
 {
-    if (t->x && t->at.from == from && s->width >= s->C)
+    if (t->is_read && t->at.from == from && s->width >= s->C)
         return;
     go_to(s, t, from, width);
     t->x = load_piece(s, 0, t->at, t->x_tile);
@@ -323,7 +322,8 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
     for (int64_t from = first; from < last; from = t->at.to) {
         if (again || s->targets == SOFT)
             read_piece(s, t, from, width);
-        go_to(s, t, from, width);
+        else
+            go_to(s, t, from, width);
         if (t->kept) {
             real *piece = kept_piece(t->kept, from - first);
             t->lift = (double)piece[0] - (double)groups->max[0];
@@ -367,7 +367,10 @@ static void start_table(const setting *s, const rows *r, int64_t p, table *t)
     int64_t n = r->n - p < s->units ? r->n - p : s->units;
     t->at = (fl_columns){
         .first = r->first + p, .n = n, .wide = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
-    t->x = 0;
+    t->x = t->x_tile;
+    t->y = t->y_tile;
+    t->x_ahead = t->y_ahead = (fl_ahead){0};
+    t->is_read = 0;
     t->e = t->e_tile;
     t->lift = 1;
     t->kept = 0;
@@ -450,6 +453,8 @@ static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *par
 /* What the first half leaves of a part. */
 typedef struct {
     group sums;
+    real target; /* x_y if it is in the part: in place, the second half of another part may have
+                    written there */
     _Alignas(64) real kept[];
 } side;
 
@@ -478,7 +483,9 @@ static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl
             return;
         }
         t.kept = s->keeps ? made->kept : 0;
+        r->target[0] = 0;
         read_part(s, r, 0, &made->sums, &t, part, partial);
+        made->target = r->target[0];
     }
     if (phase != FL_SECOND_HALF)
         return;
@@ -488,8 +495,7 @@ static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl
         add_part(s, &g, parts[i]->sums);
     t.kept = s->keeps ? parts[part]->kept : 0;
     finish_rows(s, r, 0, 1, &g);
-    r->target[0] = 0;
-    fl_pick(&call->operand[0], s->C, r->first, 1, r->label, r->target);
+    r->target[0] = r->label[0] < 0 ? 0 : parts[r->label[0] / s->part]->target;
     if (part == 0) {
         real value, *l = fl_target(&call->values, r->first, 1, &value);
         cross_entropy_values(s, r, l);

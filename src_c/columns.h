@@ -54,6 +54,7 @@ typedef struct {
     fl_columns at;
     const real *x, *y;
     fl_ahead x_ahead, y_ahead;
+    int is_read; /* x and y are those of `at` */
     real *dx, *dy;
     real *e;     /* exp(-a), times ... */
     double lift; /* ... this */

@@ -169,7 +169,7 @@ static const double *load_factor(const fl_call *call, int64_t first, int64_t n,
         int removed = weight[i] == 0 || sample[i] == 0;
         scratch[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
     }
-    return scratch;
+    return sample ? scratch : weight;
 }
 
 static void add_divisor(const double *divisor, const double *factor, int64_t n, fl_partial *partial)

@@ -319,19 +319,22 @@ static INLINE result tweedie_deviance_poisson(real x, real y, real z, const real
 {
     real d = y - x, w = d / (y + x), log_ratio = LOG_RATIO(y, x);
     real near = d * w + y * log_ratio_beyond(w), far = times(y, log_ratio) - d;
-    return (result){
-        .l = 2 * (FABS(w) < (real)0.125 ? near : far), .dx = -2 * (d / x), .dy = 2 * log_ratio};
+    far = FABS(d) == REAL_INFINITY ? FABS(d) : far;
+    return (result){.l = 2 * (FABS(w) < (real)0.125 ? near : far),
+                    .dx = d == -REAL_INFINITY ? 2 : -2 * (d / x),
+                    .dy = 2 * log_ratio};
 }
 
 /* p = 2: 2 (log(x/y) + y/x - 1), w as above */
 static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *p)
 {
-    real d = y - x, r = d / x, w = d / (y + x);
-    real near = r * w - log_ratio_beyond(w), far = r - LOG_RATIO(y, x);
+    real d = y - x, r = d == -REAL_INFINITY ? -1 : d / x, w = d / (y + x);
+    real near = r * w - log_ratio_beyond(w);
+    real far = d == REAL_INFINITY ? d : r - LOG_RATIO(y, x);
     real small = x < y ? x : y, large = x < y ? y : x;
     return (result){.l = 2 * (FABS(w) < (real)0.125 ? near : far),
                     .dx = -2 * (r / x),
-                    .dy = 2 * (d / large / small)};
+                    .dy = 2 * ((large == REAL_INFINITY ? sign(d) : d / large) / small)};
 }
 
 /* p = 3/2: 4 (√x - √y)²/√x; -0 is 0 */
@@ -340,7 +343,7 @@ static INLINE result tweedie_deviance_root(real x, real y, real z, const real *p
     real d = x - y, root_x = SQRT(x), root_y = SQRT(y + 0), inverse = 1 / root_x;
     real gap = d / (root_x + root_y);
     return (result){.l = FABS(d) < REAL_INFINITY ? 4 * gap * (gap * inverse) : FABS(d),
-                    .dx = 2 * (d / x * inverse),
+                    .dx = d == REAL_INFINITY ? 0 : 2 * (d / x * inverse),
                     .dy = 4 * (inverse - 1 / root_y)};
 }
 
@@ -354,7 +357,8 @@ static INLINE real with_sign(real v, real s)
 /* The other p, a = 2 - p and b = 1 - p: 2 (max(y, 0)^a/(ab) - y x^b/b + x^a/a), the derivative by x
  * being 2 (x - y) x^-p. Where y is close to x the three terms cancel. x^a is x x^b; a term rounds
  * and overflows as a whole. */
-static INLINE result tweedie_deviance(const int negative, real x, real y, const real *p)
+static INLINE result tweedie_deviance(const int negative, const int above_2, real x, real y,
+                                      const real *p)
 {
     const real a = 2 - p[0], b = 1 - p[0], c = (real)(2 / ((double)a * (double)b));
     const real of_a = 2 / a, of_b = 2 / b;
@@ -368,7 +372,8 @@ static INLINE result tweedie_deviance(const int negative, real x, real y, const 
     middle = y == 0 ? 0 : with_sign(middle, of_b);
     middle = negative && y < 0 ? -middle : middle;
     real l = first - middle + with_sign(last, of_a);
-    l = l == l ? maximum(l, 0) : REAL_INFINITY; /* a difference of terms that overflow */
+    l = l > -REAL_INFINITY ? maximum(l, 0)
+                           : REAL_INFINITY; /* a difference of terms that overflow */
     l = d == 0 ? 0 : l;
 
     real x_slope = in_one(x_b.v * FABS(of_b), x_b.exponent);
@@ -379,8 +384,10 @@ static INLINE result tweedie_deviance(const int negative, real x, real y, const 
     real slope = negative ? in_one(x_b.v / log_x.m, x_b.exponent - log_x.e)
                           : 2 * in_one(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
     slope = negative ? times(FABS(d), slope) : slope;
-    slope = FABS(d) == REAL_INFINITY ? FABS(d) : d == 0 ? 0 : slope;
-    return (result){.l = FABS(d) < REAL_INFINITY ? l : FABS(d),
+    slope = d == 0 || (!negative && x == REAL_INFINITY) ? 0 : slope;
+    slope = d == -REAL_INFINITY || (negative && d == REAL_INFINITY) ? REAL_INFINITY : slope;
+    real far = above_2 && x == REAL_INFINITY ? first : FABS(d);
+    return (result){.l = FABS(d) < REAL_INFINITY ? l : unless_nan(far, d),
                     .dx = 2 * unless_nan(d < 0 ? -slope : slope, d),
                     .dy = unless_nan(d == 0 ? 0 : rise, d)};
 }
@@ -388,19 +395,19 @@ static INLINE result tweedie_deviance(const int negative, real x, real y, const 
 /* p < 0 */
 static INLINE result tweedie_deviance_negative(real x, real y, real z, const real *p)
 {
-    return tweedie_deviance(1, x, y, p);
+    return tweedie_deviance(1, 0, x, y, p);
 }
 
 /* 1 < p < 2 */
 static INLINE result tweedie_deviance_compound(real x, real y, real z, const real *p)
 {
-    return tweedie_deviance(0, x, y, p);
+    return tweedie_deviance(0, 0, x, y, p);
 }
 
 /* p > 2 */
 static INLINE result tweedie_deviance_positive(real x, real y, real z, const real *p)
 {
-    return tweedie_deviance(0, x, y, p);
+    return tweedie_deviance(0, 1, x, y, p);
 }
 
 #endif

@@ -265,18 +265,19 @@ static void lattice_step(lattice *lattice, int64_t j, lattice_row *from, const l
 /* --- where two rows meet --- */
 
 /* The paths through a state are a p b: a of those that come to it, p of its class, b of those that
- * go on from it, which stands in the order of the reversed labels. The largest exponent of them. */
+ * go on from it, which stands in the order of the reversed labels. The largest exponent of those in
+ * [first, last); beyond, a row need not have been written. */
 static double highest_joint(const lattice *lattice, lattice_row a, const lattice_frame *p,
-                            lattice_row b)
+                            lattice_row b, int64_t first, int64_t last_blank, int64_t last_label)
 {
     const int64_t S = lattice->S;
     double top = -DBL_MAX, blank = p->blank.e + exponent_of(p->blank.m);
 #pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i <= S; i++)
+    for (int64_t i = first; i < last_blank; i++)
         top = larger(top, exponent_of(a.blank[i]) + exponent_of(b.blank[S - i]) + blank +
                               (a.blank_e[i] + b.blank_e[S - i]));
 #pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i < S; i++)
+    for (int64_t i = first; i < last_label; i++)
         top = larger(top, exponent_of(a.label[i]) + exponent_of(b.label[S - 1 - i]) +
                               exponent_of(p->label[i]) + p->label_e[i] +
                               (a.label_e[i] + b.label_e[S - 1 - i]));

@@ -31,7 +31,7 @@ void *fl_take(size_t bytes)
 {
     const int start = home();
     bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    for (int i = start; i < start + PIECES; i++) {
+    for (int i = start; i < start + PIECES && bytes <= LARGEST; i++) {
         _Atomic(head *) *place = &spare[i % PIECES];
         head *h = atomic_load(place) ? atomic_exchange(place, NULL) : NULL;
         if (h && h->bytes >= bytes)

@@ -342,7 +342,7 @@ static INLINE real POW(real x, real a)
 }
 
 /* x^a as 2^n v, v near 1, for what is made of several powers: n adds up with the e of others, v is
- * multiplied with their m, and in_one() rounds. a is not 0. Errors and values of one() as POW's.
+ * multiplied with their m, and in_one() rounds. a is not 0. Errors and values of in_one() as POW's.
  */
 typedef struct {
     real v, exponent; /* ROUND_MAGIC + 2 REAL_EXPONENT_BIAS + n */

@@ -372,8 +372,10 @@ static INLINE double lost(double x, double top)
 static void add_lost(int64_t n, const double *restrict score, double top, double *restrict p)
 {
 #pragma omp simd
-    for (int64_t k = 0; k < n; k++)
-        p[k] += p[k] * lost(score[k], top);
+    for (int64_t k = 0; k < n; k++) {
+        double more = p[k] * lost(score[k], top);
+        p[k] += more == more ? more : 0; /* inf stays */
+    }
 }
 
 /* Σ of the entries without a largest one, which is 1. */
@@ -667,20 +669,32 @@ static side *first_half(const fl_call *call, int64_t n, int backward, fl_partial
     return s;
 }
 
+/* Places with a path on both sides of the j-th frame: [first, last_blank), [first, last_label). */
+typedef struct {
+    int64_t first, last_blank, last_label;
+} joint_places;
+
+static joint_places joint_of(const side *s, int64_t j)
+{
+    const int64_t S = s->S, first = S - (s->T - j);
+    return (joint_places){.first = first > 0 ? first : 0,
+                          .last_blank = j < S ? j + 1 : S + 1,
+                          .last_label = j < S ? j + 1 : S};
+}
+
 /* γ of the j-th frame with these rows without its denominator, which is returned. */
 static double join(side *s, int64_t j, lattice_row there, double top)
 {
-    const int64_t S = s->S, first = S - (s->T - j) > 0 ? S - (s->T - j) : 0;
-    const int64_t last = j < S ? j + 1 : S; /* places with a path on both sides */
+    const joint_places at = joint_of(s, j);
     double *posterior = s->posterior;
     double blank =
-        lattice_join(&s->lattice, *row_of(s, j), &s->frame, there, top, first / VECTOR * VECTOR,
-                     last / VECTOR * VECTOR + VECTOR, s->joined);
+        lattice_join(&s->lattice, *row_of(s, j), &s->frame, there, top, at.first / VECTOR * VECTOR,
+                     at.last_label / VECTOR * VECTOR + VECTOR, s->joined);
     clear(posterior, s->width);
     posterior[s->blank_slot] = blank;
-    for (int64_t i = first; i < last; i++)
+    for (int64_t i = at.first; i < at.last_label; i++)
         posterior[s->slot[i]] += s->joined[i];
-    return blank + sum_doubles(s->joined + first, last - first).hi;
+    return blank + sum_doubles(s->joined + at.first, at.last_label - at.first).hi;
 }
 
 static fl_dd offset_of(const side *s)
@@ -843,7 +857,9 @@ static wide meet(side *s, const side *other, side *again)
     s->limit = s->call->products & FL_GRAD ? s->T : s->half + 1;
     s->lender = s->fixed > 0 && other->fixed > 0 && !s->spreads && !other->spreads ? other : NULL;
     read_frame(s, s->half);
-    double top = highest_joint(&s->lattice, *row_of(s, s->half), &s->frame, there);
+    joint_places at = joint_of(s, s->half);
+    double top = highest_joint(&s->lattice, *row_of(s, s->half), &s->frame, there, at.first,
+                               at.last_blank, at.last_label);
     return (wide){join(s, s->half, there, top), top};
 }
 

@@ -35,7 +35,7 @@ static INLINE void copy_lanes(lanes *to, const lanes *from)
     }
 }
 
-/* Adds a b; of two floats the product is exact. */
+/* Adds a b, in one rounding where the target fuses; of two floats the product is exact. */
 static INLINE void add_product_to_lane(lanes *sum, int k, double a, double b)
 {
 #if REAL_IS_DOUBLE

@@ -1435,3 +1435,15 @@ def test_large_gradients_have_the_bits_of_small_ones(name, dtype, row):
         arrays = (x[part], *(o[part] for o in others))
         small = loss.grad(*arrays, wrt=loss.operands[0], reduction="sum")
         assert np.array_equal(out[part], small)
+
+
+def test_long_rows_in_place_side_by_side():
+    """The label's logit is read before another thread writes the gradient there."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((3, 1_000_000), dtype=np.float32)
+    for trial in range(8):
+        labels = np.array([5, 65541, 70_000 + 16384 * trial])
+        out = x.copy()
+        with fl.num_threads(4):
+            value, _ = fl.cross_entropy.value_and_grad(out, labels, out=out)
+        assert value == fl.cross_entropy(x, labels)

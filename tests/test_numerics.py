@@ -261,3 +261,35 @@ def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_i
         assert abs(number - value) <= 8 * eps * value
         assert (abs(dx[0] - slopes) <= 8 * eps * terms + lost * q.sum()).all()
         assert (abs(dy[0] - targets)[finite] <= 8 * eps * targets[finite]).all()
+
+
+@pytest.mark.parametrize(
+    ("power", "x", "y", "value", "dx", "dy"),
+    [
+        (-1, np.inf, 1, np.inf, np.inf, -np.inf),
+        (1, np.inf, 1, np.inf, 2, -np.inf),
+        (1.25, np.inf, 1, np.inf, 0, -8),
+        (1.5, np.inf, 1, np.inf, 0, -4),
+        (2, np.inf, 1, np.inf, 0, -2),
+        (3, np.inf, 1, 1, 0, -1),
+        (1, 1, np.inf, np.inf, -np.inf, np.inf),
+        (1.25, 1, np.inf, np.inf, -np.inf, 8),
+        (1.5, 1, np.inf, np.inf, -np.inf, 4),
+        (2, 1, np.inf, np.inf, -np.inf, 2),
+        (3, 1, np.inf, np.inf, -np.inf, 1),
+    ],
+)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_limits_of_tweedie_deviances(power, x, y, value, dx, dy, dtype, each_isa):
+    x, y = np.array([x], dtype), np.array([y], dtype)
+    for _ in each_isa():
+        values, gradients = fl.tweedie_deviance_loss.value_and_grad(
+            x, y, power=power, reduction="none", wrt=("input", "target")
+        )
+        assert [float(v[0]) for v in (values, *gradients)] == [value, dx, dy]
+
+
+@pytest.mark.parametrize(("power", "x", "y"), [(-1.5, 1.1e11, 1.15e11), (1.01, 4e36, 3.92e36)])
+def test_tweedie_terms_that_overflow_are_not_0(power, x, y):
+    x, y = np.float32([x]), np.float32([y])
+    assert fl.tweedie_deviance_loss(x, y, power=power) > 0
