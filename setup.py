@@ -27,8 +27,12 @@ FLAGS = [
 # What the kernels are compiled with besides.
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
-    "-fno-thread-jumps",  # one selection after another: threaded, they are masks of masks
     "-Wno-unused-parameter",  # all formulas share one signature
+]
+
+# Besides these, where the compiler knows them: gcc does.
+OPTIONAL_FLAGS = [
+    "-fno-thread-jumps",  # one selection after another: threaded, they are masks of masks
 ]
 
 # The instruction sets, weakest first, and their flags. dispatch.c chooses at run time.
@@ -64,7 +68,7 @@ KERNELS = [
         name,
         f"{isa}_{real}",
         [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
-        FLAGS + KERNEL_FLAGS + isa_flags,
+        FLAGS + KERNEL_FLAGS + OPTIONAL_FLAGS + isa_flags,
     )
     for isa, isa_flags in ISAS
     for real, is_double in REALS
@@ -97,8 +101,11 @@ class Build(build_ext):
             ("parallel.c", "common", [], FLAGS + openmp),
         ]
 
+        unknown = [flag for flag in OPTIONAL_FLAGS if not self.builds("int x;", [flag])]
+
         def compile_job(job):
             name, folder, macros, flags = job
+            flags = [flag for flag in flags if flag not in unknown]
             return self.compiler.compile(
                 [str(SRC / name)],
                 output_dir=str(Path(self.build_temp) / folder),
@@ -128,23 +135,27 @@ int main(void)
     return 0;
 }
 """
+        if self.builds(program, ["-fopenmp"], link=True):
+            return ["-fopenmp"]
+        print("fastloss: the compiler has no OpenMP: one thread per call", file=sys.stderr)
+        return []
+
+    def builds(self, program, flags, link=False):
+        """Whether the compiler takes a program with these flags."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.c"
             source.write_text(program)
             try:
                 objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                    [str(source)], output_dir=folder, extra_postargs=flags
                 )
-                self.compiler.link_executable(
-                    objects, str(Path(folder) / "probe"), extra_postargs=["-fopenmp"]
-                )
+                if link:
+                    self.compiler.link_executable(
+                        objects, str(Path(folder) / "probe"), extra_postargs=flags
+                    )
             except Exception:
-                print(
-                    "fastloss: the compiler has no OpenMP: one thread per call",
-                    file=sys.stderr,
-                )
-                return []
-        return ["-fopenmp"]
+                return False
+        return True
 
 
 if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix

@@ -11,8 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FLAGS = "-shared -fPIC -O3 -march=native -fopenmp"
-# setup.py's
-KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math -fno-thread-jumps"
+KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"  # as in setup.py
+GCC_FLAGS = "-fno-thread-jumps"
 RATES = ("read_one", "read_two", "copy", "write", "exp_calls", "log_calls")
 
 _threads = 1
@@ -33,7 +33,13 @@ def start(threads):
 
 
 def library(is_double):
-    flags = f"{FLAGS} {KERNEL_FLAGS} -DISA=native -DREAL_IS_DOUBLE={is_double:d}".split()
+    gcc = (
+        "clang"
+        not in subprocess.run(
+            [compiler(), "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    flags = f"{FLAGS} {KERNEL_FLAGS} {GCC_FLAGS if gcc else ''} -DISA=native -DREAL_IS_DOUBLE={is_double:d}".split()
     if platform.machine() in ("x86_64", "AMD64"):
         held = os.environ.get("FASTLOSS_ISA") == "avx2"
         flags.append("-mno-avx512f" if held else "-mprefer-vector-width=512")
