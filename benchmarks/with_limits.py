@@ -12,7 +12,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FLAGS = "-shared -fPIC -O3 -march=native -fopenmp"
 KERNEL_FLAGS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"  # as in setup.py
-GCC_FLAGS = "-fno-thread-jumps"
 RATES = ("read_one", "read_two", "copy", "write", "exp_calls", "log_calls")
 
 _threads = 1
@@ -33,13 +32,10 @@ def start(threads):
 
 
 def library(is_double):
-    gcc = (
-        "clang"
-        not in subprocess.run(
-            [compiler(), "--version"], capture_output=True, text=True, check=True
-        ).stdout
-    )
-    flags = f"{FLAGS} {KERNEL_FLAGS} {GCC_FLAGS if gcc else ''} -DISA=native -DREAL_IS_DOUBLE={is_double:d}".split()
+    flags = f"{FLAGS} {KERNEL_FLAGS} -DISA=native -DREAL_IS_DOUBLE={is_double:d}".split()
+    about = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True)
+    if "clang" not in about.stdout:
+        flags.append("-fno-thread-jumps")
     if platform.machine() in ("x86_64", "AMD64"):
         held = os.environ.get("FASTLOSS_ISA") == "avx2"
         flags.append("-mno-avx512f" if held else "-mprefer-vector-width=512")

@@ -90,6 +90,7 @@ static void read_piece(const setting *s, table *t, int64_t from, int64_t width)
     if (t->is_read && t->at.from == from && s->width >= s->C)
         return;
     go_to(s, t, from, width);
+    t->is_read = 1;
     t->x = load_piece(s, 0, t->at, t->x_tile);
     t->y = s->targets == SOFT ? load_piece(s, 1, t->at, t->y_tile) : t->y_tile;
     t->x_ahead = t->y_ahead = fl_look_ahead(&s->call->operand[0], s->C, t->at);
