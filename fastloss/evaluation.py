@@ -151,7 +151,7 @@ def evaluate_files(
                 else:  # the loss itself knows the type and shape of what it gives
                     first = np.asarray(loss(**arguments, reduction="none"))
                     out = writer.begin(first, len(first) if whole and first.shape else leader.rows)
-                loss._update(state, **arguments, reduction=reduction, out=out)
+                loss._update(state, None, **arguments, reduction=reduction, out=out)
             if writer is not None:
                 writer.write(out)
             done += sum(array.nbytes for array in chunk)

@@ -662,7 +662,7 @@ def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
                     first : first + chunk
                 ]
                 pieces.append(np.empty_like(value[first : first + chunk]))
-                part.loss._update(state, *part.arrays, **part.keywords, out=pieces[-1])
+                part.loss._update(state, None, *part.arrays, **part.keywords, out=pieces[-1])
             bits((state.sum, state.weight), (added, weight), chunk)
             assert (state.count, state.rows) == (count, shape[0])
             bits(np.concatenate(pieces), value)
