@@ -21,10 +21,13 @@ from fastloss.losses import *
 
 if TYPE_CHECKING:
     from fastloss.accumulators import Accumulator
+    from fastloss.evaluation import Evaluation, evaluate
 
 # Imported when asked for: files, JSON and locks take longer to import than all the losses.
 _LATER = {
     "Accumulator": "fastloss.accumulators",
+    "Evaluation": "fastloss.evaluation",
+    "evaluate": "fastloss.evaluation",
 }
 
 
@@ -45,7 +48,9 @@ def __dir__() -> list[str]:
 __all__ = [
     "Accumulator",
     "ClassIndexError",
+    "Evaluation",
     "__version__",
+    "evaluate",
     "get_num_threads",
     "num_threads",
     "set_num_threads",

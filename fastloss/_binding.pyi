@@ -21,6 +21,8 @@ class State:
 
 @final
 class Units:
+    def __init__(self, *, values: bool = False, terms: bool = False) -> None: ...
+    values: NDArray[Any]
     term: NDArray[np.float64]
     share: NDArray[np.float64]
     counted: NDArray[np.bool_]

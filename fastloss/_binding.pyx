@@ -180,7 +180,7 @@ cdef enum:
     GRADIENT = 2
     VALUE_AND_GRAD = VALUE | GRADIENT
     SUMS = 4
-    UPDATE = 12  # sums, and unreduced losses into out
+    UPDATE = 12  # sums, and what Units wants
 
 # The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
 cdef struct Arguments:
@@ -521,15 +521,21 @@ def restored_state(int64_t count, int64_t rows, double divide, *double_doubles_a
 
 @cython.final
 cdef class Units:
-    """What each unit of a chunk adds to a State, in arrays of the shape of the unreduced loss.
+    """What is wanted of each unit of a chunk besides the State, of the unreduced loss's shape.
 
     Attributes
     ----------
+    values : ndarray
+        Its loss.
     term, share, counted : ndarray of float64, float64, bool
         What it adds to the sum, to what a mean divides by, and to the count.
     """
 
-    cdef readonly cnp.ndarray term, share, counted
+    cdef bint wants_values, wants_terms
+    cdef readonly cnp.ndarray values, term, share, counted
+
+    def __init__(self, *, bint values=False, bint terms=False):
+        self.wants_values, self.wants_terms = values, terms
 
     cdef Py_ssize_t size(self):
         return cnp.PyArray_SIZE(self.term)
@@ -766,10 +772,7 @@ cdef class Loss:
         return state.sum, state.weight, state.count
 
     def _update(self, State state not None, Units units, *args, **kwargs):
-        """Adds a chunk of leading rows; with ``out`` also writes its unreduced losses.
-
-        `units` may be None.
-        """
+        """Adds a chunk of leading rows; what `units` wants of each, it gets."""
         new_call(self)._run(UPDATE, None, args, kwargs, state, units)
 
     @property
@@ -948,7 +951,7 @@ cdef bint takes(int method, int slot) noexcept:
     """Whether a method has this keyword."""
     if slot == WRT or slot == GRAD_OUTPUT:
         return method & GRADIENT != 0
-    return slot != OUT or method != SUMS
+    return slot != OUT or method not in (SUMS, UPDATE)
 
 
 cdef int64_t as_integer(str name, object value) except? -1:
@@ -1042,11 +1045,11 @@ cdef class Call:
         self._operands()
         self._weights()
         self._outputs(method)
-        self._phases(method)
         call.spread = method == UPDATE
         call.term = NULL
         if units is not None:
             self._each(units)
+        self._phases(method)
 
         if state is None:
             memset(&self.totals, 0, sizeof(self.totals))
@@ -1413,7 +1416,7 @@ cdef class Call:
                 grads_out = <object>self.a.out
             else:
                 values_out, grads_out = _options.split_out(
-                    <object>self.a.out, none or method == UPDATE, method == VALUE_AND_GRAD)
+                    <object>self.a.out, none, method == VALUE_AND_GRAD)
         if (method & VALUE and none) or values_out is not None:
             self.values = self._result_array(&call.values, None, -1, self.result, values_out)
             call.products |= FL_VALUES
@@ -1424,7 +1427,12 @@ cdef class Call:
         return 0
 
     cdef int _each(self, Units units) except -1:
-        """The arrays for what each unit adds."""
+        """The arrays for what is wanted of each unit."""
+        if units.wants_values:
+            units.values = self._result_array(&self.call.values, None, -1, self.result, None)
+            self.call.products |= FL_VALUES
+        if not units.wants_terms:
+            return 0
         term, share, counted = (np.zeros(as_tuple(self.ndim, self.shape), dtype)
                                 for dtype in (np.float64, np.float64, np.bool_))
         self.call.term = <double *>cnp.PyArray_DATA(<cnp.ndarray>term)

@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +66,12 @@ class Accumulator:
     >>> accumulator.update([1.0, 2.0], [1.0, 4.0], group=["a", "b"])
     >>> accumulator.update([3.0, 5.0], [4.0, 5.0], group=["b", "b"])
     >>> accumulator
-    <Accumulator of MSELoss(): 1.25 over 4 losses>
+    <Accumulator of MSELoss() by group: 1.25 over 4 losses>
     >>> accumulator.value, round(accumulator.stderr, 6)
     (1.25, 0.946485)
     >>> accumulator.groups["a"].value, accumulator.groups["b"].count
     (0.0, 3)
-    >>> other = Accumulator.from_json(accumulator.to_json())
+    >>> other = fl.Accumulator.from_json(accumulator.to_json())
     >>> (accumulator + other).count
     8
     """
@@ -128,25 +129,29 @@ class Accumulator:
         else:
             self._add(arrays, {**self._options, "sample_weight": sample_weight}, group)
 
-    def _add(self, arrays: tuple[Any, ...], options: dict[str, Any], group: Any) -> None:
-        """A batch with all options of the loss; with `out` also its unreduced losses."""
+    def _add(
+        self, arrays: Sequence[Any], options: dict[str, Any], group: Any, values: bool = False
+    ) -> Any:
+        """A batch with all options of the loss; returns the unreduced losses if asked for."""
         loss: Any = self._criterion.loss
         if (group is None) == (self._by == "group"):
             raise TypeError(
                 "group= holds the label of each loss: accumulators made by='group' need it, "
                 "others do not take it"
             )
+        units = Units(values=values, terms=self._by is not None)
         with self._lock:
             if self._by is None:
-                loss._update(self._state, None, *arrays, **options)
-                return
+                loss._update(self._state, units, *arrays, **options)
+                return units.values
             # Groups come last to be checked: until then nothing has changed.
-            state, units = copy.copy(self._state), Units()
+            state = copy.copy(self._state)
             loss._update(state, units, *arrays, **options)
             if self._by == "class":
                 group = _classes(loss, arrays, units)
             self._add_to_groups(_broadcast(group, units), units)
             self._state = state
+        return units.values
 
     def _add_to_groups(self, labels: NDArray[Any], units: Units) -> None:
         used = _used(units)
@@ -213,6 +218,11 @@ class Accumulator:
     def criterion(self) -> criteria.Criterion:
         """The criterion, a copy of that whose accumulator this is."""
         return self._criterion
+
+    @property
+    def by(self) -> str | None:
+        """What there are totals of besides."""
+        return self._by
 
     @property
     def reduction(self) -> str:
@@ -295,14 +305,17 @@ class Accumulator:
     def to_dict(self) -> dict[str, Any]:
         """All of it as what JSON can hold; numbers that JSON lacks become strings."""
         kept = self.__getstate__()
+        name = type(self._criterion).__name__
+        if getattr(criteria, name, None) is not type(self._criterion):
+            raise ValueError(f"{name} is no criterion of fastloss: JSON cannot tell what it is")
         return {
             "version": _VERSION,
-            "criterion": type(self._criterion).__name__,
+            "criterion": name,
             "options": {name: _plain_option(name, value) for name, value in self._options.items()},
             "by": self._by,
-            "state": [_plain(number) for number in kept["_state"].numbers()],
+            "state": [plain(number) for number in kept["_state"].numbers()],
             "groups": [
-                [label, [_plain(number) for number in kept["_table"][row].tolist()]]
+                [label, [plain(number) for number in kept["_table"][row].tolist()]]
                 for label, row in kept["_rows"].items()
             ],
         }
@@ -345,7 +358,7 @@ class Accumulator:
 # --------------------------------------------------------------------------------------- labels
 
 
-def _classes(loss: Any, arrays: tuple[Any, ...], units: Units) -> NDArray[Any]:
+def _classes(loss: Any, arrays: Sequence[Any], units: Units) -> NDArray[Any]:
     """The class of each unit, from the targets."""
     name = "target"
     target = np.asarray(arrays[loss.operands.index(name)])
@@ -411,7 +424,7 @@ def _encode(labels: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
 # ----------------------------------------------------------------------------------------- JSON
 
 
-def _plain(number: float) -> float | str:
+def plain(number: float) -> float | str:
     """A number that JSON holds; float() reads the others."""
     if isinstance(number, float) and not math.isfinite(number):
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
@@ -420,12 +433,12 @@ def _plain(number: float) -> float | str:
 
 def _plain_option(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        numbers = [_plain(number) for number in value.astype(np.float64).ravel().tolist()]
+        numbers = [plain(number) for number in value.astype(np.float64).ravel().tolist()]
         return {"dtype": value.dtype.name, "shape": list(value.shape), "values": numbers}
     if isinstance(value, (np.integer, np.floating, np.bool_)):
         value = value.item()
     if isinstance(value, float):
-        return _plain(value)
+        return plain(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (list, tuple)):

@@ -14,7 +14,6 @@ import pytest
 
 import fastloss as fl
 from fastloss import evaluation
-from fastloss.evaluation import Evaluation, evaluate_files
 
 CLASSES = ("nll_loss", "cross_entropy")
 SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
@@ -42,6 +41,16 @@ def make(loss, shape, dtype=np.float32, seed=0):
     elif "target" in arrays and loss.__name__ in ROWS:
         arrays["target"] = ROWS[loss.__name__](arrays["target"])
     return list(arrays.values())
+
+
+CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
+OF_EVALUATE = ("chunk_rows", "threads", "per_sample", "progress", "sample_weight")
+
+
+def evaluate_files(loss, paths, **options):
+    """A loss over files, by the criterion of its options."""
+    given = {name: options.pop(name) for name in OF_EVALUATE if name in options}
+    return fl.evaluate(CRITERIA[loss](**options), *paths, **given)
 
 
 def save(folder, arrays):
@@ -504,9 +513,11 @@ def test_options_are_checked_before_the_files_are_read(tmp_path):
         evaluate_files(fl.cross_entropy, paths, label_smoothing=2.0)
     with pytest.raises(ValueError, match="reduction"):
         evaluate_files(fl.cross_entropy, paths, reduction="batchmean")
+    with pytest.raises(ValueError, match="no single value"):
+        evaluate_files(fl.cross_entropy, paths, reduction="none")
     with pytest.raises(ValueError, match="chunk_rows"):
         evaluate_files(fl.cross_entropy, paths, chunk_rows=0)
-    with pytest.raises(TypeError, match="cross_entropy reads 2 files"):
+    with pytest.raises(TypeError, match="cross_entropy reads input, target, or an iterable"):
         evaluate_files(fl.cross_entropy, paths[:1])
 
 
@@ -546,7 +557,7 @@ def test_nothing_stays_open(tmp_path):
 
 def test_an_evaluation_is_a_frozen_record(tmp_path):
     result = evaluate_files(fl.mse_loss, save(tmp_path, make(fl.mse_loss, (3,))))
-    assert isinstance(result, Evaluation)
+    assert isinstance(result, fl.Evaluation)
     assert result.seconds > 0
     with pytest.raises(AttributeError):
         result.value = 1.0
@@ -555,12 +566,11 @@ def test_an_evaluation_is_a_frozen_record(tmp_path):
 MEASURE = """
 import resource, sys
 import fastloss as fl
-from fastloss.evaluation import evaluate_files
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-evaluate_files(fl.mse_loss, [sys.argv[1]] * 2)
+fl.evaluate(fl.mse_loss, *[sys.argv[1]] * 2)
 before = peak()
-evaluate_files(fl.mse_loss, [sys.argv[2]] * 2, per_sample=sys.argv[3] or None)
+fl.evaluate(fl.mse_loss, *[sys.argv[2]] * 2, per_sample=sys.argv[3] or None)
 print(peak() - before)
 """
 
@@ -585,7 +595,7 @@ def test_chunks_are_read_ahead():
     arrived = threading.Semaphore(0)
 
     class Source:
-        row_bytes = 1
+        row_bytes, buffered = 1, True
 
         def read(self, start, stop, buffer):
             reads.append(start)
@@ -595,8 +605,9 @@ def test_chunks_are_read_ahead():
         def close(self):
             reads.append("closed")
 
-    chunks = evaluation._read_ahead([Source()], rows=10, step=3)
-    for count, chunk in enumerate(chunks):
+    chunks = evaluation._read_ahead([Source()], rows=10, step=3, done=0)
+    for count, (start, chunk) in enumerate(chunks):
+        assert start == 3 * count
         assert len(chunk[0]) == (3 if count < 3 else 1)
         if count == 0:
             for _ in range(2):
