@@ -320,7 +320,8 @@ class _Run:
         self._writers: list[Any] = [None] * len(chosen)
         self._place, self._bytes, self._seconds = 0, feed.constant_bytes, 0.0
         self._kept = self._file and self._file.load()
-        self._saved = began
+        self._next_save = began
+        self._whole = True  # not within a chunk, that some criteria have and others have not
 
     def open_writers(self, stack, targets) -> None:
         kept = self._kept or {"written": [0] * len(targets)}
@@ -353,7 +354,8 @@ class _Run:
                     report(self._bytes, self._feed.nbytes)
                     self._save_now_and_then()
             except BaseException:
-                self._save()
+                if self._whole:
+                    self._save()
                 raise
         if self._file is not None:
             self._file.remove()  # first: what is complete must not be gone on with
@@ -362,6 +364,7 @@ class _Run:
                 writer.complete()
 
     def _add(self, chunk: _Chunk) -> None:
+        self._whole = False
         for k, accumulator in enumerate(self.accumulators):
             options = {**accumulator.criterion.get_params(), **chunk.weights[k]}
             options["sample_weight"] = chunk.sample_weight
@@ -372,14 +375,15 @@ class _Run:
             if losses is not None:
                 self._writers[k].write(losses)
         self._place, self._bytes = chunk.place, self._bytes + chunk.nbytes
+        self._whole = True
 
     def _save_now_and_then(self) -> None:
-        if self._file is None or time.perf_counter() < self._saved:
+        if self._file is None or time.perf_counter() < self._next_save:
             return
         began = time.perf_counter()
         self._save()
         took = time.perf_counter() - began
-        self._saved = began + took + max(SAVE_SECONDS, took / SAVE_SHARE)
+        self._next_save = began + took + max(SAVE_SECONDS, took / SAVE_SHARE)
 
     def _save(self) -> None:
         if self._file is None:
