@@ -170,9 +170,9 @@ def evaluate(
         ``dask.delayed`` tuples.
     sample_weight
         Weights as in a call, given like the data.
-    by : "class", or labels given like the data, optional
+    by : "class", "group", or labels given like the data, optional
         Totals of each class that the targets name, or of each group. Labels are integers, floats
-        or strings, one for each loss, or one for each row.
+        or strings, one for each loss, or one for each row; with "group" batches hold their own.
     per_sample : path or array, or a list or dict of them as of criteria, optional
         Where to write the unreduced losses as they come: a .npy file, which appears when it is
         complete, or an array, memory map or dataset.
@@ -226,12 +226,12 @@ def evaluate(
     """
     began = time.perf_counter()
     chosen = _Chosen(criterion)
-    kind = None if by is None else "class" if isinstance(by, str) and by == "class" else "group"
-    labels = by if kind == "group" else None
+    named_kind = by is None or (isinstance(by, str) and by in ("class", "group"))
+    kind, labels = (by, None) if named_kind else ("group", by)
     with contextlib.ExitStack() as stack:
         if threads is not None:
             stack.enter_context(num_threads(threads))
-        feed = _feed(stack, chosen, data, sample_weight, labels, chunk_rows)
+        feed = _feed(stack, chosen, data, sample_weight, kind, labels, chunk_rows)
         run = _Run(chosen.criteria, kind, feed, state, began)
         run.open_writers(stack, chosen.like(per_sample, "per_sample"))
         report = stack.enter_context(_reporting(progress))
@@ -500,7 +500,7 @@ def _reporting(progress):
 # ---------------------------------------------------------------------------------------- feeds
 
 
-def _feed(stack, chosen, data, sample_weight, labels, chunk_rows):
+def _feed(stack, chosen, data, sample_weight, kind, labels, chunk_rows):
     """The data as chunks."""
     operands = chosen.criteria[0].loss.operands
     if len(data) == 1 and len(operands) > 1:
@@ -510,6 +510,8 @@ def _feed(stack, chosen, data, sample_weight, labels, chunk_rows):
                 "own, as dicts with sample_weight and group"
             )
         return _Batches(chosen.criteria, data[0])
+    if kind == "group" and labels is None:
+        raise TypeError("by='group' goes with batches that name their group: give the labels")
     if len(data) != len(operands):
         raise TypeError(
             f"{chosen.criteria[0].loss.__name__} reads {len(operands)} arrays "

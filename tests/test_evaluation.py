@@ -719,11 +719,8 @@ def test_wrong_batches(batch, message):
         (lambda x: fl.evaluate("mse", x, x), TypeError, "must be a criterion or a loss"),
         (lambda x: fl.evaluate([], x, x), ValueError, "no criterion"),
         (lambda x: fl.evaluate([fl.mse_loss, fl.gaussian_nll_loss], x, x), ValueError, "reads 3"),
-        (
-            lambda x: fl.evaluate(fl.mse_loss, [(x, x)], sample_weight=x),
-            TypeError,
-            "go with arrays",
-        ),
+        (lambda x: fl.evaluate(fl.mse_loss, [(x, x)], by=x), TypeError, "go with arrays"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, by="group"), TypeError, "by='group' goes with"),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, by=x[:2]), ValueError, "leading dimensions"),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, by="class"), ValueError, "are not classes"),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=5), TypeError, "per_sample is a int"),
