@@ -1,14 +1,20 @@
-"""Criteria in scikit-learn: metrics, scorers and linear models."""
+"""Criteria in scikit-learn: scorers and linear models, which need ``fastloss[sklearn]``."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from fastloss.sklearn.estimators import LossClassifier, LossRegressor
+    from fastloss.sklearn.scoring import make_scorer
+
+__all__ = ["LossClassifier", "LossRegressor", "make_scorer"]
+
+# Imported when they are asked for, so that the rest needs no scikit-learn.
 _OF_EXTRA = {
     "LossClassifier": "fastloss.sklearn.estimators",
     "LossRegressor": "fastloss.sklearn.estimators",
     "make_scorer": "fastloss.sklearn.scoring",
 }
-
-__all__ = ["LossClassifier", "LossRegressor", "make_scorer"]
 
 
 def __getattr__(name):
