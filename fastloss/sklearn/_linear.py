@@ -117,9 +117,9 @@ class LinearModel:
         if self.loss.kinks is None:
             result = self._descend(start, self.loss, unit, tol, max_iter)
             reached = np.abs(result.jac).max()
-            return result.x, result.nit, f"gradient {reached:.1e}" if reached > tol else None
+            return result.x, result.nit, None if reached <= tol else f"gradient {reached:.1e}"
         variables, iterations, gap = self._smooth_and_descend(start, value, unit, tol, max_iter)
-        return variables, iterations, f"gap {gap:.1e}" if gap > tol else None
+        return variables, iterations, None if gap <= tol else f"gap {gap:.1e}"
 
     def _descend(self, start, loss, unit, tol, max_iter):
         def function(variables):
