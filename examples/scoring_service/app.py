@@ -23,6 +23,7 @@ import fastloss as fl
 
 class Model(NamedTuple):
     criterion: fl.criteria.Criterion
+    row: tuple[int, ...] = ()  # the shape of one prediction
     by: Literal["class"] | None = None
 
     def accumulator(self) -> fl.Accumulator:
@@ -30,7 +31,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "digits": Model(fl.CrossEntropyLoss(), by="class"),
+    "digits": Model(fl.CrossEntropyLoss(), row=(10,), by="class"),
     "diabetes": Model(fl.HuberLoss(delta=50.0)),
     "breast_cancer": Model(fl.BCEWithLogitsLoss(), by="class"),
 }
@@ -123,6 +124,10 @@ def score(model: Model, arrays: dict[str, np.ndarray]) -> tuple[fl.Accumulator, 
             f"{', '.join(map(repr, loss.operands))}, and may have 'sample_weight'"
         )
     operands = [arrays[operand] for operand in loss.operands]
+    shape = operands[0].shape
+    if not shape or shape[1:] != model.row:
+        right = ", ".join(["N", *map(str, model.row)])
+        raise ValueError(f"{loss.operands[0]} has shape {shape}: this model's is ({right})")
     options = model.criterion.get_params() | {"reduction": "none", "sample_weight": sample_weight}
     values = np.asarray(loss(*operands, **options))
     wrong = np.argwhere(~np.isfinite(values))
