@@ -244,6 +244,41 @@ def test_a_worker_killed_around_its_commit(place, tmp_path, monkeypatch):
     assert fl.Accumulator.from_dict(kept["accumulator"]).count == 7
 
 
+UNWRITABLE = """
+    from pathlib import Path
+
+    from app import app
+    from store import Store
+
+    record, unwritable = Store.record, Path(__file__).with_name("unwritable")
+
+    def maybe(self, *request):
+        self._database.execute(f"PRAGMA query_only = {unwritable.exists()}")
+        return record(self, *request)
+
+    Store.record = maybe
+"""
+
+
+def test_a_file_that_cannot_be_written_is_no_answer(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(textwrap.dedent(UNWRITABLE))
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    (tmp_path / "unwritable").touch()
+    body = b'{"input": [1.0], "target": [3.0]}'
+    with load_test.Service(tmp_path / "scoring.db", workers=2, app="failing:app") as running:
+        client = Client(running.url)
+        client.state()
+        status, answer, _ = post(client, "diabetes", body, key="a")
+        assert status == 503
+        assert "not counted (attempt to write a readonly database)" in answer["detail"]
+        assert client.state()["diabetes"]["requests"] == 0
+        (tmp_path / "unwritable").unlink()
+        assert post(client, "diabetes", body, key="a")[0::2] == (200, False)
+        assert client.state()["diabetes"]["requests"] == 1
+        client.close()
+
+
 def test_load_with_workers_killed_meanwhile(capsys):
     load_test.main(["--requests", "300", "--clients", "6", "--workers", "2", "--kills", "2"])
     printed = capsys.readouterr().out
