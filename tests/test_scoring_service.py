@@ -199,6 +199,18 @@ def test_a_key_of_another_request_is_refused(client):
     assert client.state() == before
 
 
+@pytest.fixture
+def changed_app(tmp_path, monkeypatch):
+    """Makes a module `changed` of a program, that uvicorn finds."""
+
+    def make(program):
+        (tmp_path / "changed.py").write_text(textwrap.dedent(program))
+        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+        monkeypatch.setenv("PYTHONPATH", path)
+
+    return make
+
+
 CRASHING = """
     import os, signal
     from pathlib import Path
@@ -225,12 +237,10 @@ CRASHING = """
 
 
 @pytest.mark.parametrize("place", ["received", "committed"])
-def test_a_worker_killed_around_its_commit(place, tmp_path, monkeypatch):
-    (tmp_path / "crashing.py").write_text(textwrap.dedent(CRASHING))
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
+def test_a_worker_killed_around_its_commit(place, tmp_path, changed_app, monkeypatch):
+    changed_app(CRASHING)
     monkeypatch.setenv("CRASH_AT", place)
-    with load_test.Service(tmp_path / "scoring.db", workers=2, app="crashing:app") as running:
+    with load_test.Service(tmp_path / "scoring.db", workers=2, app="changed:app") as running:
         client = Client(running.url)
         client.state()
         client.retries = 0
@@ -260,13 +270,11 @@ UNWRITABLE = """
 """
 
 
-def test_a_file_that_cannot_be_written_is_no_answer(tmp_path, monkeypatch):
-    (tmp_path / "failing.py").write_text(textwrap.dedent(UNWRITABLE))
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
+def test_a_file_that_cannot_be_written_is_no_answer(tmp_path, changed_app):
+    changed_app(UNWRITABLE)
     (tmp_path / "unwritable").touch()
     body = b'{"input": [1.0], "target": [3.0]}'
-    with load_test.Service(tmp_path / "scoring.db", workers=2, app="failing:app") as running:
+    with load_test.Service(tmp_path / "scoring.db", workers=2, app="changed:app") as running:
         client = Client(running.url)
         client.state()
         status, answer, _ = post(client, "diabetes", body, key="a")
