@@ -12,6 +12,7 @@ import fastloss as fl
 from fastloss import evaluation
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
+from fastloss.sklearn import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 CRITERIA = {
@@ -22,6 +23,7 @@ CRITERIA = {
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
 PUBLIC["evaluate_files"] = evaluation.evaluate_files
+PUBLIC |= {f"sklearn.{name}": getattr(metrics, name) for name in metrics.__all__}
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
 
