@@ -11,7 +11,7 @@ import numpy as np
 
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 _PROBABILITIES = (*FLOATS, np.dtype(np.float16))
-_DOT = 10_000
+_DOT = 10_000  # numbers of which BLAS forms the dot product at once, without a team of threads
 _HEAD = 4096  # labels that are looked through for all classes before the rest is
 
 
@@ -65,8 +65,8 @@ def _converted(array, name, dtype):
 
 def check_rows(**arrays):
     """All that are given have as many rows."""
-    rows = {name: array.shape[0] for name, array in arrays.items() if array is not None}
-    if len(set(rows.values())) > 1:
+    rows = {name: len(array) for name, array in arrays.items() if array is not None}
+    if min(rows.values()) != max(rows.values()):
         told = ", ".join(f"{name} {n}" for name, n in rows.items())
         raise ValueError(f"the arrays have unequal numbers of rows: {told}")
 
@@ -87,15 +87,20 @@ def check_entries(good, array, name, words):
         raise ValueError(f"{name}[{place}] = {array[index].item()!r}: {name} must be {words}")
 
 
-def check_finite(array, name):
-    """A sum is finite where all it adds is; overflow alone has to be looked into."""
+def is_finite(array):
+    """Whether a sum over all entries is finite; it may also overflow."""
     if array.dtype.kind != "f":
-        return
+        return True
     flat = array.ravel("K")
+    if flat.size <= _DOT:
+        return math.isfinite(flat.dot(flat))
     with np.errstate(over="ignore", invalid="ignore"):
-        # The dot product is the quicker one, up to where BLAS would call a team of threads.
-        total = flat.dot(flat) if flat.size <= _DOT else np.add.reduce(flat)
-    if not math.isfinite(total):
+        return math.isfinite(np.add.reduce(flat))
+
+
+def check_finite(array, name):
+    """Names the first entry that is NaN or infinite."""
+    if not is_finite(array):
         check_entries(np.isfinite(array), array, name, "finite")
 
 

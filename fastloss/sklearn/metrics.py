@@ -101,7 +101,8 @@ def _log_sums(truth: _Array, proba: _Array, weight: _Array | None) -> tuple[floa
     eps = _EPS[proba.dtype]
     if truth.ndim == 2:
         each = -(truth * np.log(np.clip(proba, eps, 1 - eps))).sum(axis=1)
-        return _sums(losses.l1_loss, each, 0.0, weight=weight)
+        weight = np.ones(each.size) if weight is None else weight
+        return float(each @ weight), float(weight.sum())
     if proba.ndim == 1:
         of_true = np.abs(proba - (truth == 0))
     else:
@@ -426,7 +427,7 @@ def hinge_loss(
             losses.margin_ranking_loss, scores, 0.0, truth, weight=weight, margin=1.0
         )
     else:
-        own, other = _own_and_other(truth, scores)
+        own, other = (x.astype(np.float64, copy=False) for x in _own_and_other(truth, scores))
         total, divisor = _sums(losses.margin_ranking_loss, own, other, 1, weight=weight, margin=1.0)
     return _ratio(total, divisor)
 
@@ -453,18 +454,24 @@ def _read_decisions(y_true, pred_decision, labels, sample_weight):
 
 
 def _own_and_other(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
-    """The score of the class and the largest of the others, in float64."""
+    """The score of the class and the largest of the others."""
     rows, columns = scores.shape
-    own, other = np.empty(rows), np.empty(rows)
     codes = _inputs.signed(codes)
-    for part in _parts(rows, columns):
-        table = scores[part].T.copy()  # a class is a row: maxima go fast
-        flat, count = table.reshape(-1), table.shape[1]
-        at = codes[part] * count + np.arange(count)
-        own[part] = flat.take(at)
-        flat[at] = -math.inf
-        np.maximum.reduce(table, axis=0, out=other[part])
-    return own, other
+    found = [_own_and_other_of(codes[part], scores[part]) for part in _parts(rows, columns)]
+    if len(found) == 1:
+        return found[0]
+    own, other = zip(*found, strict=True)
+    return np.concatenate(own), np.concatenate(other)
+
+
+def _own_and_other_of(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
+    table = scores.T.copy()  # a class is a row: maxima go fast
+    flat, rows = table.reshape(-1), codes.size
+    at = codes * rows
+    at += np.arange(rows)
+    own = flat.take(at)
+    flat[at] = -math.inf
+    return own, np.maximum.reduce(table, axis=0)
 
 
 def _parts(rows: int, columns: int) -> list[slice]:
@@ -476,11 +483,11 @@ def _parts(rows: int, columns: int) -> list[slice]:
 
 
 def _mean_of_plain(
-    loss: Any, y_true: Any, y_pred: Any, sample_weight: Any, **options: float
+    loss: Any, y_true: Any, y_pred: Any, sample_weight: Any, tells: bool, **options: float
 ) -> float:
     """The mean where the arrays are as fastloss takes them, NaN where there is more to look at.
 
-    For losses that are not finite where an argument is not.
+    `tells`: the loss is not finite where an argument is not.
     """
     if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray:
         return math.nan
@@ -495,6 +502,8 @@ def _mean_of_plain(
         sample_weight = _inputs.as_weight(sample_weight, len(y_pred))
         if not sample_weight.min() > 0:  # a weight of 0 would hide what is not finite
             return math.nan
+    if not (tells or (_inputs.is_finite(y_true) and _inputs.is_finite(y_pred))):
+        return math.nan
     try:
         value = loss(y_pred, y_true, sample_weight=sample_weight, **options)
     except ValueError:  # the slow way names the argument as it is called here
@@ -580,7 +589,7 @@ def mean_squared_error(
     array([0.125, 1.   ])
     """
     if type(multioutput) is str and multioutput == "uniform_average":
-        value = _mean_of_plain(losses.mse_loss, y_true, y_pred, sample_weight)
+        value = _mean_of_plain(losses.mse_loss, y_true, y_pred, sample_weight, True)
         if value == value:
             return value
     return _mean(losses.mse_loss, y_true, y_pred, sample_weight, multioutput)
@@ -630,7 +639,7 @@ def mean_absolute_error(
     0.8125
     """
     if type(multioutput) is str and multioutput == "uniform_average":
-        value = _mean_of_plain(losses.l1_loss, y_true, y_pred, sample_weight)
+        value = _mean_of_plain(losses.l1_loss, y_true, y_pred, sample_weight, True)
         if value == value:
             return value
     return _mean(losses.l1_loss, y_true, y_pred, sample_weight, multioutput)
@@ -688,9 +697,9 @@ def mean_pinball_loss(
     if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise _inputs.InvalidParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
     loss, quantile = losses.pinball_loss, float(alpha)
-    averaged = type(multioutput) is str and multioutput == "uniform_average"
-    if averaged and 0 < quantile < 1:
-        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, quantile=quantile)
+    if type(multioutput) is str and multioutput == "uniform_average":
+        tells = 0 < quantile < 1
+        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, tells, quantile=quantile)
         if value == value:
             return value
     return _mean(loss, y_true, y_pred, sample_weight, multioutput, quantile=quantile)
@@ -746,10 +755,9 @@ def mean_tweedie_deviance(
             f"power must be at most 0, or at least 1, got {power!r}"
         )
     loss, p = losses.tweedie_deviance_loss, float(power)
-    if p in (0, 1, 1.5, 2):
-        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, power=p)
-        if value == value and y_pred.ndim == 1:
-            return value
+    value = _mean_of_plain(loss, y_true, y_pred, sample_weight, p in (0, 1, 1.5, 2), power=p)
+    if value == value and y_pred.ndim == 1:
+        return value
     return _mean_deviance(y_true, y_pred, sample_weight, p)
 
 
