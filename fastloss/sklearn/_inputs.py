@@ -12,6 +12,7 @@ import numpy as np
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 _PROBABILITIES = (*FLOATS, np.dtype(np.float16))
 _DOT = 10_000  # numbers of which BLAS forms the dot product at once, without a team of threads
+_UNSIGNED = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}
 _HEAD = 4096  # labels that are looked through for all classes before the rest is
 
 
@@ -131,11 +132,6 @@ def as_weight(sample_weight, rows):
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def _unsigned(y):
-    """Integers seen as unsigned ones, in which a negative number is a large one."""
-    return y.view(f"u{y.itemsize}")
-
-
 def signed(codes):
     """Codes as int64, to count with and to compute places with."""
     return codes.view(np.int64) if codes.dtype == np.uint64 else codes.astype(np.int64, copy=False)
@@ -146,9 +142,12 @@ def count(codes, classes, weight=None):
     return np.bincount(signed(codes), weight, classes)
 
 
-def below(y, classes):
-    """Whether labels are integers from 0 to classes - 1."""
-    return y.dtype.kind in "iub" and y.size > 0 and np.maximum.reduce(_unsigned(y)) < classes
+def as_codes(y, classes):
+    """The labels, unsigned, if they are integers from 0 to classes - 1, else None."""
+    if y.dtype.kind not in "iub" or y.size == 0:
+        return None
+    codes = y.view(_UNSIGNED[y.itemsize])  # a negative number is a large one
+    return codes if np.maximum.reduce(codes) < classes else None
 
 
 def _has_all(codes, classes):
@@ -243,8 +242,9 @@ def truth(y_true, labels, columns):
     y = y.reshape(-1)
     if labels is not None:
         return _declared(y, sorted_labels(labels), columns)
-    if below(y, columns) and columns > 1 and _has_all(_unsigned(y), columns):
-        return _unsigned(y)
+    codes = as_codes(y, columns)
+    if codes is not None and columns > 1 and _has_all(codes, columns):
+        return codes
     classes, codes = unique_codes(y)
     if classes.size == 1:
         raise ValueError(
@@ -266,8 +266,9 @@ def _declared(y, classes, columns):
             "classes"
         )
     numbered = classes.dtype.kind in "iu" and classes[0] == 0 and classes[-1] == columns - 1
-    if numbered and below(y, columns):
-        return _unsigned(y)
+    codes = as_codes(y, columns) if numbered else None
+    if codes is not None:
+        return codes
     if y.dtype.kind not in "iub":
         unique_codes(y)  # refuses what is no label
     return places(y, classes)
@@ -288,8 +289,9 @@ def positives(y_true, pos_label):
     """Which rows have the positive one of at most two labels."""
     y = column(as_array(y_true, "y_true"), "y_true")
     check_some(y, "y_true")
-    if below(y, 2):
-        return _unsigned(y) if pos_label is None else y == pos_label
+    codes = as_codes(y, 2)
+    if codes is not None:
+        return codes if pos_label is None else y == pos_label
     classes, _ = unique_codes(y)
     if classes.size > 2:
         raise ValueError(
@@ -317,8 +319,9 @@ def decision_classes(y, labels, columns):
         known, _ = unique_codes(as_array(labels, "labels").reshape(-1), "labels")
         if known.size > 2:
             return known.size, places(y, known)
-    elif columns > 2 and below(y, columns) and _has_all(_unsigned(y), columns):
-        return columns, _unsigned(y)
+    codes = as_codes(y, columns) if labels is None and columns > 2 else None
+    if codes is not None and _has_all(codes, columns):
+        return columns, codes
     classes, codes = unique_codes(y)
     if labels is not None and classes.size > 2:
         raise ValueError(f"y_true holds {classes.size} labels, but labels only {known.tolist()}")

@@ -457,11 +457,12 @@ def _own_and_other(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
     """The score of the class and the largest of the others."""
     rows, columns = scores.shape
     codes = _inputs.signed(codes)
-    found = [_own_and_other_of(codes[part], scores[part]) for part in _parts(rows, columns)]
-    if len(found) == 1:
-        return found[0]
-    own, other = zip(*found, strict=True)
-    return np.concatenate(own), np.concatenate(other)
+    if scores.size <= _PIECE:
+        return _own_and_other_of(codes, scores)
+    own, other = np.empty(rows, scores.dtype), np.empty(rows, scores.dtype)
+    for part in _parts(rows, columns):
+        own[part], other[part] = _own_and_other_of(codes[part], scores[part])
+    return own, other
 
 
 def _own_and_other_of(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
