@@ -685,6 +685,12 @@ def test_powers_too_close_to_a_pole_are_refused():
         metrics.mean_tweedie_deviance(GOOD, GOOD, power=1 + 1e-9)
 
 
+def test_overflow_is_infinity():
+    """scikit-learn multiplies it by 0."""
+    far = np.array([1e308, -1e308])
+    assert metrics.mean_pinball_loss(far, -far) == math.inf
+
+
 def test_good_predictions_keep_their_digits():
     """A deviance whose terms cancel: scikit-learn has lost it all."""
     x = np.full(3, 5.0)

@@ -427,7 +427,9 @@ def hinge_loss(
             losses.margin_ranking_loss, scores, 0.0, truth, weight=weight, margin=1.0
         )
     else:
-        own, other = (x.astype(np.float64, copy=False) for x in _own_and_other(truth, scores))
+        own, other = _own_and_other(truth, scores)
+        if own.dtype == np.float32:
+            own, other = own.astype(np.float64), other.astype(np.float64)
         total, divisor = _sums(losses.margin_ranking_loss, own, other, 1, weight=weight, margin=1.0)
     return _ratio(total, divisor)
 
