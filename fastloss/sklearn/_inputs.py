@@ -94,7 +94,7 @@ def is_finite(array):
         return True
     flat = array.ravel("K")
     if flat.size <= _DOT:
-        return math.isfinite(flat.dot(flat))
+        return math.isfinite(np.vdot(flat, flat))  # warns of nothing
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(np.add.reduce(flat))
 
