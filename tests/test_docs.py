@@ -77,8 +77,9 @@ def test_examples_of_docstring(name):
     run_examples(inspect.getdoc(PUBLIC[name]) or "", name)
 
 
-def test_examples_of_readme():
-    run_examples((ROOT / "README.md").read_text(encoding="utf-8"), "README.md")
+@pytest.mark.parametrize("name", ["README.md", "docs/sklearn-metrics.md"])
+def test_examples_of_documents(name):
+    assert run_examples((ROOT / name).read_text(encoding="utf-8"), name)
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
