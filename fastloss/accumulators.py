@@ -154,13 +154,15 @@ class Accumulator:
         return units.values
 
     def _add_to_groups(self, labels: NDArray[Any], units: Units) -> None:
-        used = _used(units)
-        known, codes = _encode(labels[used])
+        labels, used = labels.reshape(-1), _used(units).reshape(-1)
+        everywhere = bool(used.all())
+        known, codes = _encode(labels if everywhere else labels[used])
         if not known:
             return
-        rows = np.array([self._row(label) for label in known], np.int64)
-        row_of = np.zeros(labels.shape, np.int64)
-        row_of[used] = rows[codes]
+        row_of = np.array([self._row(label) for label in known], np.int64)[codes]
+        if not everywhere:
+            some, row_of = row_of, np.zeros(labels.shape, np.int64)
+            row_of[used] = some
         _binding.add_units_to_groups(self._table, row_of, units)
 
     def _row(self, label: Any) -> int:
@@ -418,7 +420,7 @@ def _encode(labels: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError("group holds NaN, which is no label")
     known, codes = np.unique(labels, return_inverse=True)
-    return known.tolist(), codes.reshape(labels.shape)
+    return known.tolist(), codes
 
 
 # ----------------------------------------------------------------------------------------- JSON
