@@ -9,20 +9,16 @@ import math
 import os
 import queue
 import threading
-import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastloss._runtime import get_num_threads, num_threads
-from fastloss._threads import granted_threads
 from fastloss.criteria import Criterion
 from fastloss.sources import Source, open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
-BUSY = 0.5  # of the time: a reader that needs a processor of its own
 _WEIGHTS = ("weight", "pos_weight")
 
 
@@ -308,9 +304,7 @@ def _slices(sources, rows: int, step: int, done: int) -> Generator[Any, None, No
 def _read_ahead(sources, rows: int, step: int, done: int) -> Generator[Any, None, None]:
     """The same, read into buffers while the caller works on what came before.
 
-    An array is the caller's until it asks for the next. A reader that is busy, as one is that
-    copies from memory or decompresses, takes the place of a thread that computes: sharing a
-    processor, the two would hold up the others.
+    An array is the caller's until it asks for the next.
     """
     starts = _starts(rows, step, done)
     free: queue.SimpleQueue = queue.SimpleQueue()
@@ -327,7 +321,7 @@ def _read_ahead(sources, rows: int, step: int, done: int) -> Generator[Any, None
                     break
                 stop = min(start + step, rows)
                 arrays = [s.read(start, stop, b) for s, b in zip(sources, buffers, strict=True)]
-                full.put((buffers, arrays, time.thread_time()))
+                full.put((buffers, arrays))
         except BaseException as error:
             full.put(error)
         finally:
@@ -337,17 +331,13 @@ def _read_ahead(sources, rows: int, step: int, done: int) -> Generator[Any, None
     # A daemon, as a read from a pipe or a network may never come back.
     thread = threading.Thread(target=read, name="fastloss-reader", daemon=True)
     thread.start()
-    threads, began = get_num_threads(), time.perf_counter()
-    fewer = max(threads - 1, 1) if threads >= granted_threads()[0] else threads
     try:
         for start in starts:
             item = full.get()
             if isinstance(item, BaseException):
                 raise item
-            buffers, arrays, spent = item
-            busy = spent > BUSY * (time.perf_counter() - began)
-            with num_threads(fewer if busy else threads):
-                yield start, arrays
+            buffers, arrays = item
+            yield start, arrays
             free.put(buffers)
     finally:
         with contextlib.suppress(queue.Empty):

@@ -29,7 +29,7 @@ def starting_threads(root="/", environ=None):
             break
         bad.append((variable, value))
     else:
-        threads, reason = granted_threads(root)
+        threads, reason = _granted(root)
     for variable, value in bad:
         shown = repr(value) if len(value) <= 40 else repr(value[:40]) + "..."
         warn(
@@ -39,8 +39,7 @@ def starting_threads(root="/", environ=None):
     return threads, reason
 
 
-def granted_threads(root="/"):
-    """What affinity and cgroups leave of the machine, and the reason in a few words."""
+def _granted(root):
     threads = max(1, min(os.cpu_count() or 1, MAX_THREADS))
     reason = "cores"
     usable = _affinity()

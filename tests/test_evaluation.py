@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import types
 import zipfile
 
 import numpy as np
@@ -617,29 +616,6 @@ def test_chunks_are_read_ahead():
                 assert arrived.acquire(timeout=30)
             assert reads == [0, 3]
     assert reads == [0, 3, 6, 9, "closed"]
-
-
-@pytest.mark.parametrize(
-    ("share", "processors", "threads", "expected"),
-    [(0.9, 4, 4, 3), (0.9, 4, 8, 7), (0.9, 4, 3, 3), (0.1, 4, 4, 4), (0.9, 1, 1, 1)],
-)
-def test_a_busy_reader_takes_the_place_of_a_thread(
-    share, processors, threads, expected, monkeypatch, tmp_path
-):
-    clock = itertools.chain([0.0], itertools.repeat(1.0))
-    times = types.SimpleNamespace(thread_time=lambda: share, perf_counter=clock.__next__)
-    monkeypatch.setattr(_feeds, "time", times)
-    monkeypatch.setattr(_feeds, "granted_threads", lambda: (processors, "cores"))
-    used = []
-
-    def see(done, total):
-        used.append(fl.get_num_threads())
-
-    paths = save(tmp_path, [np.zeros(3 * 8192)] * 2)
-    with fl.num_threads(2):
-        fl.evaluate(fl.mse_loss, *paths, chunk_rows=8192, threads=threads, progress=see)
-        assert fl.get_num_threads() == 2
-    assert used == [expected] * 3
 
 
 def test_a_zip_member_name_may_hold_a_path(tmp_path):
