@@ -55,7 +55,7 @@ class Evaluation:
     bytes : int
         Size of the arrays.
     threads : int
-        Threads that a large call could use.
+        Threads that a large call could use; with Dask, in this process.
     isa : str
         Instruction set in use.
     accumulator : Accumulator
@@ -175,7 +175,8 @@ def evaluate(
     chunk_rows : int, optional
         Rows to read at once, rounded up to a whole block. Default: what fits the cache.
     threads : int, optional
-        Number of threads that compute, in place of `fastloss.get_num_threads()`.
+        Number of threads that compute, in place of `fastloss.get_num_threads()`. With Dask, on each
+        block; by default one, where its scheduler runs blocks side by side.
     progress : bool or callable, default False
         Whether to show a bar of tqdm; or what to call after every chunk with the bytes that are
         done and the bytes in all, None if that is not known.

@@ -331,7 +331,10 @@ def test_only_small_states_travel(monkeypatch):
     fl.evaluate(several, da.from_array(x, chunks=(10, -1)), da.from_array(y, chunks=10))
     fl.evaluate(several, [dask.delayed((x, y))])
     assert len(sizes) == 7
-    assert max(sizes) < 2000
+    assert max(sizes) < len(several) * 700
+    sizes.clear()
+    fl.evaluate(several, [dask.delayed((x, y))], by="class")
+    assert sizes[0] < len(several) * (700 + 160 * len(np.unique(y)))
 
 
 def test_workers_send_each_other_no_data(cluster):
