@@ -353,5 +353,7 @@ def test_command_lines(tmp_path):
     run("benchmarks.scaling", "--threads", "2", *options)
     assert len(json.loads(file.read_text())["cells"][0]["figures"]) == 6
 
+    assert "200 blocks" in run("benchmarks.blocks", "--rows", "1000", "--turns", "1")
+
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3

@@ -33,7 +33,7 @@ def one_at_a_time():
 
 def local_cluster():
     return distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
 
 
@@ -384,7 +384,7 @@ def test_a_worker_of_one_thread_has_what_it_was_started_with(cluster):
     with dask.config.set(scheduler=None), distributed.Client(cluster) as client:
         assert client.submit(threads, pure=False).result() == 2
     with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as client:
         assert client.submit(_dask._threads_of_a_task, pure=False).result() == 1
 

@@ -1,4 +1,4 @@
-"""Public docstrings and the README: their examples run, and every parameter is documented."""
+"""Public docstrings, README and guides: their examples run, and every parameter is documented."""
 
 import dataclasses
 import doctest
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
+import fastloss.sklearn
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
@@ -21,6 +22,8 @@ CRITERIA = {
 }
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
+PUBLIC.update({name: getattr(fastloss.sklearn, name) for name in fastloss.sklearn.__all__})
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
 
@@ -76,6 +79,11 @@ def test_examples_of_docstring(name):
 
 def test_examples_of_readme():
     run_examples((ROOT / "README.md").read_text(encoding="utf-8"), "README.md")
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_examples_of_guide(path):
+    run_examples(path.read_text(encoding="utf-8"), path.name)
 
 
 @pytest.mark.parametrize("name", LOSSES)
