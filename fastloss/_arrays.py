@@ -29,10 +29,11 @@ def as_array(value, name):
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
-    if type(value).__module__.partition(".")[0] == "dask":
+    if is_dask(value):
         raise TypeError(
             f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass "
-            f"{name}.compute(), or add up the .sums(...) of its blocks"
+            f"{name}.compute(), or for the value over its blocks call "
+            "fastloss.evaluate(criterion, input, target)"
         )
     if value is None or isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
@@ -46,6 +47,11 @@ def as_array(value, name):
     if isinstance(array, np.ma.MaskedArray) or type(array) is not np.ndarray:
         return as_array(array, name)
     return array
+
+
+def is_dask(value):
+    """Whether it is a collection of Dask, which is not imported for that."""
+    return type(value).__module__.partition(".")[0] == "dask"
 
 
 def overlap(a, b):

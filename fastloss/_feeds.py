@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from fastloss._arrays import is_dask
 from fastloss.criteria import Criterion
-from fastloss.sources import Source, open_source
+from fastloss.sources import open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
-_WEIGHTS = ("weight", "pos_weight")
+WEIGHTS = ("weight", "pos_weight")
 
 
 @dataclass
@@ -44,6 +45,20 @@ def open_feed(
     chunk_rows: int | None,
 ) -> "Batches | Rows":
     """The data as chunks. `stack` closes what is open, should it not come to reading."""
+    if are_batches(chosen, data, sample_weight, kind, labels, chunk_rows):
+        return Batches(chosen, data[0])
+    return Rows(stack, chosen, data, sample_weight, labels, chunk_rows)
+
+
+def are_batches(
+    chosen: list[Criterion],
+    data: tuple[Any, ...],
+    sample_weight: Any,
+    kind: str | None,
+    labels: Any,
+    chunk_rows: int | None,
+) -> bool:
+    """Whether the data are batches (True) or the arrays of the loss (False)."""
     operands = chosen[0].loss.operands
     if len(data) == 1 and len(operands) > 1:
         if sample_weight is not None or labels is not None or chunk_rows is not None:
@@ -51,7 +66,7 @@ def open_feed(
                 "sample_weight, labels in by and chunk_rows go with arrays: batches hold their "
                 "own, as dicts with sample_weight and group"
             )
-        return Batches(chosen, data[0])
+        return True
     if kind == "group" and labels is None:
         raise TypeError("by='group' goes with batches that name their group: give the labels")
     if len(data) != len(operands):
@@ -59,7 +74,16 @@ def open_feed(
             f"{chosen[0].loss.__name__} reads {len(operands)} arrays "
             f"({', '.join(operands)}) or one iterable of batches, {len(data)} given"
         )
-    return Rows(stack, chosen, data, sample_weight, labels, chunk_rows)
+    return False
+
+
+def on_dask(
+    chosen: list[Criterion], data: tuple[Any, ...], sample_weight: Any, labels: Any
+) -> bool:
+    """Whether there is a collection of Dask among the arrays, or in a list of batches."""
+    batches = data[0] if len(data) == 1 and isinstance(data[0], (list, tuple)) else ()
+    weights = [criterion.get_params().get(name) for criterion in chosen for name in WEIGHTS]
+    return any(map(is_dask, (*data, *batches, sample_weight, labels, *weights)))
 
 
 class Batches:
@@ -95,7 +119,7 @@ class Batches:
             if number < done:
                 continue
             self._number = number
-            named_arrays = self._named(batch)
+            named_arrays = named_batch(self._operands, batch, number)
             arrays = [named_arrays[name] for name in self._operands]
             nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)
             yield Chunk(
@@ -107,23 +131,25 @@ class Batches:
                 nbytes,
             )
 
-    def _named(self, batch: Any) -> dict[str, Any]:
-        names = (*self._operands, "sample_weight")
-        if isinstance(batch, dict):
-            unknown = set(batch) - {*names, "group"}
-            if not unknown and set(self._operands) <= set(batch):
-                return batch
-        elif isinstance(batch, (tuple, list)) and len(batch) in (len(names) - 1, len(names)):
-            return dict(zip(names, batch, strict=False))
-        what = f"a {type(batch).__name__}"
-        if isinstance(batch, dict):
-            what += f" of {', '.join(map(str, batch)) or 'nothing'}"
-        elif isinstance(batch, (tuple, list)):
-            what += f" of {len(batch)}"
-        raise TypeError(
-            f"batch {self._number} is {what}: it must be a tuple of {', '.join(self._operands)} "
-            "(and sample_weight), or a dict of them"
-        )
+
+def named_batch(operands: tuple[str, ...], batch: Any, number: int) -> dict[str, Any]:
+    """The arrays of a batch by name, which may have sample_weight and group."""
+    names = (*operands, "sample_weight")
+    if isinstance(batch, dict):
+        unknown = set(batch) - {*names, "group"}
+        if not unknown and set(operands) <= set(batch):
+            return batch
+    elif isinstance(batch, (tuple, list)) and len(batch) in (len(names) - 1, len(names)):
+        return dict(zip(names, batch, strict=False))
+    what = f"a {type(batch).__name__}"
+    if isinstance(batch, dict):
+        what += f" of {', '.join(map(str, batch)) or 'nothing'}"
+    elif isinstance(batch, (tuple, list)):
+        what += f" of {len(batch)}"
+    raise TypeError(
+        f"batch {number} is {what}: it must be a tuple of {', '.join(operands)} "
+        "(and sample_weight), or a dict of them"
+    )
 
 
 class Rows:
@@ -134,7 +160,7 @@ class Rows:
         given = dict(zip(loss_operands, data, strict=True))
         given |= {"sample_weight": sample_weight, "by": labels}
         for k, criterion in enumerate(chosen):
-            for name in _WEIGHTS:
+            for name in WEIGHTS:
                 given[k, name] = criterion.get_params().get(name)
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
@@ -151,12 +177,16 @@ class Rows:
         sources = self._sources
         leaders = (sources[name] for name in operands if sources[name].shape)
         leader = self._leader = next(leaders, sources[operands[0]])
-        whole = not all(_goes_by_rows(c.loss, sources, c.get_params()) for c in chosen)
+        ndims = [len(sources[name].shape) for name in operands[:2]]
+        whole = not all(goes_by_rows(criterion, *ndims) for criterion in chosen)
         self._streamed = {
             key: source
             for key, source in sources.items()
-            if source is leader or (not whole and _follows(key, source, leader))
+            if source is leader or (not whole and follows(key, source.shape, leader.shape))
         }
+        for source in self._streamed.values():
+            if source.rows != leader.rows:
+                raise ValueError(f"leading dimensions differ: {leader} and {source}")
         self._constant = {
             key: source.read_all() for key, source in sources.items() if key not in self._streamed
         }
@@ -194,7 +224,7 @@ class Rows:
                     at.get("sample_weight"),
                     at.get("by"),
                     [
-                        {name: at[k, name] for name in _WEIGHTS if (k, name) in at}
+                        {name: at[k, name] for name in WEIGHTS if (k, name) in at}
                         for k in range(self._count)
                     ],
                     min(start + self.step, max(self._leader.rows, 1)),
@@ -202,30 +232,25 @@ class Rows:
                 )
 
 
-def _goes_by_rows(loss, sources, options) -> bool:
+def goes_by_rows(criterion: Criterion, frames_ndim: int, targets_ndim: int) -> bool:
     """Whether the losses of some leading rows are those of a call on them alone.
 
     Of sequences, that is so if samples lead and each has its row of labels.
     """
-    if "input_lengths" not in loss.operands:
+    if "input_lengths" not in criterion.loss.operands:
         return True
-    frames, targets = (sources[name].shape for name in loss.operands[:2])
-    return len(frames) == 3 and len(targets) == 2 and bool(options["batch_first"])
+    return frames_ndim == 3 and targets_ndim == 2 and bool(criterion.get_params()["batch_first"])
 
 
-def _follows(key: Any, source: Source, leader: Source) -> bool:
+def follows(key: Any, shape: tuple[int, ...], leader: tuple[int, ...]) -> bool:
     """Whether an array goes by the leader's rows (True) or stands for all of them (False)."""
-    shape, same_ndim = source.shape, len(source.shape) == len(leader.shape)
     if not shape:
         return False
+    same_ndim = len(shape) == len(leader)
+    one_for_all = same_ndim and shape[0] == 1 != leader[0]
     if isinstance(key, tuple):  # weights broadcast to the input, whose last axes they meet
-        if not same_ndim or (shape[0] == 1 != leader.rows):
-            return False
-    elif key == "var" and same_ndim and shape[0] == 1 != leader.rows:
-        return False
-    if shape[0] != leader.rows:
-        raise ValueError(f"leading dimensions differ: {leader} and {source}")
-    return True
+        return same_ndim and not one_for_all
+    return not (key == "var" and one_for_all)
 
 
 def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: bool) -> int:

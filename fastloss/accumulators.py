@@ -188,6 +188,9 @@ class Accumulator:
         other = copy.copy(other)  # it may be this one, or change meanwhile
         if self._by != other._by or not self._criterion == other._criterion:
             raise ValueError(f"{other._described()} does not add up with {self._described()}")
+        self._merge_totals(other)
+
+    def _merge_totals(self, other: "Accumulator") -> None:
         with self._lock:
             self._state.merge(other._state)
             for label, row in other._rows.items():

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastloss import _binding, criteria
 from fastloss._binding import Loss
-from fastloss._feeds import Chunk, open_feed
+from fastloss._feeds import Chunk, on_dask, open_feed
 from fastloss._runtime import get_num_threads, num_threads
 from fastloss._writers import open_writer
 from fastloss.accumulators import Accumulator, Totals, plain
@@ -55,7 +55,7 @@ class Evaluation:
     bytes : int
         Size of the arrays.
     threads : int
-        Threads that a large call could use.
+        Threads that a large call could use; with Dask, in this process.
     isa : str
         Instruction set in use.
     accumulator : Accumulator
@@ -175,7 +175,8 @@ def evaluate(
     chunk_rows : int, optional
         Rows to read at once, rounded up to a whole block. Default: what fits the cache.
     threads : int, optional
-        Number of threads that compute, in place of `fastloss.get_num_threads()`.
+        Number of threads that compute, in place of `fastloss.get_num_threads()`. With Dask, on each
+        block; by default one, where its scheduler runs blocks side by side.
     progress : bool or callable, default False
         Whether to show a bar of tqdm; or what to call after every chunk with the bytes that are
         done and the bytes in all, None if that is not known.
@@ -224,12 +225,29 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         if threads is not None:
             stack.enter_context(num_threads(threads))
+        if on_dask(chosen.criteria, data, sample_weight, labels):
+            from fastloss._dask import evaluated
+
+            partial = evaluated(
+                chosen.criteria,
+                data,
+                sample_weight,
+                kind,
+                labels,
+                threads,
+                per_sample=per_sample,
+                state=state,
+                chunk_rows=chunk_rows,
+                progress=progress,
+            )
+            seconds = time.perf_counter() - began
+            return chosen.shaped(_evaluations(partial.accumulators, seconds, partial.nbytes))
         feed = open_feed(stack, chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
         run = _Run(chosen.criteria, kind, feed, state, began)
         run.open_writers(stack, chosen.like(per_sample, "per_sample"))
         report = stack.enter_context(_reporting(progress))
         run.go(report)
-        return chosen.shaped([run.result(accumulator) for accumulator in run.accumulators])
+        return chosen.shaped(run.results())
 
 
 class _Chosen:
@@ -382,8 +400,13 @@ class _Run:
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._began
 
-    def result(self, accumulator: Accumulator) -> Evaluation:
-        return Evaluation(
+    def results(self) -> list[Evaluation]:
+        return _evaluations(self.accumulators, self._elapsed(), self._bytes)
+
+
+def _evaluations(accumulators: list[Accumulator], seconds: float, nbytes: int) -> list[Evaluation]:
+    return [
+        Evaluation(
             criterion=accumulator.criterion,
             value=accumulator.value,
             stderr=accumulator.stderr,
@@ -392,12 +415,14 @@ class _Run:
             count=accumulator.count,
             groups=accumulator.groups if accumulator.by else None,
             rows=accumulator.rows,
-            seconds=self._elapsed(),
-            bytes=self._bytes,
+            seconds=seconds,
+            bytes=nbytes,
             threads=get_num_threads(),
             isa=_binding.isa(),
             accumulator=accumulator,
         )
+        for accumulator in accumulators
+    ]
 
 
 def _identity(accumulator: Accumulator) -> dict[str, Any]:

@@ -358,5 +358,7 @@ def test_command_lines(tmp_path):
     assert shown.count("| brier_score_loss") == 3
     assert len(json.loads(file.read_text())["figures"]) == 6
 
+    assert "200 blocks" in run("benchmarks.blocks", "--rows", "1000", "--turns", "1")
+
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3
