@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
-from fastloss import evaluation
+from fastloss import evaluation, plotting
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
@@ -22,6 +22,7 @@ CRITERIA = {
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
 PUBLIC["evaluate_files"] = evaluation.evaluate_files
+PUBLIC["plot"] = plotting.plot
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
 
