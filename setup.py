@@ -76,7 +76,7 @@ KERNELS = [
 ]
 
 # Compiled once.
-COMMON = ["dispatch.c", "driver.c", "memory.c"]
+COMMON = ["dispatch.c", "driver.c", "memory.c", "totals.c"]
 
 SRC = Path("src_c")
 

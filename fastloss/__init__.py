@@ -1,5 +1,7 @@
 """Loss functions for NumPy arrays on CPUs: value and gradient, as PyTorch defines them."""
 
+from typing import TYPE_CHECKING
+
 try:
     import fastloss._binding  # noqa: F401
 except ModuleNotFoundError as error:
@@ -17,9 +19,38 @@ from fastloss._version import __version__
 from fastloss.criteria import *
 from fastloss.losses import *
 
+if TYPE_CHECKING:
+    from fastloss.accumulators import Accumulator
+    from fastloss.evaluation import Evaluation, evaluate
+
+# Imported when asked for: files, JSON and locks take longer to import than all the losses.
+_LATER = {
+    "Accumulator": "fastloss.accumulators",
+    "Evaluation": "fastloss.evaluation",
+    "evaluate": "fastloss.evaluation",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastloss' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
 __all__ = [
+    "Accumulator",
     "ClassIndexError",
+    "Evaluation",
     "__version__",
+    "evaluate",
     "get_num_threads",
     "num_threads",
     "set_num_threads",

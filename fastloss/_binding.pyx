@@ -20,6 +20,7 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
+from libc.math cimport NAN, fabs, fma, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
@@ -95,9 +96,20 @@ cdef extern from "fastloss.h" nogil:
         const int64_t *first_label
         int zero_infinity, per_label
         double sum_tolerance
+        int spread
+        double *term
+        double *share
+        unsigned char *counted
+    ctypedef struct fl_spread:
+        double pivot, rr, rd, dd
     ctypedef struct fl_totals:
         fl_dd sum, weight
         int64_t count
+        fl_spread spread
+    ctypedef struct fl_group:
+        fl_dd sum, weight
+        double count
+        fl_spread spread
     ctypedef struct fl_partial:
         int64_t bad_unit, bad_entry
         int bad_argument
@@ -109,6 +121,10 @@ cdef extern from "fastloss.h" nogil:
         fl_math_fn *math[2]
     int fl_formula_named(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
+    void fl_add_totals(fl_totals *to, const fl_totals *other)
+    void fl_add_group(fl_group *to, const fl_group *other)
+    void fl_group_units(fl_group *groups, int64_t n, const int64_t *group, const double *term,
+                        const double *share, const unsigned char *counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     int fl_isa_count()
@@ -164,7 +180,7 @@ cdef enum:
     GRADIENT = 2
     VALUE_AND_GRAD = VALUE | GRADIENT
     SUMS = 4
-    UPDATE = 12  # sums, and unreduced losses into out
+    UPDATE = 12  # sums, and what Units wants
 
 # The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
 cdef struct Arguments:
@@ -405,8 +421,13 @@ cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) n
     return <double>rows if divide == 0 else fl_ratio(totals.weight.hi, divide)
 
 
+cdef enum:
+    GROUP_NUMBERS = 9  # doubles of an fl_group
+
+
 # --- streams --------------------------------------------------------------------------------------
 
+@cython.final
 cdef class State:
     """Running sums of a loss over chunks of leading rows.
 
@@ -415,12 +436,38 @@ cdef class State:
     """
 
     cdef fl_totals totals
-    cdef double divide
+    cdef double divide  # of a batchmean: how many losses a row has, else 1
     cdef readonly int64_t rows
 
     def __cinit__(self):
         memset(&self.totals, 0, sizeof(self.totals))
         self.divide = 1
+
+    def __reduce__(self):
+        return restored_state, self.numbers()
+
+    def numbers(self):
+        """All that there is to it, for `restored_state`."""
+        cdef fl_totals *t = &self.totals
+        return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo, t.weight.hi, t.weight.lo,
+                t.spread.pivot, t.spread.rr, t.spread.rd, t.spread.dd)
+
+    def merge(self, State other not None):
+        """Adds what another added up."""
+        self._divide_by(other.divide, other.rows)
+        fl_add_totals(&self.totals, &other.totals)
+        self.rows += other.rows
+
+    cdef int _divide_by(self, double divide, int64_t rows) except -1:
+        """A batchmean has one size of rows."""
+        if self.rows > 0 and rows > 0 and divide != self.divide:
+            raise ValueError(
+                f"rows of {self.divide:.0f} and of {divide:.0f} losses have no common batchmean: "
+                "use reduction='sum' and divide it"
+            )
+        if rows > 0 or self.rows == 0:
+            self.divide = divide
+        return 0
 
     @property
     def sum(self):
@@ -438,6 +485,91 @@ cdef class State:
         """The reduced loss so far."""
         cdef double total = self.totals.sum.hi, weight = self.weight
         return total if reduction == "sum" else fl_ratio(total, weight)
+
+    def stderr(self, str reduction="mean"):
+        """The standard error of the value, if the losses are independent."""
+        cdef double d = self.totals.weight.hi, n = <double>self.totals.count
+        cdef double divisor = 1 if reduction == "sum" else self.weight
+        cdef fl_spread *about = &self.totals.spread
+        if n < 2 or d == 0 or divisor == 0:
+            return NAN
+        cdef double rest = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
+        cdef double shift = (rest - about.pivot * self.totals.weight.lo) / d  # mean - pivot
+        cdef double squares = about.rr - shift * (2 * about.rd - shift * about.dd)
+        squares = 0 if squares < 0 else squares  # NaN stays
+        return sqrt(squares * (n / (n - 1))) / fabs(divisor)
+
+    def of_group(self, cnp.ndarray row not None):
+        """The totals of a group of the same losses."""
+        cdef fl_group *group = groups_of(row)
+        cdef State state = State()
+        state.totals.sum, state.totals.weight = group.sum, group.weight
+        state.totals.count, state.totals.spread = <int64_t>group.count, group.spread
+        state.divide = self.divide
+        return state
+
+
+def restored_state(int64_t count, int64_t rows, double divide, *double_doubles_and_spread):
+    """The State of these numbers."""
+    cdef State state = State()
+    cdef fl_totals *t = &state.totals
+    (t.sum.hi, t.sum.lo, t.weight.hi, t.weight.lo,
+     t.spread.pivot, t.spread.rr, t.spread.rd, t.spread.dd) = double_doubles_and_spread
+    t.count, state.rows, state.divide = count, rows, divide
+    return state
+
+
+@cython.final
+cdef class Units:
+    """What is wanted of each unit of a chunk besides the State, of the unreduced loss's shape.
+
+    Attributes
+    ----------
+    values : ndarray
+        Its loss.
+    term, share, counted : ndarray of float64, float64, bool
+        What it adds to the sum, to what a mean divides by, and to the count.
+    """
+
+    cdef bint wants_values, wants_terms
+    cdef readonly cnp.ndarray values, term, share, counted
+
+    def __init__(self, *, bint values=False, bint terms=False):
+        self.wants_values, self.wants_terms = values, terms
+
+    cdef Py_ssize_t size(self):
+        return cnp.PyArray_SIZE(self.term)
+
+
+cdef fl_group *groups_of(cnp.ndarray table) except NULL:
+    """An array whose rows are fl_group."""
+    if not (cnp.PyArray_TYPE(table) == cnp.NPY_DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(table)
+            and cnp.PyArray_SIZE(table) % GROUP_NUMBERS == 0):
+        raise TypeError("not a table of groups")
+    return <fl_group *>cnp.PyArray_DATA(table)
+
+
+def add_units_to_groups(cnp.ndarray groups not None, cnp.ndarray group not None,
+                        Units units not None):
+    """Units more of rows of fl_group; `group` has the row of each, as int64."""
+    cdef fl_group *to = groups_of(groups)
+    cdef cnp.ndarray term = np.ascontiguousarray(units.term)
+    cdef cnp.ndarray share = np.ascontiguousarray(units.share)
+    cdef cnp.ndarray counted = np.ascontiguousarray(units.counted)
+    cdef cnp.ndarray index = np.ascontiguousarray(group, np.int64)
+    cdef Py_ssize_t n = units.size()
+    if cnp.PyArray_SIZE(index) != n or n > 0 and not (
+            0 <= index.min() <= index.max() < groups.size // GROUP_NUMBERS):
+        raise ValueError("a unit has no group")
+    with nogil:
+        fl_group_units(to, n, <int64_t *>cnp.PyArray_DATA(index), <double *>cnp.PyArray_DATA(term),
+                       <double *>cnp.PyArray_DATA(share),
+                       <unsigned char *>cnp.PyArray_DATA(counted))
+
+
+def merge_group(cnp.ndarray to not None, cnp.ndarray other not None):
+    """Adds one fl_group to another."""
+    fl_add_group(groups_of(to), groups_of(other))
 
 
 # --- the loss object ------------------------------------------------------------------------------
@@ -639,9 +771,21 @@ cdef class Loss:
         new_call(self)._run(SUMS, None, args, kwargs, state)
         return state.sum, state.weight, state.count
 
-    def _update(self, State state not None, *args, **kwargs):
-        """Adds a chunk of leading rows; with ``out`` also writes its unreduced losses."""
-        new_call(self)._run(UPDATE, None, args, kwargs, state)
+    def _update(self, State state not None, Units units, *args, **kwargs):
+        """Adds a chunk of leading rows; what `units` wants of each, it gets."""
+        new_call(self)._run(UPDATE, None, args, kwargs, state, units)
+
+    @property
+    def _target_domain(self):
+        """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
+        cdef fl_domain domain
+        cdef int k
+        for k in range(1, 3):
+            domain = self.row[0].role[k].domain
+            if domain == FL_INDEX or domain == FL_SIGN:
+                return "index" if domain == FL_INDEX else "sign"
+        fraction = self.kind == FL_ELEMENTWISE and self.row[0].role[1].domain == FL_UNIT_INTERVAL
+        return "fraction" if fraction else None
 
     def _rows_per_block(self, shape):
         """The number of leading rows that chunks of an input of this shape are multiples of."""
@@ -807,7 +951,7 @@ cdef bint takes(int method, int slot) noexcept:
     """Whether a method has this keyword."""
     if slot == WRT or slot == GRAD_OUTPUT:
         return method & GRADIENT != 0
-    return slot != OUT or method != SUMS
+    return slot != OUT or method not in (SUMS, UPDATE)
 
 
 cdef int64_t as_integer(str name, object value) except? -1:
@@ -885,7 +1029,8 @@ cdef class Call:
     cdef bint in_place         # an out is an input
     cdef bint single           # wrt is a name, not a tuple
 
-    cdef object _run(self, int method, dict bound, tuple args, dict kwargs, State state):
+    cdef object _run(self, int method, dict bound, tuple args, dict kwargs, State state,
+                     Units units=None):
         cdef fl_call call
         cdef cnp.npy_intp shape[64]
         cdef fl_partial bad
@@ -900,11 +1045,16 @@ cdef class Call:
         self._operands()
         self._weights()
         self._outputs(method)
+        call.spread = method == UPDATE
+        call.term = NULL
+        if units is not None:
+            self._each(units)
         self._phases(method)
 
         if state is None:
             memset(&self.totals, 0, sizeof(self.totals))
         else:
+            state._divide_by(call.divide_divisor, self.rows)
             self.totals = state.totals
         if is_brief(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
@@ -920,7 +1070,6 @@ cdef class Call:
         if state is None:
             return self._result(method)
         state.totals = self.totals
-        state.divide = call.divide_divisor
         state.rows += self.rows
         return None
 
@@ -1267,7 +1416,7 @@ cdef class Call:
                 grads_out = <object>self.a.out
             else:
                 values_out, grads_out = _options.split_out(
-                    <object>self.a.out, none or method == UPDATE, method == VALUE_AND_GRAD)
+                    <object>self.a.out, none, method == VALUE_AND_GRAD)
         if (method & VALUE and none) or values_out is not None:
             self.values = self._result_array(&call.values, None, -1, self.result, values_out)
             call.products |= FL_VALUES
@@ -1275,6 +1424,23 @@ cdef class Call:
             if self.a.grad_output != NULL:
                 self._upstream(<object>self.a.grad_output, none)
             self._gradients(grads_out)
+        return 0
+
+    cdef int _each(self, Units units) except -1:
+        """The arrays for what is wanted of each unit."""
+        if units.wants_values:
+            units.values = self._result_array(&self.call.values, None, -1, self.result, None)
+            self.call.products |= FL_VALUES
+        if not units.wants_terms:
+            return 0
+        term, share, counted = (np.zeros(as_tuple(self.ndim, self.shape), dtype)
+                                for dtype in (np.float64, np.float64, np.bool_))
+        self.call.term = <double *>cnp.PyArray_DATA(<cnp.ndarray>term)
+        self.call.share = <double *>cnp.PyArray_DATA(<cnp.ndarray>share)
+        self.call.counted = <unsigned char *>cnp.PyArray_DATA(<cnp.ndarray>counted)
+        units.term, units.share, units.counted = (
+            array if self.moved < 0 else np.moveaxis(array, -1, self.moved)
+            for array in (term, share, counted))
         return 0
 
     cdef int _gradients(self, object out) except -1:

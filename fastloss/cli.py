@@ -16,7 +16,9 @@ from typing import Any
 
 from fastloss import __version__, losses
 from fastloss._binding import Loss
-from fastloss.evaluation import Evaluation, evaluate_files
+from fastloss.evaluation import Evaluation, criterion_of, evaluate
+
+_OF_EVALUATE = ("sample_weight", "per_sample", "chunk_rows", "threads")
 
 # 128 + the signal, as a shell reports it
 INTERRUPTED = 130
@@ -148,9 +150,10 @@ def _evaluate(argv: list[str]) -> None:
     paths = [arguments.pop(operand) for operand in loss.operands]
     as_json = arguments.pop("json")
     with _Progress() as progress:
-        evaluation = evaluate_files(loss, paths, progress=progress, **arguments)
+        given = {name: arguments.pop(name) for name in _OF_EVALUATE if name in arguments}
+        evaluation = evaluate(criterion_of(loss)(**arguments), *paths, progress=progress, **given)
     report = _json if as_json else _table
-    print(report(name, arguments["reduction"], arguments["per_sample"], evaluation))
+    print(report(name, arguments["reduction"], given["per_sample"], evaluation))
 
 
 def _split_loss(argv: list[str], table: dict[str, Any]) -> tuple[str, list[str]]:
@@ -257,12 +260,12 @@ class _Progress:
             try:
                 from tqdm import tqdm  # type: ignore[import-untyped]
             except ImportError:
-                return None
+                return False
             self._bar = tqdm(
                 unit="B", unit_scale=True, delay=1, leave=False, desc="fastloss", file=sys.stderr
             )
             return self._show
-        return None
+        return False
 
     def __exit__(self, *_):
         if self._bar is not None:
@@ -292,7 +295,7 @@ def _table(name: str, reduction: str, per_sample: str | None, evaluation: Evalua
 
 
 def _json(name: str, reduction: str, per_sample: str | None, evaluation: Evaluation) -> str:
-    report = {"loss": name, "reduction": reduction, **vars(evaluation)}
+    report = {"loss": name, "reduction": reduction, **evaluation.to_dict()}
     if per_sample is not None:
         report["per_sample"] = per_sample
     return json.dumps({key: _json_number(value) for key, value in report.items()}, allow_nan=False)

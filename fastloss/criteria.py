@@ -76,6 +76,12 @@ class Criterion(Bound):
             setattr(self, name, value)
         return self
 
+    def accumulator(self, *, by=None):
+        """A running loss over batches; see `fastloss.Accumulator`."""
+        from fastloss.accumulators import Accumulator  # with what JSON and locks take to import
+
+        return Accumulator(self, by=by)
+
     def __repr__(self):
         given = ", ".join(
             f"{name}={getattr(self, name)!r}"

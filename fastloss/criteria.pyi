@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, TypeVar
 
 from fastloss._binding import Loss
+from fastloss.accumulators import Accumulator
 
 __all__ = [
     "BCELoss",
@@ -53,6 +54,9 @@ class Criterion(Generic[_V]):
     def sums(self, *arrays: Any, **kwargs: Any) -> tuple[float, float, int]: ...
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
     def set_params(self, **options: Any) -> Self: ...
+    def accumulator(
+        self, *, by: Literal["class", "group"] | None = None
+    ) -> Accumulator: ...
 
 class _Criterion1(Criterion[_V]):
     def __call__(self, input: ArrayLike, target: ArrayLike, *,

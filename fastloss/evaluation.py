@@ -1,493 +1,478 @@
-"""Evaluating a loss over arrays in files, which may be larger than memory.
+"""Evaluating criteria over data of any size, from wherever it is.
 
-Reading, computing and reporting are apart: a source gives the leading rows of one array,
-`_read_ahead` reads a chunk of every source on a thread while the caller computes on the one
-before, `evaluate_files` adds up, and the command line prints.
-
-Files are read into two buffers each and never mapped: mapped pages count as memory of the
-process, and a mapped file that another process cuts short kills it.
+Reading, computing and reporting are apart: sources give the leading rows of an array, feeds make
+chunks of them, accumulators add up, writers take unreduced losses, and the command line prints.
 """
 
 import contextlib
+import html
+import json
 import os
-import queue
-import stat
-import threading
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.lib import format as npy_format
-
-from fastloss import _binding
+from fastloss import _binding, criteria
+from fastloss._binding import Loss
+from fastloss._feeds import Chunk, open_feed
 from fastloss._runtime import get_num_threads, num_threads
+from fastloss._writers import open_writer
+from fastloss.accumulators import Accumulator, Totals, plain
+from fastloss.criteria import Criterion
+from fastloss.sources import named
 
-__all__ = ["Evaluation", "evaluate_files"]
+__all__ = ["Evaluation", "evaluate"]
 
-CHUNK_BYTES = 8 << 20  # of all files together: long enough to hide the hand-over, fits a cache
-READ_BYTES = 1 << 20  # of one read: what a decompressing reader holds besides the buffers
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+SAVE_SECONDS = 1.0  # between two states, at least
+SAVE_SHARE = 0.02  # of the time may go into saving states
+_STATE_VERSION = 1
+_SHOWN_GROUPS = 20
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a loss came to over files, and how long it took.
+    """What a criterion came to over data, and how long it took.
 
-    `value` is `sum / weight` for the mean; sums and weights of several evaluations add up.
+    Attributes
+    ----------
+    criterion : Criterion
+        What was evaluated.
+    value : float
+        The reduced loss.
+    stderr : float
+        Its standard error, if the losses are independent.
+    sum, weight : float
+        The sum of the losses, and what "mean" divides it by: `value` is their ratio.
+    count : int
+        Number of losses that no weight of 0 and no ``ignore_index`` removes.
+    groups : dict of Totals, or None
+        The same of each class or group, by its label.
+    rows : int
+        Length of the leading axis of all the data.
+    seconds : float
+        Time that it took, in all where it was interrupted.
+    bytes : int
+        Size of the arrays.
+    threads : int
+        Threads that a large call could use.
+    isa : str
+        Instruction set in use.
+    accumulator : Accumulator
+        What adds up with other evaluations.
     """
 
+    criterion: Criterion
     value: float
+    stderr: float
     sum: float
     weight: float
     count: int
+    groups: dict[Any, Totals] | None
     rows: int
     seconds: float
     bytes: int
     threads: int
     isa: str
+    accumulator: Accumulator = field(repr=False, compare=False)
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        seconds = max(self.seconds, 1e-9)
+        yield "criterion", repr(self.criterion)
+        yield "value", f"{self.value!r} ± {self.stderr:.2g}"
+        yield "losses", f"{self.count:,}, weight {self.weight:,.16g}"
+        yield "rows", f"{self.rows:,}"
+        yield "time", f"{self.seconds:.3g} s"
+        yield (
+            "throughput",
+            f"{self.bytes / seconds / 1e6:,.0f} MB/s, {self.rows / seconds:,.0f} rows/s",
+        )
+        yield "threads", f"{self.threads}, {self.isa}"
+
+    def _group_rows(self) -> Iterator[tuple[str, str, str, str]]:
+        groups = list((self.groups or {}).items())
+        for label, totals in groups[:_SHOWN_GROUPS]:
+            yield str(label), f"{totals.value!r}", f"{totals.stderr:.2g}", f"{totals.count:,}"
+        if len(groups) > _SHOWN_GROUPS:
+            yield f"({len(groups) - _SHOWN_GROUPS:,} more)", "", "", ""
+
+    def __repr__(self):
+        lines = [f"{key:12}{value}" for key, value in self._lines()]
+        rows = [("", "value", "stderr", "losses"), *self._group_rows()] if self.groups else []
+        widths = [max(len(row[k]) for row in rows) for k in range(4)] if rows else []
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        def table(rows, head=""):
+            cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+            return f"<table>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+        found = table(self._lines())
+        if self.groups:
+            names = "".join(f"<th>{name}</th>" for name in ("", "value", "stderr", "losses"))
+            found += table(self._group_rows(), f"<tr>{names}</tr>")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as what JSON can hold; numbers that JSON lacks become strings."""
+        kept = {
+            name: plain(value)
+            for name, value in vars(self).items()
+            if name not in ("criterion", "groups", "accumulator")
+        }
+        found: dict[str, Any] = {"criterion": repr(self.criterion), **kept}
+        if self.groups is not None:
+            found["groups"] = [
+                {"label": label, **{name: plain(value) for name, value in vars(totals).items()}}
+                for label, totals in self.groups.items()
+            ]
+        return found
 
 
-def evaluate_files(
-    loss: Any,
-    paths: Sequence[str | os.PathLike[str]],
-    *,
-    reduction: str = "mean",
-    per_sample: str | os.PathLike[str] | None = None,
+def evaluate(
+    criterion: Any,
+    *data: Any,
+    sample_weight: Any = None,
+    by: Any = None,
+    per_sample: Any = None,
+    state: str | os.PathLike[str] | None = None,
     chunk_rows: int | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    **options: Any,
-) -> Evaluation:
-    """The value of a loss over .npy and .npz files, in memory that does not grow with them.
+    progress: bool | Callable[[int, int | None], None] = False,
+) -> Any:
+    """The value of criteria over data of any size, in memory that does not grow with it.
 
     Parameters
     ----------
-    loss
-        A loss of this package, such as `fastloss.cross_entropy`.
-    paths
-        One file for each array of the loss, in the order of its arguments: a .npy file, a .npz
-        file with one member, or ``file.npz:member``. Leading dimensions must agree; a 0-d array
-        stands for every row. Memory holds a few rows of every file, at least one block of them;
-        of sequences that do not lead with the batch (`batch_first`, labels in rows), all.
-    reduction
-        ``"mean"``, ``"sum"``, or ``"batchmean"`` where the loss has it.
-    per_sample
-        A .npy file to write the unreduced losses to. It appears when it is complete.
-    chunk_rows
-        Rows to read at once, rounded up to a whole block.
-    threads
+    criterion : Criterion or Loss, or a list or dict of them
+        What to evaluate, such as ``fl.CrossEntropyLoss(label_smoothing=0.1)``; a loss stands for
+        its criterion with default options. Several are computed in one pass over the data.
+    *data
+        The arrays of the loss, in order: each a NumPy array or memory map, an HDF5 or Zarr
+        dataset, a column of Arrow, a Dask array, whatever has a shape and can be sliced, or the
+        name of a file: ``x.npy``, ``x.npz:name``, ``x.h5:name``, ``x.zarr:name``,
+        ``x.parquet:column``, ``x.arrow:column``. Leading dimensions must agree; a number or 0-d
+        array stands for every row.
+        Or one iterable of batches: tuples of the arrays, with sample weights behind them if there
+        are any, or dicts of them by name, which may have ``sample_weight`` and ``group``. Batches
+        are taken one by one on this thread, so that they may share their memory. Or a list of
+        ``dask.delayed`` tuples.
+    sample_weight
+        Weights as in a call, given like the data.
+    by : "class", "group", or labels given like the data, optional
+        Totals of each class that the targets name, or of each group. Labels are integers, floats
+        or strings, one for each loss, or one for each row; with "group" batches hold their own.
+    per_sample : path or array, or a list or dict of them as of criteria, optional
+        Where to write the unreduced losses as they come: a .npy file, which appears when it is
+        complete, or an array, memory map or dataset.
+    state : path, optional
+        A file for what is done so far. If there is one, the evaluation goes on from there and
+        gives the bits that it would have given; it is removed at the end.
+    chunk_rows : int, optional
+        Rows to read at once, rounded up to a whole block. Default: what fits the cache.
+    threads : int, optional
         Number of threads that compute, in place of `fastloss.get_num_threads()`.
-    progress
-        Called after every chunk with the bytes done and the bytes in all.
-    **options
-        Options of the loss. ``weight``, ``pos_weight`` and ``sample_weight`` are names of files.
+    progress : bool or callable, default False
+        Whether to show a bar of tqdm; or what to call after every chunk with the bytes that are
+        done and the bytes in all, None if that is not known.
 
     Returns
     -------
     Evaluation
-        Its value has the bits of the loss called once on whole arrays; where all rows share one
-        variance, which that call adds up by columns, it agrees to 1e-13.
+        Or a list or dict of them, as of criteria. Values have the bits of one call over whole
+        arrays; where all rows share one variance, which that call adds up by columns, or of
+        batches that hold no whole blocks, and of Dask, they agree to 1e-13 of the sum of the
+        losses' sizes.
 
     Raises
     ------
     ValueError, TypeError, IndexError
-        As the loss raises them, positions being those in the files; and ValueError for a file
-        that is no .npy or .npz, or shorter than its header says.
+        As the loss raises them, positions being those in the data; for files that are damaged or
+        of an unknown kind; and for a `state` of another evaluation.
     OSError
         For a file that cannot be opened, read or written.
+    ImportError
+        For data whose package is not installed.
+
+    See Also
+    --------
+    fastloss.Accumulator : The same for batches that a program has at hand.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> import numpy as np
+    >>> x = np.array([[2.0, 0.5], [0.1, 3.0], [1.0, 1.0]])
+    >>> found = fl.evaluate(fl.CrossEntropyLoss(), x, np.array([0, 1, 1]), by="class")
+    >>> found.value == fl.cross_entropy(x, [0, 1, 1])
+    True
+    >>> found.groups[0].count, found.groups[1].count
+    (1, 2)
+    >>> batches = ((x[k : k + 1], [1]) for k in range(3))
+    >>> both = fl.evaluate({"ce": fl.cross_entropy, "margin": fl.multi_margin_loss}, batches)
+    >>> round(both["margin"].value, 6)
+    0.583333
     """
     began = time.perf_counter()
-    if len(paths) != len(loss.operands):
-        raise TypeError(
-            f"{loss.__name__} reads {len(loss.operands)} files ({', '.join(loss.operands)}), "
-            f"{len(paths)} given"
-        )
-    if reduction == "none":
-        raise ValueError("reduction='none' has no single value; per_sample names a file for many")
-    files = dict(zip(loss.operands, paths, strict=True))
-    for name in ("weight", "pos_weight", "sample_weight"):
-        if options.get(name) is not None:
-            files[name] = options.pop(name)
-
+    chosen = _Chosen(criterion)
+    named_kind = by is None or (isinstance(by, str) and by in ("class", "group"))
+    kind, labels = (by, None) if named_kind else ("group", by)
     with contextlib.ExitStack() as stack:
         if threads is not None:
             stack.enter_context(num_threads(threads))
-        opened = stack.enter_context(contextlib.ExitStack())
-        sources = {
-            name: opened.enter_context(contextlib.closing(open_source(path)))
-            for name, path in files.items()
+        feed = open_feed(stack, chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
+        run = _Run(chosen.criteria, kind, feed, state, began)
+        run.open_writers(stack, chosen.like(per_sample, "per_sample"))
+        report = stack.enter_context(_reporting(progress))
+        run.go(report)
+        return chosen.shaped([run.result(accumulator) for accumulator in run.accumulators])
+
+
+class _Chosen:
+    """One criterion or several, and the shape that results take."""
+
+    def __init__(self, given: Any):
+        self._given = given
+        several = isinstance(given, (list, tuple, dict))
+        values = list(given.values() if isinstance(given, dict) else given) if several else [given]
+        if not values:
+            raise ValueError("there is no criterion to evaluate")
+        self.criteria = [_criterion(value) for value in values]
+        first = self.criteria[0].loss.operands
+        for criterion in self.criteria:
+            if len(criterion.loss.operands) != len(first):
+                raise ValueError(
+                    f"{criterion} reads {len(criterion.loss.operands)} arrays and "
+                    f"{self.criteria[0]} reads {len(first)}: evaluate them one by one"
+                )
+
+    def like(self, option: Any, name: str) -> list[Any]:
+        """An option for each criterion."""
+        if option is None:
+            return [None] * len(self.criteria)
+        if isinstance(self._given, dict):
+            if isinstance(option, dict) and set(option) <= set(self._given):
+                return [option.get(key) for key in self._given]
+            keys = ", ".join(map(str, self._given))
+            raise ValueError(f"{name} must be a dict, with keys among {keys}")
+        if isinstance(self._given, (list, tuple)):
+            if isinstance(option, (list, tuple)) and len(option) == len(self._given):
+                return list(option)
+            raise ValueError(f"{name} must be a list of {len(self._given)}, one for each criterion")
+        return [option]
+
+    def shaped(self, results: list[Any]) -> Any:
+        if isinstance(self._given, dict):
+            return dict(zip(self._given, results, strict=True))
+        return results if isinstance(self._given, (list, tuple)) else results[0]
+
+
+def criterion_of(loss: Loss) -> type[Criterion]:
+    """The class of the criteria of a loss."""
+    kinds = (getattr(criteria, name) for name in criteria.__all__)
+    return next(kind for kind in kinds if kind.loss is loss)
+
+
+def _criterion(given: Any) -> Criterion:
+    """Of a loss, its criterion with default options."""
+    if isinstance(given, Loss):
+        return criterion_of(given)()
+    if isinstance(given, Criterion):
+        return given
+    raise TypeError(
+        f"criterion must be a criterion or a loss, such as fastloss.MSELoss(), got {given!r}"
+    )
+
+
+# --------------------------------------------------------------------------------------- running
+
+
+class _Run:
+    """The criteria over a feed, from where a state left it to its end."""
+
+    def __init__(self, chosen, kind, feed, state, began):
+        self._feed, self._began = feed, began
+        self.accumulators = [criterion.accumulator(by=kind) for criterion in chosen]
+        self._file = None if state is None else _StateFile(state)
+        self._writers: list[Any] = [None] * len(chosen)
+        self._place, self._bytes, self._seconds = 0, feed.constant_bytes, 0.0
+        self._kept = self._file and self._file.load()
+        self._next_save = began
+        self._whole = True  # not within a chunk, that some criteria have and others have not
+
+    def open_writers(self, stack, targets) -> None:
+        kept = self._kept or {"written": [0] * len(targets)}
+        for k, target in enumerate(targets):
+            if target is not None:
+                done = int(kept["written"][k])
+                self._writers[k] = stack.enter_context(
+                    open_writer(target, self._file is not None, done)
+                )
+        if self._file is None:
+            return
+        plan = {
+            "criteria": [_identity(accumulator) for accumulator in self.accumulators],
+            "data": self._feed.fingerprint(),
+            "per_sample": [writer and writer.describe() for writer in self._writers],
         }
-        leader = next((sources[n] for n in loss.operands if sources[n].shape), None)
-        leader = leader or sources[loss.operands[0]]
-        whole = not _goes_by_rows(loss, sources, options)
-        streamed = {
-            name: source
-            for name, source in sources.items()
-            if source is leader or (not whole and _follows(name, source, leader))
-        }
-        constant = {n: s.read_all() for n, s in sources.items() if n not in streamed}
-        step = _rows_per_chunk(loss, leader, streamed.values(), chunk_rows, whole)
-        writer = stack.enter_context(_NpyWriter(per_sample)) if per_sample is not None else None
-        opened.pop_all()  # from here on the reading thread closes what it reads
-        chunks = stack.enter_context(
-            contextlib.closing(_read_ahead(list(streamed.values()), leader.rows, step))
+        self._file.plan = json.loads(json.dumps(plan))
+        if self._kept is not None:
+            self._file.check(self._kept)
+            self.accumulators = [Accumulator.from_dict(a) for a in self._kept["accumulators"]]
+            self._place, self._bytes = self._kept["place"], self._kept["bytes"]
+            self._seconds = self._kept["seconds"]
+            self._feed.step = self._kept["step"]
+
+    def go(self, report) -> None:
+        with contextlib.closing(self._feed.chunks(self._place)) as chunks:
+            try:
+                for chunk in chunks:
+                    self._add(chunk)
+                    report(self._bytes, self._feed.nbytes)
+                    self._save_now_and_then()
+            except BaseException:
+                if self._whole:
+                    self._save()
+                raise
+        if self._file is not None:
+            self._file.remove()  # first: what is complete must not be gone on with
+        for writer in self._writers:
+            if writer is not None:
+                writer.complete()
+
+    def _add(self, chunk: Chunk) -> None:
+        self._whole = False
+        for k, accumulator in enumerate(self.accumulators):
+            options = {**accumulator.criterion.get_params(), **chunk.weights[k]}
+            options["sample_weight"] = chunk.sample_weight
+            with self._feed.describing():
+                losses = accumulator._add(
+                    chunk.arrays, options, chunk.group, values=self._writers[k] is not None
+                )
+            if losses is not None:
+                self._writers[k].write(losses)
+        self._place, self._bytes = chunk.place, self._bytes + chunk.nbytes
+        self._whole = True
+
+    def _save_now_and_then(self) -> None:
+        if self._file is None or time.perf_counter() < self._next_save:
+            return
+        began = time.perf_counter()
+        self._save()
+        took = time.perf_counter() - began
+        self._next_save = began + took + max(SAVE_SECONDS, took / SAVE_SHARE)
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        for writer in self._writers:
+            if writer is not None:
+                writer.flush()
+        self._file.save(
+            place=self._place,
+            bytes=self._bytes,
+            seconds=self._elapsed(),
+            step=self._feed.step,
+            written=[writer.done if writer else 0 for writer in self._writers],
+            accumulators=[accumulator.to_dict() for accumulator in self.accumulators],
         )
 
-        total = sum(source.nbytes for source in sources.values())
-        done = sum(array.nbytes for array in constant.values())
-        state = _binding.State()
-        for chunk in chunks:
-            arguments = {**options, **constant, **dict(zip(streamed, chunk, strict=True))}
-            with _describing(sources):
-                if writer is None:
-                    out = None
-                elif writer.begun:
-                    out = writer.buffer(len(chunk[0]))
-                else:  # the loss itself knows the type and shape of what it gives
-                    first = np.asarray(loss(**arguments, reduction="none"))
-                    out = writer.begin(first, len(first) if whole and first.shape else leader.rows)
-                loss._update(state, **arguments, reduction=reduction, out=out)
-            if writer is not None:
-                writer.write(out)
-            done += sum(array.nbytes for array in chunk)
-            if progress is not None:
-                progress(done, total)
-        value = state.value(reduction)
-        if writer is not None:
-            writer.complete()
+    def _elapsed(self) -> float:
+        return self._seconds + time.perf_counter() - self._began
+
+    def result(self, accumulator: Accumulator) -> Evaluation:
         return Evaluation(
-            value=value,
-            sum=state.sum,
-            weight=state.weight,
-            count=state.count,
-            rows=state.rows if whole else leader.rows,
-            seconds=time.perf_counter() - began,
-            bytes=total,
+            criterion=accumulator.criterion,
+            value=accumulator.value,
+            stderr=accumulator.stderr,
+            sum=accumulator.sum,
+            weight=accumulator.weight,
+            count=accumulator.count,
+            groups=accumulator.groups if accumulator.by else None,
+            rows=accumulator.rows,
+            seconds=self._elapsed(),
+            bytes=self._bytes,
             threads=get_num_threads(),
             isa=_binding.isa(),
+            accumulator=accumulator,
         )
 
 
-@contextlib.contextmanager
-def _describing(sources):
-    """Adds the files to an error of the loss, which knows arguments only."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        described = ", ".join(f"{name}: {source}" for name, source in sources.items())
-        raise type(error)(f"{error} [{described}]") from error
+def _identity(accumulator: Accumulator) -> dict[str, Any]:
+    """The criterion and what it is split by, without totals."""
+    kept = accumulator.to_dict()
+    return {name: kept[name] for name in ("criterion", "options", "by")}
 
 
-# ---------------------------------------------------------------------------------------- plan
-
-
-def _goes_by_rows(loss, sources, options) -> bool:
-    """Whether the losses of some leading rows are those of a call on them alone.
-
-    Of sequences, that is so if samples lead and each has its row of labels.
-    """
-    if "input_lengths" not in loss.operands:
-        return True
-    frames, targets = (sources[name].shape for name in loss.operands[:2])
-    return len(frames) == 3 and len(targets) == 2 and bool(options.get("batch_first"))
-
-
-def _follows(name: str, source: "_NpySource", leader: "_NpySource") -> bool:
-    """Whether an array goes by the leader's rows (True) or stands for all of them (False)."""
-    shape, same_ndim = source.shape, len(source.shape) == len(leader.shape)
-    if not shape:
-        return False
-    if name in ("weight", "pos_weight"):  # broadcast to the input, whose last axes they meet
-        if not same_ndim or (shape[0] == 1 != leader.rows):
-            return False
-    elif name == "var" and same_ndim and shape[0] == 1 != leader.rows:
-        return False
-    if shape[0] != leader.rows:
-        raise ValueError(f"leading dimensions differ: {leader} and {source}")
-    return True
-
-
-def _rows_per_chunk(loss, leader, streamed, chunk_rows: int | None, whole: bool) -> int:
-    """Rows to read at once: whole blocks, on which the sums of a loss are built."""
-    if whole:
-        return max(leader.rows, 1)
-    if chunk_rows is None:
-        chunk_rows = CHUNK_BYTES // max(sum(source.row_bytes for source in streamed), 1)
-    elif chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
-    block = max(loss._rows_per_block(leader.shape), 1)
-    blocks = max(-(-chunk_rows // block), 1)
-    return max(min(blocks * block, leader.rows), 1)
-
-
-# ------------------------------------------------------------------------------------- reading
-
-
-def _read_ahead(sources, rows: int, step: int) -> Generator[list[np.ndarray], None, None]:
-    """The sources' next `step` rows, again and again, read while the caller works on the last.
-
-    An array is the caller's until it asks for the next. Of no rows at all there is one chunk.
-    """
-    starts = range(0, max(rows, 1), step)
-    free: queue.SimpleQueue = queue.SimpleQueue()
-    full: queue.SimpleQueue = queue.SimpleQueue()
-    for _ in range(min(2, len(starts))):
-        free.put([np.empty(min(step, rows) * source.row_bytes, np.uint8) for source in sources])
-
-    def read():
-        try:
-            for start in starts:
-                buffers = free.get()
-                if buffers is None:
-                    break
-                stop = min(start + step, rows)
-                arrays = [s.read(start, stop, b) for s, b in zip(sources, buffers, strict=True)]
-                full.put((buffers, arrays))
-        except BaseException as error:
-            full.put(error)
-        finally:
-            for source in sources:
-                source.close()
-
-    # A daemon, as a read from a pipe or a network may never come back.
-    thread = threading.Thread(target=read, name="fastloss-reader", daemon=True)
-    thread.start()
-    try:
-        for _ in starts:
-            item = full.get()
-            if isinstance(item, BaseException):
-                raise item
-            buffers, arrays = item
-            yield arrays
-            free.put(buffers)
-    finally:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                free.get_nowait()
-        free.put(None)
-        thread.join(timeout=0.1)
-
-
-class _NpySource:
-    """The array of a .npy stream that stands behind its header, read in order of rows."""
-
-    def __init__(self, name, stream, shape, fortran_order, dtype, size, seekable):
-        """`size` is what the stream holds from here on, None if that cannot be known."""
-        self.name, self.shape, self.dtype = name, shape, dtype
-        self.rows = shape[0] if shape else 1
-        self.row_bytes = prod(shape[1:]) * dtype.itemsize
-        self.nbytes = self.rows * self.row_bytes
-        self._stream = stream
-        self._columns = fortran_order and len(shape) > 1
-        if dtype.hasobject:
-            raise TypeError(f"{name} holds Python objects (pickles), which are not read")
-        if dtype.kind not in "biufc":
-            raise TypeError(f"{name} holds {dtype}, which are not numbers")
-        if any(n < 0 for n in shape):
-            raise ValueError(f"{name} has a negative dimension: {shape}")
-        if size is not None and size < self.nbytes:
-            raise self._too_short(size)
-        if self._columns and not seekable:
-            raise ValueError(
-                f"{name} is in Fortran order, which cannot be read by rows from a pipe or a .npz: "
-                "save it to a .npy, or as np.ascontiguousarray(array)"
-            )
-        self._begin = stream.tell() if self._columns else 0
-
-    def __str__(self):
-        return f"{self.name} {self.dtype}{list(self.shape)}"
-
-    def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
-        """Rows start to stop as an array in the buffer; each call goes on where the last ended."""
-        shape = (stop - start, *self.shape[1:]) if self.shape else ()
-        view = buffer.data[: (stop - start) * self.row_bytes]
-        if self._columns:
-            length = (stop - start) * self.dtype.itemsize
-            for column in range(prod(self.shape[1:])):
-                place = (column * self.rows + start) * self.dtype.itemsize
-                self._stream.seek(self._begin + place)
-                self._fill(view[column * length : (column + 1) * length], place)
-        else:
-            self._fill(view, start * self.row_bytes)
-        array = np.ndarray(shape, self.dtype, buffer, order="F" if self._columns else "C")
-        if not self.dtype.isnative:
-            array = array.byteswap(inplace=True).view(self.dtype.newbyteorder())
-        return array
-
-    def read_all(self) -> np.ndarray:
-        array = self.read(0, self.rows, np.empty(self.nbytes, np.uint8))
-        self.close()
-        return array
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def _fill(self, view: memoryview, place: int) -> None:
-        done = 0
-        try:
-            while done < len(view):
-                count = self._stream.readinto(view[done : done + READ_BYTES])
-                if not count:
-                    raise self._too_short(place + done)
-                done += count
-        except _DAMAGED as error:
-            raise ValueError(f"{self.name} is damaged: {error}") from error
-        except OSError as error:
-            raise _named(error, self.name) from error
-
-    def _too_short(self, size: int) -> ValueError:
-        return ValueError(
-            f"{self.name} is cut short: its header promises {self.nbytes} bytes of data "
-            f"(shape {self.shape}, {self.dtype}), it holds {size}"
-        )
-
-
-def open_source(path: str | os.PathLike[str]) -> _NpySource:
-    """`path` is a .npy file, a .npz file with one member, or ``file.npz:member``."""
-    name = os.fspath(path)
-    file, member = name, ""
-    if ".npz:" in name and not os.path.exists(name):
-        file, _, member = name.partition(".npz:")
-        file += ".npz"
-    stream = open(file, "rb", buffering=0)  # noqa: SIM115 (the source closes it)
-    try:
-        start = _read_start(stream, name)
-        if start.startswith(b"PK"):
-            stream.close()
-            return _open_member(file, member)
-        if member:
-            raise ValueError(f"{file} is not a .npz file")
-        status = os.fstat(stream.fileno())
-        size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        return _open_npy(name, stream, start, size, seekable=size is not None)
-    except BaseException:
-        stream.close()
-        raise
-
-
-def _open_member(file: str, member: str) -> _NpySource:
-    try:
-        archive = zipfile.ZipFile(file)
-    except Exception as error:  # whatever wrong bytes lead zipfile to
-        raise ValueError(f"{file} is not a readable .npz file: {error}") from error
-    with archive:
-        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        names = ", ".join(infos)
-        if not member and len(infos) != 1:
-            raise ValueError(f"{file} holds {len(infos)} arrays: name one as {file}:NAME ({names})")
-        member = member.removesuffix(".npy") or next(iter(infos))
-        if member not in infos:
-            raise ValueError(f"{file} has no array {member!r}, it has {names}")
-        try:
-            data = archive.open(infos[member])  # lives on, and holds the file open
-        except Exception as error:
-            raise ValueError(f"{file}:{member} is damaged: {error}") from error
-    name = f"{file}:{member}"
-    try:
-        # Not seekable: going back would decompress from the start again.
-        size = infos[member].file_size
-        return _open_npy(name, data, _read_start(data, name), size, seekable=False)
-    except BaseException as error:
-        data.close()
-        if isinstance(error, _DAMAGED):
-            raise ValueError(f"{name} is damaged: {error}") from error
-        raise
-
-
-def _read_start(stream, name: str) -> bytes:
-    """The magic string and version of a .npy stream, or as much as there is."""
-    start = b""
-    while len(start) < npy_format.MAGIC_LEN:
-        try:
-            more = stream.read(npy_format.MAGIC_LEN - len(start))
-        except OSError as error:
-            raise _named(error, name) from error
-        if not more:
-            break
-        start += more
-    return start
-
-
-def _open_npy(name, stream, start: bytes, file_size: int | None, seekable: bool) -> _NpySource:
-    magic, version = start[:-2], tuple(start[-2:])
-    if magic != npy_format.MAGIC_PREFIX:
-        raise ValueError(f"{name} is not a .npy or .npz file (numpy.save writes one)")
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"{name} has .npy version {version[0]}.{version[1]}, which is unknown")
-    if version == (1, 0):
-        read_header = npy_format.read_array_header_1_0
-    else:  # 3.0 differs from 2.0 in the names of fields only
-        read_header = npy_format.read_array_header_2_0
-    try:
-        shape, fortran_order, dtype = read_header(stream)
-    except (OSError, *_DAMAGED):
-        raise
-    except Exception as error:  # whatever a wrong header leads NumPy's parser to
-        raise ValueError(f"{name} has no readable header: {error}") from error
-    size = None if file_size is None else file_size - stream.tell()
-    return _NpySource(name, stream, shape, fortran_order, dtype, size, seekable)
-
-
-# ------------------------------------------------------------------------------------- writing
-
-
-class _NpyWriter:
-    """Writes a .npy chunk by chunk under another name, and gives it its own when complete."""
+class _StateFile:
+    """What is done so far, in a file that always holds one whole state."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self._name = os.fspath(path)
-        self._path = os.path.realpath(self._name)
-        if os.path.exists(self._path) and not os.path.isfile(self._path):
-            raise ValueError(f"{self._name} is not a regular file and cannot be replaced")
-        folder, base = os.path.split(self._path)
-        self._temporary = os.path.join(folder, f".{base}.{os.getpid()}.tmp")
+        self.plan: Any = None
+
+    def load(self) -> dict[str, Any] | None:
         try:
-            self._stream = open(self._temporary, "xb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise _named(error, self._name) from error
-        self.begun = False
+            with open(self._name, encoding="utf-8") as file:
+                kept = json.load(file)
+            if kept["version"] != _STATE_VERSION:
+                raise ValueError(f"version {kept['version']}, not {_STATE_VERSION}")
+            kept["plan"], kept["place"], kept["written"], kept["accumulators"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._name} is no state of an evaluation: {error!r}") from error
+        return kept
 
-    def __enter__(self):
-        return self
+    def check(self, kept: dict[str, Any]) -> None:
+        """That it is of the evaluation that goes on."""
+        for part, now in self.plan.items():
+            was = kept["plan"].get(part)
+            if was != now:
+                raise ValueError(
+                    f"{self._name} is of another evaluation: {part} was {json.dumps(was)} and is "
+                    f"{json.dumps(now)}; delete the file to begin anew"
+                )
 
-    def __exit__(self, *_):
-        if not self._stream.closed:
-            self._stream.close()
-            os.unlink(self._temporary)
-
-    def begin(self, first: np.ndarray, rows: int) -> np.ndarray:
-        """A buffer like the first chunk, which is the largest."""
-        self.begun = True
-        self._chunk = np.empty_like(first, order="C")
-        shape = (rows, *first.shape[1:]) if first.shape else ()
-        header = npy_format.header_data_from_array_1_0(self._chunk) | {"shape": shape}
+    def save(self, **kept: Any) -> None:
+        folder, base = os.path.split(self._name)
+        temporary = os.path.join(folder, f".{base}.tmp")
+        text = json.dumps({"version": _STATE_VERSION, "plan": self.plan, **kept}, allow_nan=False)
         try:
-            npy_format.write_array_header_1_0(self._stream, header)
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._name)
         except OSError as error:
-            raise _named(error, self._name) from error
-        return self._chunk
+            raise named(error, self._name) from error
 
-    def buffer(self, rows: int) -> np.ndarray:
-        return self._chunk[:rows]
-
-    def write(self, chunk: np.ndarray) -> None:
-        data = chunk.reshape(-1).view(np.uint8).data
-        try:
-            while len(data):
-                data = data[self._stream.write(data) :]
-        except OSError as error:
-            raise _named(error, self._name) from error
-
-    def complete(self) -> None:
-        self._stream.close()
-        os.replace(self._temporary, self._path)
+    def remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name)
 
 
-def _named(error: OSError, name: str) -> OSError:
-    """The same error with the name of its file."""
-    return type(error)(error.errno, error.strerror, name)
+@contextlib.contextmanager
+def _reporting(progress):
+    """What is called after every chunk."""
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield lambda done, total: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install 'fastloss[cli]'") from error
+    with tqdm(unit="B", unit_scale=True, desc="fastloss") as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

@@ -433,6 +433,14 @@ static void add_values(const setting *s, const rows *r, const real *l, fl_partia
         return;
     partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
     fl_store(&s->call->values, r->first, r->n, l);
+    if (!wants_units(s->call))
+        return;
+    double share[UNITS], kept[UNITS];
+    for (int64_t p = 0; p < r->n; p++) {
+        kept[p] = r->kept[p];
+        share[p] = r->kept[p] == 0 ? 0 : r->sample[p] * r->weight[p];
+    }
+    note_units(s->call, r->first, r->n, l, 1, share, kept, partial);
 }
 
 static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *partial)

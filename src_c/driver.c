@@ -7,6 +7,7 @@
 #include "fastloss.h"
 #include "fpmode.h"
 #include "parallel.h"
+#include "spread.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -238,6 +239,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
             totals->sum = dd_add(totals->sum, p->sum);
             totals->weight = dd_add(totals->weight, p->weight);
             totals->count += p->count;
+            spread_join(&totals->spread, &p->spread);
             if (phase == FL_MAIN)
                 share_entries(call, &shared, block, p);
         }

@@ -216,7 +216,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
 
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
     const double *factor = load_factor(call, first, n, sample, factor_tile);
-    add_divisor(call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample, factor, n, partial);
+    const double *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
+    add_divisor(divisor, factor, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
         const int needed = phase != FL_PREPARE || call->role[k].domain != FL_ANY;
         operand[k] = needed && call->operand[k].data
@@ -260,6 +261,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
             weigh_tile(l, factor, 0, 1, n);
         partial->sum = dd_add(partial->sum, factor ? sum_tile(l, n) : sum_lanes(&a.sum));
         fl_store(&call->values, first, n, l);
+        if (wants_units(call))
+            note_units(call, first, n, l, 1, divisor, factor, partial);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!(wanted & DX << k) || is_sent(call, k, later))

@@ -161,9 +161,12 @@ typedef struct {
     int64_t T, C, blank;
     const int64_t *frames, *labels, *first_label;
     int zero_infinity;
-    int per_label;        /* each loss is divided by max(labels[n], 1) where it is summed or
-                             differentiated, not in values */
-    double sum_tolerance; /* how far from 1 the probabilities of a frame may add up */
+    int per_label;          /* each loss is divided by max(labels[n], 1) where it is summed or
+                               differentiated, not in values */
+    double sum_tolerance;   /* how far from 1 the probabilities of a frame may add up */
+    int spread;             /* whether the spread of the losses is wanted */
+    double *term, *share;   /* NULL, or of each unit what it adds to Σ l and to Σ d, ... */
+    unsigned char *counted; /* ... and to the count */
     void **sides; /* NULL unless FL_MAIN comes in halves: of each item of FL_FIRST_HALF, what
                      it leaves for FL_SECOND_HALF, made by the kernel with fl_take(); the
                      driver's */
@@ -174,9 +177,15 @@ typedef struct {
     double hi, lo;
 } fl_dd;
 
+/* How far losses lie apart: sums over units of r = l - pivot d. */
 typedef struct {
-    fl_dd sum, weight;          /* Σ l, Σ d */
-    int64_t count;              /* units that were not removed */
+    double pivot, rr, rd, dd; /* l/d of the first unit that has d; Σ r², Σ r d, Σ d² */
+} fl_spread;
+
+typedef struct {
+    fl_dd sum, weight; /* Σ l, Σ d */
+    int64_t count;     /* units that were not removed */
+    fl_spread spread;
     fl_dd reduced[FL_OPERANDS]; /* a gradient entry that this block shares with its neighbours */
     int64_t bad_unit;  /* the lowest unit with a value that is not allowed, or FL_NOWHERE */
     int64_t bad_entry; /* its place in the unit: class, feature, frame, label */
@@ -187,7 +196,15 @@ typedef struct {
 typedef struct {
     fl_dd sum, weight;
     int64_t count;
+    fl_spread spread;
 } fl_totals;
+
+/* Totals of a group of units: doubles alone, a row of an array of Python's. */
+typedef struct {
+    fl_dd sum, weight;
+    double count;
+    fl_spread spread;
+} fl_group;
 
 typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                        fl_partial *partial);
@@ -252,6 +269,14 @@ static inline int fl_by_sides(const fl_call *call, fl_phase phase)
 {
     return call->sides && (phase != FL_PREPARE || call->kind == FL_CLASSES);
 }
+
+/* totals.c */
+void fl_add_totals(fl_totals *to, const fl_totals *from);
+void fl_add_group(fl_group *to, const fl_group *from);
+/* n units more; group[i] is the group of unit i, and tells nothing of a unit without d and count.
+ */
+void fl_group_units(fl_group *groups, int64_t n, const int64_t *group, const double *term,
+                    const double *share, const unsigned char *counted);
 
 /* a / b, in the mode of the kernels. */
 double fl_ratio(double a, double b);

@@ -553,6 +553,8 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
             l[i] = (real)((sample ? sample[i] : 1) * rows[i].loss);
         partial->sum = dd_add(partial->sum, sum_tile(l, n));
         fl_store(&call->values, first, n, l);
+        if (wants_units(call))
+            note_units(call, first, n, l, 1, sample, sample, partial);
     }
     if (!(call->products & ~(FL_SUM | FL_VALUES)))
         return;

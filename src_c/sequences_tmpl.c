@@ -848,6 +848,8 @@ static void write_value(const fl_call *call, int64_t n, double loss, double weig
     *l = (real)(loss * weight);
     partial->sum = dd_add_double(partial->sum, (double)*l / labels);
     fl_store(&call->values, n, 1, l);
+    if (wants_units(call))
+        note_units(call, n, 1, l, labels, &weight, &weight, partial);
 }
 
 /* The first frame of a side's second half, joined with what the other found there: Σ over paths. */

@@ -6,6 +6,7 @@
 #include "fastloss.h"
 #include "loader.h"
 #include "real.h"
+#include "spread.h"
 
 /* Sums run in double over a fixed number of lanes, so that a sum depends on its terms alone,
  * whatever the width of the vectors. Doubles need a double-double in each lane: added one by one
@@ -167,6 +168,52 @@ static inline const double *load_sample_weight(const fl_call *call, int64_t firs
             break;
         }
     return s;
+}
+
+/* --- what each unit adds, where it is wanted --- */
+
+/* In lanes, as one sum after the other takes as long as the formula. */
+static inline void add_spread(fl_spread *spread, int64_t n, const real *l, const double *share,
+                              double divide)
+{
+    double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0};
+    int64_t i = 0;
+    for (; i < n && spread->dd == 0; i++)
+        spread_unit(spread, (double)l[i] / divide, share ? share[i] : 1);
+    const fl_spread about = *spread;
+    for (; i + LANES <= n; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            double d = share ? share[i + k] : 1;
+            double r = spread_residual(&about, (double)l[i + k] / divide, d);
+            rr[k] += r * r;
+            rd[k] += r * d;
+            dd[k] += d * d;
+        }
+    for (int k = 0; k < LANES; k++) {
+        spread->rr += rr[k];
+        spread->rd += rd[k];
+        spread->dd += dd[k];
+    }
+    for (; i < n; i++)
+        spread_unit(spread, (double)l[i] / divide, share ? share[i] : 1);
+}
+
+static inline int wants_units(const fl_call *call) { return call->spread || call->term; }
+
+/* l/divide is added to Σ l and share to Σ d; share may be NULL for ones, and so may factor, which
+ * is 0 where a unit does not count. */
+static inline void note_units(const fl_call *call, int64_t first, int64_t n, const real *l,
+                              double divide, const double *share, const double *factor,
+                              fl_partial *partial)
+{
+    if (call->spread)
+        add_spread(&partial->spread, n, l, share, divide);
+    for (int64_t i = 0; call->term && i < n; i++) {
+        call->term[first + i] = (double)l[i] / divide;
+        call->share[first + i] = share ? share[i] : 1;
+        call->counted[first + i] = !factor || factor[i] != 0;
+    }
 }
 
 /* The factor of each unit's gradients, NULL for ones. */

@@ -309,7 +309,7 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
 
 def test_no_bar_without_a_terminal(monkeypatch):
     with cli._Progress() as progress:
-        assert progress is None
+        assert progress is False
 
 
 def test_a_bar_on_a_terminal(monkeypatch):

@@ -1,5 +1,6 @@
 """Docstrings and documents: examples run, formulas can be set, every parameter is documented."""
 
+import dataclasses
 import doctest
 import inspect
 import math
@@ -12,7 +13,7 @@ import mathml
 import pytest
 
 import fastloss as fl
-from fastloss import evaluation, plotting
+from fastloss import plotting
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
@@ -24,7 +25,6 @@ CRITERIA = {
 }
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
-PUBLIC["evaluate_files"] = evaluation.evaluate_files
 PUBLIC["plot"] = plotting.plot
 
 PAGES = ["README.md"]
@@ -135,8 +135,13 @@ def test_other_parameters_are_documented(name):
     thing = PUBLIC[name]
     if isinstance(thing, type) and issubclass(thing, (Exception, Criterion)):
         return
-    documented = entries(inspect.getdoc(thing), "Parameters")
-    assert [name.strip("*") for name in documented] == list(inspect.signature(thing).parameters)
+    title = "Attributes" if dataclasses.is_dataclass(thing) else "Parameters"
+    documented = [
+        name.strip("*")
+        for line in entries(inspect.getdoc(thing), title)
+        for name in line.split(", ")
+    ]
+    assert documented == list(inspect.signature(thing).parameters)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import itertools
+import json
 import os
 import pickle
 import subprocess
@@ -13,8 +15,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import evaluation
-from fastloss.evaluation import Evaluation, evaluate_files
+from fastloss import _feeds
 
 CLASSES = ("nll_loss", "cross_entropy")
 SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
@@ -42,6 +43,16 @@ def make(loss, shape, dtype=np.float32, seed=0):
     elif "target" in arrays and loss.__name__ in ROWS:
         arrays["target"] = ROWS[loss.__name__](arrays["target"])
     return list(arrays.values())
+
+
+CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
+OF_EVALUATE = ("chunk_rows", "threads", "per_sample", "progress", "sample_weight")
+
+
+def evaluate_files(loss, paths, **options):
+    """A loss over files, by the criterion of its options."""
+    given = {name: options.pop(name) for name in OF_EVALUATE if name in options}
+    return fl.evaluate(CRITERIA[loss](**options), *paths, **given)
 
 
 def save(folder, arrays):
@@ -504,9 +515,11 @@ def test_options_are_checked_before_the_files_are_read(tmp_path):
         evaluate_files(fl.cross_entropy, paths, label_smoothing=2.0)
     with pytest.raises(ValueError, match="reduction"):
         evaluate_files(fl.cross_entropy, paths, reduction="batchmean")
+    with pytest.raises(ValueError, match="no single value"):
+        evaluate_files(fl.cross_entropy, paths, reduction="none")
     with pytest.raises(ValueError, match="chunk_rows"):
         evaluate_files(fl.cross_entropy, paths, chunk_rows=0)
-    with pytest.raises(TypeError, match="cross_entropy reads 2 files"):
+    with pytest.raises(TypeError, match="cross_entropy reads input, target, or an iterable"):
         evaluate_files(fl.cross_entropy, paths[:1])
 
 
@@ -546,7 +559,7 @@ def test_nothing_stays_open(tmp_path):
 
 def test_an_evaluation_is_a_frozen_record(tmp_path):
     result = evaluate_files(fl.mse_loss, save(tmp_path, make(fl.mse_loss, (3,))))
-    assert isinstance(result, Evaluation)
+    assert isinstance(result, fl.Evaluation)
     assert result.seconds > 0
     with pytest.raises(AttributeError):
         result.value = 1.0
@@ -555,12 +568,11 @@ def test_an_evaluation_is_a_frozen_record(tmp_path):
 MEASURE = """
 import resource, sys
 import fastloss as fl
-from fastloss.evaluation import evaluate_files
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-evaluate_files(fl.mse_loss, [sys.argv[1]] * 2)
+fl.evaluate(fl.mse_loss, *[sys.argv[1]] * 2)
 before = peak()
-evaluate_files(fl.mse_loss, [sys.argv[2]] * 2, per_sample=sys.argv[3] or None)
+fl.evaluate(fl.mse_loss, *[sys.argv[2]] * 2, per_sample=sys.argv[3] or None)
 print(peak() - before)
 """
 
@@ -585,7 +597,7 @@ def test_chunks_are_read_ahead():
     arrived = threading.Semaphore(0)
 
     class Source:
-        row_bytes = 1
+        row_bytes, buffered = 1, True
 
         def read(self, start, stop, buffer):
             reads.append(start)
@@ -595,8 +607,9 @@ def test_chunks_are_read_ahead():
         def close(self):
             reads.append("closed")
 
-    chunks = evaluation._read_ahead([Source()], rows=10, step=3)
-    for count, chunk in enumerate(chunks):
+    chunks = _feeds._read_ahead([Source()], rows=10, step=3, done=0)
+    for count, (start, chunk) in enumerate(chunks):
+        assert start == 3 * count
         assert len(chunk[0]) == (3 if count < 3 else 1)
         if count == 0:
             for _ in range(2):
@@ -609,3 +622,256 @@ def test_a_zip_member_name_may_hold_a_path(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("train/x.npy", npy_bytes(np.arange(3.0)))
     assert evaluate_files(fl.mse_loss, [f"{tmp_path}/a.npz:train/x"] * 2).value == 0.0
+
+
+# ---------------------------------------------------------------------------- arrays and batches
+
+
+def test_arrays_in_memory_have_the_bits_of_one_call():
+    arrays = make(fl.cross_entropy, (30_000, 7))
+    for given in (arrays, [np.asfortranarray(arrays[0]), arrays[1].astype(np.uint8)]):
+        found = fl.evaluate(fl.CrossEntropyLoss(), *given, chunk_rows=1)
+        assert bits(found.value) == bits(fl.cross_entropy(*arrays))
+        assert found.rows == 30_000
+    assert not [t for t in threading.enumerate() if t.name == "fastloss-reader"]
+
+
+@pytest.mark.parametrize("kind", ["memmap", "list", "hdf5", "zarr", "arrow", "parquet"])
+def test_whatever_holds_rows(kind, tmp_path):
+    x, y = make(fl.mse_loss, (30_000,))
+    if kind == "memmap":
+        np.save(tmp_path / "x.npy", x)
+        given = np.load(tmp_path / "x.npy", mmap_mode="r")
+    elif kind == "list":
+        given = x.tolist()
+        x = x.astype(np.float64)
+    elif kind == "hdf5":
+        h5py = pytest.importorskip("h5py")
+        given = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=x, chunks=(777,))
+    elif kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        given = zarr.create_array(str(tmp_path / "x.zarr"), data=x, chunks=(777,))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        given = pa.chunked_array([x[:5], x[5:]])
+        if kind == "parquet":
+            pq = pytest.importorskip("pyarrow.parquet")
+            pq.write_table(pa.table({"x": given}), tmp_path / "x.parquet", row_group_size=999)
+            given = f"{tmp_path}/x.parquet:x"
+    for chunk_rows in (1, None):
+        found = fl.evaluate(fl.MSELoss(), given, y, chunk_rows=chunk_rows)
+        assert bits(found.value) == bits(fl.mse_loss(x, y))
+
+
+def test_batches_of_any_size_and_kind():
+    rng = np.random.default_rng(11)
+    x, y, w = rng.normal(size=(500, 3)), rng.integers(0, 3, 500), rng.uniform(size=500)
+    cuts = [0, 3, 4, 4, 100, 500]
+    pieces = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+    expected = fl.cross_entropy(x, y, sample_weight=w)
+    for batches in (
+        [(x[p], y[p], w[p]) for p in pieces],
+        [[x[p], y[p], w[p]] for p in pieces],
+        ((x[p], y[p].astype(np.uint8), w[p]) for p in pieces),
+        ({"target": y[p], "input": x[p], "sample_weight": w[p]} for p in pieces),
+    ):
+        found = fl.evaluate(fl.CrossEntropyLoss(), batches)
+        assert found.value == pytest.approx(expected, rel=1e-14)
+        assert (found.rows, found.count) == (500, 500)
+    assert fl.evaluate(fl.MSELoss(reduction="sum"), []).value == 0
+
+
+def test_batches_may_share_their_memory():
+    def batches():
+        buffer = np.empty(1000)
+        for k in range(50):
+            buffer[:] = k
+            yield buffer, np.zeros(1000)
+
+    assert fl.evaluate(fl.L1Loss(), batches()).value == 24.5
+
+
+def test_errors_of_batches_name_row_and_batch():
+    batches = [(np.zeros((4, 3)), [0, 1, 2, 0]), (np.zeros((2, 3)), [1, 5])]
+    with pytest.raises(fl.ClassIndexError, match=r"target\[5\] = 5 is not .* \[in batch 1\]"):
+        fl.evaluate(fl.CrossEntropyLoss(), batches)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((np.zeros(3),), "batch 0 is a tuple of 1: it must be a tuple of input, target"),
+        (np.zeros((2, 3)), "batch 0 is a ndarray"),
+        ({"input": np.zeros(3), "label": np.zeros(3)}, "batch 0 is a dict of input, label"),
+        (tuple(np.zeros((4, 3))), "batch 0 is a tuple of 4"),
+    ],
+)
+def test_wrong_batches(batch, message):
+    with pytest.raises(TypeError, match=message):
+        fl.evaluate(fl.MSELoss(), [batch])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: fl.evaluate(fl.MSELoss(), x), TypeError, "the data is one ndarray"),
+        (lambda x: fl.evaluate(fl.MSELoss(), x, x, x), TypeError, "reads 2 arrays"),
+        (lambda x: fl.evaluate("mse", x, x), TypeError, "must be a criterion or a loss"),
+        (lambda x: fl.evaluate([], x, x), ValueError, "no criterion"),
+        (lambda x: fl.evaluate([fl.mse_loss, fl.gaussian_nll_loss], x, x), ValueError, "reads 3"),
+        (lambda x: fl.evaluate(fl.mse_loss, [(x, x)], by=x), TypeError, "go with arrays"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, by="group"), TypeError, "by='group' goes with"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, by=x[:2]), ValueError, "leading dimensions"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, by="class"), ValueError, "are not classes"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=5), TypeError, "per_sample is a int"),
+        (lambda x: fl.evaluate([fl.mse_loss], x, x, per_sample="a"), ValueError, "a list of 1"),
+        (
+            lambda x: fl.evaluate({"a": fl.mse_loss}, x, x, per_sample={"b": "x.npy"}),
+            ValueError,
+            "a dict, with keys among a",
+        ),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=x[:2]), ValueError, "does not hold"),
+    ],
+)
+def test_wrong_calls(call, error, message):
+    with pytest.raises(error, match=message):
+        call(np.zeros(3))
+
+
+# ------------------------------------------------------------------- several criteria, and groups
+
+
+def test_several_criteria_read_once(tmp_path):
+    x, y = make(fl.binary_cross_entropy_with_logits, (50_000, 3))
+    weight, rows = np.linspace(1, 2, 3), np.linspace(0, 1, 150_000).reshape(50_000, 3)
+    chosen = {
+        "bce": fl.BCEWithLogitsLoss(pos_weight=weight),
+        "weighted": fl.BCEWithLogitsLoss(weight=rows),
+        "focal": fl.sigmoid_focal_loss,
+    }
+    found = fl.evaluate(
+        chosen, *save(tmp_path, [x, y]), chunk_rows=1, per_sample={"focal": tmp_path / "focal.npy"}
+    )
+    assert bits(found["bce"].value) == bits(
+        fl.binary_cross_entropy_with_logits(x, y, pos_weight=weight)
+    )
+    assert bits(found["weighted"].value) == bits(
+        fl.binary_cross_entropy_with_logits(x, y, weight=rows)
+    )
+    assert bits(found["focal"].value) == bits(fl.sigmoid_focal_loss(x, y))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "focal.npy"), fl.sigmoid_focal_loss(x, y, reduction="none")
+    )
+    as_list = fl.evaluate(list(chosen.values()), x, y, chunk_rows=1)
+    assert [f.value for f in as_list] == [f.value for f in found.values()]
+
+
+def test_several_losses_of_unlike_blocks_have_their_bits():
+    x, y = make(fl.cross_entropy, (200_000, 7))
+    found = fl.evaluate([fl.cross_entropy, fl.multi_margin_loss], x, y, chunk_rows=1)
+    assert bits(found[0].value) == bits(fl.cross_entropy(x, y))
+    assert bits(found[1].value) == bits(fl.multi_margin_loss(x, y))
+
+
+@pytest.mark.parametrize("kind", ["ints", "strings", "file", "list"])
+def test_groups(kind, tmp_path):
+    x, y = make(fl.mse_loss, (30_000,), np.float64)
+    labels = np.random.default_rng(12).integers(0, 3, 30_000)
+    by = labels
+    if kind == "strings":
+        labels = by = np.array(["low", "mid", "high"])[labels]
+    elif kind == "file":
+        np.save(tmp_path / "by.npy", labels)
+        by = tmp_path / "by.npy"
+    elif kind == "list":
+        by = labels.tolist()
+    found = fl.evaluate(fl.MSELoss(), x, y, by=by, chunk_rows=1)
+    assert found.value == fl.mse_loss(x, y)
+    for label, totals in found.groups.items():
+        at = labels == label
+        assert totals.value == pytest.approx(fl.mse_loss(x[at], y[at]), rel=1e-13)
+        assert totals.count == at.sum()
+        assert totals.stderr == pytest.approx(
+            np.std((x - y)[at] ** 2, ddof=1) / at.sum() ** 0.5, rel=1e-9
+        )
+    batches = [{"input": x[:9], "target": y[:9], "group": labels[:9]}]
+    assert sum(g.count for g in fl.evaluate(fl.MSELoss(), batches, by="group").groups.values()) == 9
+
+
+def test_classes(tmp_path):
+    x, y = make(fl.cross_entropy, (30_000, 4))
+    found = fl.evaluate(fl.CrossEntropyLoss(), *save(tmp_path, [x, y]), by="class", chunk_rows=1)
+    assert list(found.groups) == [0, 1, 2, 3]
+    for label, totals in found.groups.items():
+        assert totals.value == pytest.approx(fl.cross_entropy(x[y == label], y[y == label]))
+
+
+# ---------------------------------------------------------------------------- losses into arrays
+
+
+def test_losses_into_arrays_and_datasets(tmp_path):
+    x, y = make(fl.mse_loss, (30_000, 2))
+    expected = fl.mse_loss(x, y, reduction="none")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "out.h5", "w") as file:
+        dataset = file.create_dataset("losses", (30_000, 2), np.float32)
+        memmap = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, (30_000, 2))
+        array = np.zeros((40_000, 2))
+        for out in (dataset, memmap, array):
+            fl.evaluate(fl.MSELoss(), x, y, per_sample=out, chunk_rows=1)
+            np.testing.assert_array_equal(out[:30_000], expected)
+    assert (array[30_000:] == 0).all()
+
+
+def test_losses_of_batches_are_one_file(tmp_path):
+    x, y = make(fl.mse_loss, (1000, 2))
+    batches = ((x[k : k + 99], y[k : k + 99]) for k in range(0, 1000, 99))
+    fl.evaluate(fl.MSELoss(), batches, per_sample=tmp_path / "losses.npy")
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "losses.npy"), fl.mse_loss(x, y, reduction="none")
+    )
+
+
+# --------------------------------------------------------------------------------------- results
+
+
+def test_what_an_evaluation_shows():
+    x, y = make(fl.cross_entropy, (100, 30))
+    found = fl.evaluate(fl.CrossEntropyLoss(label_smoothing=0.1), x, y, by="class")
+    lines = repr(found).splitlines()
+    assert lines[0] == "criterion   CrossEntropyLoss(label_smoothing=0.1)"
+    assert lines[1].split()[:2] == ["value", repr(found.value)]
+    shown = min(len(found.groups), 20)
+    assert len(lines) == 7 + 1 + shown + (len(found.groups) > 20)
+    page = found._repr_html_()
+    assert page.count("<table>") == 2
+    assert repr(found.value) in page
+    escaped = fl.evaluate(fl.MSELoss(), [1.0], [2.0], by=["<b>"])._repr_html_()
+    assert "<td>&lt;b&gt;</td>" in escaped
+
+
+def test_to_dict_is_json():
+    found = fl.evaluate(fl.MSELoss(), [1.0, np.inf], [0.0, 0.0], by=["a", "b"])
+    kept = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert kept["criterion"] == "MSELoss()"
+    assert (kept["value"], kept["count"]) == ("Infinity", 2)
+    assert [group["label"] for group in kept["groups"]] == ["a", "b"]
+    assert kept["groups"][0]["sum"] == 1.0
+
+
+def test_evaluations_add_up_by_their_accumulators():
+    x, y = make(fl.mse_loss, (1000,))
+    parts = [fl.evaluate(fl.MSELoss(), x[k::3], y[k::3]).accumulator for k in range(3)]
+    assert sum(parts).value == pytest.approx(fl.mse_loss(x, y), rel=1e-14)
+
+
+def test_a_bar(capsys):
+    pytest.importorskip("tqdm")
+    fl.evaluate(fl.MSELoss(), np.zeros(10), np.zeros(10), progress=True)
+    assert "fastloss" in capsys.readouterr().err
+
+
+def test_without_tqdm_a_bar_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"fastloss\[cli\]"):
+        fl.evaluate(fl.MSELoss(), np.zeros(10), np.zeros(10), progress=True)

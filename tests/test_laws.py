@@ -661,8 +661,9 @@ def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
                 part.keywords["sample_weight"] = draw.keywords["sample_weight"][
                     first : first + chunk
                 ]
-                pieces.append(np.empty_like(value[first : first + chunk]))
-                part.loss._update(state, *part.arrays, **part.keywords, out=pieces[-1])
+                units = fl._binding.Units(values=True)
+                part.loss._update(state, units, *part.arrays, **part.keywords)
+                pieces.append(units.values)
             bits((state.sum, state.weight), (added, weight), chunk)
             assert (state.count, state.rows) == (count, shape[0])
             bits(np.concatenate(pieces), value)

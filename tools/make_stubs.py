@@ -24,7 +24,7 @@ from typing import Any, {typing}TypeAlias, overload
 from numpy.typing import ArrayLike, NDArray
 {imports}
 from fastloss._binding import Loss
-
+{own}
 __all__ = [
 {names}
 ]
@@ -158,6 +158,7 @@ def losses_stub():
             summary="The losses.",
             typing="Literal, ",
             imports="",
+            own="",
             names="\n".join(f'    "{name}",' for name in sorted(losses.__all__)),
         )
     ]
@@ -176,6 +177,7 @@ def criteria_stub():
             summary="The criteria.",
             typing="ClassVar, Generic, Literal, ",
             imports="from typing_extensions import Self, TypeVar\n",
+            own="from fastloss.accumulators import Accumulator\n",
             names="\n".join(f'    "{name}",' for name in sorted(criteria.__all__)),
         ),
         '_V = TypeVar("_V", default=Any)  # a float, or an array with reduction="none"',
@@ -189,6 +191,9 @@ def criteria_stub():
         f"    def sums(self, *arrays: Any, **kwargs: Any) -> {SUMS}: ...",
         "    def get_params(self, deep: bool = True) -> dict[str, Any]: ...",
         "    def set_params(self, **options: Any) -> Self: ...",
+        "    def accumulator(",
+        '        self, *, by: Literal["class", "group"] | None = None',
+        "    ) -> Accumulator: ...",
         "",
     ]
     bases = {}  # criteria of losses with the same arrays share their methods

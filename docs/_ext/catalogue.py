@@ -7,6 +7,7 @@ from sphinx.errors import ExtensionError
 
 import fastloss as fl
 from fastloss import plotting
+from fastloss.evaluation import criterion_of
 
 KINDS = {
     "Predictions and true values": [
@@ -94,10 +95,6 @@ ctc_posteriors
 
 .. autofunction:: ctc_posteriors
 """
-
-
-def criterion_of(loss):
-    return next(kind for kind in vars(fl.criteria).values() if getattr(kind, "loss", None) is loss)
 
 
 def page(name):

@@ -1,0 +1,479 @@
+"""Running losses: one call over all the data is what every split, order and journey must give."""
+
+import copy
+import itertools
+import json
+import math
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from cases import CASES, CLASS, FLOATS, LABELS, Kind
+from test_laws import Draw
+
+import fastloss as fl
+from fastloss.accumulators import Accumulator
+
+
+def over(chosen):
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.id)
+
+
+# A weight of each element goes with the rows, and is no option of a criterion.
+STEADY = [
+    case
+    for case in CASES
+    if case.weighs_classes or not any(isinstance(v, Kind) for v in case.options.values())
+]
+cases = over(STEADY)
+floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
+CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
+SUM_TOLERANCE = 1e-13  # of the sum of the losses' sizes
+
+
+def drawn(case, rows, dtype=np.float32, reduction="mean"):
+    """A draw, with weights of its rows, and an empty accumulator of its criterion."""
+    draw = Draw(case, (rows,) if case.kind == "sequences" else (rows, 3), dtype)
+    draw.keywords["sample_weight"] = draw.rng.integers(0, 4, draw.value().shape).astype(dtype)
+    return draw, accumulator_of(draw, reduction)
+
+
+def accumulator_of(draw, reduction="mean", by=None):
+    options = dict(draw.keywords, reduction=reduction)
+    options.pop("sample_weight", None)
+    return CRITERIA[draw.loss](**options).accumulator(by=by)
+
+
+def feed(accumulator, draw, index, **group):
+    weights = draw.keywords["sample_weight"][index]
+    accumulator.update(*draw.at(index).arrays, sample_weight=weights, **group)
+    return accumulator
+
+
+# ---- What one call gives -------------------------------------------------------------------------
+
+
+@cases
+@floats
+def test_any_split_and_order_gives_the_value_of_one_call(case, dtype):
+    draw, accumulator = drawn(case, 211, dtype)
+    added, weight, count = draw.sums()
+    size = np.abs(draw.value().astype(np.float64)).sum()
+    cuts = [0, 1, 20, 21, 100, 211]
+    parts = [
+        feed(accumulator_of(draw), draw, slice(first, last))
+        for first, last in itertools.pairwise(cuts)
+    ]
+    for order in ([4, 0, 3, 1, 2], [0, 1, 2, 3, 4]):
+        total = accumulator_of(draw)
+        for k in order:
+            total.merge(parts[k])
+        assert abs(total.sum - added) <= SUM_TOLERANCE * size
+        assert abs(total.weight - weight) <= SUM_TOLERANCE * weight
+        assert total.count == count
+        assert total.rows == 211
+        assert total.value == pytest.approx(added / weight, rel=1e-12)
+    feed(accumulator, draw, slice(None))
+    assert (accumulator.sum, accumulator.weight, accumulator.count) == (added, weight, count)
+    assert accumulator.value == draw.value("mean")
+
+
+@floats
+def test_whole_blocks_in_order_have_the_bits_of_one_call(dtype):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 9 * 8192 + 17)).astype(dtype) * 1e3
+    accumulator = fl.MSELoss().accumulator()
+    for first in range(0, len(x), 2 * 8192):
+        accumulator.update(x[first : first + 2 * 8192], y[first : first + 2 * 8192])
+    assert accumulator.value == fl.mse_loss(x, y)
+    assert accumulator.sum == fl.mse_loss.sums(x, y)[0]
+
+
+def test_sums_that_cancel_do_not_depend_on_the_split():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=5000) * np.exp2(rng.uniform(-40, 40, 5000))
+    y = np.where(rng.random(5000) < 0.5, -1.0, 1.0)
+    both = np.concatenate([x, -x])  # hinge embedding of y = 1 is x itself
+    exact = math.fsum(np.where(np.concatenate([y, y]) == 1, both, np.maximum(0, 1 - both)))
+    order = rng.permutation(10_000)
+    parts = [fl.HingeEmbeddingLoss(reduction="sum").accumulator() for _ in range(7)]
+    for k, part in enumerate(parts):
+        at = order[k::7]
+        part.update(both[at], np.concatenate([y, y])[at])
+    size = np.abs(both).sum() + 10_000
+    assert abs(sum(parts).value - exact) <= SUM_TOLERANCE * size
+
+
+def test_means_are_not_averaged():
+    accumulator = fl.L1Loss().accumulator()
+    accumulator.update([1.0], [0.0])
+    accumulator.update([2.0, 2.0, 2.0], [0.0, 0.0, 0.0])
+    assert accumulator.value == 1.75
+
+
+def test_batchmean_divides_by_rows_and_refuses_rows_of_two_sizes():
+    rng = np.random.default_rng(5)
+    x, y = np.log(rng.dirichlet(np.ones(4), 30)), rng.dirichlet(np.ones(4), 30)
+    accumulator = fl.KLDivLoss(reduction="batchmean").accumulator()
+    accumulator.update(x[:11], y[:11])
+    accumulator.update(x[11:], y[11:])
+    assert accumulator.value == pytest.approx(fl.kl_div(x, y, reduction="batchmean"), rel=1e-14)
+    assert accumulator.weight == 30
+    before = accumulator.to_dict()
+    with pytest.raises(ValueError, match="rows of 4 and of 3 losses"):
+        accumulator.update(x[:, :3], y[:, :3])
+    assert accumulator.to_dict() == before
+
+
+def test_nothing_was_added():
+    for reduction, value in (("mean", math.nan), ("sum", 0.0)):
+        accumulator = fl.MSELoss(reduction=reduction).accumulator()
+        np.testing.assert_equal(accumulator.value, value)
+        assert math.isnan(accumulator.stderr)
+        assert (accumulator.count, accumulator.weight, accumulator.rows) == (0, 0, 0)
+    accumulator.update([1.0], [3.0])
+    accumulator.reset()
+    assert (accumulator.value, accumulator.count) == (0.0, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_kept(bad):
+    accumulator = fl.L1Loss().accumulator()
+    accumulator.update([1.0, bad], [0.0, 0.0])
+    accumulator.update([1.0], [0.0])
+    again = Accumulator.from_json(accumulator.to_json()) + accumulator
+    np.testing.assert_equal(again.value, fl.l1_loss([1.0, bad], 0.0))
+    assert math.isnan(again.stderr)
+
+
+# ---- Standard errors -----------------------------------------------------------------------------
+
+
+def standard_error(terms, shares, divisor):
+    """That of Σ terms / Σ shares, about which n/(n-1) Σ (term - mean share)² spreads."""
+    terms, shares = [[float(v) for v in np.ravel(a)] for a in (terms, shares)]
+    n = sum(share != 0 for share in shares)
+    mean = math.fsum(terms) / math.fsum(shares)
+    squares = math.fsum((t - mean * s) ** 2 for t, s in zip(terms, shares, strict=True))
+    return math.sqrt(squares * n / (n - 1)) / float(divisor)
+
+
+# What weights of classes and the labels of a sequence do is told by the next tests.
+@over([c for c in STEADY if not c.weighs_classes and c.kind != "sequences"])
+@floats
+def test_standard_errors_are_those_of_the_losses(case, dtype):
+    draw, accumulator = drawn(case, 211, dtype)
+    weights = draw.keywords["sample_weight"]
+    if case.ignored is not None:
+        weights = np.where(draw.arrays[1] == case.ignored, 0, weights)
+    for first, last in itertools.pairwise([0, 1, 50, 51, 211]):
+        feed(accumulator, draw, slice(first, last))
+    expected = standard_error(draw.value(), weights, weights.sum())
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-9)
+
+
+def test_standard_error_of_means_of_weighted_classes():
+    rng = np.random.default_rng(6)
+    x, y, w = rng.normal(size=(300, 5)), rng.integers(0, 5, 300), rng.uniform(0.5, 2, 5)
+    y[::7] = -100
+    kept = y >= 0
+    for criterion in (fl.CrossEntropyLoss(weight=w), fl.NLLLoss(weight=w)):
+        accumulator = criterion.accumulator()
+        accumulator.update(x[:77], y[:77])
+        accumulator.update(x[77:], y[77:])
+        losses = criterion.loss(x[kept], y[kept], weight=w, reduction="none")
+        expected = standard_error(losses, w[y[kept]], w[y[kept]].sum())
+        assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
+
+
+def test_standard_error_of_ctc_is_of_losses_per_label():
+    rng = np.random.default_rng(7)
+    x, labels = rng.normal(size=(20, 40, 6)), rng.integers(1, 6, (40, 8))
+    lengths = rng.integers(0, 9, 40)
+    accumulator = fl.CTCLossWithLogits().accumulator()
+    accumulator.update(x, labels, 20, lengths)
+    losses = fl.ctc_loss_with_logits(x, labels, 20, lengths, reduction="none")
+    expected = standard_error(losses / np.maximum(lengths, 1), np.ones(40), 40)
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
+
+
+def test_standard_error_of_a_sum():
+    x = np.random.default_rng(8).normal(size=100)
+    accumulator = fl.MSELoss(reduction="sum").accumulator()
+    accumulator.update(x, 0.0)
+    assert accumulator.stderr == pytest.approx(math.sqrt(100) * np.std(x**2, ddof=1), rel=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e12])
+def test_standard_error_does_not_cancel(offset):
+    rng = np.random.default_rng(9)
+    x = offset + rng.integers(-4, 5, 10_000)  # exact
+    accumulator = fl.HingeEmbeddingLoss().accumulator()
+    for part in np.array_split(x, 13):
+        accumulator.update(part, np.ones(len(part)))
+    merged = accumulator + accumulator
+    spread = np.std(x - offset, ddof=0)
+    assert accumulator.stderr == pytest.approx(spread / math.sqrt(9999), rel=1e-9)
+    assert merged.stderr == pytest.approx(spread / math.sqrt(19_999), rel=1e-9)
+
+
+def test_standard_error_of_equal_losses_is_zero():
+    accumulator = fl.L1Loss().accumulator()
+    accumulator.update(np.full(1000, 0.1), 0.0)
+    assert accumulator.stderr == 0
+
+
+# ---- Groups and classes --------------------------------------------------------------------------
+
+
+def grouped(draw, labels):
+    """What each group comes to when the others are removed by weights of 0."""
+    weights = draw.keywords["sample_weight"]
+    for label in np.unique(labels):
+        keywords = {**draw.keywords, "sample_weight": np.where(labels == label, weights, 0)}
+        yield label.item(), draw.loss.sums(*draw.arrays, **keywords)
+
+
+@cases
+def test_groups_are_what_the_loss_gives_for_them_alone(case):
+    draw, _ = drawn(case, 90)
+    accumulator = accumulator_of(draw, by="group")
+    shape = draw.value().shape
+    draw.keywords["sample_weight"] += 1
+    labels = draw.rng.choice(["ab", "c", "def"], shape)
+    for index in (slice(0, 31), slice(31, None)):
+        feed(accumulator, draw, index, group=labels[index])
+    assert list(accumulator.groups) == ["ab", "c", "def"]
+    size = np.abs(draw.value().astype(np.float64)).sum()
+    for label, (added, weight, count) in grouped(draw, labels):
+        totals = accumulator.groups[label]
+        assert abs(totals.sum - added) <= SUM_TOLERANCE * size
+        assert totals.weight == pytest.approx(weight, rel=1e-13)
+        assert totals.count == count
+        assert totals.value == pytest.approx(added / weight, rel=1e-12)
+    assert accumulator.value == pytest.approx(draw.value("mean"), rel=1e-12)
+
+
+@over([c for c in STEADY if c.operands[1] in (LABELS, CLASS)])
+def test_classes_are_groups_by_target(case):
+    draw, _ = drawn(case, 90)
+    by_class, by_group = accumulator_of(draw, by="class"), accumulator_of(draw, by="group")
+    for index in (slice(0, 31), slice(31, None)):
+        feed(by_class, draw, index)
+        feed(by_group, draw, index, group=draw.arrays[1][index])
+    assert repr(by_class.groups) == repr(by_group.groups)
+    assert sum(totals.count for totals in by_class.groups.values()) == by_class.count
+    assert -100 not in by_class.groups
+
+
+def test_signs_and_zero_or_one_are_classes():
+    x, y = np.array([0.5, 2.0, -1.0, 3.0]), np.array([-1.0, 1.0, 1.0, -1.0])
+    accumulator = fl.SoftMarginLoss().accumulator(by="class")
+    accumulator.update(x, y)
+    assert accumulator.groups[1].value == fl.soft_margin_loss(x[1:3], y[1:3])
+    accumulator = fl.BCEWithLogitsLoss().accumulator(by="class")
+    accumulator.update(x, y > 0)
+    accumulator.update(x, (y > 0).astype(np.float32))
+    assert accumulator.groups[0].count == 4
+    before = accumulator.to_dict()
+    with pytest.raises(ValueError, match=r"target\[2\] = 0.25 is not a class: .* 0 or 1"):
+        accumulator.update(x, np.array([0, 1, 0.25, 0.5]))
+    assert accumulator.to_dict() == before
+
+
+def test_standard_errors_of_groups():
+    rng = np.random.default_rng(10)
+    x, labels = rng.normal(size=500), rng.integers(-3, 4, 500)
+    accumulator = fl.MSELoss().accumulator(by="group")
+    for index in (slice(0, 100), slice(100, 500)):
+        accumulator.update(x[index], 0.0, group=labels[index])
+    for label, totals in accumulator.groups.items():
+        losses = x[labels == label] ** 2
+        assert totals.stderr == pytest.approx(np.std(losses, ddof=1) / len(losses) ** 0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2, 0, 2**40, -5]),
+        np.array([True, False, True, True]),
+        np.array([0.5, -1.5, 0.5, 0.0]),
+        np.array(["b", "a", "b", "ü"]),
+        np.array(["b", "a", "b", "c"], dtype=object),
+        np.array([3, 2, 1, 0], dtype=np.uint64),
+        ["b", "a", "b", "c"],
+    ],
+    ids=lambda labels: str(getattr(labels, "dtype", "list")),
+)
+def test_labels_of_any_kind(labels):
+    accumulator = fl.L1Loss().accumulator(by="group")
+    accumulator.update(np.arange(4.0), 0.0, group=labels)
+    assert list(accumulator.groups) == sorted({*np.asarray(labels).tolist()})
+    for label, totals in accumulator.groups.items():
+        at = np.asarray(labels) == label
+        assert (totals.sum, totals.count) == (np.arange(4.0)[at].sum(), at.sum())
+    again = Accumulator.from_json(accumulator.to_json())
+    assert repr(again.groups) == repr(accumulator.groups)
+
+
+def test_groups_of_the_leading_axis():
+    x = np.arange(12.0).reshape(3, 4)
+    accumulator = fl.L1Loss().accumulator(by="group")
+    accumulator.update(x, 0.0, group=[7, 8, 7])
+    assert {k: v.sum for k, v in accumulator.groups.items()} == {7: 44.0, 8: 22.0}
+
+
+def test_many_groups_that_come_late():
+    accumulator, other = fl.L1Loss().accumulator(by="group"), fl.L1Loss().accumulator(by="group")
+    for k in range(5):
+        accumulator.update(np.ones(100), 0.0, group=np.arange(100) + 50 * k)
+        other.update(np.ones(100), 0.0, group=np.arange(100) * 1000)
+    assert len(accumulator.groups) == 300
+    assert accumulator.groups[99].count == 2
+    total = accumulator + other
+    assert len(total.groups) == 300 + 100 - 1
+    assert (total.groups[0].count, total.groups[99_000].count) == (6, 5)
+
+
+# ---- Merging and sending -------------------------------------------------------------------------
+
+
+@cases
+@pytest.mark.parametrize("by", [None, "group"])
+def test_copies_pickles_and_json_are_the_same(case, by):
+    draw, _ = drawn(case, 50)
+    accumulator = accumulator_of(draw, by=by)
+    group = None if by is None else np.arange(draw.value().size).reshape(draw.value().shape) % 3
+    accumulator.update(*draw.arrays, group=group)
+    for journey in (
+        copy.copy,
+        lambda sent: pickle.loads(pickle.dumps(sent)),
+        lambda sent: Accumulator.from_dict(json.loads(json.dumps(sent.to_dict(), allow_nan=False))),
+    ):
+        other, before = journey(accumulator), accumulator.to_dict()
+        other.update(*draw.arrays, group=group)
+        assert accumulator.to_dict() == before
+        accumulator.update(*draw.arrays, group=group)
+        assert other.to_dict() == accumulator.to_dict()
+        assert (other.value, other.stderr) == (accumulator.value, accumulator.stderr)
+        assert (other + accumulator).count == 2 * accumulator.count
+    assert len(pickle.dumps(accumulator)) < 4000
+
+
+def test_json_that_is_no_state():
+    good = fl.MSELoss().accumulator().to_dict()
+    for bad in (
+        {},
+        {**good, "version": 99},
+        {**good, "criterion": "os.system"},
+        {**good, "state": [1, 2]},
+        {**good, "options": {"nonsense": 1}},
+        {**good, "groups": [["a", [1.0]]], "by": "group"},
+    ):
+        with pytest.raises(ValueError, match="not the state of an accumulator"):
+            Accumulator.from_dict(bad)
+
+
+def test_adding():
+    a, b = fl.L1Loss().accumulator(), fl.L1Loss().accumulator()
+    a.update([1.0], [0.0])
+    b.update([3.0], [0.0])
+    assert ((a + b).sum, sum([a, b, a]).sum, a.sum, b.sum) == (4.0, 5.0, 1.0, 3.0)
+    a += b
+    a.merge(a)
+    assert a.sum == 8.0
+    for other in (fl.L1Loss(reduction="sum").accumulator(), fl.MSELoss().accumulator()):
+        with pytest.raises(ValueError, match="does not add up with"):
+            a.merge(other)
+    with pytest.raises(ValueError, match="does not add up with"):
+        a.merge(fl.L1Loss().accumulator(by="group"))
+    with pytest.raises(TypeError):
+        a + 1
+
+
+def test_threads_lose_nothing():
+    shared = fl.L1Loss(reduction="sum").accumulator(by="group")
+    rows = np.ones(300)
+
+    def work(k):
+        own = fl.L1Loss(reduction="sum").accumulator(by="group")
+        for _ in range(50):
+            shared.update(rows, 0.0, group=np.full(300, k))
+            own.update(rows, 0.0, group=np.full(300, k + 100))
+        shared.merge(own)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shared.value == 8 * 2 * 50 * 300
+    assert {label: totals.count for label, totals in shared.groups.items()} == {
+        label: 15_000 for k in range(8) for label in (k, k + 100)
+    }
+
+
+# ---- Bad calls -----------------------------------------------------------------------------------
+
+
+def test_a_bad_batch_adds_nothing_and_is_told_by_its_row():
+    accumulator = fl.CrossEntropyLoss().accumulator()
+    accumulator.update(np.zeros((4, 3)), [0, 1, 2, 0])
+    before = accumulator.to_dict()
+    with pytest.raises(fl.ClassIndexError, match=r"target\[5\] = 3 is not a class"):
+        accumulator.update(np.zeros((2, 3)), [0, 3])
+    assert accumulator.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fl.MSELoss(reduction="none").accumulator(), ValueError, "no single value"),
+        (lambda: fl.MSELoss().accumulator(by="rows"), ValueError, "by must be None, 'class'"),
+        (lambda: fl.MSELoss().accumulator(by="class"), ValueError, "mse_loss are not classes"),
+        (lambda: fl.MSELoss().accumulator().groups, ValueError, "no groups were kept"),
+        (lambda: Accumulator(fl.mse_loss), TypeError, "must be a criterion"),
+    ],
+)
+def test_what_cannot_be_made(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "message"),
+    [
+        (None, TypeError, "by='group' need it"),
+        ([1], ValueError, r"group has shape \(1,\): it must have shape \(2,\)"),
+        ([1.0, np.nan], ValueError, "NaN, which is no label"),
+        (np.array([None, "a"]), TypeError, "group holds None"),
+        (np.array([1j, 2]), TypeError, "group holds complex128"),
+        (np.array(["2026-01-01", "2026-01-02"], "M8[D]"), TypeError, "datetime64"),
+    ],
+)
+def test_bad_groups_add_nothing(group, error, message):
+    accumulator = fl.MSELoss().accumulator(by="group")
+    accumulator.update([1.0], [0.0], group=[1])
+    before = accumulator.to_dict()
+    with pytest.raises(error, match=message):
+        accumulator.update([1.0, 2.0], [0.0, 0.0], group=group)
+    assert accumulator.to_dict() == before
+    with pytest.raises(TypeError, match="others do not take it"):
+        fl.MSELoss().accumulator().update([1.0], [0.0], group=[1])
+
+
+def test_probabilities_have_no_class():
+    accumulator = fl.CrossEntropyLoss().accumulator(by="class")
+    with pytest.raises(TypeError, match="holds float64, not class indices"):
+        accumulator.update(np.zeros((2, 3)), np.full((2, 3), 1 / 3))
+    assert accumulator.count == 0
+
+
+def test_the_criterion_may_change_afterwards():
+    criterion = fl.HuberLoss(delta=1.0)
+    accumulator = criterion.accumulator()
+    criterion.set_params(delta=5.0)
+    accumulator.update([9.0], [0.0])
+    assert accumulator.criterion == fl.HuberLoss()
+    assert accumulator.value == 8.5
