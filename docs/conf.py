@@ -27,6 +27,8 @@ suppress_warnings = ["myst.header"]  # the report of the benchmarks goes from # 
 
 default_role = "py:obj"
 highlight_language = "text"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
 numpydoc_show_class_members = False
 toc_object_entries = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -170,6 +170,7 @@ def test_formulas_of_docstring_can_be_set(name):
         ("dl/dx[t, c]", "mfrac", ["∂l", "∂xt,c"]),
         ("x[t, a[t]]", "msub", ["x", "t,at", "a", "t"]),
         ("(|e[k]| / d)^(p - 1)", "msup", ["(|ek|d)", "p−1"]),
+        ("(s t/C)^(1/p) / 2", "mfrac", ["(st/C)1/p", "2"]),
         ("sum_{j in y} log s[j]", "munder", ["∑", "j∈y"]),
         ("h' + 1e-12", "msup", ["h", "′", "10", "−12"]),
         ("g if g >= 0, else 0", "mtext", []),

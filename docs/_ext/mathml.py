@@ -3,10 +3,12 @@
 A formula is a block of lines, a line has cells two or more spaces apart, and a cell is a sentence
 of expressions, relations and words. An expression is written as in the docstrings: a product has no
 sign, ``x[t, c]`` has subscripts, ``sum_{c != y}`` and ``prod_t`` are a sum and a product,
-``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product before it.
+``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product before it; but
+one without spaces, in brackets or an exponent, stays in the line and divides the factor before it.
 """
 
 import re
+from contextlib import contextmanager
 from html import escape
 
 GREEK = {
@@ -23,6 +25,7 @@ NAMES = {*GREEK, *FUNCTIONS, "margin", "loss", "perplexity", "bits"}
 RELATIONS = {"<=": "≤", ">=": "≥", "!=": "≠", "<": "&lt;", ">": "&gt;"}
 RELATIONS |= {sign: sign for sign in "=,:;∈∉"}
 CLOSING = {"(": ")", "[": "]", "|": "|"}
+SLASH = '<mo lspace="0" rspace="0">/</mo>'
 SPACE = '<mspace width="0.17em"/>'
 
 TOKEN = re.compile(
@@ -68,6 +71,7 @@ class Parser:
     def __init__(self, source):
         self.source = source
         self.in_bars = False
+        self.depth = 0  # of brackets, subscripts and exponents
         self.tokens = TOKEN.finditer(source.strip())
         self.next = next(self.tokens, None)
 
@@ -83,6 +87,12 @@ class Parser:
             raise ValueError(f"formula {self.source!r}: {expected} expected, not {self.next}")
         taken, self.next = self.next, next(self.tokens, None)
         return taken
+
+    @contextmanager
+    def deeper(self):
+        self.depth += 1
+        yield
+        self.depth -= 1
 
     def all(self):
         markup = self.sentence()
@@ -100,7 +110,8 @@ class Parser:
                 words = [self.take()["token"]]
                 while self.is_prose():
                     words.append(self.take()["token"])
-                parts.append(f"<mtext>&nbsp;{escape(' '.join(words))}&nbsp;</mtext>")
+                before, after = "&nbsp;" if parts else "", "&nbsp;" if self.next else ""
+                parts.append(f"<mtext>{before}{escape(' '.join(words))}{after}</mtext>")
             elif self.sees(*RELATIONS):
                 parts.append(sign(RELATIONS[self.take()["token"]]))
             else:
@@ -128,7 +139,10 @@ class Parser:
                 raise ValueError(f"formula {self.source!r} breaks off")
             group = front if self.next["of"] and not factors else factors
             group.append(self.power())
-            if self.sees("/"):
+            if self.touches("/") and self.depth:
+                self.take()
+                factors[-1:] = [row(factors[-1], SLASH, self.power())]
+            elif self.sees("/"):
                 self.take()
                 below = self.product() if self.next["big"] else self.power()
                 factors = [f"<mfrac>{bare(product(factors))}{bare(below)}</mfrac>"]
@@ -147,7 +161,8 @@ class Parser:
         if not self.sees("^"):
             return base
         self.take()
-        return f"<msup>{base}{bare(self.factor())}</msup>"
+        with self.deeper():
+            return f"<msup>{base}{bare(self.factor())}</msup>"
 
     def factor(self):
         if self.sees(*CLOSING):
@@ -176,7 +191,8 @@ class Parser:
     def brackets(self):
         outer, opening = self.in_bars, self.take()["token"]
         self.in_bars = opening == "|"
-        inner = self.sentence()
+        with self.deeper():
+            inner = self.sentence()
         self.in_bars = outer
         self.take(CLOSING[opening])
         whole = row(sign(opening), inner, sign(CLOSING[opening]))
