@@ -67,7 +67,6 @@ class Batches:
 
     nbytes = None
     constant_bytes = 0
-    step = None
 
     def __init__(self, chosen: list[Criterion], batches: Iterable[Any]):
         if isinstance(batches, (str, os.PathLike, np.ndarray)) or not hasattr(batches, "__iter__"):

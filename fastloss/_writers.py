@@ -96,7 +96,6 @@ class NpyWriter:
                 f"{self._temporary} lost what was written to it ({error}): delete the state file "
                 "to begin anew"
             ) from error
-        self._stream.truncate(end)
         self._stream.seek(end)
 
     def _row_bytes(self) -> int:

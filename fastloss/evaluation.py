@@ -325,7 +325,6 @@ class _Run:
             self.accumulators = [Accumulator.from_dict(a) for a in self._kept["accumulators"]]
             self._place, self._bytes = self._kept["place"], self._kept["bytes"]
             self._seconds = self._kept["seconds"]
-            self._feed.step = self._kept["step"]
 
     def go(self, report) -> None:
         with contextlib.closing(self._feed.chunks(self._place)) as chunks:
@@ -376,7 +375,6 @@ class _Run:
             place=self._place,
             bytes=self._bytes,
             seconds=self._elapsed(),
-            step=self._feed.step,
             written=[writer.done if writer else 0 for writer in self._writers],
             accumulators=[accumulator.to_dict() for accumulator in self.accumulators],
         )

@@ -86,7 +86,7 @@ class Source:
 
     def read_all(self) -> np.ndarray:
         try:
-            buffer = np.empty(self.nbytes, np.uint8) if self.buffered else None
+            buffer = self._buffer() if self.buffered else None
             return self.read(0, self.rows, buffer)
         finally:
             self.close()
@@ -103,6 +103,12 @@ class Source:
             identity["mtime_ns"] = self._status.st_mtime_ns
         return identity
 
+    def _buffer(self) -> np.ndarray:
+        try:
+            return np.empty(self.nbytes, np.uint8)
+        except (MemoryError, ValueError) as error:  # the latter beyond 2**63
+            raise MemoryError(f"{self} does not fit into memory: {self.nbytes} bytes") from error
+
     def _read(self, start: int, stop: int, buffer: Any) -> np.ndarray:
         raise NotImplementedError
 
@@ -115,8 +121,8 @@ def _reading(name: str):
     """Whatever a library raises for data that it cannot read, with the name of the array."""
     try:
         yield
-    except (MemoryError, ImportError):
-        raise
+    except MemoryError as error:
+        raise MemoryError(f"{name} cannot be read: {error}") from error
     except OSError as error:
         if error.errno is not None:
             raise named(error, name) from error
@@ -204,7 +210,7 @@ class _ArrowRows:
             kind, first = kind.storage_type, first and first.storage
         widths = []
         while _is_list(kind):
-            first = None if first is None else first.flatten()
+            first = None if first is None else _flatten(name, first)
             fixed = pa.types.is_fixed_size_list(kind)
             widths.append(kind.list_size if fixed else len(first or ()))
             kind, first = kind.value_type, first and first[:1]
@@ -224,7 +230,7 @@ class _ArrowRows:
                 place = int(np.argmax(wrong))
                 what = f"is a list of length {lengths[place]} where others have {width}"
                 raise self._first(array, row, place // entries, what)
-            inner, entries = inner.flatten(), entries * width
+            inner, entries = _flatten(self.name, inner), entries * width
         self._check_nulls(array, row, inner, entries)
         return inner.to_numpy(zero_copy_only=False).reshape(len(array), *self.shape)
 
@@ -237,6 +243,13 @@ class _ArrowRows:
         """What is wrong at a row, unless an earlier one is wrong deeper inside."""
         self.convert(array[:at], row)
         return ValueError(f"{self.name}: row {row + at} {what}")
+
+
+def _flatten(name: str, lists: Any) -> Any:
+    """The entries of lists, behind a look at where the first begins and the last ends."""
+    with _reading(name):
+        lists.validate()
+        return lists.flatten()
 
 
 def _is_list(kind) -> bool:
@@ -463,15 +476,16 @@ class _Hdf5Source(_SlicedSource):
     def __init__(self, name: str, dataset: Any, file: Any = None):
         import h5py
 
-        if h5py.check_string_dtype(dataset.dtype):
-            raise TypeError(f"{name} holds strings, which are not numbers")
-        if dataset.shape is None:
-            raise ValueError(f"{name} has no array: its dataspace is empty")
         self._file, self._descriptor, status = file, None, None
-        low_level = dataset.file.id
-        if low_level.get_access_plist().get_driver() == h5py.h5fd.SEC2:
-            self._descriptor = low_level.get_vfd_handle()
-            status = os.fstat(self._descriptor)
+        with _reading(name):
+            dtype, shape, low_level = dataset.dtype, dataset.shape, dataset.file.id
+            if low_level.get_access_plist().get_driver() == h5py.h5fd.SEC2:
+                self._descriptor = low_level.get_vfd_handle()
+                status = os.fstat(self._descriptor)
+        if h5py.check_string_dtype(dtype):
+            raise TypeError(f"{name} holds strings, which are not numbers")
+        if shape is None:
+            raise ValueError(f"{name} has no array: its dataspace is empty")
         super().__init__(name, dataset, status)
 
     def _fill(self, row, out):
@@ -500,7 +514,7 @@ def _open_hdf5(file: str, member: str) -> Source:
             names: list[str] = []
             if not found:
                 opened.visititems(
-                    lambda name, item: names.append(name) if _has_rows(item) else None
+                    lambda name, item: names.append(f"{name}") if _has_rows(item) else None
                 )
         if not found:
             member = _member(file, member, names)
@@ -548,7 +562,7 @@ class _ZarrSource(_SlicedSource):
 
 
 def _open_zarr(folder: str, member: str) -> Source:
-    zarr = _require("zarr", "zarr", folder)
+    zarr, member = _require("zarr", "zarr", folder), member.strip("/")
     with _reading(folder):
         names = list(_zarr_arrays(folder))
     if member or names != ["."]:
@@ -589,7 +603,7 @@ class _BatchSource(_ChunkedSource):
         self._batches = batches
         self._begins = begins
         with _reading(name):
-            first = next((array[:1] for array in batches(0, 1) if len(array)), None)
+            first = next((array[:1] for array in self._arrays(0, 1) if len(array)), None)
         self._rows = _ArrowRows.of(name, kind, first)
         super().__init__(name, (rows, *self._rows.shape), self._rows.dtype, file)
         self._size = max(READ_BYTES // max(self.row_bytes, 1), 1)
@@ -599,16 +613,20 @@ class _BatchSource(_ChunkedSource):
     def _load(self, row):
         begin = bisect.bisect_right(self._begins, row) - 1
         if self._stream is None or self._begins[begin] > self._at:
-            self._at, self._stream = self._begins[begin], self._batches(begin, self._size)
+            self._at, self._stream = self._begins[begin], self._arrays(begin, self._size)
         while True:
             with _reading(self.name):
                 array = next(self._stream, None)
                 if array is None:
                     raise ValueError(f"it promises {self.rows} rows and holds {self._at}")
-                array.validate()
             first, self._at = self._at, self._at + len(array)
             if row < self._at:
                 return first, self._rows.convert(array, first)
+
+    def _arrays(self, begin, size):
+        for array in self._batches(begin, size):
+            array.validate()
+            yield array
 
     def close(self):
         self._stream = None
@@ -673,9 +691,11 @@ def _open_arrow(file: str, member: str) -> Source:
 
 
 def _column(file: str, member: str, schema: Any) -> Any:
-    name = _member(file, member, schema.names)
-    if schema.names.count(name) > 1:
-        raise ValueError(f"{file} has {schema.names.count(name)} columns {name!r}")
+    with _reading(file):
+        names = schema.names
+    name = _member(file, member, names)
+    if names.count(name) > 1:
+        raise ValueError(f"{file} has {names.count(name)} columns {name!r}")
     return schema.field(name)
 
 
