@@ -142,7 +142,8 @@ def write(path, text):
 def generate(app):
     names = {name for names in KINDS.values() for name in names}
     if names != set(plotting.VIEWS):
-        raise ExtensionError(f"docs/_ext/catalogue.py: {sorted(names ^ set(plotting.VIEWS))}")
+        wrong = ", ".join(sorted(names ^ set(plotting.VIEWS)))
+        raise ExtensionError(f"docs/_ext/catalogue.py: KINDS and the losses differ in {wrong}")
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
     write(folder / "index.rst", gallery())
