@@ -12,7 +12,8 @@ def local(link):
     text, target = link.groups()
     if "://" in target:
         return link[0]
-    return f"[{text}](../{target[5:]})" if target.startswith("docs/") else f"`{text}`"
+    page = re.fullmatch(r"docs/(.*\.md)", target)
+    return f"[{text}](../{page[1]})" if page else f"`{text}`"
 
 
 def copy(app):
