@@ -353,5 +353,10 @@ def test_command_lines(tmp_path):
     run("benchmarks.scaling", "--threads", "2", *options)
     assert len(json.loads(file.read_text())["cells"][0]["figures"]) == 6
 
+    options = ["--filter", "brier_score_loss", "--rounds", "1", "--seconds", "1e-3"]
+    shown = run("benchmarks.sklearn_metrics", *options, "--json", str(file))
+    assert shown.count("| brier_score_loss") == 3
+    assert len(json.loads(file.read_text())["figures"]) == 6
+
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3

@@ -1,12 +1,15 @@
 """The command line: what it prints, where, and with which status."""
 
+import importlib.metadata
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ import pytest
 
 import fastloss as fl
 from fastloss import cli
+from fastloss.cli import evaluate as command
+from fastloss.cli import info, parsing
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LOSSES = [n for n in fl.losses.__all__ if isinstance(getattr(fl, n), fl._binding.Loss)]
@@ -70,12 +75,15 @@ def test_digits(run):
     )
     expected = fl.cross_entropy(*map(np.load, DIGITS))
     assert list(lines) == [
-        "loss", "reduction", "value", "rows", "time", "throughput", "threads", "instructions",
+        "loss", "reduction", "value", "stderr", "losses", "rows", "time", "throughput", "threads",
+        "instructions",
     ]  # fmt: skip
     assert lines["loss"] == "cross_entropy"
     assert lines["reduction"] == "mean"
     assert float(lines["value"]) == expected == pytest.approx(0.07952, abs=1e-5)
-    assert lines["rows"] == "1,797"
+    stderr = fl.evaluate(fl.cross_entropy, *map(np.load, DIGITS)).stderr
+    assert float(lines["stderr"]) == pytest.approx(stderr, rel=1e-2)
+    assert lines["rows"] == lines["losses"] == "1,797"
     assert lines["threads"] == str(fl.get_num_threads())
     assert lines["instructions"] == fl._binding.isa()
 
@@ -111,7 +119,7 @@ def test_json_is_one_object(run):
     assert report["rows"] == 1797
     assert report["bytes"] == 1797 * (40 + 8)
     assert report["threads"] == 1
-    assert set(report) >= {"loss", "reduction", "value", "seconds", "isa"}
+    assert set(report) >= {"loss", "reduction", "value", "stderr", "seconds", "isa"}
 
 
 @pytest.mark.parametrize(("number", "word"), [(np.nan, "NaN"), (np.inf, "Infinity")])
@@ -166,6 +174,289 @@ def test_switches_can_be_turned_off(run):
     assert json.loads(run(*words, "--no-full"))["value"] == json.loads(run(*words))["value"]
 
 
+# ------------------------------------------------------------------------- every kind of file
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The digits in files of every kind: the words that name logits and labels."""
+    h5py = pytest.importorskip("h5py")
+    zarr = pytest.importorskip("zarr")
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    arrays = dict(zip(("logits", "labels"), map(np.load, DIGITS), strict=True))
+    np.savez(tmp_path / "d.npz", **arrays)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, chunks=(100, *array.shape[1:]))
+    group = zarr.open_group(str(tmp_path / "d.zarr"), mode="w")
+    for name, array in arrays.items():
+        group.create_array(name, data=array, chunks=(100, *array.shape[1:]))
+    logits = pa.FixedSizeListArray.from_arrays(pa.array(arrays["logits"].ravel()), 10)
+    table = pa.table({"logits": logits, "labels": pa.array(arrays["labels"])})
+    parquet.write_table(table, tmp_path / "d.parquet")
+    feather.write_feather(table, tmp_path / "d.arrow", compression="uncompressed")
+    return {
+        ending: [f"{tmp_path}/d.{ending}:{name}" for name in arrays]
+        for ending in ("npz", "h5", "zarr", "parquet", "arrow")
+    }
+
+
+def test_files_of_every_kind(stored, run, fail):
+    expected = fl.cross_entropy(*map(np.load, DIGITS))
+    for files in stored.values():
+        report = json.loads(run("evaluate", "cross_entropy", *files, "--json"))
+        assert report["value"] == expected
+    file = stored["parquet"][0].rpartition(":")[0]
+    message = fail("evaluate", "cross_entropy", f"{file}:logit", DIGITS[1])
+    assert "no array 'logit', it has logits, labels" in message
+
+
+# ------------------------------------------------------------------------------- several losses
+
+
+def test_several_losses_in_one_pass(run):
+    x, y = map(np.load, DIABETES[:2])
+    words = ["evaluate", "mse_loss,huber_loss,l1_loss", *DIABETES[:2], "--delta", "50"]
+    reports = json.loads(run(*words, "--json"))
+    assert [report["loss"] for report in reports] == ["mse_loss", "huber_loss", "l1_loss"]
+    expected = [fl.mse_loss(x, y), fl.huber_loss(x, y, delta=50.0), fl.l1_loss(x, y)]
+    assert [report["value"] for report in reports] == expected
+    assert all(report["reduction"] == "mean" for report in reports)
+
+    figures, losses = run(*words).split("\n\n")
+    assert [line.split()[0] for line in figures.splitlines()] == [
+        "reduction", "rows", "time", "throughput", "threads", "instructions",
+    ]  # fmt: skip
+    head, *rows = [line.split() for line in losses.splitlines()]
+    assert head == ["loss", "value", "stderr", "losses"]
+    assert [(row[0], float(row[1])) for row in rows] == list(
+        zip(["mse_loss", "huber_loss", "l1_loss"], expected, strict=True)
+    )
+
+
+def test_columns_of_tables_are_aligned(run):
+    lines = run("evaluate", "l1_loss,binary_cross_entropy_with_logits", *CANCER).splitlines()[-3:]
+    start = lines[0].index("value")
+    assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)
+
+
+def test_an_option_goes_to_every_loss_that_has_it(run):
+    x, y = map(np.load, DIGITS)
+    words = ["evaluate", "cross_entropy,multi_margin_loss,nll_loss", *DIGITS, "--json"]
+    reports = json.loads(run(*words, "--ignore-index", "3", "--p", "2", "--reduction", "sum"))
+    assert [report["value"] for report in reports] == [
+        fl.cross_entropy(x, y, ignore_index=3, reduction="sum"),
+        fl.multi_margin_loss(x, y, p=2, reduction="sum"),
+        fl.nll_loss(x, y, ignore_index=3, reduction="sum"),
+    ]
+
+
+def test_per_sample_files_of_several_losses_have_their_names(run, tmp_path):
+    words = ["evaluate", "mse_loss,l1_loss", *DIABETES[:2], "--per-sample", tmp_path / "o.npy"]
+    reports = json.loads(run(*words, "--json"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.l1_loss.npy", "o.mse_loss.npy"]
+    for report in reports:
+        assert report["per_sample"] == str(tmp_path / f"o.{report['loss']}.npy")
+        losses = getattr(fl, report["loss"])(*map(np.load, DIABETES[:2]), reduction="none")
+        assert np.array_equal(np.load(report["per_sample"]), losses)
+    last = run(*words).splitlines()[-1].split()
+    assert (last[0], last[-1]) == ("l1_loss", str(tmp_path / "o.l1_loss.npy"))
+
+
+# ------------------------------------------------------------------- by class, group; perplexity
+
+
+def test_by_class(run):
+    x, y = map(np.load, DIGITS)
+    words = ["evaluate", "cross_entropy", *DIGITS, "--by", "class"]
+    groups = json.loads(run(*words, "--json"))["groups"]
+    expected = fl.evaluate(fl.cross_entropy, x, y, by="class").groups
+    assert [group.pop("label") for group in groups] == list(range(10)) == list(expected)
+    assert groups == [vars(totals) for totals in expected.values()]
+    figures, table = run(*words).split("\n\n")
+    assert figures.startswith("loss ")
+    head, *rows = [line.split() for line in table.splitlines()]
+    assert head == ["class", "value", "stderr", "losses"]
+    for label, row in enumerate(rows):
+        own = y == label
+        assert [int(row[0]), int(row[3])] == [label, own.sum()]
+        assert float(row[1]) == pytest.approx(fl.cross_entropy(x[own], y[own]), rel=1e-12)
+
+
+def test_by_a_file_of_labels(run, tmp_path):
+    x, y = map(np.load, DIABETES[:2])
+    labels = np.arange(len(x)) % 3 - 1
+    np.save(tmp_path / "labels.npy", labels)
+    words = ["evaluate", "mse_loss,l1_loss", *DIABETES[:2], "--by", tmp_path / "labels.npy"]
+    for report in json.loads(run(*words, "--json")):
+        assert [group["label"] for group in report["groups"]] == [-1, 0, 1]
+        for group in report["groups"]:
+            own = labels == group["label"]
+            value = getattr(fl, report["loss"])(x[own], y[own])
+            assert group["value"] == pytest.approx(value, rel=1e-12)
+    head, *rows = [line.split() for line in run(*words).split("\n\n")[-1].splitlines()]
+    assert head == ["loss", "group", "value", "stderr", "losses"]
+    assert [row[:2] for row in rows] == [
+        [loss, label] for loss in ("mse_loss", "l1_loss") for label in ("-1", "0", "1")
+    ]
+
+
+@pytest.mark.parametrize("loss", command.PERPLEXITY_OF)
+def test_perplexity(loss, run):
+    words = ["evaluate", loss, *DIGITS, "--perplexity", "--by", "class"]
+    report = json.loads(run(*words, "--json"))
+    x, y = map(np.load, DIGITS)
+    assert report["perplexity"] == pytest.approx(np.exp(getattr(fl, loss)(x, y)), rel=1e-14)
+    for group in report["groups"]:
+        assert group["perplexity"] == pytest.approx(np.exp(group["value"]), rel=1e-14)
+    figures, table = run(*words).split("\n\n")
+    assert f"perplexity    {report['perplexity']!r}\n" in figures
+    assert table.split()[:5] == ["class", "value", "stderr", "perplexity", "losses"]
+    assert "perplexity" not in run("evaluate", loss, *DIGITS)
+
+
+def test_a_perplexity_beyond_float64_is_infinity(run, tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[0.0, 1000.0]]))
+    np.save(tmp_path / "y.npy", np.array([0]))
+    words = ["evaluate", "cross_entropy", tmp_path / "x.npy", tmp_path / "y.npy", "--perplexity"]
+    assert json.loads(run(*words, "--json"))["perplexity"] == "Infinity"
+
+
+# ------------------------------------------------------------------------------------------ state
+
+
+def test_state_goes_on_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
+    state, out = tmp_path / "state.json", tmp_path / "out.npy"
+    words = ["evaluate", "cross_entropy", *DIGITS, "--chunk-rows", "1", "--json"]
+    words += ["--state", state, "--per-sample", out]
+    done = []
+
+    def interrupt(progress, count, total):
+        done.append(count)
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command._Progress, "__enter__", lambda self: self._show)
+    monkeypatch.setattr(command._Progress, "_show", interrupt)
+    assert cli.main([str(word) for word in words]) == cli.INTERRUPTED
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == f"fastloss: interrupted: the same command goes on from {state}\n"
+    assert 0 < done[0] < 1797 * (40 + 8)
+    assert json.loads(state.read_text())["bytes"] == done[0]
+    assert not out.exists()
+
+    report = json.loads(run(*words))
+    assert report["value"] == fl.cross_entropy(*map(np.load, DIGITS))
+    assert done[1] > done[0]
+    assert report["rows"] == 1797
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+    losses = fl.cross_entropy(*map(np.load, DIGITS), reduction="none")
+    assert np.array_equal(np.load(out), losses)
+
+
+def test_state_of_another_evaluation(fail, tmp_path):
+    state = tmp_path / "state.json"
+    evaluation = fl.evaluate(fl.mse_loss, *DIABETES[:2])
+    plan = {"criteria": [], "data": {}, "per_sample": [None]}
+    kept = {"version": 1, "plan": plan, "place": 0, "bytes": 0, "seconds": 0.0, "step": 1}
+    kept |= {"written": [0], "accumulators": [evaluation.accumulator.to_dict()]}
+    state.write_text(json.dumps(kept))
+    message = fail("evaluate", "mse_loss", *DIABETES[:2], "--state", state)
+    assert "is of another evaluation: criteria was []" in message
+    assert state.exists()
+
+
+# ------------------------------------------------------------------------------------------- plot
+
+
+@pytest.fixture
+def plots(monkeypatch):
+    """Stands for fastloss.plotting; gives the losses and options that it was asked to draw."""
+    asked = []
+
+    class Figure:
+        canvas = types.SimpleNamespace(get_supported_filetypes=lambda: {"png": "", "svg": ""})
+
+        def savefig(self, path, format):
+            Path(path).write_text(format)
+
+    def plot(loss, **options):
+        asked.append((loss, options))
+        return Figure()
+
+    monkeypatch.setitem(sys.modules, "fastloss.plotting", types.SimpleNamespace(plot=plot))
+    return asked
+
+
+def test_plot(plots, run, tmp_path):
+    weight = np.array([1.0, 2.0, 3.0])
+    np.save(tmp_path / "w.npy", weight)
+    assert run("plot", "huber_loss", "-o", tmp_path / "a.png", "--delta", "2") == ""
+    assert run("plot", "--output", tmp_path / "b.SVG", "gaussian_nll_loss", "--full") == ""
+    run("plot", "cross_entropy", "--weight", tmp_path / "w.npy", "-o", tmp_path / "c.svg")
+    assert plots[:2] == [(fl.huber_loss, {"delta": 2.0}), (fl.gaussian_nll_loss, {"full": True})]
+    assert plots[2][0] is fl.cross_entropy
+    assert np.array_equal(plots[2][1]["weight"], weight)
+    written = [(tmp_path / name).read_text() for name in ("a.png", "b.SVG", "c.svg")]
+    assert written == ["png", "svg", "svg"]
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x", ".png", "x."])
+def test_plot_into_a_file_of_an_unknown_kind(name, plots, fail, tmp_path):
+    message = fail("plot", "mse_loss", "-o", tmp_path / name)
+    assert f"{name} must end in a kind of picture that matplotlib writes: .png, .svg" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plot_without_matplotlib(plots, fail, monkeypatch, tmp_path):
+    def plot(loss, **options):
+        raise ImportError("plots need matplotlib: pip install 'fastloss[plot]'")
+
+    monkeypatch.setattr(sys.modules["fastloss.plotting"], "plot", plot)
+    message = fail("plot", "mse_loss", "-o", tmp_path / "x.png")
+    assert message.endswith("pip install 'fastloss[plot]'\n")
+
+
+def test_help_of_plot_lists_the_options(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plot", "cross_entropy", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--output", "--weight", "--ignore-index", "--label-smoothing"):
+        assert option in text
+    assert "--sample-weight" not in text
+
+
+# ------------------------------------------------------------------------------------------- info
+
+
+def test_info(run):
+    report = json.loads(run("info", "--json"))
+    packages = report.pop("packages")
+    assert fl.show_config("dicts").items() <= report.items()
+    assert report["python"] == platform.python_version()
+    assert report["numpy"] == np.__version__
+    assert packages
+    for name, version in packages.items():
+        assert version == importlib.metadata.version(name)
+    lines = run("info").splitlines()
+    assert len(lines) == len(report) + len(packages)
+    assert f"{'numpy':<27} {np.__version__}" in lines
+
+
+def test_info_leaves_out_what_is_not_installed_and_imports_nothing(run, monkeypatch):
+    monkeypatch.setattr(info, "PACKAGES", ("no-such-package", "numpy"))
+    assert json.loads(run("info", "--json"))["packages"] == {"numpy": np.__version__}
+    program = (
+        "import sys; from fastloss.cli import main; main(['info']); "
+        "print(sorted({'h5py', 'zarr', 'pyarrow', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert out.splitlines()[-1] == "[]"
+
+
 # -------------------------------------------------------------------------------- list and show
 
 
@@ -192,7 +483,7 @@ def test_show_and_help_of_every_loss(name, run, capsys):
             assert "--" + parameter.replace("_", "-") in text
 
 
-@pytest.mark.parametrize("argv", [[], ["evaluate"], ["list"], ["show"]], ids=" ".join)
+@pytest.mark.parametrize("argv", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
 def test_help(argv, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main([*argv, "--help"])
@@ -203,7 +494,7 @@ def test_help(argv, capsys):
 def test_the_help_of_every_array_and_option_comes_from_the_docstring():
     for name in LOSSES:
         loss = getattr(fl, name)
-        texts = cli._parameter_texts(loss)
+        texts = parsing.parameter_texts(loss)
         missing = [p for p in loss.__signature__.parameters if p != "out" and not texts.get(p)]
         assert not missing, name
 
@@ -240,7 +531,26 @@ def test_the_help_of_every_array_and_option_comes_from_the_docstring():
         (["evaluate", "cross_entropy", *DIGITS, "--weight", "no.npy"], "no.npy"),
         (["evaluate", "cross_entropy", *DIGITS, "--weight", DIABETES[0]], "weight"),
         (["evaluate", "mse_loss", *DIABETES[:2], "--per-sample", "/no/such/o.npy"], "/no/such/"),
+        (["evaluate", "cross_entropy", *DIGITS, "--by", "no.npy"], "no.npy: No such file"),
+        (["evaluate", "mse_loss", *DIABETES[:2], "--by", "class"], "are not classes"),
+        (["evaluate", "mse_loss", *DIABETES[:2], "--state", "/no/such/s"], "/no/such/"),
+        (["evaluate", "mse_loss", *DIABETES[:2], "--perplexity"], "nll_loss, not of mse_loss"),
+        (["evaluate", "cross_entropy,mse_loss", *DIGITS, "--perplexity"], "not of mse_loss"),
+        (["evaluate", "nll_loss", *DIGITS, "--perplexity", "--reduction", "sum"], "is sum"),
+        (["evaluate", "mse_loss,l2_loss", *DIABETES[:2]], "'l2_loss': did you mean l1_loss?"),
+        (["evaluate", "mse_loss,l1_loss,mse_loss", *DIABETES[:2]], "mse_loss is named twice"),
+        (["evaluate", "mse_loss,gaussian_nll_loss", *DIABETES], "reads input, target, var"),
+        (["evaluate", "margin_ranking_loss,gaussian_nll_loss", *DIABETES], "one by one"),
+        (["evaluate", "mse_loss,huber_loss", *DIABETES[:2], "--detla", "1"], "mean --delta?"),
+        (["evaluate", "mse_loss,huber_loss", *DIABETES[:2], "--detla=1"], "mean --delta?"),
+        (["evaluate", "mse_loss,kl_div", *DIABETES[:2], "--reduction", "batchmean"], "batchmean"),
         (["show", "mse_los"], "did you mean mse_loss?"),
+        (["plot"], "LOSS"),
+        (["plot", "mse_loss"], "-o/--output"),
+        (["plot", "mse_los", "-o", "x.png"], "did you mean mse_loss?"),
+        (["plot", "huber_loss", "-o", "x.png", "--detla", "1"], "did you mean --delta?"),
+        (["plot", "cross_entropy", "-o", "x.png", "--weight", "no.npy"], "no.npy: No such file"),
+        (["info", "all"], "unrecognized arguments: all"),
         (["list", "all"], "unrecognized arguments: all"),
     ],
 )  # fmt: skip
@@ -308,14 +618,14 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
 
 
 def test_no_bar_without_a_terminal(monkeypatch):
-    with cli._Progress() as progress:
+    with command._Progress() as progress:
         assert progress is False
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with cli._Progress() as progress:
+    with command._Progress() as progress:
         progress(50, 200)
         progress(200, 200)
         assert progress.__self__._bar.n == 200

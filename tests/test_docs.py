@@ -13,6 +13,7 @@ import mathml
 import pytest
 
 import fastloss as fl
+import fastloss.sklearn
 from fastloss import plotting
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
@@ -25,6 +26,7 @@ CRITERIA = {
 }
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
+PUBLIC.update({name: getattr(fastloss.sklearn, name) for name in fastloss.sklearn.__all__})
 PUBLIC["plot"] = plotting.plot
 
 PAGES = ["README.md"]

@@ -1,0 +1,210 @@
+"""Loads the service, kills workers meanwhile, and checks that every request counted once.
+
+python examples/scoring_service/load_test.py --requests 5000 --clients 8 --workers 2 --kills 5
+"""
+
+import argparse
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from client import Client
+
+import fastloss as fl
+
+EXAMPLES = Path(__file__).resolve().parent.parent
+TOLERANCE = 1e-13  # of the sum of the losses' sizes
+
+
+class Scored(NamedTuple):
+    criterion: fl.criteria.Criterion
+    input: str
+    target: str
+
+
+MODELS = {
+    "digits": Scored(fl.CrossEntropyLoss(), "digits/logits.npy", "digits/labels.npy"),
+    "diabetes": Scored(fl.HuberLoss(delta=50.0), "diabetes/prediction.npy", "diabetes/target.npy"),
+}
+
+
+class Batch(NamedTuple):
+    model: str
+    input: np.ndarray
+    target: np.ndarray
+    key: str
+    npz: bool
+    again: bool  # send it a second time, as if the answer had been lost
+
+
+def batches(requests: int) -> list[Batch]:
+    """Rows drawn from the examples, in float64, of which JSON and .npz carry the same numbers."""
+    rng = np.random.default_rng(0)
+    data = {
+        name: (np.load(EXAMPLES / model.input).astype(np.float64), np.load(EXAMPLES / model.target))
+        for name, model in MODELS.items()
+    }
+    made = []
+    for k in range(requests):
+        model = list(data)[k % len(data)]
+        inputs, targets = data[model]
+        rows = rng.integers(0, len(inputs), rng.integers(1, 65))
+        key, npz, again = str(uuid.uuid4()), k % 3 == 0, k % 10 == 0
+        made.append(Batch(model, inputs[rows], targets[rows], key, npz, again))
+    return made
+
+
+class Service:
+    """uvicorn with workers, on a free port: `url`, and `pids` of the workers as they start."""
+
+    def __init__(self, database: Path, workers: int, app: str = "app:app"):
+        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), app]
+        command += ["--port", "0", "--workers", str(workers), "--no-access-log", "--no-use-colors"]
+        env = {**os.environ, "SCORING_DATABASE": str(database)}
+        self._process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        self._urls: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.pids: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stderr or ():
+            self.log.append(line)
+            if "Uvicorn running on" in line:
+                self._urls.put(line.split()[4])
+            elif "Started server process" in line:
+                self.pids.put(int(line.split("[")[1].split("]")[0]))
+        self._urls.put(None)
+
+    def __enter__(self) -> "Service":
+        url = self._urls.get()
+        if url is None:
+            raise RuntimeError("".join(self.log))
+        self.url = url
+        return self
+
+    def kill_worker(self) -> None:
+        """The one that lives longest."""
+        os.kill(self.pids.get(), signal.SIGKILL)
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
+
+
+def load(service: Service, work: list[Batch], clients: int, kills: int) -> tuple[list[float], int]:
+    """The seconds that each answer took, and how many attempts failed."""
+    local = threading.local()
+    made: list[Client] = []
+
+    def send(batch: Batch) -> float:
+        if not hasattr(local, "client"):
+            local.client = Client(service.url)
+            made.append(local.client)
+        arrays = {"input": batch.input, "target": batch.target}
+        start = time.perf_counter()
+        answer = local.client.losses(batch.model, key=batch.key, npz=batch.npz, **arrays)
+        seconds = time.perf_counter() - start
+        if batch.again:
+            again = local.client.losses(batch.model, key=batch.key, npz=batch.npz, **arrays)
+            require("the answer to a request sent twice", again, answer)
+        return seconds
+
+    kill_at = {len(work) * (k + 1) // (kills + 1) for k in range(kills)}
+    seconds = []
+    with ThreadPoolExecutor(clients) as pool:
+        for future in as_completed([pool.submit(send, batch) for batch in work]):
+            seconds.append(future.result())
+            if len(seconds) in kill_at:
+                service.kill_worker()
+    for client in made:
+        client.close()
+    return seconds, sum(client.retries for client in made)
+
+
+def check(state: dict[str, Any], work: list[Batch]) -> None:
+    """Every request once, and the running losses those of one call over all that was sent."""
+    for name, model in MODELS.items():
+        sent = [batch for batch in work if batch.model == name]
+        require(f"requests of {name}", state[name]["requests"], len(sent))
+        total = fl.Accumulator.from_dict(state[name]["accumulator"])
+        input = np.concatenate([batch.input for batch in sent])
+        target = np.concatenate([batch.target for batch in sent])
+        compare(name, total, model.criterion, input, target)
+        if target.dtype.kind == "i":
+            require(f"classes of {name}", list(total.groups), np.unique(target).tolist())
+            for label, group in total.groups.items():
+                rows = target == label
+                compare(f"{name}, class {label}", group, model.criterion, input[rows], target[rows])
+
+
+def compare(
+    what: str,
+    total: fl.Accumulator | fl.accumulators.Totals,
+    criterion: fl.criteria.Criterion,
+    input: np.ndarray,
+    target: np.ndarray,
+) -> None:
+    options = criterion.get_params() | {"reduction": "none"}
+    size = np.abs(criterion.loss(input, target, **options)).sum()
+    expected = criterion(input, target)
+    apart = abs(total.value - expected) * total.weight / size
+    print(
+        f"{what}: {total.count} losses, {total.value!r} ± {total.stderr:.2g}, one call {expected!r}"
+    )
+    require(f"losses of {what}", total.count, len(target))
+    if not apart <= TOLERANCE:
+        raise AssertionError(f"{what} is {apart:.1e} of the sum of the losses' sizes away")
+
+
+def require(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise AssertionError(f"{what}: {found}, not {expected}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=3)
+    options = parser.parse_args(arguments)
+    work = batches(options.requests)
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,  # on a disk, unlike some /tmp
+        Service(Path(folder) / "scoring.db", options.workers) as service,
+        contextlib.closing(Client(service.url)) as client,
+    ):
+        client.state()  # answered as soon as there is a worker
+        start = time.perf_counter()
+        seconds, failed = load(service, work, options.clients, options.kills)
+        elapsed = time.perf_counter() - start
+        state = client.state()
+    check(state, work)
+    sent = len(work) + sum(batch.again for batch in work)
+    print(
+        f"{sent} answers to {options.clients} clients by {options.workers} workers in {elapsed:.2f}"
+        f" s, {sent / elapsed:.0f} a second; {options.kills} kills, {failed} attempts failed"
+    )
+    quantiles = np.percentile(seconds, [50, 90, 99, 100]) * 1e3
+    print(
+        "latency: p50 {:.1f} ms, p90 {:.1f} ms, p99 {:.1f} ms, at most {:.1f} ms".format(*quantiles)
+    )
+    print("every request was counted exactly once")
+
+
+if __name__ == "__main__":
+    main()

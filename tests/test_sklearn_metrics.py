@@ -1,0 +1,812 @@
+"""fastloss.sklearn.metrics against scikit-learn: numbers, exceptions, warnings, signatures."""
+
+import inspect
+import itertools
+import math
+import subprocess
+import sys
+import warnings
+
+import mpmath
+import numpy as np
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fastloss.sklearn import _inputs, metrics
+
+sklearn = pytest.importorskip("sklearn", minversion="1.9")
+from sklearn import metrics as peer  # noqa: E402
+
+TOLERANCE = 1e-12
+BUILTIN = (ValueError, TypeError, ZeroDivisionError)
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+class Input:
+    """A call of a metric, with a name."""
+
+    def __init__(self, name, metric, *arrays, **options):
+        self.name, self.metric, self.arrays, self.options = name, metric, arrays, options
+
+    def of(self, module):
+        return getattr(module, self.metric)(*self.arrays, **self.options)
+
+
+def ids(inputs):
+    return [f"{i.metric} {i.name}" for i in inputs]
+
+
+def weights(rng, n):
+    """By name; the last are not all positive."""
+    signed = rng.random(n) + 0.2
+    signed[0] = -0.1
+    return {
+        "none": None,
+        "random": rng.random(n) + 0.01,
+        "whole": rng.integers(1, 4, n),
+        "zeros": np.where(np.arange(n) % 3 == 0, 1.5, 0.0),
+        "signed": signed,
+    }
+
+
+REGRESSION = {
+    "mean_squared_error": [{}],
+    "mean_absolute_error": [{}],
+    "mean_pinball_loss": [{"alpha": a} for a in (0, 0.1, 0.5, 0.95, 1)],
+}
+POWERS = (-1.5, 0, 1, 1.3, 1.5, 1.9, 2, 2.5, 3)
+
+
+def regression_inputs():
+    rng = np.random.default_rng(0)
+    for shape in ((1,), (2,), (97,), (40, 1), (33, 3), (3, 3)):
+        y, x = rng.normal(size=shape), rng.normal(size=shape)
+        x.flat[0] = y.flat[0]
+        for name, weight in weights(rng, shape[0]).items():
+            if shape[0] == 1 and name == "signed":
+                continue
+            outputs = ["uniform_average", "raw_values"]
+            if len(shape) == 2 and shape[1] == 3:
+                outputs += [[0.2, 0.3, 0.5], np.array([1, -3, 4.0])]
+            for metric, output in itertools.product(REGRESSION, outputs):
+                for options in REGRESSION[metric]:
+                    told = f"{shape} {name} {output} {options or ''}"
+                    yield Input(
+                        told, metric, y, x, sample_weight=weight, multioutput=output, **options
+                    )
+
+
+def deviance_inputs():
+    rng = np.random.default_rng(1)
+    for shape in ((1,), (60,), (25, 1)):
+        x = rng.gamma(2.0, size=shape) + 0.05
+        for name, weight in weights(rng, shape[0]).items():
+            if shape[0] == 1 and name == "signed":
+                continue
+            for power in POWERS:
+                y = rng.normal(size=shape) if power <= 0 else rng.gamma(2.0, size=shape)
+                if 1 <= power < 2:
+                    y = np.floor(y)
+                yield Input(
+                    f"{shape} {name} {power}",
+                    "mean_tweedie_deviance",
+                    y + (power >= 2) * 0.01,
+                    x,
+                    sample_weight=weight,
+                    power=power,
+                )
+            counts = rng.poisson(2, shape)
+            yield Input(f"{shape} {name}", "mean_poisson_deviance", counts, x, sample_weight=weight)
+            yield Input(f"{shape} {name}", "mean_gamma_deviance", x + 1, x, sample_weight=weight)
+
+
+TWO = {
+    "0 1": np.array([0, 1]),
+    "int8": np.array([0, 1], np.int8),
+    "uint64": np.array([0, 1], np.uint64),
+    "bool": np.array([False, True]),
+    "signs": np.array([-1, 1]),
+    "far": np.array([-(10**12), 10**12]),
+    "3 7": np.array([3, 7]),
+    "float": np.array([0.0, 1.0]),
+    "float32": np.array([2.0, 5.0], np.float32),
+    "strings": np.array(["ham", "spam"]),
+    "objects": np.array(["ham", "spam"], dtype=object),
+}
+MORE = {
+    "0..": np.arange(5),
+    "uint8": np.arange(5, dtype=np.uint8),
+    "big-endian": np.arange(5, dtype=">i4"),
+    "gaps": np.array([-7, 0, 2, 100, 3000]),
+    "far": np.array([-(2**62), -1, 0, 1, 2**62]),
+    "float": np.array([1.0, 2.0, 4.0, 8.0, 9.0]),
+    "strings": np.array(["a", "bc", "d", "ef", "g"]),
+    "objects": np.array(["a", "bc", "d", "ef", "g"], dtype=object),
+}
+
+
+def drawn(rng, classes, n):
+    """Labels of n rows, each class among them."""
+    codes = np.concatenate([np.arange(classes.size), rng.integers(0, classes.size, n)])
+    rng.shuffle(codes)
+    return classes[codes]
+
+
+def probabilities(rng, n, columns):
+    p = rng.dirichlet(np.full(columns, 0.3), n)
+    p[0] = np.eye(columns)[0]  # clipped
+    return p
+
+
+def class_inputs():
+    rng = np.random.default_rng(2)
+    for told, classes in TWO.items():
+        y = drawn(rng, classes, 40)
+        n = y.size
+        p = probabilities(rng, n, 2)
+        scores = rng.normal(size=n) * 2
+        for name, weight in weights(rng, n).items():
+            label = f"{told} {name}"
+            for shape in ((n,), (n, 1), (n, 2)):
+                q = p if shape == (n, 2) else p[:, 1].reshape(shape)
+                yield from proba_inputs(f"{label} {shape}", y, q, weight, classes)
+            yield Input(label, "hinge_loss", y, scores, sample_weight=weight)
+        yield Input(f"{told} column", "hinge_loss", y[:, None], scores[:, None])
+        yield Input(f"{told} column", "log_loss", y[:, None], p)
+    for told, classes in MORE.items():
+        y = drawn(rng, classes, 60)
+        p = probabilities(rng, y.size, classes.size)
+        scores = rng.normal(size=p.shape) * 2
+        for name, weight in weights(rng, y.size).items():
+            yield from proba_inputs(f"{told} {name}", y, p, weight, classes)
+            yield Input(f"{told} {name}", "hinge_loss", y, scores, sample_weight=weight)
+        few = y != classes[2]
+        for metric, table in (("hinge_loss", scores), ("log_loss", p), ("brier_score_loss", p)):
+            yield Input(f"{told} absent", metric, y[few], table[few], labels=classes)
+
+
+def proba_inputs(name, y, p, weight, classes):
+    yield Input(name, "log_loss", y, p, sample_weight=weight)
+    yield Input(name, "log_loss", y, p, sample_weight=weight, labels=classes, normalize=False)
+    yield Input(name, "d2_log_loss_score", y, p, sample_weight=weight)
+    for half in ("auto", True, False):
+        for pos in classes[[0, -1]].tolist():
+            yield Input(
+                f"{name} {half} {pos}",
+                "brier_score_loss",
+                y,
+                p,
+                sample_weight=weight,
+                pos_label=pos,
+                scale_by_half=half,
+            )
+    if classes.dtype.kind not in "OU" or p.shape[1:] == (classes.size,):
+        yield Input(name, "brier_score_loss", y, p, sample_weight=weight)
+
+
+def other_inputs():
+    """Containers, mixed dtypes, corners."""
+    rng = np.random.default_rng(3)
+    y, x, w = rng.normal(size=30), rng.normal(size=30), rng.random(30)
+    table, other = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
+    labels, p = drawn(rng, np.arange(3), 27), probabilities(rng, 30, 3)
+    strings = np.array(["c", "a", "b"])[labels]
+    for metric in ("mean_squared_error", "mean_absolute_error", "mean_pinball_loss"):
+        yield Input("lists", metric, y.tolist(), x.tolist(), sample_weight=w.tolist())
+        yield Input("series", metric, pandas.Series(y), pandas.Series(x, index=range(30, 60)))
+        yield Input("frames", metric, pandas.DataFrame(table), pandas.DataFrame(other))
+        yield Input("Int64", metric, pandas.Series([1, 2, 4], dtype="Int64"), [1.5, 2.0, 3.0])
+        yield Input(
+            "integers", metric, np.arange(9), np.arange(9)[::-1], sample_weight=np.arange(9)
+        )
+        yield Input("bool", metric, y > 0, x)
+        yield Input("int and float", metric, np.arange(30, dtype=np.int8), x)
+        yield Input("column and row", metric, y[:, None], x)
+        yield Input("strided", metric, table[::2, 1], other[::-2, 0])
+        yield Input("Fortran", metric, np.asfortranarray(table), other, multioutput="raw_values")
+        yield Input("swapped bytes", metric, y.astype(">f8"), x)
+        yield Input("one row", metric, [[1.0, 2.0]], [[2.0, 4.0]], multioutput="raw_values")
+        yield Input(
+            "long",
+            metric,
+            rng.normal(size=(40_000, 2)),
+            np.ones((40_000, 2)),
+            multioutput="raw_values",
+        )
+    for metric in ("log_loss", "brier_score_loss", "d2_log_loss_score"):
+        yield Input("lists", metric, strings.tolist(), p.tolist(), sample_weight=w.tolist())
+        yield Input("frames", metric, pandas.Series(strings), pandas.DataFrame(p))
+        yield Input("categorical", metric, pandas.Series(strings, dtype="category"), p)
+        yield Input("unsorted labels", metric, strings, p, labels=["c", "a", "b"])
+        yield Input("not adding up", metric, labels, p * 0.9)
+        yield Input("nearly adding up", metric, labels, p * (1 - 2e-8), labels=range(3))
+        yield Input("hardly adding up", metric, labels, p * (1 - 3e-8), labels=range(3))
+        yield Input("marks", metric, np.eye(3)[labels], p)
+        yield Input("marks, weights", metric, np.eye(3, dtype=int)[labels] | 1, p, sample_weight=w)
+        yield Input("negative marks", metric, -np.eye(3, dtype=int)[labels], p)
+        yield Input("marks of two", metric, np.eye(2)[labels % 2], p[:, :2] / 2 + 0.25)
+        yield Input("strided", metric, labels[::-1], np.asfortranarray(p)[::-1])
+        yield Input("swapped bytes", metric, labels.astype(">i8"), p.astype(">f8"))
+        yield Input("integers", metric, labels, np.eye(3, dtype=int)[labels])
+        yield Input("bool", metric, labels, np.eye(3, dtype=bool)[labels])
+        yield Input("superset", metric, labels, np.c_[p, np.zeros(30)], labels=[0, 1, 2, 9])
+        yield Input("index to ignore", metric, [-100, 1, 2] * 10, p)
+        yield Input("least integer", metric, [-(2**63), 1, 2**63 - 1] * 10, p)
+        yield Input("largest integers", metric, np.array([2**64 - 1, 1, 2**63] * 10, np.uint64), p)
+        yield Input("one class", metric, [1, 1, 1], [0.2, 0.5, 0.9], labels=[0, 1])
+        yield Input("two rows", metric, [0, 1], [0.2, 0.5])
+        yield Input("certain", metric, [0, 1], [0.0, 1.0])
+        yield Input("wrong", metric, [0, 1], [1.0, 0.0])
+        yield Input("certain columns", metric, [0, 1], np.eye(2))
+        yield Input("one label late", metric, np.r_[np.zeros(5000, int), 1], np.full(5001, 0.25))
+    yield Input("one row", "log_loss", [1], [0.25], labels=[0, 1])
+    yield Input("one row", "d2_log_loss_score", [1], [0.25], labels=[0, 1])
+    yield Input("old name", "log_loss", labels, y_pred=p)
+    yield Input("old name", "d2_log_loss_score", labels, y_pred=p)
+    for told, value in (("ones", 1), ("zeros", 0), ("minus ones", -1), ("fives", 5)):
+        q = np.array([0.25, 0.5, 1.0])
+        yield Input(told, "brier_score_loss", np.full(3, value), q)
+        yield Input(told, "hinge_loss", np.full(3, value), q)
+    yield Input("-1 and 0", "brier_score_loss", [-1, 0, 0], [0.25, 0.5, 1.0])
+    yield Input("absent label", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label=7)
+    yield Input("absent string", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label="a")
+    yield Input("true", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label=True)
+    yield Input("integers", "hinge_loss", [0, 1, 1], [-3, 0, 2])
+    yield Input("integers", "hinge_loss", [0, 1, 2], [[-3, 0, 2], [1, 2, 3], [0, 1, 0]])
+    yield Input("lists", "hinge_loss", strings.tolist(), table.repeat(2, 1)[:, :3].tolist())
+    yield Input("two labels", "hinge_loss", [0, 0, 1], [0.5, -0.5, 0.5], labels=[0, 1])
+    yield Input("one of two labels", "hinge_loss", [1, 1, 1], [0.5, -0.5, 0.5], labels=[0, 1])
+    yield Input("long", "hinge_loss", np.arange(9000) % 7, rng.normal(size=(9000, 7)))
+    for metric in ("mean_squared_error", "mean_absolute_error"):
+        yield Input("overflow", metric, np.array([1e308, -1e308]), np.array([-1e308, 1e308]))
+    yield Input("perfect", "mean_poisson_deviance", np.arange(1.0, 9), np.arange(1.0, 9))
+
+
+INPUTS = [*regression_inputs(), *deviance_inputs(), *class_inputs(), *other_inputs()]
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def tweedie_terms(y, x, power):
+    """The terms of the deviance, which cancel, by their magnitudes."""
+    if power == 0:
+        return (y - x) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if power == 1:
+            return 2 * (np.abs(np.where(y > 0, y * np.log(y / x), 0)) + y + x)
+        if power == 2:
+            return 2 * (np.abs(np.log(x / y)) + y / x + 1)
+    first = np.maximum(y, 0) ** (2 - power) / ((1 - power) * (2 - power))
+    second, third = y * x ** (1 - power) / (1 - power), x ** (2 - power) / (2 - power)
+    return 2 * (np.abs(first) + np.abs(second) + np.abs(third))
+
+
+def scale(case, value):
+    """What an error is measured against: the value, or what it is a difference of."""
+    weight = case.options.get("sample_weight")
+    power = {"mean_poisson_deviance": 1, "mean_gamma_deviance": 2}.get(
+        case.metric, case.options.get("power")
+    )
+    if case.metric == "d2_log_loss_score":
+        return 1 + abs(1 - value)
+    if power is not None:
+        y, x = (np.asarray(a, float).ravel() for a in case.arrays)
+        terms = tweedie_terms(y, x, power)
+    elif weight is not None and np.min(weight) < 0:
+        positive = Input(
+            "", case.metric, *case.arrays, **case.options | {"sample_weight": np.abs(weight)}
+        )
+        return abs(positive.of(peer)) * np.abs(weight).sum() / abs(np.sum(weight))
+    else:
+        return np.abs(value)
+    if weight is None:
+        return terms.mean()
+    return (np.abs(weight) * terms).sum() / abs(np.sum(weight))
+
+
+def recorded(function):
+    """(result, kinds of warnings that are meant for the user)"""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function()
+    kinds = (FutureWarning, UserWarning)
+    return result, [
+        next(k for k in kinds if issubclass(w.category, k))
+        for w in caught
+        if issubclass(w.category, kinds)
+    ]
+
+
+def test_there_are_enough_inputs():
+    assert len(INPUTS) >= 300
+    assert {i.metric for i in INPUTS} == set(metrics.__all__)
+
+
+@pytest.mark.parametrize("case", INPUTS, ids=ids(INPUTS))
+def test_number_is_that_of_scikit_learn(case):
+    found, told = recorded(lambda: case.of(metrics))
+    expected, warned = recorded(lambda: case.of(peer))
+    assert told == warned
+    assert np.shape(found) == np.shape(expected)
+    assert type(found) is (np.ndarray if np.ndim(expected) else float)
+    if np.all(np.isfinite(expected)):
+        error = np.abs(np.subtract(found, expected))
+        assert np.all(error <= TOLERANCE * scale(case, expected)), (found, expected)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+# --- float32 --------------------------------------------------------------------------------------
+
+
+def mean64(each, weight, columns=False):
+    """In float64, of float32 numbers."""
+    weight = np.ones(len(each)) if weight is None else weight.astype(float)
+    means = weight @ each / weight.sum()
+    return means if columns else means.mean()
+
+
+def true_regression(metric, y, x, options):
+    y, x, weight = y.astype(float), x.astype(float), options.get("sample_weight")
+    if metric == "mean_squared_error":
+        each = (y - x) ** 2
+    elif metric == "mean_absolute_error":
+        each = abs(y - x)
+    else:
+        each = np.maximum(options["alpha"] * (y - x), (1 - options["alpha"]) * (x - y))
+    raw = options.get("multioutput") == "raw_values"
+    return mean64(each.reshape(len(y), -1), weight, raw)
+
+
+def true_deviance(y, x, power, weight):
+    """With 50 digits; and the magnitude of the terms."""
+    y, x = y.astype(float), x.astype(float)
+    with mpmath.workdps(50):
+        p = mpmath.mpf(power)
+        each = [deviance(mpmath.mpf(a), mpmath.mpf(b), p) for a, b in zip(y, x, strict=True)]
+        value = mean64(np.array([float(d) for d in each]), weight)
+    return value, mean64(tweedie_terms(y, x, power), weight)
+
+
+def deviance(y, x, p):
+    if p == 1:
+        return 2 * ((y * mpmath.log(y / x) if y else 0) - y + x)
+    if p == 2:
+        return 2 * (mpmath.log(x / y) + y / x - 1)
+    first = max(y, 0) ** (2 - p) / ((1 - p) * (2 - p)) if y > 0 else 0
+    return 2 * (first - y * x ** (1 - p) / (1 - p) + x ** (2 - p) / (2 - p))
+
+
+def true_log_loss(codes, p, weight):
+    """p is clipped, and 1 - p is rounded, in float32."""
+    eps = np.finfo(np.float32).eps
+    p = np.stack((1 - p, p), axis=1) if p.ndim == 1 else p
+    chosen = np.clip(p[np.arange(len(p)), codes], eps, 1 - eps).astype(float)
+    return mean64(-np.log(chosen), weight)
+
+
+def assert_float32(found, truth, magnitude=None):
+    magnitude = np.float32(np.abs(truth if magnitude is None else magnitude))
+    assert np.all(np.abs(found - truth) <= 4 * np.spacing(magnitude)), (found, truth)
+
+
+def weights32(rng, n):
+    return [None, rng.random(n, np.float32) + np.float32(0.01)]
+
+
+@pytest.mark.parametrize("shape", [(1,), (1000,), (333, 3)])
+@pytest.mark.parametrize("far", [0, 1000])
+@pytest.mark.parametrize("metric", REGRESSION)
+def test_float32_regression(metric, far, shape):
+    rng = np.random.default_rng(4)
+    y, x = (rng.normal(far, 1, shape).astype(np.float32) for _ in range(2))
+    for weight, output in itertools.product(
+        weights32(rng, len(y)), ("uniform_average", "raw_values")
+    ):
+        for alpha in REGRESSION[metric]:
+            options = {"sample_weight": weight, "multioutput": output, **alpha}
+            found = getattr(metrics, metric)(y, x, **options)
+            assert_float32(found, true_regression(metric, y, x, options))
+            if output == "raw_values":
+                assert found.dtype == getattr(peer, metric)(y, x, **options).dtype == np.float32
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_float32_deviance(power):
+    rng = np.random.default_rng(5)
+    x = rng.gamma(2.0, size=200).astype(np.float32) + np.float32(0.05)
+    y = x * rng.lognormal(0, 0.5, 200).astype(np.float32)
+    for weight in weights32(rng, 200):
+        found = metrics.mean_tweedie_deviance(y, x, power=power, sample_weight=weight)
+        if power == 0:
+            truth = true_regression("mean_squared_error", y, x, {"sample_weight": weight})
+            assert_float32(found, truth)
+        else:
+            assert_float32(found, *true_deviance(y, x, power, weight))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10])
+def test_float32_classes(columns):
+    rng = np.random.default_rng(6)
+    classes = max(columns, 2)
+    codes = drawn(rng, np.arange(classes), 500)
+    p = probabilities(rng, codes.size, classes).astype(np.float32)
+    given_p = p[:, 1] if columns == 1 else p
+    for weight in weights32(rng, codes.size):
+        options = {"sample_weight": weight}
+        truth = true_log_loss(codes, given_p, weight)
+        assert_float32(metrics.log_loss(codes, given_p, **options), truth)
+        q = mean64(np.eye(classes)[codes], weight, columns=True)
+        ratio = truth / -(q @ np.log(q))
+        assert_float32(metrics.d2_log_loss_score(codes, given_p, **options), 1 - ratio, 1 + ratio)
+        marks = np.eye(classes)[codes]
+        square = mean64((marks - p.astype(float)) ** 2, weight, columns=True).sum()
+        if columns == 1:
+            square = 2 * mean64((codes - given_p.astype(float)) ** 2, weight)
+        found = metrics.brier_score_loss(codes, given_p, scale_by_half=False, **options)
+        assert_float32(found, square)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 10])
+def test_float32_hinge(columns):
+    rng = np.random.default_rng(7)
+    codes = drawn(rng, np.arange(max(columns, 2)), 500)
+    scores = rng.normal(0, 2, (codes.size, columns)).astype(np.float32)
+    wide = scores.astype(float)
+    if columns == 1:
+        margin = wide[:, 0] * (2 * codes - 1)
+    else:
+        own = np.arange(codes.size), codes
+        margin = wide[own]
+        wide[own] = -np.inf
+        margin = margin - wide.max(axis=1)
+    for weight in weights32(rng, codes.size):
+        found = metrics.hinge_loss(codes, scores, sample_weight=weight)
+        assert_float32(found, mean64(np.maximum(0, 1 - margin), weight))
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+GOOD = np.array([0.5, 0.25, 0.75])
+BAD = {
+    "NaN": np.array([0.5, np.nan, 0.75]),
+    "infinity": np.array([0.5, np.inf, 0.75]),
+    "minus infinity": np.array([0.5, -np.inf, 0.75]),
+    "float32 NaN": np.array([0.5, np.nan, 0.75], np.float32),
+    "short": np.array([0.5, 0.25]),
+    "empty": np.array([]),
+    "3-d": np.full((3, 1, 1), 0.5),
+    "0-d": np.array(0.5),
+    "number": 0.5,
+    "none": None,
+    "string": "0.5",
+    "strings": ["a", "b", "c"],
+    "complex": np.array([0.5, 0.25j, 0.75]),
+    "ragged": [[0.5], [0.25, 0.75], [0.5]],
+    "no columns": np.empty((3, 0)),
+}
+BAD_WEIGHTS = {
+    **{name: BAD[name] for name in ("NaN", "infinity", "short", "empty", "number", "string")},
+    "all zero": np.zeros(3),
+    "column": np.ones((3, 1)),
+    "cancel": np.array([1.0, -2.0, 1.0]),
+}
+PROBA = ("log_loss", "d2_log_loss_score", "brier_score_loss")
+BY_ROWS = (*REGRESSION, "mean_tweedie_deviance", "mean_poisson_deviance", "mean_gamma_deviance")
+
+
+def error_inputs():
+    for name, bad in BAD.items():
+        for metric in BY_ROWS:
+            yield Input(f"y_true {name}", metric, bad, GOOD)
+            yield Input(f"y_pred {name}", metric, GOOD, bad)
+        for metric in (*PROBA, "hinge_loss"):
+            yield Input(f"second {name}", metric, [0, 1, 1], bad)
+            if name != "none":
+                table = np.full((3, 3), 1 / 3)
+                yield Input(f"labels {name}", metric, [0, 1, 2], table, labels=bad)
+            if name != "strings" or metric == "brier_score_loss":
+                yield Input(f"y_true {name}", metric, bad, GOOD)
+    for name, bad in BAD_WEIGHTS.items():
+        for metric in BY_ROWS:
+            yield Input(f"weight {name}", metric, GOOD, GOOD, sample_weight=bad)
+        for metric in PROBA:
+            yield Input(f"weight {name}", metric, [0, 1, 1], GOOD, sample_weight=bad)
+        if name not in ("NaN", "infinity"):  # passed by scikit-learn
+            yield Input(f"weight {name}", "hinge_loss", [0, 1, 1], GOOD, sample_weight=bad)
+    yield from regression_errors()
+    yield from class_errors()
+
+
+def regression_errors():
+    two, three = np.ones((3, 2)), np.ones((3, 3))
+    for metric, options in REGRESSION.items():
+        yield Input("outputs differ", metric, two, three, **options[0])
+        yield Input("unknown words", metric, two, two, multioutput="variance_weighted")
+        yield Input("none", metric, two, two, multioutput=None)
+        yield Input("number", metric, two, two, multioutput=2)
+        yield Input("weights too many", metric, two, two, multioutput=[1, 2, 3])
+        yield Input("weights of one", metric, GOOD, GOOD, multioutput=[1])
+        yield Input("weights cancel", metric, two, two, multioutput=[1, -1])
+        yield Input("weight NaN", metric, two, two, multioutput=[1, np.nan])
+    for alpha in (-0.1, 1.1, np.nan, "0.5", None):
+        yield Input(f"alpha {alpha}", "mean_pinball_loss", GOOD, GOOD, alpha=alpha)
+    for power in (0.5, np.nan, "1", None, [1]):
+        yield Input(f"power {power}", "mean_tweedie_deviance", GOOD, GOOD, power=power)
+    for power in POWERS:
+        told = f"power {power}"
+        yield Input(f"{told} outputs", "mean_tweedie_deviance", two, two, power=power)
+        if power:
+            yield Input(f"{told} x 0", "mean_tweedie_deviance", GOOD, [0, 1, 2], power=power)
+            yield Input(f"{told} x -1", "mean_tweedie_deviance", GOOD, -GOOD, power=power)
+        if power >= 1:
+            yield Input(f"{told} y -1", "mean_tweedie_deviance", -GOOD, GOOD, power=power)
+            yield Input(
+                f"{told} y -1 without weight",
+                "mean_tweedie_deviance",
+                np.array([-1.0, 1, 1]),
+                GOOD,
+                power=power,
+                sample_weight=np.array([0.0, 1, 1]),
+            )
+        if power >= 2:
+            yield Input(f"{told} y 0", "mean_tweedie_deviance", [0, 1, 1], GOOD, power=power)
+    hidden = np.array([np.nan, 0.25, 0.75])
+    for metric in BY_ROWS:
+        yield Input("NaN without weight", metric, GOOD, hidden, sample_weight=np.array([0.0, 1, 1]))
+    for alpha in (0, 1):
+        for bad in (np.inf, -np.inf):
+            x = np.array([bad, 0.25, 0.75])
+            yield Input(f"infinity {alpha} {bad}", "mean_pinball_loss", GOOD, x, alpha=alpha)
+
+
+def class_errors():
+    thirds = np.full((3, 3), 1 / 3)
+    for metric in PROBA:
+        yield Input("above 1", metric, [0, 1, 1], [0.5, 1.5, 0.5])
+        yield Input("below 0", metric, [0, 1, 1], [0.5, -0.5, 0.5])
+        yield Input("above 1 in a table", metric, [0, 1, 2], thirds * [1, 4, 1])
+        yield Input("below 0 in a table", metric, [0, 1, 2], thirds * [1, 3, -1])
+        yield Input("more columns", metric, [0, 1, 1], thirds)
+        yield Input("fewer columns", metric, [0, 1, 2], thirds[:, :2])
+        yield Input("one column", metric, [0, 1, 2], thirds[:, :1])
+        yield Input("one class of three", metric, [1, 1, 1], thirds)
+        yield Input("labels too few", metric, [0, 1, 2], thirds, labels=[0, 1])
+        yield Input("labels too many", metric, [0, 1, 2], thirds, labels=[0, 1, 2, 3])
+        yield Input("one label", metric, [0, 0, 0], thirds, labels=[0])
+        yield Input("a label twice", metric, [0, 1, 2], thirds, labels=[0, 1, 1])
+        yield Input("unknown label", metric, [0, 1, 3], thirds, labels=[0, 1, 2])
+        yield Input("unknown negative", metric, [0, 1, -1], thirds, labels=[0, 1, 2])
+        yield Input("unknown string", metric, ["a", "b", "x"], thirds, labels=["a", "b", "c"])
+        yield Input("string labels", metric, [0, 1, 2], thirds, labels=["a", "b", "c"])
+        yield Input("a gap", metric, [0, 1, 3, 3], np.full((4, 4), 0.25))
+        yield Input("not whole", metric, [0.5, 1, 2], thirds)
+        yield Input("bytes", metric, [b"a", b"b", b"c"], thirds)
+        yield Input("objects", metric, np.array([0, 1, 2], object), thirds)
+        yield Input("mixed objects", metric, np.array(["a", 1, None], object), thirds)
+        yield Input("marks of three values", metric, np.array([[0, 1, 2]] * 3), thirds)
+        yield Input("marks and labels", metric, np.eye(3), thirds, labels=[0, 1, 2])
+        yield Input("marks of two", metric, np.eye(3)[:, :2], thirds)
+        yield Input("more rows", metric, [0, 1, 2, 2], thirds)
+        yield Input("fewer rows", metric, [0, 1], GOOD)
+        yield Input("NaN in a table", metric, [0, 1, 2], thirds * [1, np.nan, 1])
+        yield Input("ignored index", metric, [-100, 1, 2], thirds, labels=[0, 1, 2])
+        yield Input("least integer", metric, [-(2**63), 1, 2], thirds, labels=[0, 1, 2])
+        if metric != "brier_score_loss":
+            yield Input("labels a string", metric, [0, 1, 1], GOOD, labels="01")
+    yield Input("one label", "log_loss", [1, 1, 1], GOOD)
+    yield Input("normalize", "log_loss", [0, 1, 1], GOOD, normalize="yes")
+    yield Input("normalize 1", "log_loss", [0, 1, 1], GOOD, normalize=2)
+    yield Input("both names", "log_loss", [0, 1, 1], GOOD, y_pred=GOOD)
+    yield Input("no predictions", "log_loss", [0, 1, 1])
+    yield Input("one row of more", "d2_log_loss_score", [0, 1], [0.5])
+    yield Input("labels a string", "brier_score_loss", [0, 1, 1], GOOD, labels="01")
+    yield Input("strings", "brier_score_loss", ["a", "b", "b"], GOOD)
+    yield Input("columns of labels", "brier_score_loss", np.eye(3), GOOD)
+    yield Input("pos_label", "brier_score_loss", [0, 1, 1], GOOD, pos_label=[1])
+    yield Input("scale_by_half", "brier_score_loss", [0, 1, 1], GOOD, scale_by_half="half")
+    yield Input("scale_by_half 1", "brier_score_loss", [0, 1, 1], GOOD, scale_by_half=1.0)
+    yield Input("flat", "hinge_loss", [0, 1, 2], GOOD)
+    yield Input("columns", "hinge_loss", [0, 1, 2], thirds[:, :2])
+    yield Input("columns of two", "hinge_loss", [0, 1, 1], thirds)
+    yield Input("labels", "hinge_loss", [0, 1, 2], thirds, labels=[0, 1, 2, 3])
+    yield Input("unknown label", "hinge_loss", [0, 1, 7], thirds, labels=[0, 1, 2])
+    yield Input("strings", "hinge_loss", [0, 1, 1], ["1", "2", "3"])
+    yield Input("not whole", "hinge_loss", [0.5, 1.5, 1.5], GOOD)
+    yield Input("columns of labels", "hinge_loss", np.eye(3), thirds)
+
+
+ERRORS = list(error_inputs())
+
+
+@pytest.mark.parametrize("case", ERRORS, ids=ids(ERRORS))
+@pytest.mark.filterwarnings("ignore")
+def test_error_is_that_of_scikit_learn(case):
+    with pytest.raises(BUILTIN) as expected:
+        case.of(peer)
+    kinds = tuple(kind for kind in BUILTIN if issubclass(expected.type, kind))
+    with pytest.raises(BUILTIN) as found:
+        case.of(metrics)
+    assert all(issubclass(found.type, kind) for kind in kinds), (expected.value, found.value)
+    assert str(found.value)
+
+
+TABLE = np.full((3, 3), 1 / 3)
+MESSAGES = [
+    (Input("", "mean_squared_error", GOOD, BAD["NaN"]), r"y_pred\[1\] = nan: .* finite"),
+    (Input("", "mean_poisson_deviance", -GOOD, GOOD), r"y_true\[0\] = -0.5: .* at least 0"),
+    (Input("", "mean_gamma_deviance", GOOD, [1, 0, 1]), r"y_pred\[1\] = 0.0: .* above 0"),
+    (Input("", "log_loss", [0, 1, 2], TABLE * [1, 4, 1]), r"y_proba\[0, 1\] = 1.33\d+: "),
+    (Input("", "log_loss", [0, 1, 7], TABLE, labels=[0, 1, 2]), r"\[7\], .* \[0, 1, 2\]"),
+    (Input("", "log_loss", [1, 1, 1], GOOD), "only one label, 1: .* labels"),
+    (Input("", "hinge_loss", [0, 1, 2], GOOD), "shape .3,., but there are 3 labels"),
+    (
+        Input("", "brier_score_loss", [0, 1, 1], GOOD, sample_weight=[1, np.nan, 1]),
+        r"sample_weight\[1\] = nan",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "message"), MESSAGES, ids=[m for _, m in MESSAGES])
+def test_messages_name_argument_place_and_value(case, message):
+    with pytest.raises(ValueError, match=message):
+        case.of(metrics)
+
+
+# --- what is different ----------------------------------------------------------------------------
+
+
+def test_hinge_labels_are_not_cut_off():
+    """scikit-learn reads y_true in the dtype of labels: "bus" becomes "b"."""
+    scores = np.eye(3)
+    with pytest.raises(ValueError, match="bus"):
+        metrics.hinge_loss(["a", "bus", "c"], scores, labels=["a", "b", "c"])
+
+
+def test_hinge_labels_hold_all_of_y_true():
+    with pytest.raises(ValueError, match="3 labels, but labels only"):
+        metrics.hinge_loss([0, 1, 2], GOOD, labels=[0, 1])
+
+
+@pytest.mark.parametrize("metric", BY_ROWS)
+def test_masks_and_sparse_matrices_are_refused(metric):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    for bad in (np.ma.masked_array(GOOD, [0, 1, 0]), scipy_sparse.csr_array(np.eye(3))):
+        with pytest.raises(TypeError):
+            getattr(metrics, metric)(bad, GOOD)
+
+
+def test_powers_too_close_to_a_pole_are_refused():
+    with pytest.raises(ValueError, match="1e-6"):
+        metrics.mean_tweedie_deviance(GOOD, GOOD, power=1 + 1e-9)
+
+
+def test_overflow_is_infinity():
+    """scikit-learn multiplies it by 0."""
+    far = np.array([1e308, -1e308])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert metrics.mean_pinball_loss(far, -far) == math.inf
+
+
+def test_good_predictions_keep_their_digits():
+    """A deviance whose terms cancel: scikit-learn has lost it all."""
+    x = np.full(3, 5.0)
+    y = x * (1 + 1e-9)
+    with mpmath.workdps(50):
+        truth = float(deviance(mpmath.mpf(y[0]), mpmath.mpf(x[0]), 1))
+    assert metrics.mean_poisson_deviance(y, x) == pytest.approx(truth, rel=1e-13)
+
+
+def test_half_precision_is_clipped_to_its_own_epsilon():
+    p = np.array([0.0, 1.0, 0.5], np.float16)
+    eps = 2.0**-10
+    expected = -(math.log(eps) + math.log1p(-eps) + math.log(0.5)) / 3
+    assert metrics.log_loss([1, 1, 0], p) == pytest.approx(expected, rel=1e-6)
+    assert metrics.mean_squared_error(p, p + np.float16(0.5)) == 0.25
+
+
+# --- the package ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", metrics.__all__)
+def test_signature_is_that_of_scikit_learn(metric):
+    def parameters(function):
+        found = inspect.signature(function).parameters.values()
+        return [(p.name, p.kind, p.default) for p in found]
+
+    assert parameters(getattr(metrics, metric)) == parameters(getattr(peer, metric))
+
+
+def test_warnings_point_to_the_caller():
+    for call in (
+        lambda: metrics.log_loss([0, 1, 1], y_pred=GOOD),
+        lambda: metrics.log_loss([0, 1, 2], TABLE / 2),
+        lambda: metrics.brier_score_loss([0, 1, 2], TABLE, labels=[2, 1, 0]),
+        lambda: metrics.d2_log_loss_score([0], [0.5]),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert [w.filename for w in caught] == [__file__]
+
+
+def test_package_needs_no_scikit_learn():
+    program = """
+import sys
+import fastloss
+assert not any(name.startswith("fastloss.sklearn") for name in sys.modules)
+for name in ("sklearn", "scipy", "pandas"):
+    sys.modules[name] = None
+import fastloss.sklearn as skl
+assert set(skl.metrics.__all__) <= set(skl.__all__)
+assert skl.log_loss(["b", "a"], [[0.5, 0.5], [0.5, 0.5]]) > 0.69
+assert skl.mean_squared_error([1.0, 2.0], [1.0, 4.0]) == 2.0
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+DTYPES = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "bool", "float32")
+LABELS = st.one_of(
+    *(
+        hnp.arrays(
+            dtype,
+            st.integers(1, 30),
+            elements=st.integers(0, 100).map(np.dtype(dtype).type) if dtype == "float32" else None,
+        )
+        for dtype in DTYPES
+    ),
+    st.lists(st.text("abc", max_size=2), min_size=1).map(np.array),
+)
+
+
+FIXED_POINT = st.integers(-(10**9), 10**9).map(lambda n: n / 1024)  # nothing underflows
+
+
+@given(LABELS)
+def test_labels_are_numbered_in_their_order(y):
+    classes, codes = _inputs.unique_codes(y)
+    expected, inverse = np.unique(y, return_inverse=True)
+    assert classes.dtype == y.dtype
+    np.testing.assert_array_equal(classes, expected)
+    np.testing.assert_array_equal(codes, inverse)
+    np.testing.assert_array_equal(_inputs.places(y, classes), inverse)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from(PROBA))
+def test_names_of_labels_do_not_matter(seed, columns, metric):
+    rng = np.random.default_rng(seed)
+    codes = drawn(rng, np.arange(columns), 10)
+    p = rng.dirichlet(np.ones(columns), codes.size)
+    weight = rng.random(codes.size) + 0.1
+    value = getattr(metrics, metric)(codes, p, sample_weight=weight)
+    for names in (np.array(list("abcdef")), np.array([-9, -1, 0, 5, 6000, 10**15])):
+        assert getattr(metrics, metric)(names[codes], p, sample_weight=weight) == value
+
+
+@given(st.integers(0, 2**32), st.sampled_from([*REGRESSION, *PROBA, "hinge_loss"]))
+def test_a_weight_of_two_is_the_row_twice(seed, metric):
+    rng = np.random.default_rng(seed)
+    y = drawn(rng, np.arange(3), 12)
+    p = rng.normal(size=y.size) if metric in REGRESSION else rng.dirichlet(np.ones(3), y.size)
+    times = rng.integers(1, 4, y.size)
+    weighted = getattr(metrics, metric)(y, p, sample_weight=times)
+    repeated = getattr(metrics, metric)(np.repeat(y, times), np.repeat(p, times, axis=0))
+    assert weighted == pytest.approx(repeated, rel=1e-13, abs=1e-13)
+
+
+@given(
+    hnp.arrays(float, st.tuples(st.integers(1, 20), st.just(2)), elements=FIXED_POINT),
+    st.sampled_from(list(REGRESSION)),
+    st.sampled_from(["raw_values", "uniform_average", [0.25, 0.75]]),
+)
+def test_any_numbers_agree(table, metric, output):
+    found = getattr(metrics, metric)(table, table[::-1], multioutput=output)
+    expected = getattr(peer, metric)(table, table[::-1], multioutput=output)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=0)
