@@ -409,7 +409,7 @@ def log_cosh_loss(input, target, *, reduction="mean"):
 
         l = log cosh(x - y)        dl/dx = tanh(x - y)        dl/dy = -dl/dx
 
-    It is close to (x - y)^2 / 2 for small errors and to |x - y| - log 2 for large ones.
+    It is close to ``(x - y)^2 / 2`` for small errors and to ``|x - y| - log 2`` for large ones.
 
     Parameters
     ----------
@@ -804,7 +804,7 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     For x of `input` and y of `target`::
 
         l = -w (y log x + (1 - y) log(1 - x))        logarithms below -100 count as -100
-        dl/dx = w (x - y) / (x (1 - x))              a denominator below 1e-12 counts as 1e-12
+        dl/dx = w (x - y) / (x (1 - x))              denominators below 1e-12 count as 1e-12
         dl/dy = w (log(1 - x) - log x)
 
     Parameters

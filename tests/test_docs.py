@@ -1,16 +1,20 @@
-"""Public docstrings, README and guides: their examples run, and every parameter is documented."""
+"""Docstrings and documents: examples run, formulas can be set, every parameter is documented."""
 
 import dataclasses
 import doctest
 import inspect
 import math
 import re
+import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
+import mathml
 import pytest
 
 import fastloss as fl
 import fastloss.sklearn
+from fastloss import plotting
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
@@ -23,7 +27,14 @@ CRITERIA = {
 PUBLIC = {name: getattr(fl, name) for name in fl.__all__ if not name.startswith("__")}
 LOSSES = {name: thing for name, thing in PUBLIC.items() if isinstance(thing, Loss)}
 PUBLIC.update({name: getattr(fastloss.sklearn, name) for name in fastloss.sklearn.__all__})
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PUBLIC["plot"] = plotting.plot
+
+PAGES = ["README.md"]
+PAGES += sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "docs").rglob("*.md")
+    if "generated" not in page.parts
+)
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
 
@@ -77,14 +88,10 @@ def test_examples_of_docstring(name):
     run_examples(inspect.getdoc(PUBLIC[name]) or "", name)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/sklearn-metrics.md"])
-def test_examples_of_documents(name):
-    assert run_examples((ROOT / name).read_text(encoding="utf-8"), name)
-
-
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
-def test_examples_of_guide(path):
-    run_examples(path.read_text(encoding="utf-8"), path.name)
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_page(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run_examples((ROOT / page).read_text(encoding="utf-8"), page)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -142,6 +149,49 @@ def test_other_parameters_are_documented(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_things_have_docstrings(name):
     assert PUBLIC[name].__doc__
+
+
+def markup(formula):
+    return ElementTree.fromstring(mathml.grid([formula]).replace("&nbsp;", " "))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_formulas_of_docstring_can_be_set(name):
+    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", LOSSES[name].__doc__.partition("\nParam")[0])
+    for group in "\n\n".join(map(textwrap.dedent, blocks)).split("\n\n"):
+        if lines := group.strip("\n").splitlines():
+            ElementTree.fromstring(mathml.grid(lines).replace("&nbsp;", " "))
+
+
+@pytest.mark.parametrize(
+    ("formula", "tag", "texts"),
+    [
+        ("w (x - y) / (x (1 - x))", "mfrac", ["w(x−y)", "x(1−x)"]),
+        ("w[y]/C sum_{c != y} z[c]", "mfrac", ["wy", "C"]),
+        ("(s + t) / 2 + y / |a|", "mfrac", ["s+t", "2", "y", "|a|"]),
+        ("dl/dx[t, c]", "mfrac", ["∂l", "∂xt,c"]),
+        ("x[t, a[t]]", "msub", ["x", "t,at", "a", "t"]),
+        ("(|e[k]| / d)^(p - 1)", "msup", ["(|ek|d)", "p−1"]),
+        ("(s t/C)^(1/p) / 2", "mfrac", ["(st/C)1/p", "2"]),
+        ("sum_{j in y} log s[j]", "munder", ["∑", "j∈y"]),
+        ("h' + 1e-12", "msup", ["h", "′", "10", "−12"]),
+        ("g if g >= 0, else 0", "mtext", []),
+    ],
+)
+def test_formula_has_the_parts(formula, tag, texts):
+    found = markup(formula).iter(tag)
+    assert ["".join(part.itertext()) for whole in found for part in whole] == texts
+
+
+def test_formula_in_words():
+    (span,) = markup("l = 2 if |d| <= beta")
+    assert "".join(span.itertext()) == "l=2 if |d|≤β"
+
+
+@pytest.mark.parametrize("formula", ["(x", "x)", "x +", "x / / y", "x ? y", "sum_{c", "[c", "|x"])
+def test_formula_that_cannot_be_read(formula):
+    with pytest.raises(ValueError, match="formula"):
+        mathml.grid([formula])
 
 
 @pytest.mark.parametrize("method", ["grad", "value_and_grad", "sums", "__call__"])
