@@ -2,9 +2,10 @@
 
 A formula is a block of lines, a line has cells two or more spaces apart, and a cell is a sentence
 of expressions, relations and words. An expression is written as in the docstrings: a product has no
-sign, ``x[t, c]`` has subscripts, ``sum_{c != y}`` and ``prod_t`` are a sum and a product,
-``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product before it; but
-one without spaces, in brackets or an exponent, stays in the line and divides the factor before it.
+sign, ``x[t, c]`` has subscripts, ``sum_{c != y}``, ``prod_t`` and ``max_c`` are a sum, a product and
+a maximum, ``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product
+before it; but one without spaces, in brackets or an exponent, stays in the line and divides the
+factor before it.
 """
 
 import re
@@ -24,6 +25,7 @@ FUNCTIONS = {"log", "exp", "cosh", "tanh", "max", "sign", "softplus"}
 NAMES = {*GREEK, *FUNCTIONS, "margin", "loss", "perplexity", "bits"}
 RELATIONS = {"<=": "≤", ">=": "≥", "!=": "≠", "<": "&lt;", ">": "&gt;"}
 RELATIONS |= {sign: sign for sign in "=,:;∈∉"}
+BIG = {"sum": "∑", "prod": "∏", "max": "max"}
 CLOSING = {"(": ")", "[": "]", "|": "|"}
 SLASH = '<mo lspace="0" rspace="0">/</mo>'
 SPACE = '<mspace width="0.17em"/>'
@@ -32,7 +34,7 @@ TOKEN = re.compile(
     r"""(?P<space>\s*)(?P<token>
         d(?P<of>[a-z])/d(?P<by>[a-z])\b
       | (?P<mantissa>\d+(?:\.\d+)?)(?:e(?P<exponent>[+-]?\d+))?
-      | (?P<big>sum|prod)_(?:{(?P<range>[^}]*)}|(?P<index>\w))
+      | (?P<big>sum|prod|max)_(?:{(?P<range>[^}]*)}|(?P<index>\w))
       | (?P<word>[A-Za-z]\w*)(?P<prime>'?)
       | <=|>=|!=|\S)""",
     re.VERBOSE,
@@ -176,7 +178,7 @@ class Parser:
             return number(token["mantissa"], token["exponent"])
         if token["big"]:
             below = identifier(token["index"]) if token["index"] else within(token["range"])
-            return f"<munder>{sign('∑' if token['big'] == 'sum' else '∏')}{below}</munder>"
+            return f"<munder>{sign(BIG[token['big']])}{below}</munder>"
         if not token["word"]:
             raise ValueError(f"formula {self.source!r}: {token['token']} is no factor")
         name = identifier(token["word"])
