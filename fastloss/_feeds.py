@@ -170,6 +170,8 @@ class Rows:
                 source = open_it(value, key if isinstance(key, str) else key[1])
                 self._sources[key] = opened.enter_context(contextlib.closing(source))
         self._plan(chosen, loss_operands, chunk_rows)
+        numbers = {k: v for k, v in given.items() if isinstance(v, (int, float))}
+        self._constant |= {key: numbers[key] for key in self._constant if key in numbers}  # weak
         opened.pop_all()  # from here on the chunks close what they read
         self._count = len(chosen)
 

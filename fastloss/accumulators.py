@@ -148,7 +148,7 @@ class Accumulator:
             state = copy.copy(self._state)
             loss._update(state, units, *arrays, **options)
             if self._by == "class":
-                group = _classes(loss, arrays, units)
+                group = _classes(loss, arrays, units, self._state.rows)
             self._add_to_groups(_broadcast(group, units), units)
             self._state = state
         return units.values
@@ -363,7 +363,7 @@ class Accumulator:
 # --------------------------------------------------------------------------------------- labels
 
 
-def _classes(loss: Any, arrays: Sequence[Any], units: Units) -> NDArray[Any]:
+def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -> NDArray[Any]:
     """The class of each unit, from the targets."""
     name = "target"
     target = np.asarray(arrays[loss.operands.index(name)])
@@ -380,7 +380,8 @@ def _classes(loss: Any, arrays: Sequence[Any], units: Units) -> NDArray[Any]:
     wrong = used & ~np.isin(target, classes)
     if wrong.any():
         at = np.unravel_index(int(wrong.argmax()), wrong.shape)
-        place = f"{name}[{', '.join(str(int(i)) for i in at)}]"
+        index = [int(i) + (rows_before if axis == 0 else 0) for axis, i in enumerate(at)]
+        place = f"{name}[{', '.join(map(str, index))}]"
         raise ValueError(
             f"{place} = {target[at]} is not a class: by='class' needs targets that are "
             f"{classes[0]} or {classes[1]}"

@@ -287,7 +287,7 @@ def test_signs_and_zero_or_one_are_classes():
     accumulator.update(x, (y > 0).astype(np.float32))
     assert accumulator.groups[0].count == 4
     before = accumulator.to_dict()
-    with pytest.raises(ValueError, match=r"target\[2\] = 0.25 is not a class: .* 0 or 1"):
+    with pytest.raises(ValueError, match=r"target\[10\] = 0.25 is not a class: .* 0 or 1"):
         accumulator.update(x, np.array([0, 1, 0.25, 0.5]))
     assert accumulator.to_dict() == before
 

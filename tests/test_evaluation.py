@@ -636,6 +636,13 @@ def test_arrays_in_memory_have_the_bits_of_one_call():
     assert not [t for t in threading.enumerate() if t.name == "fastloss-reader"]
 
 
+@pytest.mark.parametrize("number", [0.3, 7, True])
+def test_numbers_have_no_dtype_of_their_own(number):
+    x = make(fl.mse_loss, (30_000,))[0]
+    assert bits(fl.evaluate(fl.MSELoss(), x, number).value) == bits(fl.mse_loss(x, number))
+    assert bits(fl.evaluate(fl.MSELoss(), number, x).value) == bits(fl.mse_loss(number, x))
+
+
 @pytest.mark.parametrize("kind", ["memmap", "list", "hdf5", "zarr", "arrow", "parquet"])
 def test_whatever_holds_rows(kind, tmp_path):
     x, y = make(fl.mse_loss, (30_000,))
