@@ -106,10 +106,6 @@ cdef extern from "fastloss.h" nogil:
         fl_dd sum, weight
         int64_t count
         fl_spread spread
-    ctypedef struct fl_group:
-        fl_dd sum, weight
-        double count
-        fl_spread spread
     ctypedef struct fl_partial:
         int64_t bad_unit, bad_entry
         int bad_argument
@@ -122,9 +118,8 @@ cdef extern from "fastloss.h" nogil:
     int fl_formula_named(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
     void fl_add_totals(fl_totals *to, const fl_totals *other)
-    void fl_add_group(fl_group *to, const fl_group *other)
-    void fl_group_units(fl_group *groups, int64_t n, const int64_t *group, const double *term,
-                        const double *share, const unsigned char *counted)
+    void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group,
+                      const double *term, const double *share, const unsigned char *counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     int fl_isa_count()
@@ -421,10 +416,6 @@ cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) n
     return <double>rows if divide == 0 else fl_ratio(totals.weight.hi, divide)
 
 
-cdef enum:
-    GROUP_NUMBERS = 9  # doubles of an fl_group
-
-
 # --- streams --------------------------------------------------------------------------------------
 
 @cython.final
@@ -445,6 +436,11 @@ cdef class State:
 
     def __reduce__(self):
         return restored_state, self.numbers()
+
+    def __copy__(self):
+        cdef State other = State()
+        other.totals, other.divide, other.rows = self.totals, self.divide, self.rows
+        return other
 
     def numbers(self):
         """All that there is to it, for `restored_state`."""
@@ -499,12 +495,9 @@ cdef class State:
         squares = 0 if squares < 0 else squares  # NaN stays
         return sqrt(squares * (n / (n - 1))) / fabs(divisor)
 
-    def of_group(self, cnp.ndarray row not None):
-        """The totals of a group of the same losses."""
-        cdef fl_group *group = groups_of(row)
+    def like(self):
+        """An empty one, of a part of these losses."""
         cdef State state = State()
-        state.totals.sum, state.totals.weight = group.sum, group.weight
-        state.totals.count, state.totals.spread = <int64_t>group.count, group.spread
         state.divide = self.divide
         return state
 
@@ -537,39 +530,24 @@ cdef class Units:
     def __init__(self, *, bint values=False, bint terms=False):
         self.wants_values, self.wants_terms = values, terms
 
-    cdef Py_ssize_t size(self):
-        return cnp.PyArray_SIZE(self.term)
 
-
-cdef fl_group *groups_of(cnp.ndarray table) except NULL:
-    """An array whose rows are fl_group."""
-    if not (cnp.PyArray_TYPE(table) == cnp.NPY_DOUBLE and cnp.PyArray_IS_C_CONTIGUOUS(table)
-            and cnp.PyArray_SIZE(table) % GROUP_NUMBERS == 0):
-        raise TypeError("not a table of groups")
-    return <fl_group *>cnp.PyArray_DATA(table)
-
-
-def add_units_to_groups(cnp.ndarray groups not None, cnp.ndarray group not None,
-                        Units units not None):
-    """Units more of rows of fl_group; `group` has the row of each, as int64."""
-    cdef fl_group *to = groups_of(groups)
+def add_units(list groups not None, cnp.ndarray group not None, Units units not None):
+    """Adds each unit to the State of its group; `group` has the number of each, as int64."""
     cdef cnp.ndarray term = np.ascontiguousarray(units.term)
     cdef cnp.ndarray share = np.ascontiguousarray(units.share)
     cdef cnp.ndarray counted = np.ascontiguousarray(units.counted)
     cdef cnp.ndarray index = np.ascontiguousarray(group, np.int64)
-    cdef Py_ssize_t n = units.size()
-    if cnp.PyArray_SIZE(index) != n or n > 0 and not (
-            0 <= index.min() <= index.max() < groups.size // GROUP_NUMBERS):
+    cdef cnp.ndarray pointers = np.empty(len(groups), np.uintp)
+    cdef fl_totals **to = <fl_totals **>cnp.PyArray_DATA(pointers)
+    cdef Py_ssize_t k, n = cnp.PyArray_SIZE(term)
+    for k in range(len(groups)):
+        to[k] = &(<State?>groups[k]).totals
+    if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
-        fl_group_units(to, n, <int64_t *>cnp.PyArray_DATA(index), <double *>cnp.PyArray_DATA(term),
-                       <double *>cnp.PyArray_DATA(share),
-                       <unsigned char *>cnp.PyArray_DATA(counted))
-
-
-def merge_group(cnp.ndarray to not None, cnp.ndarray other not None):
-    """Adds one fl_group to another."""
-    fl_add_group(groups_of(to), groups_of(other))
+        fl_add_units(to, n, <int64_t *>cnp.PyArray_DATA(index),
+                     <double *>cnp.PyArray_DATA(term), <double *>cnp.PyArray_DATA(share),
+                     <unsigned char *>cnp.PyArray_DATA(counted))
 
 
 # --- the loss object ------------------------------------------------------------------------------

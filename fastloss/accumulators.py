@@ -21,7 +21,6 @@ from fastloss._binding import State, Units
 __all__ = ["Accumulator", "Totals"]
 
 _VERSION = 1  # of what to_dict returns
-_GROUP = 9  # the numbers of an fl_group
 _TABLE = 1 << 20  # labels that are integers below this are found in a table, not by sorting
 
 
@@ -96,8 +95,7 @@ class Accumulator:
 
     def _clear(self) -> None:
         self._state = State()
-        self._rows: dict[Any, int] = {}  # of the labels, in the table
-        self._table = np.zeros((0, _GROUP))
+        self._groups: dict[Any, State] = {}
 
     # --- adding ---
 
@@ -149,33 +147,22 @@ class Accumulator:
             loss._update(state, units, *arrays, **options)
             if self._by == "class":
                 group = _classes(loss, arrays, units, self._state.rows)
-            self._add_to_groups(_broadcast(group, units), units)
+            self._add_to_groups(_broadcast(group, units), units, state)
             self._state = state
         return units.values
 
-    def _add_to_groups(self, labels: NDArray[Any], units: Units) -> None:
+    def _add_to_groups(self, labels: NDArray[Any], units: Units, state: State) -> None:
         labels, used = labels.reshape(-1), _used(units).reshape(-1)
         everywhere = bool(used.all())
         known, codes = _encode(labels if everywhere else labels[used])
         if not known:
             return
-        row_of = np.array([self._row(label) for label in known], np.int64)[codes]
+        groups = [self._groups.get(label) or state.like() for label in known]
         if not everywhere:
-            some, row_of = row_of, np.zeros(labels.shape, np.int64)
-            row_of[used] = some
-        _binding.add_units_to_groups(self._table, row_of, units)
-
-    def _row(self, label: Any) -> int:
-        """The row of a label in the table, a new one if need be."""
-        row = self._rows.setdefault(label, len(self._rows))
-        if row == len(self._table):
-            self._table = np.concatenate([self._table, np.zeros((max(row, 8), _GROUP))])
-        return row
-
-    def _numbers(self, label: Any) -> NDArray[np.float64]:
-        """The row itself."""
-        row = self._row(label)  # which may renew the table
-        return self._table[row]
+            some, codes = codes, np.zeros(labels.shape, np.int64)
+            codes[used] = some
+        _binding.add_units(groups, codes, units)
+        self._groups.update(zip(known, groups, strict=True))
 
     def merge(self, other: "Accumulator") -> None:
         """Adds what another accumulator of an equal criterion added up.
@@ -193,8 +180,8 @@ class Accumulator:
     def _merge_totals(self, other: "Accumulator") -> None:
         with self._lock:
             self._state.merge(other._state)
-            for label, row in other._rows.items():
-                _binding.merge_group(self._numbers(label), other._table[row])
+            for label, group in other._groups.items():
+                self._groups.setdefault(label, group.like()).merge(group)
 
     def __add__(self, other: Any) -> "Accumulator":
         if not isinstance(other, Accumulator):
@@ -274,11 +261,9 @@ class Accumulator:
         if self._by is None:
             raise ValueError("no groups were kept: ask for accumulator(by='class') or by='group'")
         with self._lock:
-            states = {
-                label: self._state.of_group(self._table[row]) for label, row in self._rows.items()
-            }
-        ordered = sorted(states, key=lambda label: (isinstance(label, str), label))
-        return {label: self._totals(states[label]) for label in ordered}
+            found = {label: self._totals(state) for label, state in self._groups.items()}
+        ordered = sorted(found, key=lambda label: (isinstance(label, str), label))
+        return {label: found[label] for label in ordered}
 
     def _totals(self, state: State) -> Totals:
         return Totals(
@@ -300,8 +285,8 @@ class Accumulator:
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             kept = {name: value for name, value in vars(self).items() if name != "_lock"}
-            for name in ("_state", "_rows", "_table"):
-                kept[name] = copy.copy(kept[name])
+            kept["_state"] = copy.copy(self._state)
+            kept["_groups"] = {label: copy.copy(state) for label, state in self._groups.items()}
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -318,11 +303,8 @@ class Accumulator:
             "criterion": name,
             "options": {name: _plain_option(name, value) for name, value in self._options.items()},
             "by": self._by,
-            "state": [plain(number) for number in kept["_state"].numbers()],
-            "groups": [
-                [label, [plain(number) for number in kept["_table"][row].tolist()]]
-                for label, row in kept["_rows"].items()
-            ],
+            "state": _plain_state(kept["_state"]),
+            "groups": [[label, _plain_state(state)] for label, state in kept["_groups"].items()],
         }
 
     @classmethod
@@ -342,10 +324,8 @@ class Accumulator:
             options = {name: _option(value) for name, value in kept["options"].items()}
             criterion = getattr(criteria, kept["criterion"])(**options)
             made = cls(criterion, by=kept["by"])
-            count, rows, *numbers = kept["state"]
-            made._state = _binding.restored_state(count, rows, *map(float, numbers))
-            for label, numbers in kept["groups"]:
-                made._numbers(label)[:] = np.array(numbers, np.float64).reshape(_GROUP)
+            made._state = _state(kept["state"])
+            made._groups = {label: _state(numbers) for label, numbers in kept["groups"]}
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise ValueError(f"not the state of an accumulator: {error!r}") from error
         return made
@@ -435,6 +415,15 @@ def plain(number: float) -> float | str:
     if isinstance(number, float) and not math.isfinite(number):
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
     return number
+
+
+def _plain_state(state: State) -> list[float | str]:
+    return [plain(number) for number in state.numbers()]
+
+
+def _state(numbers: list[Any]) -> State:
+    count, rows, *sums = numbers
+    return _binding.restored_state(count, rows, *map(float, sums))
 
 
 def _plain_option(name: str, value: Any) -> Any:

@@ -199,13 +199,6 @@ typedef struct {
     fl_spread spread;
 } fl_totals;
 
-/* Totals of a group of units: doubles alone, a row of an array of Python's. */
-typedef struct {
-    fl_dd sum, weight;
-    double count;
-    fl_spread spread;
-} fl_group;
-
 typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                        fl_partial *partial);
 typedef void fl_store_fn(const fl_array *array, int64_t first, int64_t n, const void *from);
@@ -272,11 +265,9 @@ static inline int fl_by_sides(const fl_call *call, fl_phase phase)
 
 /* totals.c */
 void fl_add_totals(fl_totals *to, const fl_totals *from);
-void fl_add_group(fl_group *to, const fl_group *from);
-/* n units more; group[i] is the group of unit i, and tells nothing of a unit without d and count.
- */
-void fl_group_units(fl_group *groups, int64_t n, const int64_t *group, const double *term,
-                    const double *share, const unsigned char *counted);
+/* n units more: groups[group[i]] is that of unit i, which tells nothing without d and count. */
+void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group, const double *term,
+                  const double *share, const unsigned char *counted);
 
 /* a / b, in the mode of the kernels. */
 double fl_ratio(double a, double b);

@@ -14,28 +14,18 @@ void fl_add_totals(fl_totals *to, const fl_totals *from)
     fp_leave(saved);
 }
 
-void fl_group_units(fl_group *groups, int64_t n, const int64_t *group, const double *term,
-                    const double *share, const unsigned char *counted)
+void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group, const double *term,
+                  const double *share, const unsigned char *counted)
 {
     fp_mode saved = fp_enter();
     for (int64_t i = 0; i < n; i++) {
         if (!counted[i] && share[i] == 0)
             continue;
-        fl_group *g = &groups[group[i]];
-        g->sum = dd_add_double(g->sum, term[i]);
-        g->weight = dd_add_double(g->weight, share[i]);
-        g->count += counted[i];
-        spread_unit(&g->spread, term[i], share[i]);
+        fl_totals *to = groups[group[i]];
+        to->sum = dd_add_double(to->sum, term[i]);
+        to->weight = dd_add_double(to->weight, share[i]);
+        to->count += counted[i];
+        spread_unit(&to->spread, term[i], share[i]);
     }
-    fp_leave(saved);
-}
-
-void fl_add_group(fl_group *to, const fl_group *from)
-{
-    fp_mode saved = fp_enter();
-    to->sum = dd_add(to->sum, from->sum);
-    to->weight = dd_add(to->weight, from->weight);
-    to->count += from->count;
-    spread_join(&to->spread, &from->spread);
     fp_leave(saved);
 }
