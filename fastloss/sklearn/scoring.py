@@ -156,6 +156,10 @@ class LossScorer(BaseEstimator):
 
     def _of_classes(self, estimator, X, y):
         """The criterion and its arrays, of a classifier."""
+        if not hasattr(estimator, "classes_"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no classes_: {self.criterion!r} takes a classifier"
+            )
         criterion, classes = self.criterion, len(estimator.classes_)
         labels = LabelEncoder()
         labels.classes_ = estimator.classes_
