@@ -187,7 +187,8 @@ def log_loss(
     Examples
     --------
     >>> from fastloss.sklearn import log_loss
-    >>> log_loss(["spam", "ham", "ham", "spam"], [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]])
+    >>> probabilities = [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]]  # of ham, of spam
+    >>> log_loss(["spam", "ham", "ham", "spam"], probabilities)
     0.21616187468057912
     """
     _check_flag("normalize", normalize)
