@@ -630,6 +630,8 @@ def class_errors():
     yield Input("strings", "hinge_loss", [0, 1, 1], ["1", "2", "3"])
     yield Input("not whole", "hinge_loss", [0.5, 1.5, 1.5], GOOD)
     yield Input("columns of labels", "hinge_loss", np.eye(3), thirds)
+    mixed = np.array(["a", 1, None], object)
+    yield Input("mixed objects", "hinge_loss", mixed, thirds, labels=["a", "b", "c"])
 
 
 ERRORS = list(error_inputs())
@@ -658,6 +660,10 @@ MESSAGES = [
     (Input("", "hinge_loss", [0, 1, 2], GOOD), "shape .3,., but there are 3 labels"),
     (Input("", "log_loss", [1, "a", 1], GOOD), r"y_true\[0\] = 1 is no string"),
     (Input("", "log_loss", np.array(["a", None], object), [0, 1]), r"y_true\[1\] = None is no"),
+    (
+        Input("", "hinge_loss", np.array(["a", 1, "b"], object), TABLE, labels=["a", "b", "c"]),
+        r"y_true\[1\] = 1 is no string",
+    ),
     (
         Input("", "brier_score_loss", [0, 1, 1], GOOD, sample_weight=[1, np.nan, 1]),
         r"sample_weight\[1\] = nan",

@@ -243,6 +243,8 @@ def places(y, classes, name="y_true"):
     """For each row the place of its label among sorted classes."""
     if (y.dtype.kind in "OU") != (classes.dtype.kind in "OU"):
         raise ValueError(f"{name} holds {y.dtype}, but labels are {classes.tolist()}")
+    if y.dtype.kind == "O":
+        _check_strings(y, name)
     found = np.minimum(np.searchsorted(classes, y), classes.size - 1)
     missing = classes[found] != y
     if missing.any():

@@ -6,6 +6,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.metadata_routing import UNUSED
 
 from fastloss import criteria
+from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
 # What criteria take of a classifier.
 LOGITS = (
@@ -21,18 +22,7 @@ OF_ALL_CLASSES = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMar
 OF_SIGNS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
 
 # What criteria take of a regression: predictions, for the last one with their standard deviations.
-REGRESSION = (
-    criteria.MSELoss,
-    criteria.L1Loss,
-    criteria.SmoothL1Loss,
-    criteria.HuberLoss,
-    criteria.LogCoshLoss,
-    criteria.PinballLoss,
-    criteria.PoissonNLLLoss,
-    criteria.GammaNLLLoss,
-    criteria.TweedieDevianceLoss,
-    criteria.GaussianNLLLoss,
-)
+REGRESSION = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
 
 
 def make_scorer(criterion, *, response_method=None):
