@@ -74,7 +74,7 @@ class LinearModel:
         squares = squares + (columns.mean_ - self.center) ** 2 + alpha / total
         self.scale = np.sqrt(np.where(squares == 0, 1, squares))
         low, high = min_max_axis(X, 0) if issparse(X) else (X.min(axis=0), X.max(axis=0))
-        self.to_coef = np.where(fit_intercept & (low == high), 0, 1 / self.scale)
+        self.to_coef = np.where(bool(fit_intercept) & (low == high), 0, 1 / self.scale)
 
     def variables(self, coef, intercept):
         """What is varied, of coefficients and intercepts."""
