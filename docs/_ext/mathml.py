@@ -2,8 +2,8 @@
 
 A formula is a block of lines, a line has cells two or more spaces apart, and a cell is a sentence
 of expressions, relations and words. An expression is written as in the docstrings: a product has no
-sign, ``x[t, c]`` has subscripts, ``sum_{c != y}``, ``prod_t`` and ``max_c`` are a sum, a product and
-a maximum, ``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product
+sign, ``x[t, c]`` has subscripts, ``sum_{c != y}``, ``prod_t`` and ``max_c`` are a sum, a product
+and a maximum, ``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product
 before it; but one without spaces, in brackets or an exponent, stays in the line and divides the
 factor before it.
 """
