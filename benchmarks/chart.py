@@ -16,7 +16,7 @@ LOOKS = {
 }
 
 
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 1000, 10000)
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000, 10000)  # 200 would touch 100
 TITLES = {"value": "value", "out": "value and gradient, fastloss's into out="}
 
 

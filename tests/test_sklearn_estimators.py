@@ -445,6 +445,29 @@ def test_units_of_values_do_not_matter(values, criterion, unit):
     np.testing.assert_allclose(one.predict(X) * unit, other.predict(X), rtol=1e-2)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e6, 1e9])
+@pytest.mark.parametrize(
+    "criterion", [fl.PoissonNLLLoss(), fl.GammaNLLLoss(), fl.TweedieDevianceLoss(power=1.5)]
+)
+def test_units_of_float32_values_do_not_matter(values, criterion, unit):
+    X, y = (array.astype(np.float32) for array in values)
+    one = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y)
+    other = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y * np.float32(unit))
+    np.testing.assert_allclose(one.coef_, other.coef_, atol=1e-2 * np.abs(one.coef_).max())
+
+
+@pytest.mark.parametrize("form", [np.asarray, csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("model", [LossClassifier(), LossRegressor(fl.HuberLoss())], ids=repr)
+def test_constant_columns_change_nothing(model, dtype, form):
+    X, y = data()
+    X = X.astype(dtype)
+    more = np.c_[X, np.full(len(X), 1.7e9, dtype)]
+    one, other = clone(model).fit(form(X), y), clone(model).fit(form(more), y)
+    np.testing.assert_array_equal(other.coef_[..., -1], 0)
+    np.testing.assert_allclose(other.coef_[..., :-1], one.coef_, rtol=1e-3)
+
+
 @each
 def test_a_warm_start_goes_on(model):
     X, y = data()
@@ -497,6 +520,8 @@ def test_values_that_do_not_vary(model):
         (LossRegressor(fl.HuberLoss(delta=-1.0)), ValueError, "delta"),
         (LossRegressor(alpha=-1), ValueError, "alpha"),
         (LossRegressor(tol=0), ValueError, "tol"),
+        (LossRegressor(alpha=np.nan), ValueError, "alpha is nan: it must be finite"),
+        (LossRegressor(tol=np.inf), ValueError, "tol is inf"),
         (LossRegressor(max_iter=0.5), TypeError, "max_iter"),
         (LossClassifier(fl.CrossEntropyLoss(weight=[0.0, 0, 0])), ValueError, "loss is nan where"),
     ],
@@ -504,6 +529,20 @@ def test_values_that_do_not_vary(model):
 def test_errors_name_the_remedy(model, error, message):
     with pytest.raises(error, match=message):
         model.fit(*data())
+
+
+def test_negative_weights_are_named():
+    X, y = data()
+    weight = np.ones(len(y))
+    weight[:3] = 0, 0, -1
+    with pytest.raises(ValueError, match=r"sample_weight\[2\] = -1.0"):
+        LossRegressor().fit(X, y, weight)
+
+
+def test_huge_features_are_named():
+    X, y = data()
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="huge values in X"):
+        LossRegressor().fit(X * 1e300, y)
 
 
 def test_negative_counts_are_named(values):
@@ -702,6 +741,8 @@ def test_errors_of_scoring(two, three):
         make_scorer(fl.BCELoss())(classifier, *three)
     with pytest.raises(TypeError, match=r"LinearSVC has no predict_proba.*response_method="):
         make_scorer(fl.CrossEntropyLoss())(LinearSVC().fit(*two), *two)
+    with pytest.raises(TypeError, match=r"DummyRegressor has no classes_: CrossEntropyLoss\(\)"):
+        make_scorer(fl.CrossEntropyLoss())(DummyRegressor().fit(*two), *two)
     with pytest.raises(TypeError, match="GaussianNB has no decision_function, which"):
         make_scorer(HINGE)(GaussianNB().fit(*two), *two)
 

@@ -260,6 +260,12 @@ def other_inputs():
     yield Input("lists", "hinge_loss", strings.tolist(), table.repeat(2, 1)[:, :3].tolist())
     yield Input("two labels", "hinge_loss", [0, 0, 1], [0.5, -0.5, 0.5], labels=[0, 1])
     yield Input("one of two labels", "hinge_loss", [1, 1, 1], [0.5, -0.5, 0.5], labels=[0, 1])
+    yield Input("no labels", "hinge_loss", [0, 1, 1], [0.5, -0.5, 0.5], labels=[])
+    yield Input("two objects", "hinge_loss", [0, 1], [0.5, 2], labels=np.array([0, 1], object))
+    yield Input("objects", "hinge_loss", [0, 1], [0.5, 2], sample_weight=np.array([1, 2], object))
+    yield Input("extended", "hinge_loss", [0, 1], [0.5, 2], sample_weight=np.longdouble([1, 2]))
+    yield Input("NaN and negative", "hinge_loss", [0, 1], [0.5, 2], sample_weight=[np.nan, -1])
+    yield Input("numbers among strings", "hinge_loss", [1, "a"], [0.5, 2])
     yield Input("long", "hinge_loss", np.arange(9000) % 7, rng.normal(size=(9000, 7)))
     for metric in ("mean_squared_error", "mean_absolute_error"):
         yield Input("overflow", metric, np.array([1e308, -1e308]), np.array([-1e308, 1e308]))
@@ -596,6 +602,10 @@ def class_errors():
         yield Input("NaN in a table", metric, [0, 1, 2], thirds * [1, np.nan, 1])
         yield Input("ignored index", metric, [-100, 1, 2], thirds, labels=[0, 1, 2])
         yield Input("least integer", metric, [-(2**63), 1, 2], thirds, labels=[0, 1, 2])
+        yield Input("numbers among strings", metric, [1, "a", "b"], thirds)
+        yield Input("numbers among labels", metric, ["1", "a", "b"], thirds, labels=[1, "a", "b"])
+        yield Input("objects after strings", metric, np.array(["a", "b", None], object), thirds)
+        yield Input("NA", metric, pandas.Series(["a", "b", None], dtype="string"), thirds)
         if metric != "brier_score_loss":
             yield Input("labels a string", metric, [0, 1, 1], GOOD, labels="01")
     yield Input("one label", "log_loss", [1, 1, 1], GOOD)
@@ -604,6 +614,8 @@ def class_errors():
     yield Input("both names", "log_loss", [0, 1, 1], GOOD, y_pred=GOOD)
     yield Input("no predictions", "log_loss", [0, 1, 1])
     yield Input("one row of more", "d2_log_loss_score", [0, 1], [0.5])
+    yield Input("weights of one row", "d2_log_loss_score", [1], [0.5], sample_weight=[1, 2])
+    yield Input("labels of one row", "d2_log_loss_score", [1], [0.5], labels="01")
     yield Input("labels a string", "brier_score_loss", [0, 1, 1], GOOD, labels="01")
     yield Input("strings", "brier_score_loss", ["a", "b", "b"], GOOD)
     yield Input("columns of labels", "brier_score_loss", np.eye(3), GOOD)
@@ -618,6 +630,8 @@ def class_errors():
     yield Input("strings", "hinge_loss", [0, 1, 1], ["1", "2", "3"])
     yield Input("not whole", "hinge_loss", [0.5, 1.5, 1.5], GOOD)
     yield Input("columns of labels", "hinge_loss", np.eye(3), thirds)
+    mixed = np.array(["a", 1, None], object)
+    yield Input("mixed objects", "hinge_loss", mixed, thirds, labels=["a", "b", "c"])
 
 
 ERRORS = list(error_inputs())
@@ -644,6 +658,12 @@ MESSAGES = [
     (Input("", "log_loss", [0, 1, 7], TABLE, labels=[0, 1, 2]), r"\[7\], .* \[0, 1, 2\]"),
     (Input("", "log_loss", [1, 1, 1], GOOD), "only one label, 1: .* labels"),
     (Input("", "hinge_loss", [0, 1, 2], GOOD), "shape .3,., but there are 3 labels"),
+    (Input("", "log_loss", [1, "a", 1], GOOD), r"y_true\[0\] = 1 is no string"),
+    (Input("", "log_loss", np.array(["a", None], object), [0, 1]), r"y_true\[1\] = None is no"),
+    (
+        Input("", "hinge_loss", np.array(["a", 1, "b"], object), TABLE, labels=["a", "b", "c"]),
+        r"y_true\[1\] = 1 is no string",
+    ),
     (
         Input("", "brier_score_loss", [0, 1, 1], GOOD, sample_weight=[1, np.nan, 1]),
         r"sample_weight\[1\] = nan",

@@ -64,6 +64,14 @@ def _converted(array, name, dtype):
         raise ValueError(f"{name} holds what is no number: {error}") from error
 
 
+def as_numbers(value, name):
+    """An array-like of a dtype that losses take as weights."""
+    array = as_array(value, name)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        return _converted(array, name, np.float64)
+    return array
+
+
 def check_rows(**arrays):
     """All that are given have as many rows."""
     rows = {name: len(array) for name, array in arrays.items() if array is not None}
@@ -116,9 +124,7 @@ def column(array, name):
 
 def as_weight(sample_weight, rows):
     """Weights, one for each row, not all of them 0; some may be negative."""
-    weight = as_array(sample_weight, "sample_weight")
-    if weight.dtype.kind not in "biuf" or weight.dtype.itemsize > 8:
-        weight = _converted(weight, "sample_weight", np.float64)
+    weight = as_numbers(sample_weight, "sample_weight")
     if weight.shape != (rows,):
         raise ValueError(f"sample_weight has shape {weight.shape}: it must have shape ({rows},)")
     low, high = weight.min(), weight.max()
@@ -157,6 +163,23 @@ def _has_all(codes, classes):
     return np.count_nonzero(count(codes, classes)) == classes
 
 
+def as_labels(value, name):
+    """Labels as an array; NumPy would make numbers among strings strings."""
+    labels = as_array(value, name)
+    if labels.dtype.kind == "U" and not isinstance(value, np.ndarray):
+        _check_strings(np.asarray(value, object).ravel(), name)
+    return labels
+
+
+def _check_strings(labels, name):
+    for row, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise InvalidParameterError(
+                f"{name}[{row}] = {label!r} is no string, as other labels are: labels must be "
+                "strings or integers, of one kind"
+            )
+
+
 def unique_codes(y, name="y_true"):
     """(the sorted labels, for each row the place of its label among them)."""
     kind = y.dtype.kind
@@ -169,6 +192,8 @@ def unique_codes(y, name="y_true"):
             f"{name} holds objects of type {type(y[0]).__name__}: labels must be "
             "strings or integers, of one kind"
         )
+    if kind == "O":
+        _check_strings(y, name)
     if kind in "iu":
         low, high = int(y.min()), int(y.max())
         if high - low <= max(_HEAD, y.size) and high < 2**63:
@@ -197,7 +222,7 @@ def _unique_floats(y, name):
 
 def sorted_labels(labels):
     """The labels in order, at least two; a warning where they were given in another order."""
-    labels = column(as_array(labels, "labels"), "labels")
+    labels = column(as_labels(labels, "labels"), "labels")
     check_some(labels, "labels")
     classes, codes = unique_codes(labels, "labels")
     if classes.size < 2:
@@ -218,6 +243,8 @@ def places(y, classes, name="y_true"):
     """For each row the place of its label among sorted classes."""
     if (y.dtype.kind in "OU") != (classes.dtype.kind in "OU"):
         raise ValueError(f"{name} holds {y.dtype}, but labels are {classes.tolist()}")
+    if y.dtype.kind == "O":
+        _check_strings(y, name)
     found = np.minimum(np.searchsorted(classes, y), classes.size - 1)
     missing = classes[found] != y
     if missing.any():
@@ -235,7 +262,7 @@ def _is_indicator(y):
 
 def truth(y_true, labels, columns):
     """The class of each row as a number from 0 to columns - 1, or marks of labels in each row."""
-    y = as_array(y_true, "y_true")
+    y = as_labels(y_true, "y_true")
     check_some(y, "y_true")
     if y.ndim == 2 and y.shape[1] > 1:
         return _marks(y, labels, columns)
@@ -316,15 +343,17 @@ def _usual_positive(classes):
 def decision_classes(y, labels, columns):
     """(the number of classes, for each row the place of its label among them)"""
     if labels is not None:
-        known, _ = unique_codes(as_array(labels, "labels").reshape(-1), "labels")
-        if known.size > 2:
-            return known.size, places(y, known)
+        labels = as_array(labels, "labels").reshape(-1)
+        if labels.size > 2:
+            known, _ = unique_codes(labels, "labels")
+            if known.size > 2:
+                return known.size, places(y, known)
     codes = as_codes(y, columns) if labels is None and columns > 2 else None
     if codes is not None and _has_all(codes, columns):
         return columns, codes
     classes, codes = unique_codes(y)
     if labels is not None and classes.size > 2:
-        raise ValueError(f"y_true holds {classes.size} labels, but labels only {known.tolist()}")
+        raise ValueError(f"y_true holds {classes.size} labels, but labels only {labels.tolist()}")
     return classes.size, codes
 
 

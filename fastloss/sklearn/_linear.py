@@ -4,6 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import issparse
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.sparsefuncs import min_max_axis
 
 # Rounds of smoothing: the gradient at which each ends, and its width in parts of the first one.
 ROUNDS = [(max(1e-3 * 0.3**i, 1e-10), max(0.3**i, 1e-4)) for i in range(30)]
@@ -42,7 +43,8 @@ class LinearModel:
     """The objective by coefficients of standardised columns, whose curvatures are alike.
 
     With centers m and scales d of the columns, the coefficients v = d w and the constant
-    c = b + w m give the scores X w + b = ((X - m)/d) v + c; X itself stays as it is.
+    c = b + w m give the scores X w + b = ((X - m)/d) v + c; X itself stays as it is. Where there is
+    b, columns that do not vary have the coefficient 0.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ class LinearModel:
         self.center = columns.mean_ if fit_intercept else np.zeros(X.shape[1])
         squares = squares + (columns.mean_ - self.center) ** 2 + alpha / total
         self.scale = np.sqrt(np.where(squares == 0, 1, squares))
+        low, high = min_max_axis(X, 0) if issparse(X) else (X.min(axis=0), X.max(axis=0))
+        self.to_coef = np.where(bool(fit_intercept) & (low == high), 0, 1 / self.scale)
 
     def variables(self, coef, intercept):
         """What is varied, of coefficients and intercepts."""
@@ -81,7 +85,7 @@ class LinearModel:
     def parameters(self, variables):
         """Coefficients and intercepts."""
         outputs, features = self.shape
-        coef = variables[: outputs * features].reshape(self.shape) / self.scale
+        coef = variables[: outputs * features].reshape(self.shape) * self.to_coef
         if not self.fit_intercept:
             return coef, np.zeros(outputs)
         return coef, variables[outputs * features :] - coef @ self.center
@@ -94,25 +98,26 @@ class LinearModel:
         value, by_scores = (loss or self.loss)(scores)
         by_constant = by_scores.sum(axis=0, dtype=np.float64)
         by_coef = (self.X.T @ by_scores).T - np.outer(by_constant, self.center) + self.alpha * coef
-        gradient = (by_coef / self.scale).ravel()
+        gradient = (by_coef * self.to_coef).ravel()
         if self.fit_intercept:
             gradient = np.append(gradient, by_constant)
         return value + self.alpha / 2 * np.vdot(coef, coef), gradient
 
-    def minimise(self, start, null, tol, max_iter):
+    def minimise(self, start, null, other, tol, max_iter):
         """Variables, iterations and, if they do not reach `tol`, how far they are.
 
         `null` are the variables of a model that knows no features. What it gives is the unit of the
-        objective and its gradient, so that `tol` depends on no unit of features and targets.
+        objective and its gradient, so that `tol` depends on no unit of features and targets. The
+        gradient of `other` tells which part of that is rounding.
         """
         value, gradient = self.value_and_grad(null)
         if not np.isfinite(value):
             raise ValueError(
-                f"the loss is {value} where all coefficients are 0: look for infinite values in y "
-                "and for weights that remove all rows"
+                f"the loss is {value} where all coefficients are 0: look for huge values in X, y "
+                "and sample_weight and for weights that remove all rows"
             )
-        _, at_zero = self.value_and_grad(np.zeros_like(null))
-        rounding = np.sqrt(np.finfo(self.X.dtype).eps) * np.abs(at_zero).max()
+        _, at_other = self.value_and_grad(other)
+        rounding = np.sqrt(np.finfo(self.X.dtype).eps) * np.abs(at_other).max()
         unit = max(np.abs(gradient).max(), rounding) or 1.0
         if self.loss.kinks is None:
             result = self._descend(start, self.loss, unit, tol, max_iter)

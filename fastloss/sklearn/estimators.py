@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastloss import criteria
+from fastloss.sklearn._inputs import check_entries
 from fastloss.sklearn._linear import LinearModel
 from fastloss.sklearn._objectives import Classes, Elementwise, LogLink
 
@@ -75,6 +76,9 @@ class _LossModel(BaseEstimator):
         check_scalar(self.alpha, "alpha", Real, min_val=0)
         check_scalar(self.max_iter, "max_iter", Integral, min_val=1)
         check_scalar(self.tol, "tol", Real, min_val=0, include_boundaries="neither")
+        for name in ("alpha", "tol"):
+            if not np.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be finite")
         criterion = self._criterion()
         suitable = self._suitable()
         if not isinstance(criterion, suitable):
@@ -89,8 +93,11 @@ class _LossModel(BaseEstimator):
             )
         return criterion
 
-    def _solve(self, loss, X, sample_weight, total, intercept):
-        """Fits and returns coefficients (outputs, features) and intercepts (outputs,)."""
+    def _solve(self, loss, X, sample_weight, total, intercept, other):
+        """Fits and returns coefficients (outputs, features) and intercepts (outputs,).
+
+        `intercept` is that of the model without features, `other` one that is not as good.
+        """
         model = LinearModel(
             loss,
             X,
@@ -100,10 +107,13 @@ class _LossModel(BaseEstimator):
             sample_weight=sample_weight,
             fit_intercept=self.fit_intercept,
         )
-        start = null = model.variables(np.zeros(model.shape), intercept)
+        zeros = np.zeros(model.shape)
+        start = null = model.variables(zeros, intercept)
         if self.warm_start and hasattr(self, "coef_"):
             start = self._start(model)
-        variables, self.n_iter_, trouble = model.minimise(start, null, self.tol, self.max_iter)
+        variables, self.n_iter_, trouble = model.minimise(
+            start, null, model.variables(zeros, other), self.tol, self.max_iter
+        )
         if trouble:
             warnings.warn(
                 f"{type(self).__name__} stopped after {self.n_iter_} iterations at {trouble}, "
@@ -134,6 +144,7 @@ def _of_weight(X, y, sample_weight):
     if sample_weight is None:
         return X, y, None
     sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+    check_entries(sample_weight >= 0, sample_weight, "sample_weight", "at least 0")
     kept = sample_weight != 0
     if not kept.any():
         raise ValueError("sample_weight is 0 everywhere: there is nothing to fit")
@@ -276,11 +287,14 @@ class LossClassifier(ClassifierMixin, _LossModel):
         self.classes_, target = np.unique(y, return_inverse=True)
         classes = len(self.classes_)
         if classes < 2:
-            raise ValueError(f"y holds one class only, {self.classes_[0]!r}: there must be two")
+            (label,) = self.classes_.tolist()
+            raise ValueError(f"y holds one class only, {label!r}: there must be two")
         loss = self._loss(criterion, target, sample_weight, X.dtype)
         intercept = np.zeros(1 if classes == 2 else classes)
         total = _total(criterion, X.shape[0], sample_weight)
-        self.coef_, self.intercept_ = self._solve(loss, X, sample_weight, total, intercept)
+        self.coef_, self.intercept_ = self._solve(
+            loss, X, sample_weight, total, intercept, intercept
+        )
         return self
 
     def _loss(self, criterion, target, sample_weight, dtype):
@@ -499,11 +513,13 @@ class LossRegressor(RegressorMixin, _LossModel):
         X, y, sample_weight = _of_weight(X, y.astype(X.dtype, copy=False), sample_weight)
         target = y.reshape(len(y), -1)
         intercept = np.average(target, axis=0, weights=sample_weight).astype(np.float64)
+        other = np.zeros_like(intercept)
         if isinstance(criterion, LOG_LINK):
             intercept = np.log(np.where(intercept > 0, intercept, 1))
+            other = intercept - np.clip(intercept, -1, 1)  # at 0, exp(-intercept) may be anything
         loss = self._loss(criterion, target, sample_weight)
         total = _total(criterion, X.shape[0], sample_weight)
-        coef, intercept = self._solve(loss, X, sample_weight, total, intercept)
+        coef, intercept = self._solve(loss, X, sample_weight, total, intercept, other)
         self.coef_, self.intercept_ = (coef[0], intercept[0]) if y.ndim == 1 else (coef, intercept)
         return self
 

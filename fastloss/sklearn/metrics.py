@@ -45,7 +45,7 @@ class UndefinedMetricWarning(UserWarning):
 
 def _sums(loss: Any, *arrays: Any, weight: _Array | None, **options: float) -> tuple[float, float]:
     """(sum of the weighted losses, sum of the weights); negative weights are allowed here."""
-    if weight is None or not weight.min() < 0:
+    if weight is None or not np.fmin.reduce(weight) < 0:  # NaN is passed on
         total, divisor, _ = loss.sums(*arrays, sample_weight=weight, **options)
         return total, divisor
     total, divisor, _ = loss.sums(*arrays, sample_weight=np.maximum(weight, 0), **options)
@@ -187,7 +187,8 @@ def log_loss(
     Examples
     --------
     >>> from fastloss.sklearn import log_loss
-    >>> log_loss(["spam", "ham", "ham", "spam"], [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]])
+    >>> probabilities = [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]]  # of ham, of spam
+    >>> log_loss(["spam", "ham", "ham", "spam"], probabilities)
     0.21616187468057912
     """
     _check_flag("normalize", normalize)
@@ -253,7 +254,11 @@ def d2_log_loss_score(
     """
     proba = _inputs.as_array(_renamed(y_proba, y_pred), "y_proba")
     if proba.shape[0] < 2:
-        _inputs.check_rows(y_true=_inputs.as_array(y_true, "y_true"), y_proba=proba)
+        if labels is not None:
+            _inputs.check_array_like(labels, "labels")
+        y, weight = _inputs.as_array(y_true, "y_true"), sample_weight
+        weight = None if weight is None else _inputs.as_array(weight, "sample_weight")
+        _inputs.check_rows(y_true=y, y_proba=proba, sample_weight=weight)
         warnings.warn(
             "the D² of fewer than two rows is not defined",
             UndefinedMetricWarning,
@@ -288,7 +293,7 @@ def brier_score_loss(
 
     For a row of the probabilities p[c], t[c] being 1 for its class and 0 for the others::
 
-        l = sum_c (t[c] - p[c])^2        half of it, (t - p)^2, for two classes
+        l = sum_c (t[c] - p[c])^2        for two classes half of it: (t - p)^2
 
     Parameters
     ----------
@@ -438,7 +443,7 @@ def _read_decisions(y_true, pred_decision, labels, sample_weight):
     """(decisions, in one axis for two labels; classes, or signs for two labels; weights)"""
     scores = _inputs.as_decisions(pred_decision)
     y = _inputs.column(_inputs.as_array(y_true, "y_true"), "y_true")
-    weight = None if sample_weight is None else _inputs.as_array(sample_weight, "sample_weight")
+    weight = None if sample_weight is None else _inputs.as_numbers(sample_weight, "sample_weight")
     _inputs.check_rows(y_true=y, pred_decision=scores, sample_weight=weight)
     if weight is not None and weight.ndim != 1:
         raise TypeError(f"sample_weight has shape {weight.shape}: it must have one axis")

@@ -6,6 +6,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.metadata_routing import UNUSED
 
 from fastloss import criteria
+from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
 # What criteria take of a classifier.
 LOGITS = (
@@ -21,18 +22,7 @@ OF_ALL_CLASSES = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMar
 OF_SIGNS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
 
 # What criteria take of a regression: predictions, for the last one with their standard deviations.
-REGRESSION = (
-    criteria.MSELoss,
-    criteria.L1Loss,
-    criteria.SmoothL1Loss,
-    criteria.HuberLoss,
-    criteria.LogCoshLoss,
-    criteria.PinballLoss,
-    criteria.PoissonNLLLoss,
-    criteria.GammaNLLLoss,
-    criteria.TweedieDevianceLoss,
-    criteria.GaussianNLLLoss,
-)
+REGRESSION = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
 
 
 def make_scorer(criterion, *, response_method=None):
@@ -156,6 +146,10 @@ class LossScorer(BaseEstimator):
 
     def _of_classes(self, estimator, X, y):
         """The criterion and its arrays, of a classifier."""
+        if not hasattr(estimator, "classes_"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no classes_: {self.criterion!r} takes a classifier"
+            )
         criterion, classes = self.criterion, len(estimator.classes_)
         labels = LabelEncoder()
         labels.classes_ = estimator.classes_
