@@ -258,12 +258,14 @@ class Lazy:
 
 def in_memory(array):
     import pandas as pd
-    import torch
 
     flat = array.reshape(-1)
     yield array, array
     yield array.tolist(), np.asarray(array.tolist())
-    yield torch.from_numpy(array), array
+    with contextlib.suppress(ImportError):
+        import torch
+
+        yield torch.from_numpy(array), array
     yield pd.Series(flat), flat
     yield pd.DataFrame(array), array
     yield Lazy(array), array
