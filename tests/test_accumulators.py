@@ -198,6 +198,19 @@ def test_standard_error_of_means_of_weighted_classes():
         assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("parts", [[range(4)], [[0, 1], [2, 3]], [[2], [0], [1], [3]]], ids=len)
+def test_standard_error_of_smoothed_classes_of_weight_zero(parts):
+    x, y, w = np.eye(4, 3), np.array([0, 0, 1, 2]), np.array([0.0, 1.0, 2.0])
+    accumulator = fl.CrossEntropyLoss(weight=w, label_smoothing=0.1).accumulator()
+    for part in parts:
+        accumulator.update(x[part], y[part])
+    losses = fl.cross_entropy(x, y, weight=w, label_smoothing=0.1, reduction="none")
+    assert accumulator.count == 4  # all have a part in the sum
+    squares = ((losses - losses.sum() / w[y].sum() * w[y]) ** 2).sum()
+    expected = math.sqrt(4 / 3 * squares) / w[y].sum()
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
+
+
 def test_standard_error_of_ctc_is_of_losses_per_label():
     rng = np.random.default_rng(7)
     x, labels = rng.normal(size=(20, 40, 6)), rng.integers(1, 6, (40, 8))
