@@ -6,6 +6,7 @@ caller works on the one before.
 
 import contextlib
 import math
+import numbers
 import os
 import queue
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._arrays import is_dask
+from fastloss.accumulators import as_labels
 from fastloss.criteria import Criterion
 from fastloss.sources import open_source
 
@@ -259,6 +261,8 @@ def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: boo
         return max(leader.rows, 1)
     if chunk_rows is None:
         chunk_rows = _chunk_bytes() // max(sum(source.row_bytes for source in streamed), 1)
+    elif not isinstance(chunk_rows, numbers.Integral):
+        raise TypeError(f"chunk_rows must be an integer, got {chunk_rows!r}")
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
     block = math.lcm(*(max(block, 1) for block in blocks))
@@ -303,8 +307,9 @@ class _Labels:
 def _open_labels(by: Any, name: str) -> Any:
     if isinstance(by, (str, os.PathLike)):
         return open_source(by, name)
-    labels = by if isinstance(getattr(by, "dtype", None), np.dtype) else np.asarray(by)
-    return _Labels(np.asarray(labels)) if labels.dtype.kind in "UTO" else open_source(by, name)
+    labels = by if isinstance(getattr(by, "dtype", None), np.dtype) else as_labels(by, name)
+    strings = labels.dtype.kind in "UTO"
+    return _Labels(as_labels(labels, name)) if strings else open_source(labels, name)
 
 
 # -------------------------------------------------------------------------------------- reading

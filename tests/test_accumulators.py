@@ -242,6 +242,13 @@ def test_standard_error_does_not_cancel(offset):
     assert merged.stderr == pytest.approx(spread / math.sqrt(19_999), rel=1e-9)
 
 
+def test_standard_error_of_weights_whose_squares_underflow():
+    accumulator = fl.MSELoss().accumulator()
+    accumulator.update([1.0, 2.0, 5.0], 0.0, sample_weight=[1e-170, 2e-170, 3e-170])
+    assert accumulator.value == pytest.approx(14, rel=1e-12)
+    assert math.isnan(accumulator.stderr)
+
+
 def test_standard_error_of_equal_losses_is_zero():
     accumulator = fl.L1Loss().accumulator()
     accumulator.update(np.full(1000, 0.1), 0.0)
@@ -391,7 +398,12 @@ def test_json_that_is_no_state():
         {**good, "version": 99},
         {**good, "criterion": "os.system"},
         {**good, "state": [1, 2]},
+        {**good, "state": [1.5, *good["state"][1:]]},
+        {**good, "state": [-1, *good["state"][1:]]},
+        {**good, "state": [2**80, *good["state"][1:]]},
         {**good, "options": {"nonsense": 1}},
+        {**good, "options": None},
+        {**good, "groups": [[None, [0.0] * 9]], "by": "group"},
         {**good, "groups": [["a", [1.0]]], "by": "group"},
     ):
         with pytest.raises(ValueError, match="not the state of an accumulator"):
@@ -455,6 +467,7 @@ def test_a_bad_batch_adds_nothing_and_is_told_by_its_row():
         (lambda: fl.MSELoss(reduction="none").accumulator(), ValueError, "no single value"),
         (lambda: fl.MSELoss().accumulator(by="rows"), ValueError, "by must be None, 'class'"),
         (lambda: fl.MSELoss().accumulator(by="class"), ValueError, "mse_loss are not classes"),
+        (lambda: fl.CTCLoss().accumulator(by="class"), ValueError, "ctc_loss are not classes"),
         (lambda: fl.MSELoss().accumulator().groups, ValueError, "no groups were kept"),
         (lambda: Accumulator(fl.mse_loss), TypeError, "must be a criterion"),
     ],
@@ -471,6 +484,14 @@ def test_what_cannot_be_made(make, error, message):
         ([1], ValueError, r"group has shape \(1,\): it must have shape \(2,\)"),
         ([1.0, np.nan], ValueError, "NaN, which is no label"),
         (np.array([None, "a"]), TypeError, "group holds None"),
+        (np.array([1, 2], object), TypeError, r"group holds 1 in an array of objects.*astype"),
+        ([1.0, -np.inf], ValueError, "inf, which is no label"),
+        (np.array([1, 2], np.longdouble), TypeError, "group holds"),
+        (np.ma.array([1, 2], mask=[0, 1]), TypeError, "group is a masked array"),
+        (["a", 1], TypeError, r"group\[1\] = 1 would become '1'"),
+        (["a", np.nan], TypeError, r"group\[1\] = nan would become 'nan'"),
+        (["a", "b\0"], TypeError, r"group\[1\] = 'b\\x00' would become 'b'"),
+        ([-1, 2**63 + 1], TypeError, r"group\[1\] = 9223372036854775809 would become 9.2"),
         (np.array([1j, 2]), TypeError, "group holds complex128"),
         (np.array(["2026-01-01", "2026-01-02"], "M8[D]"), TypeError, "datetime64"),
     ],
