@@ -177,6 +177,11 @@ def test_a_file_that_is_no_state_is_told_and_kept(data, tmp_path, text):
     assert state.read_text() == text
 
 
+def test_a_state_is_a_regular_file(data):
+    with pytest.raises(ValueError, match="/dev/null is not a regular file"):
+        fl.evaluate(fl.CrossEntropyLoss(), data / "x.npy", data / "y.npy", state="/dev/null")
+
+
 def test_losses_that_were_lost_are_told(begun):
     paths, arguments = begun
     (part,) = arguments["per_sample"].parent.glob(".losses.npy.part")
