@@ -19,7 +19,7 @@ import numpy as np
 from fastloss._arrays import is_dask
 from fastloss.accumulators import as_labels
 from fastloss.criteria import Criterion
-from fastloss.sources import open_source
+from fastloss.sources import checksum, open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
 WEIGHTS = ("weight", "pos_weight")
@@ -117,6 +117,7 @@ class Batches:
             raise type(error)(f"{error} [in batch {self._number}]") from error
 
     def chunks(self, done: int) -> Generator[Chunk, None, None]:
+        number = -1
         for number, batch in enumerate(self._batches):
             if number < done:
                 continue
@@ -131,6 +132,11 @@ class Batches:
                 self._none,
                 number + 1,
                 nbytes,
+            )
+        if number + 1 < done:
+            raise ValueError(
+                f"there are {number + 1} batches, and {done} are done by the state: delete its "
+                "file to begin anew"
             )
 
 
@@ -217,6 +223,10 @@ class Rows:
 
     def chunks(self, done: int) -> Generator[Chunk, None, None]:
         sources = list(self._streamed.values())
+        if done > max(self._leader.rows, 1):
+            raise ValueError(
+                f"{done} rows are done by the state, and there are fewer: {self._leader}"
+            )
         cut = _read_ahead if any(source.buffered for source in sources) else _slices
         with contextlib.closing(cut(sources, self._leader.rows, self.step, done)) as pieces:
             for start, arrays in pieces:
@@ -301,7 +311,8 @@ class _Labels:
         pass
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "dtype": str(self._labels.dtype)}
+        crc = checksum(self._labels)
+        return {"shape": list(self.shape), "dtype": str(self._labels.dtype), "crc": crc}
 
 
 def _open_labels(by: Any, name: str) -> Any:

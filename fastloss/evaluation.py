@@ -452,8 +452,12 @@ class _StateFile:
                 kept = json.load(file)
             if kept["version"] != _STATE_VERSION:
                 raise ValueError(f"version {kept['version']}, not {_STATE_VERSION}")
-            for name in ("plan", "place", "bytes", "seconds", "written", "accumulators"):
-                kept[name]
+            numbers = [kept["place"], kept["bytes"], *kept["written"]]
+            if not all(isinstance(number, int) and number >= 0 for number in numbers):
+                raise ValueError(f"{numbers} are not all counts")
+            lengths = {len(kept[name]) for name in ("written", "accumulators")}
+            if lengths != {len(kept["plan"]["criteria"])} or not kept["seconds"] >= 0:
+                raise ValueError("its parts do not go together")
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
