@@ -20,6 +20,7 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
+from libc.float cimport DBL_MIN
 from libc.math cimport NAN, fabs, fma, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
@@ -487,7 +488,7 @@ cdef class State:
         cdef double d = self.totals.weight.hi, n = <double>self.totals.count
         cdef double divisor = 1 if reduction == "sum" else self.weight
         cdef fl_spread *about = &self.totals.spread
-        if n < 2 or d == 0 or divisor == 0:
+        if n < 2 or d == 0 or divisor == 0 or about.dd < DBL_MIN:  # squares underflow
             return NAN
         cdef double rest = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
         cdef double shift = (rest - about.pivot * self.totals.weight.lo) / d  # mean - pivot
@@ -758,6 +759,8 @@ cdef class Loss:
         """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
         cdef fl_domain domain
         cdef int k
+        if self.kind == FL_SEQUENCES:
+            return None  # many labels for each loss
         for k in range(1, 3):
             domain = self.row[0].role[k].domain
             if domain == FL_INDEX or domain == FL_SIGN:

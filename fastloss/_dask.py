@@ -23,7 +23,7 @@ from dask.delayed import Delayed
 from fastloss._arrays import as_array, is_dask
 from fastloss._feeds import WEIGHTS, are_batches, follows, goes_by_rows, named_batch
 from fastloss._runtime import get_num_threads, num_threads
-from fastloss.accumulators import Accumulator
+from fastloss.accumulators import Accumulator, as_labels
 from fastloss.criteria import Criterion
 
 _ROWS = 0  # Dask's index of the leading axis
@@ -144,7 +144,7 @@ def _array(key: Any, value: Any) -> Any:
         )
     if all(hasattr(value, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
         return value
-    return np.asarray(value) if key == "by" else as_array(value, _name(key))
+    return as_labels(value, "by") if key == "by" else as_array(value, _name(key))
 
 
 def _check_sequences(chosen: Sequence[Criterion], arrays: Sequence[Any]) -> None:

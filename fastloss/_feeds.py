@@ -6,6 +6,7 @@ caller works on the one before.
 
 import contextlib
 import math
+import numbers
 import os
 import queue
 import threading
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from fastloss._arrays import is_dask
+from fastloss.accumulators import as_labels
 from fastloss.criteria import Criterion
-from fastloss.sources import open_source
+from fastloss.sources import checksum, open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
 WEIGHTS = ("weight", "pos_weight")
@@ -115,6 +117,7 @@ class Batches:
             raise type(error)(f"{error} [in batch {self._number}]") from error
 
     def chunks(self, done: int) -> Generator[Chunk, None, None]:
+        number = -1
         for number, batch in enumerate(self._batches):
             if number < done:
                 continue
@@ -129,6 +132,11 @@ class Batches:
                 self._none,
                 number + 1,
                 nbytes,
+            )
+        if number + 1 < done:
+            raise ValueError(
+                f"there are {number + 1} batches, and {done} are done by the state: delete its "
+                "file to begin anew"
             )
 
 
@@ -217,6 +225,10 @@ class Rows:
 
     def chunks(self, done: int) -> Generator[Chunk, None, None]:
         sources = list(self._streamed.values())
+        if done > max(self._leader.rows, 1):
+            raise ValueError(
+                f"{done} rows are done by the state, and there are fewer: {self._leader}"
+            )
         cut = _read_ahead if any(source.buffered for source in sources) else _slices
         with contextlib.closing(cut(sources, self._leader.rows, self.step, done)) as pieces:
             for start, arrays in pieces:
@@ -261,6 +273,8 @@ def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: boo
         return max(leader.rows, 1)
     if chunk_rows is None:
         chunk_rows = _chunk_bytes() // max(sum(source.row_bytes for source in streamed), 1)
+    elif not isinstance(chunk_rows, numbers.Integral):
+        raise TypeError(f"chunk_rows must be an integer, got {chunk_rows!r}")
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
     block = math.lcm(*(max(block, 1) for block in blocks))
@@ -299,14 +313,16 @@ class _Labels:
         pass
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "dtype": str(self._labels.dtype)}
+        crc = checksum(self._labels)
+        return {"shape": list(self.shape), "dtype": str(self._labels.dtype), "crc": crc}
 
 
 def _open_labels(by: Any, name: str) -> Any:
     if isinstance(by, (str, os.PathLike)):
         return open_source(by, name)
-    labels = by if isinstance(getattr(by, "dtype", None), np.dtype) else np.asarray(by)
-    return _Labels(np.asarray(labels)) if labels.dtype.kind in "UTO" else open_source(by, name)
+    labels = by if isinstance(getattr(by, "dtype", None), np.dtype) else as_labels(by, name)
+    strings = labels.dtype.kind in "UTO"
+    return _Labels(as_labels(labels, name)) if strings else open_source(labels, name)
 
 
 # -------------------------------------------------------------------------------------- reading

@@ -3,13 +3,42 @@
 import io
 import math
 import os
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from fastloss._arrays import overlap
 from fastloss.sources import named
+
+
+def check_distinct(targets: Sequence[Any]) -> None:
+    """That no two of several targets are the same file or share memory."""
+    for one, other in combinations([target for target in targets if target is not None], 2):
+        paths = isinstance(one, (str, os.PathLike)) and isinstance(other, (str, os.PathLike))
+        if os.path.realpath(one) == os.path.realpath(other) if paths else _same(one, other):
+            what = os.fspath(one) if paths else f"an array of shape {one.shape}"
+            raise ValueError(f"per_sample names {what} twice: each criterion needs its own")
+
+
+def check_apart(targets: Sequence[Any], arrays: Iterable[Any]) -> None:
+    """That what is written is not what is read, perhaps only later or for another criterion."""
+    for array in arrays:
+        for target in targets:
+            if target is not None and _same(target, array):
+                raise ValueError(
+                    f"per_sample, of shape {target.shape}, shares memory with an array that is "
+                    f"read, of shape {array.shape}: write into another, and copy it then"
+                )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return overlap(one, other)
+    return one is other and hasattr(one, "shape")
 
 
 def open_writer(target: Any, kept: bool, done: int) -> "NpyWriter | ArrayWriter":
@@ -42,6 +71,11 @@ class ArrayWriter:
         pass
 
     def write(self, losses: NDArray[Any]) -> None:
+        if not losses.ndim:
+            raise ValueError("per_sample is an array, but the loss is a single one without rows")
+        dtype = np.dtype(self._target.dtype)
+        if dtype.kind != "f" and dtype.name != "bfloat16":
+            raise TypeError(f"per_sample holds {dtype}, and losses are floats: make it float64")
         shape, stop = tuple(self._target.shape), self.done + len(losses)
         if shape[1:] != losses.shape[1:] or shape[0] < stop:
             raise ValueError(
@@ -74,6 +108,8 @@ class NpyWriter:
         ending = "part" if kept else f"{os.getpid()}.tmp"
         self._temporary = os.path.join(folder, f".{base}.{ending}")
         self.done = done  # rows
+        self._has_rows = True
+        self._dtype: Any = None
         try:
             self._stream = io.FileIO(self._temporary, "r+" if done else "w+" if kept else "x+")
             if done:
@@ -86,7 +122,7 @@ class NpyWriter:
         try:
             npy_format.read_magic(self._stream)
             shape, _, self._dtype = npy_format.read_array_header_1_0(self._stream)
-            self._tail, self._has_rows = shape[1:], True
+            self._tail = shape[1:]
             end = self._stream.tell() + self.done * self._row_bytes()
             if self._stream.seek(0, os.SEEK_END) < end:
                 raise ValueError("it is too short")
@@ -111,6 +147,11 @@ class NpyWriter:
                 os.unlink(self._temporary)
 
     def write(self, losses: NDArray[Any]) -> None:
+        if losses.dtype.name == "bfloat16":
+            losses = losses.astype(np.float32)  # a .npy cannot name it
+        if self.done and losses.ndim and not len(losses):
+            return  # of whatever dtype
+        self._check(losses)
         try:
             if self.done == 0:
                 self._dtype, self._tail = losses.dtype, losses.shape[1:]
@@ -124,6 +165,17 @@ class NpyWriter:
             raise named(error, self._name) from error
         self.done += len(losses) if losses.ndim else 0
 
+    def _check(self, losses: NDArray[Any]) -> None:
+        """That the losses go with those before."""
+        if not self._has_rows or (self.done and not losses.ndim):
+            raise ValueError("per_sample: a loss without rows is all that a .npy file can hold")
+        if self.done and (losses.dtype, losses.shape[1:]) != (self._dtype, self._tail):
+            raise ValueError(
+                f"per_sample: rows of {losses.dtype} of shape {losses.shape[1:]} do not go into a "
+                f"file with rows of {self._dtype} of shape {self._tail}: give batches one dtype "
+                "and one shape"
+            )
+
     def _write_header(self) -> None:
         """Of the rows so far: NumPy leaves room for their number to grow."""
         like = np.empty((0, *self._tail), self._dtype)
@@ -135,6 +187,8 @@ class NpyWriter:
         os.fsync(self._stream.fileno())
 
     def complete(self) -> None:
+        if self._dtype is None:
+            raise ValueError(f"there was no batch: {self._name} would hold losses of no dtype")
         self._stream.seek(0)
         self._write_header()
         self.flush()

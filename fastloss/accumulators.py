@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _binding, criteria
+from fastloss._arrays import as_array
 from fastloss._binding import State, Units
 
 __all__ = ["Accumulator", "Totals"]
@@ -325,8 +326,11 @@ class Accumulator:
             criterion = getattr(criteria, kept["criterion"])(**options)
             made = cls(criterion, by=kept["by"])
             made._state = _state(kept["state"])
-            made._groups = {label: _state(numbers) for label, numbers in kept["groups"]}
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+            for label, numbers in kept["groups"]:
+                if not isinstance(label, (int, float, str)):
+                    raise ValueError(f"{label!r} is no label")
+                made._groups[label] = _state(numbers)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"not the state of an accumulator: {error!r}") from error
         return made
 
@@ -346,7 +350,7 @@ class Accumulator:
 def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -> NDArray[Any]:
     """The class of each unit, from the targets."""
     name = "target"
-    target = np.asarray(arrays[loss.operands.index(name)])
+    target = as_array(arrays[loss.operands.index(name)], name)
     if loss._target_domain == "index" and target.dtype.kind not in "iu":
         raise TypeError(
             f"by='class': {name} holds {target.dtype}, not class indices; "
@@ -374,9 +378,24 @@ def _used(units: Units) -> NDArray[np.bool_]:
     return units.counted | (units.share != 0)
 
 
+def as_labels(given: Any, name: str) -> NDArray[Any]:
+    """Labels as an array; a list of which NumPy would make other labels is refused."""
+    labels: NDArray[Any] = as_array(given, name)
+    if isinstance(given, (list, tuple)) and labels.dtype.kind in "fU":
+        objects = np.array(given, object)
+        changed = (labels != objects) & (labels == labels)  # but for NaN
+        if changed.any():
+            at = np.unravel_index(int(changed.argmax()), changed.shape)
+            raise TypeError(
+                f"{name}[{', '.join(str(int(i)) for i in at)}] = {objects[at]!r} would become "
+                f"{labels[at].item()!r} among the others: give labels of one kind"
+            )
+    return labels
+
+
 def _broadcast(labels: Any, units: Units) -> NDArray[Any]:
     """A label for each unit: of the shape of the losses, or of their leading axis."""
-    labels, shape = np.asarray(labels), units.term.shape
+    labels, shape = as_labels(labels, "group"), units.term.shape
     if labels.shape != shape:
         if not (shape and labels.shape == shape[:1]):
             rows = f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
@@ -398,11 +417,16 @@ def _encode(labels: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
     if labels.dtype.kind == "O":
         wrong = [label for label in labels.flat if not isinstance(label, str)]
         if wrong:
-            raise TypeError(f"group holds {wrong[0]!r}: labels must be integers, floats or strings")
-    elif labels.dtype.kind not in "biufUT":
+            raise TypeError(
+                f"group holds {wrong[0]!r} in an array of objects, where labels must be strings: "
+                "integers and floats need an array of their dtype, as group.astype(int) is"
+            )
+    elif labels.dtype.kind not in "biufUT" or labels.dtype == np.longdouble != np.float64:
         raise TypeError(f"group holds {labels.dtype}: labels must be integers, floats or strings")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError("group holds NaN, which is no label")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(
+            f"group holds {'NaN' if np.isnan(labels).any() else 'inf'}, which is no label"
+        )
     known, codes = np.unique(labels, return_inverse=True)
     return known.tolist(), codes
 
@@ -423,6 +447,8 @@ def _plain_state(state: State) -> list[float | str]:
 
 def _state(numbers: list[Any]) -> State:
     count, rows, *sums = numbers
+    if min(count, rows) < 0 or not all(isinstance(n, int) for n in (count, rows)):
+        raise ValueError(f"{count} losses in {rows} rows")
     return _binding.restored_state(count, rows, *map(float, sums))
 
 

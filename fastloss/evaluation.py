@@ -17,7 +17,7 @@ from fastloss import _binding, criteria
 from fastloss._binding import Loss
 from fastloss._feeds import Chunk, on_dask, open_feed
 from fastloss._runtime import get_num_threads, num_threads
-from fastloss._writers import open_writer
+from fastloss._writers import check_apart, check_distinct, open_writer
 from fastloss.accumulators import Accumulator, Totals, plain
 from fastloss.criteria import Criterion
 from fastloss.sources import named
@@ -244,7 +244,9 @@ def evaluate(
             return chosen.shaped(_evaluations(partial.accumulators, seconds, partial.nbytes))
         feed = open_feed(stack, chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
         run = _Run(chosen.criteria, kind, feed, state, began)
-        run.open_writers(stack, chosen.like(per_sample, "per_sample"))
+        targets = chosen.like(per_sample, "per_sample")
+        check_apart(targets, (*data, sample_weight, labels))
+        run.open_writers(stack, targets)
         report = stack.enter_context(_reporting(progress))
         run.go(report)
         return chosen.shaped(run.results())
@@ -317,12 +319,15 @@ class _Run:
         self.accumulators = [criterion.accumulator(by=kind) for criterion in chosen]
         self._file = None if state is None else _StateFile(state)
         self._writers: list[Any] = [None] * len(chosen)
+        self._targets: list[Any] = []
         self._place, self._bytes, self._seconds = 0, feed.constant_bytes, 0.0
         self._kept = self._file and self._file.load()
         self._next_save = began
         self._whole = True  # not within a chunk, that some criteria have and others have not
 
     def open_writers(self, stack, targets) -> None:
+        check_distinct(targets)
+        self._targets = targets
         kept = self._kept or {"written": [0] * len(targets)}
         for k, target in enumerate(targets):
             if target is not None:
@@ -363,6 +368,7 @@ class _Run:
 
     def _add(self, chunk: Chunk) -> None:
         self._whole = False
+        check_apart(self._targets, (*chunk.arrays, chunk.sample_weight))  # those of batches
         for k, accumulator in enumerate(self.accumulators):
             options = {**accumulator.criterion.get_params(), **chunk.weights[k]}
             options["sample_weight"] = chunk.sample_weight
@@ -370,8 +376,8 @@ class _Run:
                 losses = accumulator._add(
                     chunk.arrays, options, chunk.group, values=self._writers[k] is not None
                 )
-            if losses is not None:
-                self._writers[k].write(losses)
+                if losses is not None:
+                    self._writers[k].write(losses)
         self._place, self._bytes = chunk.place, self._bytes + chunk.nbytes
         self._whole = True
 
@@ -439,16 +445,24 @@ class _StateFile:
         self.plan: Any = None
 
     def load(self) -> dict[str, Any] | None:
+        if os.path.exists(self._name) and not os.path.isfile(self._name):
+            raise ValueError(f"{self._name} is not a regular file and cannot hold a state")
         try:
             with open(self._name, encoding="utf-8") as file:
                 kept = json.load(file)
             if kept["version"] != _STATE_VERSION:
                 raise ValueError(f"version {kept['version']}, not {_STATE_VERSION}")
-            kept["plan"], kept["place"], kept["written"], kept["accumulators"]
+            numbers = [kept["place"], kept["bytes"], *kept["written"]]
+            if not all(isinstance(number, int) and number >= 0 for number in numbers):
+                raise ValueError(f"{numbers} are not all counts")
+            lengths = {len(kept[name]) for name in ("written", "accumulators")}
+            if lengths != {len(kept["plan"]["criteria"])} or not kept["seconds"] >= 0:
+                raise ValueError("its parts do not go together")
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self._name} is no state of an evaluation: {error!r}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self._name} is no state of an evaluation: {why}") from error
         return kept
 
     def check(self, kept: dict[str, Any]) -> None:

@@ -23,10 +23,11 @@ static inline void spread_unit(fl_spread *spread, double term, double share)
 static inline void spread_join(fl_spread *to, const fl_spread *from)
 {
     double e = to->pivot - from->pivot;
-    if (from->dd == 0)
-        return;
-    if (to->dd == 0) {
-        *to = *from;
+    if (from->dd == 0 || to->dd == 0) { /* a side without shares has no pivot yet */
+        double rr = to->rr + from->rr;
+        if (to->dd == 0)
+            *to = *from;
+        to->rr = rr;
         return;
     }
     to->rr += e == 0 ? from->rr : from->rr - e * (2 * from->rd - e * from->dd);

@@ -198,6 +198,19 @@ def test_standard_error_of_means_of_weighted_classes():
         assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("parts", [[range(4)], [[0, 1], [2, 3]], [[2], [0], [1], [3]]], ids=len)
+def test_standard_error_of_smoothed_classes_of_weight_zero(parts):
+    x, y, w = np.eye(4, 3), np.array([0, 0, 1, 2]), np.array([0.0, 1.0, 2.0])
+    accumulator = fl.CrossEntropyLoss(weight=w, label_smoothing=0.1).accumulator()
+    for part in parts:
+        accumulator.update(x[part], y[part])
+    losses = fl.cross_entropy(x, y, weight=w, label_smoothing=0.1, reduction="none")
+    assert accumulator.count == 4  # all have a part in the sum
+    squares = ((losses - losses.sum() / w[y].sum() * w[y]) ** 2).sum()
+    expected = math.sqrt(4 / 3 * squares) / w[y].sum()
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
+
+
 def test_standard_error_of_ctc_is_of_losses_per_label():
     rng = np.random.default_rng(7)
     x, labels = rng.normal(size=(20, 40, 6)), rng.integers(1, 6, (40, 8))
@@ -227,6 +240,13 @@ def test_standard_error_does_not_cancel(offset):
     spread = np.std(x - offset, ddof=0)
     assert accumulator.stderr == pytest.approx(spread / math.sqrt(9999), rel=1e-9)
     assert merged.stderr == pytest.approx(spread / math.sqrt(19_999), rel=1e-9)
+
+
+def test_standard_error_of_weights_whose_squares_underflow():
+    accumulator = fl.MSELoss().accumulator()
+    accumulator.update([1.0, 2.0, 5.0], 0.0, sample_weight=[1e-170, 2e-170, 3e-170])
+    assert accumulator.value == pytest.approx(14, rel=1e-12)
+    assert math.isnan(accumulator.stderr)
 
 
 def test_standard_error_of_equal_losses_is_zero():
@@ -378,7 +398,12 @@ def test_json_that_is_no_state():
         {**good, "version": 99},
         {**good, "criterion": "os.system"},
         {**good, "state": [1, 2]},
+        {**good, "state": [1.5, *good["state"][1:]]},
+        {**good, "state": [-1, *good["state"][1:]]},
+        {**good, "state": [2**80, *good["state"][1:]]},
         {**good, "options": {"nonsense": 1}},
+        {**good, "options": None},
+        {**good, "groups": [[None, [0.0] * 9]], "by": "group"},
         {**good, "groups": [["a", [1.0]]], "by": "group"},
     ):
         with pytest.raises(ValueError, match="not the state of an accumulator"):
@@ -442,6 +467,7 @@ def test_a_bad_batch_adds_nothing_and_is_told_by_its_row():
         (lambda: fl.MSELoss(reduction="none").accumulator(), ValueError, "no single value"),
         (lambda: fl.MSELoss().accumulator(by="rows"), ValueError, "by must be None, 'class'"),
         (lambda: fl.MSELoss().accumulator(by="class"), ValueError, "mse_loss are not classes"),
+        (lambda: fl.CTCLoss().accumulator(by="class"), ValueError, "ctc_loss are not classes"),
         (lambda: fl.MSELoss().accumulator().groups, ValueError, "no groups were kept"),
         (lambda: Accumulator(fl.mse_loss), TypeError, "must be a criterion"),
     ],
@@ -458,6 +484,14 @@ def test_what_cannot_be_made(make, error, message):
         ([1], ValueError, r"group has shape \(1,\): it must have shape \(2,\)"),
         ([1.0, np.nan], ValueError, "NaN, which is no label"),
         (np.array([None, "a"]), TypeError, "group holds None"),
+        (np.array([1, 2], object), TypeError, r"group holds 1 in an array of objects.*astype"),
+        ([1.0, -np.inf], ValueError, "inf, which is no label"),
+        (np.array([1, 2], np.longdouble), TypeError, "group holds"),
+        (np.ma.array([1, 2], mask=[0, 1]), TypeError, "group is a masked array"),
+        (["a", 1], TypeError, r"group\[1\] = 1 would become '1'"),
+        (["a", np.nan], TypeError, r"group\[1\] = nan would become 'nan'"),
+        (["a", "b\0"], TypeError, r"group\[1\] = 'b\\x00' would become 'b'"),
+        ([-1, 2**63 + 1], TypeError, r"group\[1\] = 9223372036854775809 would become 9.2"),
         (np.array([1j, 2]), TypeError, "group holds complex128"),
         (np.array(["2026-01-01", "2026-01-02"], "M8[D]"), TypeError, "datetime64"),
     ],

@@ -538,6 +538,7 @@ def test_the_help_of_every_array_and_option_comes_from_the_docstring():
         (["evaluate", "cross_entropy,mse_loss", *DIGITS, "--perplexity"], "not of mse_loss"),
         (["evaluate", "nll_loss", *DIGITS, "--perplexity", "--reduction", "sum"], "is sum"),
         (["evaluate", "mse_loss,l2_loss", *DIABETES[:2]], "'l2_loss': did you mean l1_loss?"),
+        (["evaluate", "-1"], "unknown loss '-1'"),
         (["evaluate", "mse_loss,l1_loss,mse_loss", *DIABETES[:2]], "mse_loss is named twice"),
         (["evaluate", "mse_loss,gaussian_nll_loss", *DIABETES], "reads input, target, var"),
         (["evaluate", "margin_ranking_loss,gaussian_nll_loss", *DIABETES], "one by one"),
@@ -615,6 +616,11 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "fastloss: interrupted\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
+
+
+def test_nothing_to_print_to(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the caller has closed it
+    assert cli.main(["list"]) == 0
 
 
 def test_no_bar_without_a_terminal(monkeypatch):

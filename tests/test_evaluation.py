@@ -737,7 +737,22 @@ def test_wrong_batches(batch, message):
             ValueError,
             "a dict, with keys among a",
         ),
-        (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=x[:2]), ValueError, "does not hold"),
+        (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=np.ones(2)), ValueError, "not hold"),
+        (
+            lambda x: fl.evaluate(fl.mse_loss, x, x, chunk_rows=1.5),
+            TypeError,
+            "an integer, got 1.5",
+        ),
+        (
+            lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=np.ones(3, int)),
+            TypeError,
+            "per_sample holds int64, and losses are floats",
+        ),
+        (
+            lambda x: fl.evaluate([fl.mse_loss] * 2, x, x, per_sample=["a.npy", "./a.npy"]),
+            ValueError,
+            "per_sample names a.npy twice",
+        ),
     ],
 )
 def test_wrong_calls(call, error, message):
@@ -830,6 +845,48 @@ def test_losses_into_arrays_and_datasets(tmp_path):
             fl.evaluate(fl.MSELoss(), x, y, per_sample=out, chunk_rows=1)
             np.testing.assert_array_equal(out[:30_000], expected)
     assert (array[30_000:] == 0).all()
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_losses_do_not_go_into_what_is_read(batches):
+    x, y = np.full(3, 3.0), np.zeros(3)
+    data = [[(x, y)]] if batches else [x, y]
+    with pytest.raises(ValueError, match="shares memory with an array that is read"):
+        fl.evaluate([fl.mse_loss, fl.l1_loss], *data, per_sample=[x[::-1], None])
+    assert (x == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        (np.ones((2, 3)), r"rows of float64 of shape \(3,\) do not go into a file with rows of f"),
+        (np.ones((2, 2), np.float32), r"rows of float32 of shape \(2,\).* \[in batch 1\]"),
+        (np.float32(1), "a loss without rows"),
+    ],
+)
+def test_losses_of_batches_have_one_dtype_and_shape(later, message, tmp_path):
+    first, none = np.ones((2, 3), np.float32), np.ones((0, 3))
+    path = tmp_path / "losses.npy"
+    for batches in ([first, later], [np.float32(1), later]):
+        with pytest.raises(ValueError, match=message if batches[0] is first else "without rows"):
+            fl.evaluate(fl.mse_loss, [(x, x) for x in batches], per_sample=path)
+    assert not list(tmp_path.iterdir())
+    fl.evaluate(fl.mse_loss, [(x, x) for x in (none, first, none, first)], per_sample=path)
+    np.testing.assert_array_equal(np.load(path), np.zeros((4, 3), np.float32))
+
+
+def test_losses_of_no_batch_have_no_dtype(tmp_path):
+    with pytest.raises(ValueError, match="there was no batch"):
+        fl.evaluate(fl.mse_loss, [], per_sample=tmp_path / "losses.npy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_losses_in_bfloat16_are_a_file_of_float32(tmp_path):
+    x = np.array([1.5, 3.0], pytest.importorskip("ml_dtypes").bfloat16)
+    fl.evaluate(fl.mse_loss, x, np.zeros_like(x), per_sample=tmp_path / "losses.npy")
+    losses = np.load(tmp_path / "losses.npy")
+    assert losses.dtype == np.float32
+    assert losses.tolist() == [2.25, 9.0]
 
 
 def test_losses_of_batches_are_one_file(tmp_path):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import evaluation
+from fastloss import _feeds, evaluation
 
 ROWS, CLASSES = 60_000, 10
 
 CHILD = """
 import json, sys
 import fastloss as fl
-from fastloss import evaluation
+from fastloss import _feeds, evaluation
 evaluation.SAVE_SECONDS, evaluation.SAVE_SHARE = 0.0, 1.0
 folder, by_class = sys.argv[1], sys.argv[2] == "class"
 found = fl.evaluate(
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_it_gives_the_same_bits(data, by):
     for _ in range(10):
         for _ in range(dice.randint(1, 3)):
             child = start(data, by)
-            for _ in range(dice.randint(1, chunks // 3)):
+            for _ in range(dice.randint(2, chunks // 3)):  # the first is told before it is saved
                 child.stdout.readline()
             time.sleep(dice.uniform(0, 0.002))  # somewhere within a chunk, or within saving
             child.kill()
@@ -177,6 +177,11 @@ def test_a_file_that_is_no_state_is_told_and_kept(data, tmp_path, text):
     assert state.read_text() == text
 
 
+def test_a_state_is_a_regular_file(data):
+    with pytest.raises(ValueError, match="/dev/null is not a regular file"):
+        fl.evaluate(fl.CrossEntropyLoss(), data / "x.npy", data / "y.npy", state="/dev/null")
+
+
 def test_losses_that_were_lost_are_told(begun):
     paths, arguments = begun
     (part,) = arguments["per_sample"].parent.glob(".losses.npy.part")
@@ -199,6 +204,56 @@ def test_batches_go_on(tmp_path, monkeypatch):
     whole = fl.evaluate(fl.MSELoss(), batches)
     assert fl.evaluate(fl.MSELoss(), iter(batches), **arguments).value == whole.value
     np.testing.assert_array_equal(out, np.concatenate([(x - y) ** 2 for x, y in batches]))
+
+
+def stopped(state, *data):
+    """A state of the first chunk or batch."""
+
+    def stop(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        fl.evaluate(fl.mse_loss, *data, state=state, progress=stop)
+
+
+def test_other_arrays_in_memory_are_told(tmp_path):
+    state, (x, y) = tmp_path / "state.json", np.random.default_rng(5).uniform(size=(2, 3000))
+    labels = np.where(y > 0.5, "a", "b")
+    stopped(state, x, y)
+    for data in ((x + 1, y), (x, y[::-1])):
+        with pytest.raises(ValueError, match="of another evaluation: data was"):
+            fl.evaluate(fl.mse_loss, *data, state=state)
+    assert fl.evaluate(fl.mse_loss, x, y, state=state).value == fl.mse_loss(x, y)
+    fingerprints = [_feeds._open_labels(by, "by").fingerprint() for by in (labels, labels[::-1])]
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_batches_that_are_no_longer_there(tmp_path):
+    state = tmp_path / "state.json"
+    stopped(state, [([1.0], [2.0])] * 2)
+    with pytest.raises(ValueError, match="there are 0 batches, and 1 are done"):
+        fl.evaluate(fl.mse_loss, [], state=state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"place": -1},
+        {"place": 1.5},
+        {"bytes": None},
+        {"seconds": "x"},
+        {"written": []},
+        {"accumulators": []},
+        {"plan": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_state(wrong, tmp_path):
+    state, x = tmp_path / "state.json", np.ones(9)
+    stopped(state, x, x)
+    state.write_text(json.dumps(json.loads(state.read_text()) | wrong))
+    with pytest.raises(ValueError, match="is no state of an evaluation"):
+        fl.evaluate(fl.mse_loss, x, x, state=state)
 
 
 def test_it_saves_now_and_then_only(data, tmp_path, monkeypatch):

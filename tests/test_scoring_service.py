@@ -119,6 +119,11 @@ def test_a_batch_without_losses_has_no_value(client):
         ("digits", {"input": [[1.0, 2.0], [3.0]], "target": [0, 1]}, "input: setting an array"),
         ("digits", {"input": [["1.0"] * 10], "target": [0]}, "input has dtype <U3"),
         ("diabetes", {"input": [1.0, float("nan")], "target": [1, 2]}, "the loss at [1] is nan"),
+        (
+            "diabetes",
+            {"input": [1.0, 2.0], "target": [1, 2], "sample_weight": [1e308, 1e308]},
+            "of their weights, overflows",
+        ),
         ("diabetes", {"input": [1.0, 1e400], "target": [1, 2]}, "the loss at [1] is inf"),
         ("diabetes", {"input": [[1.0, 2.0]], "target": [[1, 2]]}, "(1, 2): this model's is (N)"),
         ("diabetes", {"input": 1.0, "target": 2.0}, "input has shape (): this model's is (N)"),

@@ -136,6 +136,8 @@ def score(model: Model, arrays: dict[str, np.ndarray]) -> tuple[fl.Accumulator, 
         raise ValueError(f"the loss at {list(at)} is {values[at]}: send finite numbers")
     batch = model.accumulator()
     batch.update(*operands, sample_weight=sample_weight)
+    if not (math.isfinite(batch.sum) and math.isfinite(batch.weight)):
+        raise ValueError("the sum of the losses, or of their weights, overflows: scale them")
     value = None if math.isnan(batch.value) else batch.value
     return batch, {"losses": values.tolist(), "value": value, "count": batch.count}
 

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         command, rest = _parse_command(argv)
         command(rest)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the caller has closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has left, as `head` does; what is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

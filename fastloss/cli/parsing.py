@@ -90,8 +90,7 @@ def split_loss(argv: list[str], parser: Parser) -> tuple[str, list[str]]:
     if argv and not argv[place].startswith("-"):
         return argv[place], argv[:place] + argv[place + 1 :]
     parser.add_argument("loss", metavar="LOSS", help="its name; fastloss list has them all")
-    parser.parse_args(argv[:1])
-    raise AssertionError("unreachable")
+    return parser.parse_args(argv[:1]).loss, argv[1:]  # -1 is a word to argparse
 
 
 def docstring(loss: Any) -> str:
