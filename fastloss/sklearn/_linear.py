@@ -144,7 +144,7 @@ class LinearModel:
         """The method of multipliers: smoothed kinks are shifted until the smoothing does nothing.
 
         The minimum of each round is a lower bound of the objective's, so the gap is known, as far
-        as the round came near its minimum: the last one has to come as near as `tol`.
+        as the round came near its minimum: the last one has to come about as near as `tol`.
         """
         variables, iterations, gap = start, 0, 0.0
         value, _ = self.value_and_grad(start)
@@ -157,6 +157,6 @@ class LinearModel:
             value, _ = self.value_and_grad(variables)
             bound, _ = self.value_and_grad(variables, smoothed)
             gap = (value - bound) / null_value
-            if (gap <= tol and gtol <= tol) or iterations >= max_iter:
+            if (gap <= tol and gtol <= 3 * tol) or iterations >= max_iter:
                 break
         return variables, iterations, gap
