@@ -1,5 +1,6 @@
 """Where unreduced losses go, batch by batch: a .npy file, or an array that is sliced."""
 
+import importlib
 import io
 import math
 import os
@@ -39,6 +40,10 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return overlap(one, other)
     return one is other and hasattr(one, "shape")
+
+
+# Windows has no locks of this kind.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 def open_writer(target: Any, kept: bool, done: int) -> "NpyWriter | ArrayWriter":
@@ -111,11 +116,27 @@ class NpyWriter:
         self._has_rows = True
         self._dtype: Any = None
         try:
-            self._stream = io.FileIO(self._temporary, "r+" if done else "w+" if kept else "x+")
+            self._stream = self._open_kept() if kept else io.FileIO(self._temporary, "x+")
             if done:
                 self._go_on()
         except OSError as error:
             raise named(error, self._name) from error
+
+    def _open_kept(self) -> io.FileIO:
+        """What another process may have left, and may not write to any more."""
+        create = 0 if self.done else os.O_CREAT
+        stream = io.FileIO(os.open(self._temporary, os.O_RDWR | create, 0o666), "r+")
+        if fcntl is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.close()
+                raise ValueError(
+                    f"another evaluation writes {self._name}: its state is in use"
+                ) from None
+        if not self.done:
+            stream.truncate(0)
+        return stream
 
     def _go_on(self) -> None:
         """After the rows that another process wrote, and told of."""
@@ -192,8 +213,8 @@ class NpyWriter:
         self._stream.seek(0)
         self._write_header()
         self.flush()
+        os.replace(self._temporary, self._path)  # while it is locked
         self._stream.close()
-        os.replace(self._temporary, self._path)
 
     def describe(self) -> dict[str, Any]:
         return {"path": self._path}

@@ -165,7 +165,8 @@ def evaluate(
         Weights as in a call, given like the data.
     by : "class", "group", or labels given like the data, optional
         Totals of each class that the targets name, or of each group. Labels are integers, floats
-        or strings, one for each loss, or one for each row; with "group" batches hold their own.
+        or, in memory, strings, one for each loss, or one for each row; with "group" batches hold
+        their own.
     per_sample : path or array, or a list or dict of them as of criteria, optional
         Where to write the unreduced losses as they come: a .npy file, which appears when it is
         complete, or an array, memory map or dataset.

@@ -193,6 +193,20 @@ def test_losses_that_were_lost_are_told(begun):
         fl.evaluate(fl.CrossEntropyLoss(), *paths, **arguments)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no locks")
+def test_two_at_once_do_not_share_their_losses(begun):
+    paths, arguments = begun
+    x, y = map(np.load, paths)
+
+    def start_another(done, total):
+        with pytest.raises(ValueError, match=r"another evaluation writes .*losses\.npy"):
+            fl.evaluate(fl.CrossEntropyLoss(), *paths, **arguments)
+
+    fl.evaluate(fl.CrossEntropyLoss(), *paths, **arguments, progress=start_another)
+    expected = fl.cross_entropy(x, y, reduction="none")
+    np.testing.assert_array_equal(np.load(arguments["per_sample"]), expected)
+
+
 def test_batches_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "SAVE_SECONDS", 0.0)
     rng = np.random.default_rng(2)
