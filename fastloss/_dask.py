@@ -21,7 +21,7 @@ from dask.base import get_scheduler
 from dask.delayed import Delayed
 
 from fastloss._arrays import as_array, is_dask
-from fastloss._feeds import WEIGHTS, are_batches, follows, goes_by_rows, named_batch
+from fastloss._feeds import WEIGHTS, Given, follows, goes_by_rows, named_batch
 from fastloss._runtime import get_num_threads, num_threads
 from fastloss.accumulators import Accumulator, as_labels
 from fastloss.criteria import Criterion
@@ -46,29 +46,22 @@ _INSTEAD = {
 }
 
 
-def evaluated(
-    chosen: list[Criterion],
-    data: tuple[Any, ...],
-    sample_weight: Any,
-    kind: Any,
-    labels: Any,
-    threads: int | None,
-    **options: Any,
-) -> Partial:
+def evaluated(given: Given, threads: int | None, **options: Any) -> Partial:
     """What criteria come to over arrays or a list of batches, some of which are Dask's.
 
-    `kind` is None, "class" or "group"; `labels` are the groups'. `threads` compute on each block;
-    by default one, unless blocks come one at a time. `options` are those that Dask does not have.
+    `threads` compute on each block; by default one, unless blocks come one at a time. `options` are
+    those that Dask does not have.
     """
-    for name, value in options.items():
+    for name, value in {**options, "chunk_rows": given.chunk_rows}.items():
         if value is not None and value is not False:
             raise TypeError(f"{name} does not go with Dask: {_INSTEAD[name]}")
     if threads is None and get_scheduler() is dask.get:  # one block at a time
         threads = get_num_threads()
-    if are_batches(chosen, data, sample_weight, kind, labels, None):
-        partials = _over_batches(chosen, data[0], kind, threads)
+    chosen, kind = given.criteria, given.kind
+    if given.are_batches():
+        partials = _over_batches(chosen, given.data[0], kind, threads)
     else:
-        partials = _over_arrays(chosen, data, sample_weight, kind, labels, threads)
+        partials = _over_arrays(given, threads)
     totals = [criterion.accumulator(by=kind) for criterion in chosen]  # checks before the work
     partial = _merged(partials)
     for total, accumulator in zip(totals, partial.accumulators, strict=True):
@@ -79,25 +72,22 @@ def evaluated(
 # ---------------------------------------------------------------------------------------- arrays
 
 
-def _over_arrays(chosen, arrays, sample_weight, kind, labels, threads) -> list[Delayed]:
+def _over_arrays(given: Given, threads: int | None) -> list[Delayed]:
     """The partials of the blocks of the leader's leading axis, whole along the other axes."""
-    operands = chosen[0].loss.operands
-    given: dict[Any, Any] = dict(zip(operands, arrays, strict=True))
-    given |= {"sample_weight": sample_weight, "by": labels}
-    given |= {(k, name): getattr(c, name, None) for k, c in enumerate(chosen) for name in WEIGHTS}
-    given = {key: _array(key, value) for key, value in given.items() if value is not None}
-    leader_name = next((name for name in operands if np.ndim(given[name])), operands[0])
-    leader = given[leader_name]
-    _check_sequences(chosen, [given[name] for name in operands])
+    chosen, operands = given.criteria, given.operands
+    arrays = {key: _array(key, value) for key, value in given.arrays().items()}
+    leader_name = next((name for name in operands if np.ndim(arrays[name])), operands[0])
+    leader = arrays[leader_name]
+    _check_sequences(chosen, [arrays[name] for name in operands])
 
-    shapes = {key: np.shape(array) for key, array in given.items()}
+    shapes = {key: np.shape(array) for key, array in arrays.items()}
     leading = shapes[leader_name]
     followers = [key for key, shape in shapes.items() if leading and follows(key, shape, leading)]
-    chunks = _leading_chunks(chosen, leader, [given[key] for key in followers])
+    chunks = _leading_chunks(chosen, leader, [arrays[key] for key in followers])
     place = da.from_array(_places(chunks), chunks=(1, 2), name=False)
     whole = count(_ROWS + 1)  # an index for each axis that is whole
     pairs: list[Any] = [place, (_ROWS, next(whole))]
-    for key, array in given.items():
+    for key, array in arrays.items():
         if key in followers:
             array = _cut(_name(key), array, leader_name, leader, chunks)
             pairs += [array, (_ROWS, *islice(whole, array.ndim - 1))]
@@ -115,8 +105,8 @@ def _over_arrays(chosen, arrays, sample_weight, kind, labels, threads) -> list[D
         align_arrays=False,
         concatenate=True,
         slim=[_slim(criterion) for criterion in chosen],
-        kind=kind,
-        keys=list(given),
+        kind=given.kind,
+        keys=list(arrays),
         threads=threads,
     )
     return blocks.to_delayed().ravel().tolist()

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,56 @@ from fastloss.sources import checksum, open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
 WEIGHTS = ("weight", "pos_weight")
+
+
+@dataclass
+class Given:
+    """What there is to evaluate: arrays or batches. `kind` of groups: None, "class" or "group"."""
+
+    criteria: list[Criterion]
+    data: tuple[Any, ...]
+    sample_weight: Any
+    kind: Literal["class", "group"] | None
+    labels: Any  # of the groups, None where batches hold them
+    chunk_rows: int | None
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return self.criteria[0].loss.operands
+
+    def are_batches(self) -> bool:
+        """Whether the data are batches (True) or the arrays of the loss (False)."""
+        if len(self.data) == 1 and len(self.operands) > 1:
+            beside = (self.sample_weight, self.labels, self.chunk_rows)
+            if any(option is not None for option in beside):
+                raise TypeError(
+                    "sample_weight, labels in by and chunk_rows go with arrays: batches hold their "
+                    "own, as dicts with sample_weight and group"
+                )
+            return True
+        if self.kind == "group" and self.labels is None:
+            raise TypeError("by='group' goes with batches that name their group: give the labels")
+        if len(self.data) != len(self.operands):
+            raise TypeError(
+                f"{self.criteria[0].loss.__name__} reads {len(self.operands)} arrays "
+                f"({', '.join(self.operands)}) or one iterable of batches, {len(self.data)} given"
+            )
+        return False
+
+    def arrays(self) -> dict[Any, Any]:
+        """The arrays by name; weights of elements by the number of their criterion and name."""
+        found: dict[Any, Any] = dict(zip(self.operands, self.data, strict=False))
+        found |= {"sample_weight": self.sample_weight, "by": self.labels}
+        for k, criterion in enumerate(self.criteria):
+            found |= {(k, name): criterion.get_params().get(name) for name in WEIGHTS}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def on_dask(self) -> bool:
+        """Whether there is a collection of Dask among the arrays, or in a list of batches."""
+        one = len(self.data) == 1 and isinstance(self.data[0], (list, tuple))
+        return any(
+            map(is_dask, (*self.data, *self.arrays().values(), *(self.data[0] if one else ())))
+        )
 
 
 @dataclass
@@ -37,55 +87,9 @@ class Chunk:
     nbytes: int
 
 
-def open_feed(
-    stack: contextlib.ExitStack,
-    chosen: list[Criterion],
-    data: tuple[Any, ...],
-    sample_weight: Any,
-    kind: str | None,
-    labels: Any,
-    chunk_rows: int | None,
-) -> "Batches | Rows":
+def open_feed(stack: contextlib.ExitStack, given: Given) -> "Batches | Rows":
     """The data as chunks. `stack` closes what is open, should it not come to reading."""
-    if are_batches(chosen, data, sample_weight, kind, labels, chunk_rows):
-        return Batches(chosen, data[0])
-    return Rows(stack, chosen, data, sample_weight, labels, chunk_rows)
-
-
-def are_batches(
-    chosen: list[Criterion],
-    data: tuple[Any, ...],
-    sample_weight: Any,
-    kind: str | None,
-    labels: Any,
-    chunk_rows: int | None,
-) -> bool:
-    """Whether the data are batches (True) or the arrays of the loss (False)."""
-    operands = chosen[0].loss.operands
-    if len(data) == 1 and len(operands) > 1:
-        if sample_weight is not None or labels is not None or chunk_rows is not None:
-            raise TypeError(
-                "sample_weight, labels in by and chunk_rows go with arrays: batches hold their "
-                "own, as dicts with sample_weight and group"
-            )
-        return True
-    if kind == "group" and labels is None:
-        raise TypeError("by='group' goes with batches that name their group: give the labels")
-    if len(data) != len(operands):
-        raise TypeError(
-            f"{chosen[0].loss.__name__} reads {len(operands)} arrays "
-            f"({', '.join(operands)}) or one iterable of batches, {len(data)} given"
-        )
-    return False
-
-
-def on_dask(
-    chosen: list[Criterion], data: tuple[Any, ...], sample_weight: Any, labels: Any
-) -> bool:
-    """Whether there is a collection of Dask among the arrays, or in a list of batches."""
-    batches = data[0] if len(data) == 1 and isinstance(data[0], (list, tuple)) else ()
-    weights = [criterion.get_params().get(name) for criterion in chosen for name in WEIGHTS]
-    return any(map(is_dask, (*data, *batches, sample_weight, labels, *weights)))
+    return Batches(given) if given.are_batches() else Rows(stack, given)
 
 
 class Batches:
@@ -94,15 +98,16 @@ class Batches:
     nbytes = None
     constant_bytes = 0
 
-    def __init__(self, chosen: list[Criterion], batches: Iterable[Any]):
+    def __init__(self, given: Given):
+        (batches,) = given.data
         if isinstance(batches, (str, os.PathLike, np.ndarray)) or not hasattr(batches, "__iter__"):
             raise TypeError(
-                f"the data is one {type(batches).__name__}: {chosen[0].loss.__name__} reads "
-                f"{', '.join(chosen[0].loss.operands)}, or an iterable of batches"
+                f"the data is one {type(batches).__name__}: {given.criteria[0].loss.__name__} "
+                f"reads {', '.join(given.operands)}, or an iterable of batches"
             )
-        self._operands = chosen[0].loss.operands
-        self._none: list[dict[str, Any]] = [{} for _ in chosen]
-        self._batches = batches
+        self._operands = given.operands
+        self._none: list[dict[str, Any]] = [{} for _ in given.criteria]
+        self._batches: Iterable[Any] = batches
         self._number = 0
 
     def fingerprint(self) -> Any:
@@ -163,31 +168,24 @@ def named_batch(operands: tuple[str, ...], batch: Any, number: int) -> dict[str,
 class Rows:
     """Arrays that are cut along their leading axis."""
 
-    def __init__(self, stack, chosen, data, sample_weight, labels, chunk_rows):
-        self._names = loss_operands = chosen[0].loss.operands
-        given = dict(zip(loss_operands, data, strict=True))
-        given |= {"sample_weight": sample_weight, "by": labels}
-        for k, criterion in enumerate(chosen):
-            for name in WEIGHTS:
-                given[k, name] = criterion.get_params().get(name)
+    def __init__(self, stack: contextlib.ExitStack, given: Given):
+        self._names, self._count = given.operands, len(given.criteria)
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
-        for key, value in given.items():
-            if value is not None:
-                open_it = _open_labels if key == "by" else open_source
-                source = open_it(value, key if isinstance(key, str) else key[1])
-                self._sources[key] = opened.enter_context(contextlib.closing(source))
-        self._plan(chosen, loss_operands, chunk_rows)
-        numbers = {k: v for k, v in given.items() if isinstance(v, (int, float))}
-        self._constant |= {key: numbers[key] for key in self._constant if key in numbers}  # weak
+        for key, value in given.arrays().items():
+            open_it = _open_labels if key == "by" else open_source
+            source = open_it(value, key if isinstance(key, str) else key[1])
+            self._sources[key] = opened.enter_context(contextlib.closing(source))
+        self._plan(given.criteria, given.chunk_rows)
+        weak = {k: v for k, v in given.arrays().items() if isinstance(v, (int, float))}
+        self._constant |= {key: weak[key] for key in self._constant if key in weak}
         opened.pop_all()  # from here on the chunks close what they read
-        self._count = len(chosen)
 
-    def _plan(self, chosen, operands, chunk_rows):
+    def _plan(self, chosen, chunk_rows):
         sources = self._sources
-        leaders = (sources[name] for name in operands if sources[name].shape)
-        leader = self._leader = next(leaders, sources[operands[0]])
-        ndims = [len(sources[name].shape) for name in operands[:2]]
+        leaders = (sources[name] for name in self._names if sources[name].shape)
+        leader = self._leader = next(leaders, sources[self._names[0]])
+        ndims = [len(sources[name].shape) for name in self._names[:2]]
         whole = not all(goes_by_rows(criterion, *ndims) for criterion in chosen)
         self._streamed = {
             key: source

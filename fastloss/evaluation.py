@@ -15,7 +15,7 @@ from typing import Any
 
 from fastloss import _binding, criteria
 from fastloss._binding import Loss
-from fastloss._feeds import Chunk, on_dask, open_feed
+from fastloss._feeds import Chunk, Given, open_feed
 from fastloss._runtime import get_num_threads, num_threads
 from fastloss._writers import check_apart, check_distinct, open_writer
 from fastloss.accumulators import Accumulator, Totals, plain
@@ -222,28 +222,21 @@ def evaluate(
     began = time.perf_counter()
     chosen = _Chosen(criterion)
     named_kind = by is None or (isinstance(by, str) and by in ("class", "group"))
-    kind, labels = (by, None) if named_kind else ("group", by)
+    kind: Any = by if named_kind else "group"
+    labels = None if named_kind else by
     with contextlib.ExitStack() as stack:
         if threads is not None:
             stack.enter_context(num_threads(threads))
-        if on_dask(chosen.criteria, data, sample_weight, labels):
+        given = Given(chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
+        if given.on_dask():
             from fastloss._dask import evaluated
 
             partial = evaluated(
-                chosen.criteria,
-                data,
-                sample_weight,
-                kind,
-                labels,
-                threads,
-                per_sample=per_sample,
-                state=state,
-                chunk_rows=chunk_rows,
-                progress=progress,
+                given, threads, per_sample=per_sample, state=state, progress=progress
             )
             seconds = time.perf_counter() - began
             return chosen.shaped(_evaluations(partial.accumulators, seconds, partial.nbytes))
-        feed = open_feed(stack, chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
+        feed = open_feed(stack, given)
         run = _Run(chosen.criteria, kind, feed, state, began)
         targets = chosen.like(per_sample, "per_sample")
         check_apart(targets, (*data, sample_weight, labels))

@@ -27,7 +27,7 @@ found = fl.evaluate(
     f"{folder}/x.npy", f"{folder}/y.npy", sample_weight=f"{folder}/w.npy",
     by="class" if by_class else f"{folder}/group.npy",
     per_sample=[f"{folder}/losses.npy", None], state=f"{folder}/state.json", chunk_rows=1,
-    progress=lambda done, total: print(done, flush=True),
+    progress=lambda done, total: (print(done, flush=True), sys.stdin.readline()),
 )
 print(json.dumps([a.accumulator.to_dict() for a in found]))
 """
@@ -45,15 +45,15 @@ def data(tmp_path_factory):
 
 
 def start(folder, by):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), by], stdout=subprocess.PIPE, text=True
-    )
+    """A process that tells of every chunk, and waits to be told to go on."""
+    command = [sys.executable, "-c", CHILD, str(folder), by]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def finish(folder, by):
     """The totals, and the bytes of the losses."""
     child = start(folder, by)
-    *chunks, totals = child.communicate()[0].splitlines()
+    *chunks, totals = child.communicate("\n" * ROWS)[0].splitlines()
     assert child.returncode == 0
     assert not (folder / "state.json").exists()
     losses = (folder / "losses.npy").read_bytes()
@@ -69,8 +69,10 @@ def test_killed_at_any_moment_it_gives_the_same_bits(data, by):
     for _ in range(10):
         for _ in range(dice.randint(1, 3)):
             child = start(data, by)
-            for _ in range(dice.randint(2, chunks // 3)):  # the first is told before it is saved
+            for _ in range(dice.randint(2, chunks // 3 - 1)):  # told before it is saved
                 child.stdout.readline()
+                child.stdin.write("\n")
+                child.stdin.flush()
             time.sleep(dice.uniform(0, 0.002))  # somewhere within a chunk, or within saving
             child.kill()
             child.communicate()
