@@ -360,12 +360,12 @@ def test_state_goes_on_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
 def test_state_of_another_evaluation(fail, tmp_path):
     state = tmp_path / "state.json"
     evaluation = fl.evaluate(fl.mse_loss, *DIABETES[:2])
-    plan = {"criteria": [], "data": {}, "per_sample": [None]}
-    kept = {"version": 1, "plan": plan, "place": 0, "bytes": 0, "seconds": 0.0, "step": 1}
+    plan = {"criteria": [{}], "data": {}, "per_sample": [None]}
+    kept = {"version": 1, "plan": plan, "place": 0, "bytes": 0, "seconds": 0.0}
     kept |= {"written": [0], "accumulators": [evaluation.accumulator.to_dict()]}
     state.write_text(json.dumps(kept))
     message = fail("evaluate", "mse_loss", *DIABETES[:2], "--state", state)
-    assert "is of another evaluation: criteria was []" in message
+    assert "is of another evaluation: criteria was [{}]" in message
     assert state.exists()
 
 
