@@ -6,6 +6,7 @@ weights and outputs.
 
 import math
 import warnings
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -476,10 +477,16 @@ def _own_and_other_of(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
     table = scores.T.copy()  # a class is a row: maxima go fast
     flat, rows = table.reshape(-1), codes.size
     at = codes * rows
-    at += np.arange(rows)
+    at += _numbers(rows)
     own = flat.take(at)
     flat[at] = -math.inf
     return own, np.maximum.reduce(table, axis=0)
+
+
+@lru_cache(maxsize=1)
+def _numbers(rows: int) -> _Array:
+    """0, 1, ..., rows - 1; kept for the next call of as many."""
+    return np.arange(rows)
 
 
 def _parts(rows: int, columns: int) -> list[slice]:
