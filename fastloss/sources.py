@@ -683,7 +683,7 @@ def _open_arrow(file: str, member: str) -> Source:
                 included_fields=[schema.get_field_index(column.name)], use_threads=False
             )
             opened = ipc.open_file(stream, options=only)
-            rows = opened.count_rows()
+            rows = _count_rows(opened)
 
         def batches(_, size):
             for index in range(opened.num_record_batches):
@@ -698,6 +698,13 @@ def _open_arrow(file: str, member: str) -> Source:
             close=stack.pop_all().close,
         )
     return source
+
+
+def _count_rows(opened: Any) -> int:
+    """Before pyarrow 26 nothing tells without reading."""
+    if hasattr(opened, "count_rows"):
+        return opened.count_rows()
+    return sum(opened.get_batch(index).num_rows for index in range(opened.num_record_batches))
 
 
 def _column(file: str, member: str, schema: Any) -> Any:

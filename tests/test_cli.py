@@ -181,7 +181,7 @@ def test_switches_can_be_turned_off(run):
 def stored(tmp_path):
     """The digits in files of every kind: the words that name logits and labels."""
     h5py = pytest.importorskip("h5py")
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", minversion="3")
     pa = pytest.importorskip("pyarrow")
     from pyarrow import feather, parquet
 

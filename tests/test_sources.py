@@ -17,9 +17,10 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-import zarr
 
 from fastloss.sources import open_source
+
+zarr = pytest.importorskip("zarr", minversion="3")
 
 DTYPES = ["<f4", "<f8", "<f2", "<i8", "<i4", "u1", "?"]
 SHAPES = [(103,), (103, 7), (103, 3, 5), (1, 2), (0, 3)]
