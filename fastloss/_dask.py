@@ -248,9 +248,8 @@ def _partial(slim, kind, arrays, sample_weight, labels, weights, where, threads)
     accumulators = [criterion.accumulator(by=kind) for criterion in slim]
     with num_threads(threads or _threads_of_a_task()):
         for accumulator, own in zip(accumulators, weights, strict=True):
-            options = {**accumulator.criterion.get_params(), **own, "sample_weight": sample_weight}
             try:
-                accumulator._add(arrays, options, labels)
+                accumulator._add(arrays, sample_weight, labels, own)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{error} [{where}]") from error
     read = (*arrays, sample_weight, labels, *(array for own in weights for array in own.values()))

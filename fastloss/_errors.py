@@ -265,6 +265,15 @@ def bad_lengths(name, array, samples):
     )
 
 
+def not_a_class(name, array, index, classes, rows):
+    """A target of two classes that is neither, where classes are told apart."""
+    place, found = _place(name, array, index, rows)
+    return ValueError(
+        f"{place} = {found} is not a class: by='class' needs targets that are {classes[0]} or "
+        f"{classes[1]}"
+    )
+
+
 def bad_length(place, length, most, of):
     """A length out of range."""
     return ValueError(

@@ -69,10 +69,9 @@ class Given:
 
     def on_dask(self) -> bool:
         """Whether there is a collection of Dask among the arrays, or in a list of batches."""
-        one = len(self.data) == 1 and isinstance(self.data[0], (list, tuple))
-        return any(
-            map(is_dask, (*self.data, *self.arrays().values(), *(self.data[0] if one else ())))
-        )
+        listed = self.data[0] if len(self.data) == 1 else ()
+        batches = listed if isinstance(listed, (list, tuple)) else ()
+        return any(map(is_dask, (*self.arrays().values(), *batches)))
 
 
 @dataclass

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from fastloss._arrays import overlap
 from fastloss.sources import named
 
+# Windows has no locks of this kind.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
 
 def check_distinct(targets: Sequence[Any]) -> None:
     """That no two of several targets are the same file or share memory."""
@@ -40,10 +43,6 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return overlap(one, other)
     return one is other and hasattr(one, "shape")
-
-
-# Windows has no locks of this kind.
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 def open_writer(target: Any, kept: bool, done: int) -> "NpyWriter | ArrayWriter":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss import _binding, criteria
+from fastloss import _binding, _errors, criteria
 from fastloss._arrays import as_array
 from fastloss._binding import State, Units
 
@@ -123,16 +123,21 @@ class Accumulator:
         ValueError, TypeError, IndexError
             As the loss raises them; positions count from the first batch on. Nothing was added.
         """
-        if sample_weight is None:
-            self._add(arrays, self._options, group)
-        else:
-            self._add(arrays, {**self._options, "sample_weight": sample_weight}, group)
+        self._add(arrays, sample_weight, group)
 
     def _add(
-        self, arrays: Sequence[Any], options: dict[str, Any], group: Any, values: bool = False
+        self,
+        arrays: Sequence[Any],
+        sample_weight: Any,
+        group: Any,
+        weights: dict[str, Any] | None = None,
+        values: bool = False,
     ) -> Any:
-        """A batch with all options of the loss; returns the unreduced losses if asked for."""
+        """A batch; `weights` are those of its elements. Returns unreduced losses if asked for."""
         loss: Any = self._criterion.loss
+        options = {**self._options, **weights} if weights else self._options
+        if sample_weight is not None:
+            options = {**options, "sample_weight": sample_weight}
         if (group is None) == (self._by == "group"):
             raise TypeError(
                 "group= holds the label of each loss: accumulators made by='group' need it, "
@@ -363,13 +368,8 @@ def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -
     classes = (0, 1) if loss._target_domain == "fraction" else (-1, 1)
     wrong = used & ~np.isin(target, classes)
     if wrong.any():
-        at = np.unravel_index(int(wrong.argmax()), wrong.shape)
-        index = [int(i) + (rows_before if axis == 0 else 0) for axis, i in enumerate(at)]
-        place = f"{name}[{', '.join(map(str, index))}]"
-        raise ValueError(
-            f"{place} = {target[at]} is not a class: by='class' needs targets that are "
-            f"{classes[0]} or {classes[1]}"
-        )
+        index = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
+        raise _errors.not_a_class(name, target, index, classes, rows_before)
     return np.where(used, target, 0).astype(np.int64)
 
 

@@ -76,17 +76,19 @@ class Evaluation:
     isa: str
     accumulator: Accumulator = field(repr=False, compare=False)
 
-    def _lines(self) -> Iterator[tuple[str, str]]:
+    @property
+    def throughput(self) -> str:
+        """Bytes and rows a second, to read."""
         seconds = max(self.seconds, 1e-9)
+        return f"{self.bytes / seconds / 1e6:,.0f} MB/s, {self.rows / seconds:,.0f} rows/s"
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
         yield "criterion", repr(self.criterion)
         yield "value", f"{self.value!r} ± {self.stderr:.2g}"
         yield "losses", f"{self.count:,}, weight {self.weight:,.16g}"
         yield "rows", f"{self.rows:,}"
         yield "time", f"{self.seconds:.3g} s"
-        yield (
-            "throughput",
-            f"{self.bytes / seconds / 1e6:,.0f} MB/s, {self.rows / seconds:,.0f} rows/s",
-        )
+        yield "throughput", self.throughput
         yield "threads", f"{self.threads}, {self.isa}"
 
     def _group_rows(self) -> Iterator[tuple[str, str, str, str]]:
@@ -364,11 +366,13 @@ class _Run:
         self._whole = False
         check_apart(self._targets, (*chunk.arrays, chunk.sample_weight))  # those of batches
         for k, accumulator in enumerate(self.accumulators):
-            options = {**accumulator.criterion.get_params(), **chunk.weights[k]}
-            options["sample_weight"] = chunk.sample_weight
             with self._feed.describing():
                 losses = accumulator._add(
-                    chunk.arrays, options, chunk.group, values=self._writers[k] is not None
+                    chunk.arrays,
+                    chunk.sample_weight,
+                    chunk.group,
+                    chunk.weights[k],
+                    values=self._writers[k] is not None,
                 )
                 if losses is not None:
                     self._writers[k].write(losses)

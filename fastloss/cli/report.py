@@ -86,12 +86,10 @@ def _perplexity(totals: Evaluation | Totals) -> float:
 
 def _run(evaluation: Evaluation) -> dict[str, str]:
     """What all losses of one pass have in common."""
-    seconds = max(evaluation.seconds, 1e-9)
     return {
         "rows": f"{evaluation.rows:,}",
         "time": f"{evaluation.seconds:.3g} s",
-        "throughput": f"{evaluation.bytes / seconds / 1e6:,.0f} MB/s, "
-        f"{evaluation.rows / seconds:,.0f} rows/s",
+        "throughput": evaluation.throughput,
         "threads": str(evaluation.threads),
         "instructions": evaluation.isa,
     }

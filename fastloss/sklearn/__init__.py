@@ -6,38 +6,14 @@ The latter need scikit-learn and SciPy: ``pip install 'fastloss[sklearn]'``.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fastloss.sklearn.metrics import (
-    brier_score_loss,
-    d2_log_loss_score,
-    hinge_loss,
-    log_loss,
-    mean_absolute_error,
-    mean_gamma_deviance,
-    mean_pinball_loss,
-    mean_poisson_deviance,
-    mean_squared_error,
-    mean_tweedie_deviance,
-)
+from fastloss.sklearn import metrics
+from fastloss.sklearn.metrics import *
 
 if TYPE_CHECKING:
     from fastloss.sklearn.estimators import LossClassifier, LossRegressor
     from fastloss.sklearn.scoring import make_scorer
 
-__all__ = [
-    "LossClassifier",
-    "LossRegressor",
-    "brier_score_loss",
-    "d2_log_loss_score",
-    "hinge_loss",
-    "log_loss",
-    "make_scorer",
-    "mean_absolute_error",
-    "mean_gamma_deviance",
-    "mean_pinball_loss",
-    "mean_poisson_deviance",
-    "mean_squared_error",
-    "mean_tweedie_deviance",
-]
+__all__ = ["LossClassifier", "LossRegressor", "make_scorer", *metrics.__all__]
 
 # Imported when they are asked for, so that the rest needs no scikit-learn.
 _OF_EXTRA = {

@@ -527,10 +527,20 @@ def _mean_of_plain(
 
 
 def _mean(
-    loss: Any, y_true: Any, y_pred: Any, sample_weight: Any, multioutput: Any, **options: float
+    loss: Any,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any,
+    multioutput: Any,
+    tells: bool = True,
+    **options: float,
 ) -> Any:
     """The mean over rows and outputs, or what `multioutput` asks for."""
     named = isinstance(multioutput, str)
+    if type(multioutput) is str and multioutput == "uniform_average":
+        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, tells, **options)
+        if value == value:
+            return value
     if named and multioutput not in ("raw_values", "uniform_average"):
         raise _inputs.InvalidParameterError(
             f"multioutput must be 'raw_values', 'uniform_average' or an array of weights, got "
@@ -603,10 +613,6 @@ def mean_squared_error(
     >>> mean_squared_error([[0.5, 1], [-1, 1]], [[0, 2], [-1, 2]], multioutput="raw_values")
     array([0.125, 1.   ])
     """
-    if type(multioutput) is str and multioutput == "uniform_average":
-        value = _mean_of_plain(losses.mse_loss, y_true, y_pred, sample_weight, True)
-        if value == value:
-            return value
     return _mean(losses.mse_loss, y_true, y_pred, sample_weight, multioutput)
 
 
@@ -653,10 +659,6 @@ def mean_absolute_error(
     >>> mean_absolute_error([[0.5, 1], [-1, 1]], [[0, 2], [-1, 2]], multioutput=[0.25, 0.75])
     0.8125
     """
-    if type(multioutput) is str and multioutput == "uniform_average":
-        value = _mean_of_plain(losses.l1_loss, y_true, y_pred, sample_weight, True)
-        if value == value:
-            return value
     return _mean(losses.l1_loss, y_true, y_pred, sample_weight, multioutput)
 
 
@@ -712,12 +714,8 @@ def mean_pinball_loss(
     if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise _inputs.InvalidParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
     loss, quantile = losses.pinball_loss, float(alpha)
-    if type(multioutput) is str and multioutput == "uniform_average":
-        tells = 0 < quantile < 1
-        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, tells, quantile=quantile)
-        if value == value:
-            return value
-    return _mean(loss, y_true, y_pred, sample_weight, multioutput, quantile=quantile)
+    tells = 0 < quantile < 1
+    return _mean(loss, y_true, y_pred, sample_weight, multioutput, tells, quantile=quantile)
 
 
 def mean_tweedie_deviance(
