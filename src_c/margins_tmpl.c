@@ -68,13 +68,14 @@ static void store_values(const fl_call *call, int64_t first, int64_t n, const ro
         l[i] = rows[i].kept ? (real)(rows[i].sample * rows[i].value) : 0;
     partial->sum = dd_add(partial->sum, sum_tile(l, n));
     fl_store(&call->values, first, n, l);
+    if (!wants_units(call))
+        return;
     double share[FL_ROWS], kept[FL_ROWS];
     for (int64_t i = 0; i < n; i++) {
         share[i] = rows[i].sample;
         kept[i] = rows[i].kept;
     }
-    if (wants_units(call))
-        note_units(call, first, n, l, 1, share, kept, partial);
+    note_units(call, first, n, l, 1, share, kept, partial);
 }
 
 /* m - x in two parts: scores may be too far from m, or too close to a kink, for one double. */
