@@ -161,7 +161,7 @@ int main(void)
 if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix
     extension = Extension(
         "fastloss._binding",
-        ["fastloss/_binding.pyx"],
+        ["src/fastloss/_binding.pyx"],
         depends=[str(path) for path in SRC.iterdir()],
         include_dirs=["src_c", numpy.get_include()],
         libraries=["m"],

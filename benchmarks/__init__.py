@@ -11,12 +11,3 @@ makes the documents of what they found. ``.sklearn_metrics`` has the metrics bes
 - ``measure.py``: turns, ratios and means; ``limits.py``, ``limits.c``: what the machine allows
 - ``text.py``, ``chart.py``, ``report.py``: tables, picture, documents; ``command.py``: options
 """
-
-import sys
-from pathlib import Path
-
-_ROOT = Path(__file__).resolve().parent.parent
-
-# `python -m` puts this folder first: sources that are not built would hide the installed package.
-if not list((_ROOT / "fastloss").glob("_binding.*.so")):
-    sys.path.sort(key=lambda entry: Path(entry).resolve() == _ROOT)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("torch", "compile", "jax", "numpy", "sklearn", "sklearn_loss")
 # Peers add up, and some compute, in their own precision.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "float16": 1e-2, "bfloat16": 5e-2}
@@ -40,7 +41,7 @@ class Peer:
     """A library in a process of its own: `ask` calls a method of the `Worker` there."""
 
     def __init__(self, name, threads, python=sys.executable, isa=None):
-        self._command = [python, str(Path(__file__).with_name("worker.py")), name, str(threads)]
+        self._command = [python, "-m", "benchmarks.worker", name, str(threads)]
         self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ISAS.get(isa, {})
         self._process = None
         self.version = self._start()
@@ -48,7 +49,7 @@ class Peer:
     def _start(self):
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            self._command, stdin=pipe, stdout=pipe, env=self._environment
+            self._command, stdin=pipe, stdout=pipe, env=self._environment, cwd=ROOT
         )
         return self._answer()
 

@@ -1,6 +1,5 @@
 """What the tests share: the instruction sets, and calls made of the cases."""
 
-import os
 import signal
 
 import numpy as np
@@ -10,15 +9,6 @@ import fastloss as fl
 
 # A shell's background job ignores Ctrl-C, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def elsewhere(tmp_path_factory):
-    """Processes that tests start see the installed package, not the sources in this folder."""
-    before = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("elsewhere"))
-    yield
-    os.chdir(before)
 
 
 @pytest.fixture(params=fl._binding.isas())

@@ -18,10 +18,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
 import fastloss as fl
+
+ROOT = Path(__file__).resolve().parents[1]
 
 try:
     import ml_dtypes
@@ -973,10 +976,10 @@ def supervise(chosen):
             progress.seek(0)
             progress.write(NOT_STARTED.to_bytes(8, "little"))
             progress.flush()
-            command = [sys.executable, __file__, "--worker", "--seed", str(chosen.seed)]
+            command = [sys.executable, "-m", "tests.fuzz", "--worker", "--seed", str(chosen.seed)]
             command += ["--first", str(first), "--last", str(until), "--progress", progress.name]
             command += [f"--loss={name}" for name in chosen.loss or []]
-            process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
             for line in process.stdout.splitlines():
                 if line.startswith("count "):
                     _, name, outcome, count = line.split()

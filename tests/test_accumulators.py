@@ -9,11 +9,11 @@ import threading
 
 import numpy as np
 import pytest
-from cases import CASES, CLASS, FLOATS, LABELS, Kind
-from test_laws import Draw
 
 import fastloss as fl
 from fastloss.accumulators import Accumulator
+from tests.cases import CASES, CLASS, FLOATS, LABELS, Kind
+from tests.test_laws import Draw
 
 
 def over(chosen):

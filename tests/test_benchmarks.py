@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-
-sys.path.append(str(Path(__file__).parents[1]))  # last: an installed fastloss comes first
-
 from benchmarks import cadence, chart, report, text, worker
 from benchmarks.cells import HALVES, LOSSES, Cell, cells
 from benchmarks.limits import Limits, add_shares, least_seconds

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from cases import CASES, LOSSES, SHARES
-from references import REFERENCES
 
 import fastloss as fl
+from tests.cases import CASES, LOSSES, SHARES
+from tests.references import REFERENCES
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted(name for name, value in vars(fl).items() if isinstance(value, fl._binding.Loss))

@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import CASES
 
 import fastloss as fl
+from tests.cases import CASES
 
 KINDS = {
     kind.loss.__name__: kind

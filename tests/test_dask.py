@@ -10,10 +10,10 @@ import uuid
 
 import numpy as np
 import pytest
-from test_accumulators import CRITERIA, STEADY, SUM_TOLERANCE, drawn
 
 import fastloss as fl
 from fastloss import _dask
+from tests.test_accumulators import CRITERIA, STEADY, SUM_TOLERANCE, drawn
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")

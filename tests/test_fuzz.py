@@ -1,8 +1,7 @@
 """Random calls return or raise what they should; `python -m tests.fuzz` makes many more."""
 
-import fuzz
-
 import fastloss as fl
+from tests import fuzz
 
 
 def test_every_loss_is_called():

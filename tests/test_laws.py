@@ -6,8 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-import references
-from cases import (
+
+import fastloss as fl
+from tests import references
+from tests.cases import (
     CASES,
     CLASS,
     FLOATS,
@@ -23,8 +25,6 @@ from cases import (
     VECTORS,
     log_softmax,
 )
-
-import fastloss as fl
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 elementwise = pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import references
-from cases import CASES, CLASSES, FLOATS
 from mpmath import mp, mpf
 
 import fastloss as fl
+from tests import references
+from tests.cases import CASES, CLASSES, FLOATS
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
@@ -172,7 +172,7 @@ def test_sums_of_many_equal_terms():
 
 def test_ulp_command(capsys):
     """`python -m tests.ulp` prints a row for each loss."""
-    import ulp
+    from tests import ulp
 
     ulp.main(["--size", "20", "--no-torch", "--loss", "mse_loss", "--loss", "cross_entropy"])
     lines = capsys.readouterr().out.splitlines()

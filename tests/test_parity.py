@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
 
 import fastloss as fl
+from tests.cases import CASES
 
 torch = pytest.importorskip("torch")
 
-import parity  # noqa: E402  (its cases are those that `python -m tests.parity` counts)
+from tests import parity  # noqa: E402  (its cases are those that `python -m tests.parity` counts)
 
 functional = torch.nn.functional
 

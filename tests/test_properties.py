@@ -4,11 +4,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from cases import CASES, FLOATS, REAL, Case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastloss as fl
+from tests.cases import CASES, FLOATS, REAL, Case
 
 settings.register_profile(
     "fastloss",

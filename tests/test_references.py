@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-import references
 from mpmath import mp, mpf
-from references import REFERENCES, reduced, sums, unreduced
+
+from tests import references
+from tests.references import REFERENCES, reduced, sums, unreduced
 
 INF, NAN = np.inf, np.nan
 A = np.array

@@ -50,14 +50,14 @@ fl.mean_squared_error(x, y)
 def test_generated_stubs_are_up_to_date():
     generator = runpy.run_path(str(ROOT / "tools" / "make_stubs.py"))
     for name, stub in generator["STUBS"].items():
-        written = (ROOT / "fastloss" / name).read_text(encoding="utf-8")
+        written = (ROOT / "src" / "fastloss" / name).read_text(encoding="utf-8")
         assert written == stub(), f"run tools/make_stubs.py: {name} is out of date"
 
 
 @pytest.mark.parametrize("name", ["_binding", "_runtime"])
 def test_other_stubs_name_what_there_is(name):
     module = importlib.import_module(f"fastloss.{name}")
-    tree = ast.parse((ROOT / "fastloss" / f"{name}.pyi").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "src" / "fastloss" / f"{name}.pyi").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             members = [n.name for n in node.body if isinstance(n, ast.FunctionDef)]
@@ -84,7 +84,7 @@ def mypy(tmp_path_factory):
     run = subprocess.run(
         [*command, "rejected.py", str(ROOT / "tests" / "typing_program.py")],
         cwd=folder,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
+        env={**os.environ, "MYPYPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=False,

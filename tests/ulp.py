@@ -7,18 +7,13 @@ the promised error that fastloss used: 1 would be all of it. Entries that overfl
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that `-m tests.ulp` finds its neighbours
-
-import references
-from cases import CASES, FLOATS, LOSSES
 from mpmath import mp, mpf
 
 import fastloss as fl
+from tests import references
+from tests.cases import CASES, FLOATS, LOSSES
 
 
 def main(arguments=None):

@@ -1,7 +1,7 @@
 """Counts the instructions of a call of each loss, under callgrind, against a committed budget.
 
-    python tools/check_instructions.py            # fails where a call takes more than its budget
-    python tools/check_instructions.py --update   # writes what was counted as the new budget
+    python -m tools.check_instructions            # fails where a call takes more than its budget
+    python -m tools.check_instructions --update   # writes what was counted as the new budget
 
 Unlike times, counts are the same on any machine, to some 0.1 %. They depend on the compiler of the
 kernels and a little on Python, so with other versions of these nothing is judged. One thread; the
@@ -91,9 +91,9 @@ def count():
         subprocess.run(compiler, input=REQUESTS, text=True, check=True)
         for isa in ISAS:
             command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={work}/{isa}"]
-            command += [sys.executable, __file__, "--measure", library]
+            command += [sys.executable, "-m", "tools.check_instructions", "--measure", library]
             fixed = {"FASTLOSS_ISA": isa, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
-            running[isa] = subprocess.Popen(command, env=os.environ | fixed)
+            running[isa] = subprocess.Popen(command, env=os.environ | fixed, cwd=ROOT)
         if failed := [isa for isa, process in running.items() if process.wait()]:
             sys.exit(f"counting failed: {', '.join(failed)}")
         totals = {}
@@ -152,7 +152,6 @@ def main():
     parser.add_argument("--update", action="store_true", help="write the counts as the new budget")
     parser.add_argument("--measure", metavar="LIBRARY", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.append(str(ROOT))  # benchmarks; last, so that fastloss is the installed one
     if arguments.measure:
         return measure(arguments.measure)
 
@@ -161,7 +160,7 @@ def main():
         return write(found | counts)
     budget = json.loads(BUDGETS.read_text())
     above, below = compare(counts, budget)
-    update = "python tools/check_instructions.py --update"
+    update = "python -m tools.check_instructions --update"
     if other := [f"{budget[key]}, here {found[key]}" for key in found if budget[key] != found[key]]:
         print(f"nothing judged: the budget is of {'; of '.join(other)}")
         return None

@@ -1,7 +1,7 @@
 """Looks whether the loops of the kernels are vectorised: for each loss, instruction set and `real`.
 
-    python tools/check_vectorised.py            # fails where a loop is not that should be
-    python tools/check_vectorised.py --update   # accepts what is not, in not_vectorised.json
+    python -m tools.check_vectorised            # fails where a loop is not that should be
+    python -m tools.check_vectorised --update   # accepts what is not, in not_vectorised.json
 
 The kernels are compiled with setup.py's flags and line numbers, but without those of the Python at
 hand, which differ. Of each instruction

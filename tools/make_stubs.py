@@ -1,6 +1,6 @@
-"""Writes fastloss/losses.pyi and fastloss/criteria.pyi from the signatures of the losses.
+"""Writes losses.pyi and criteria.pyi in src/fastloss from the signatures of the losses.
 
-    python tools/make_stubs.py
+    python -m tools.make_stubs
 
 A loss is an object with methods, so a type checker needs a class for each. What a criterion returns
 depends on the reduction that it is made with, so that type is a parameter of its class.
@@ -12,7 +12,7 @@ from pathlib import Path
 from fastloss import criteria, losses
 from fastloss._binding import Loss
 
-PACKAGE = Path(__file__).resolve().parent.parent / "fastloss"
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "fastloss"
 
 HEADER = '''\
 """{summary}"""
