@@ -51,34 +51,24 @@ ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
 
 REALS = [("f32", "0"), ("f64", "1")]
 
-# Compiled once per (instruction set, real).
-TEMPLATES = [
-    "elementwise_tmpl.c",
-    "classes_tmpl.c",
-    "margins_tmpl.c",
-    "pairs_tmpl.c",
-    "sequences_tmpl.c",
-    "loader_tmpl.c",
-    "scalar_math_export_tmpl.c",
-]
+SRC = Path("src_c")
+
+# Compiled once per (instruction set, real), and once.
+TEMPLATES = sorted(SRC.glob("*/*_tmpl.c"))
+COMMON = sorted(set(SRC.glob("*/*.c")) - set(TEMPLATES))
 
 # (source, folder of the object, macros, flags) of each
 KERNELS = [
     (
-        name,
+        source,
         f"{isa}_{real}",
         [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
         FLAGS + KERNEL_FLAGS + OPTIONAL_FLAGS + isa_flags,
     )
     for isa, isa_flags in ISAS
     for real, is_double in REALS
-    for name in TEMPLATES
+    for source in TEMPLATES
 ]
-
-# Compiled once.
-COMMON = ["dispatch.c", "driver.c", "memory.c", "totals.c"]
-
-SRC = Path("src_c")
 
 
 class Build(build_ext):
@@ -97,19 +87,19 @@ class Build(build_ext):
 
         jobs = [
             *KERNELS,
-            *((name, "common", [isa_list], FLAGS) for name in COMMON),
-            ("parallel.c", "common", [], FLAGS + openmp),
+            *((source, "common", [isa_list], FLAGS + openmp) for source in COMMON),
         ]
 
         unknown = [flag for flag in OPTIONAL_FLAGS if not self.builds("int x;", [flag])]
 
         def compile_job(job):
-            name, folder, macros, flags = job
+            source, folder, macros, flags = job
             flags = [flag for flag in flags if flag not in unknown]
             return self.compiler.compile(
-                [str(SRC / name)],
+                [str(source)],
                 output_dir=str(Path(self.build_temp) / folder),
                 macros=macros,
+                include_dirs=[str(SRC)],
                 extra_postargs=flags + extra,
             )
 
@@ -162,8 +152,8 @@ if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix
     extension = Extension(
         "fastloss._binding",
         ["src/fastloss/_binding.pyx"],
-        depends=[str(path) for path in SRC.iterdir()],
-        include_dirs=["src_c", numpy.get_include()],
+        depends=[str(path) for path in SRC.rglob("*.[chd]*")],
+        include_dirs=[str(SRC), numpy.get_include()],
         libraries=["m"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     )

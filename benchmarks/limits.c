@@ -3,7 +3,7 @@
  * for the processor at hand. Each function returns how many bytes or calls it did.
  *
  * Sums of bytes read are of integers, which the compiler may reorder. */
-#include "scalar_math.h"
+#include "vector/vector_math.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>

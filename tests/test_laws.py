@@ -1399,7 +1399,7 @@ def test_a_memory_map_is_an_out(tmp_path):
     np.testing.assert_array_equal(out, [2, 2, 2])
 
 
-# Gradients beyond this go past the caches (src_c/driver.c).
+# Gradients beyond this go past the caches (src_c/runtime/run.c).
 STREAMED = 1 << 25
 
 

@@ -1,4 +1,4 @@
-"""The functions of scalar_math.h, over the whole range and on every instruction set."""
+"""The functions of vector_math.h, over the whole range and on every instruction set."""
 
 import numpy as np
 import pytest

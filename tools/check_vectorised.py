@@ -5,7 +5,7 @@
 
 The kernels are compiled with setup.py's flags and line numbers, but without those of the Python at
 hand, which differ. Of each instruction
-these say the line and through which calls it was inlined there, and so the loss, a row of losses.h,
+these say the line and through which calls it was inlined there, and so the loss, a row of losses.def,
 which the vectoriser's report does not.
 
 - A loop under `#pragma omp simd` must compute on whole registers, in each copy that inlining makes.
@@ -33,8 +33,8 @@ SRC = ROOT / "src_c"
 KNOWN = ROOT / "tools" / "not_vectorised.json"
 WIDTH = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
 LETTERS = {"x": 16, "y": 32, "z": 64}
-FILES = {path.name for path in SRC.iterdir()}
-COMPILER = [os.environ.get("CC", "gcc"), "-fPIC", "-fwrapv", "-DNDEBUG"]
+FILES = {path.name: path for path in SRC.rglob("*.*")}
+COMPILER = [os.environ.get("CC", "gcc"), "-fPIC", "-fwrapv", "-DNDEBUG", f"-I{SRC}"]
 
 FUNCTION = re.compile(r"[a-z].*?\b(?:SUFFIXED\()?(?!SUFFIXED|__attribute__)(\w+)\)?\(")
 REPORT = re.compile(r"([\w.]+):(\d+):\d+: (?:optimized: *loop (vectorized)|missed: *couldn't)")
@@ -54,7 +54,7 @@ def output(*command):
 def lines_of(name):
     """Of each line of a file its function, and the line of the pragma if in a marked loop, or 0."""
     result, function, pragma, indent = [("", 0)], "", 0, 0
-    for number, line in enumerate((SRC / name).read_text().splitlines(), 1):
+    for number, line in enumerate(FILES[name].read_text().splitlines(), 1):
         depth = len(line) - len(line.lstrip())
         if head := FUNCTION.match(line):
             function = head[1]
@@ -70,8 +70,8 @@ def lines_of(name):
 
 @cache
 def formulas():
-    """{line of losses.h: name}"""
-    rows = enumerate((SRC / "losses.h").read_text().splitlines(), 1)
+    """{line of losses.def: name}"""
+    rows = enumerate((SRC / "losses.def").read_text().splitlines(), 1)
     return {
         number: row[1] for number, line in rows if (row := re.match(r"ELEMENTWISE\((\w+)", line))
     }
@@ -122,7 +122,7 @@ def examine(source, isa, command):
     kind = source.name.removesuffix("_tmpl.c")
     by_function = defaultdict(list)
     for ((function, _, _), _, chain), size in copies.items():
-        loss = next((formulas()[line] for name, line in chain if name == "losses.h"), kind)
+        loss = next((formulas()[line] for name, line in chain if name == "losses.def"), kind)
         by_function[loss, function].append(size)
     findings = [f"{kind}: calls {name}" for name in sorted(called & libm())]
     if widest > WIDTH[isa]:
@@ -138,10 +138,10 @@ def main():
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {}
-        for template, variant, macros, flags in setup["KERNELS"]:
+        for source, variant, macros, flags in setup["KERNELS"]:
             command = [*COMPILER, *(f"-D{k}={v}" for k, v in macros), *flags]
             isa = variant.split("_")[0]
-            jobs[template, variant] = pool.submit(examine, SRC / template, isa, command)
+            jobs[source.name, variant] = pool.submit(examine, ROOT / source, isa, command)
         results = {key: job.result() for key, job in jobs.items()}
 
     found = defaultdict(Counter)  # what: {variant: how often}

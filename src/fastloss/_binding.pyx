@@ -33,110 +33,6 @@ cdef extern from "Python.h":
     object PyObject_GenericGetDict(object owner, void *context)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
-cdef extern from "fastloss.h" nogil:
-    enum: FL_OPERANDS
-    enum: FL_PARAMS
-    enum: FL_AT_SAMPLE_WEIGHT
-    enum: FL_NO_MEMORY
-    enum: FL_SUM
-    enum: FL_VALUES
-    enum: FL_GRAD
-    ctypedef enum fl_dtype:
-        FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
-        FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
-    ctypedef enum fl_kind:
-        FL_ELEMENTWISE, FL_CLASSES, FL_MARGINS, FL_PAIRS, FL_SEQUENCES
-    ctypedef enum fl_place:
-        FL_NO_OPERAND, FL_UNIT, FL_ROW
-    ctypedef enum fl_domain:
-        FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_POSITIVE, FL_SIGN
-        FL_SCORE, FL_INDEX, FL_LABELS
-    ctypedef struct fl_role:
-        fl_place place
-        fl_domain domain
-    ctypedef enum fl_row_axis:
-        FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS
-    ctypedef int fl_formula
-    ctypedef struct fl_loss:
-        fl_kind kind
-        fl_row_axis axis
-        fl_role role[3]
-    ctypedef enum fl_divisor:
-        FL_BY_SAMPLE_WEIGHT, FL_BY_ALL_WEIGHTS
-    ctypedef struct fl_array:
-        char *data
-        fl_dtype dtype
-        int swapped, plain, streams, ndim
-        int64_t run
-        int64_t shape[64]
-        int64_t stride[64]
-    ctypedef struct fl_dd:
-        double hi, lo
-    ctypedef struct fl_grid:
-        int64_t blocks, row_units, rows_per_block, pieces, piece_units
-    ctypedef struct fl_call:
-        fl_kind kind
-        fl_formula formula
-        int is_double, products, prepare, mean
-        fl_divisor divisor
-        double divide_divisor, upstream
-        double params[3]
-        int64_t units, row_units, unit_size, inner
-        fl_array operand[3]
-        fl_role role[3]
-        fl_array weight
-        const void *by_class
-        int by_class_float
-        fl_array sample_weight, upstream_each, values
-        fl_array grad[3]
-        int64_t reduce[3]
-        int64_t ignore_index
-        int64_t T, C, blank
-        const int64_t *frames
-        const int64_t *labels
-        const int64_t *first_label
-        int zero_infinity, per_label
-        double sum_tolerance
-        int spread
-        double *term
-        double *share
-        unsigned char *counted
-    ctypedef struct fl_spread:
-        double pivot, rr, rd, dd
-    ctypedef struct fl_totals:
-        fl_dd sum, weight
-        int64_t count
-        fl_spread spread
-    ctypedef struct fl_partial:
-        int64_t bad_unit, bad_entry
-        int bad_argument
-    ctypedef enum fl_status:
-        FL_OK, FL_BAD_VALUE, FL_INTERRUPTED
-    ctypedef int (*fl_interrupted)() noexcept
-    ctypedef void fl_math_fn(int function, int64_t n, const void *x, void *out) noexcept
-    ctypedef struct fl_kernels:
-        fl_math_fn *math[2]
-    int fl_formula_named(const char *name, fl_loss *loss)
-    fl_grid fl_grid_of(const fl_call *call)
-    void fl_add_totals(fl_totals *to, const fl_totals *other)
-    void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group,
-                      const double *term, const double *share, const unsigned char *counted)
-    double fl_ratio(double a, double b)
-    fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
-    int fl_isa_count()
-    const char *fl_isa_name(int index)
-    void fl_isa_select(int index)
-    int fl_isa_selected()
-    const fl_kernels *fl_kernels_selected()
-
-cdef extern from "parallel.h" nogil:
-    const char *fl_openmp_runtime()
-    void fl_set_process_threads(int threads)
-    int fl_set_thread_override(int threads)
-    int fl_process_threads()
-    int fl_thread_override()
-    int fl_effective_threads()
-
 
 # --- options --------------------------------------------------------------------------------------
 
@@ -257,8 +153,8 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
     f.data = <char *>cnp.PyArray_DATA(a)
     f.dtype = <fl_dtype>dtype
     f.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
-    f.streams = False
-    f.plain = dtype == compute and not f.swapped and cnp.PyArray_ISALIGNED(a)
+    f.non_temporal = False
+    f.is_direct = dtype == compute and not f.swapped and cnp.PyArray_ISALIGNED(a)
     for axis in range(ndim):
         dim = shape[axis]
         if dim == 1:
@@ -275,7 +171,7 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
             f.stride[n] = step
             n += 1
     f.ndim = n
-    f.run = f.shape[n - 1] if n > 0 and f.stride[n - 1] == cnp.PyArray_ITEMSIZE(a) else 1
+    f.contiguous_run = f.shape[n - 1] if n > 0 and f.stride[n - 1] == cnp.PyArray_ITEMSIZE(a) else 1
 
 
 cdef void describe_all(fl_array *f, cnp.ndarray a, int dtype, bint is_double) noexcept:
@@ -414,7 +310,7 @@ cdef int raise_pending() except -1:
 
 cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) noexcept:
     """What a mean divides by; a batchmean divides by rows, even of rows without elements."""
-    return <double>rows if divide == 0 else fl_ratio(totals.weight.hi, divide)
+    return <double>rows if divide == 0 else fl_ratio(totals.divisor_sum.hi, divide)
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -446,8 +342,8 @@ cdef class State:
     def numbers(self):
         """All that there is to it, for `restored_state`."""
         cdef fl_totals *t = &self.totals
-        return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo, t.weight.hi, t.weight.lo,
-                t.spread.pivot, t.spread.rr, t.spread.rd, t.spread.dd)
+        return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
+                t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd)
 
     def merge(self, State other not None):
         """Adds what another added up."""
@@ -485,13 +381,13 @@ cdef class State:
 
     def stderr(self, str reduction="mean"):
         """The standard error of the value, if the losses are independent."""
-        cdef double d = self.totals.weight.hi, n = <double>self.totals.count
+        cdef double d = self.totals.divisor_sum.hi, n = <double>self.totals.count
         cdef double divisor = 1 if reduction == "sum" else self.weight
-        cdef fl_spread *about = &self.totals.spread
+        cdef fl_moments *about = &self.totals.moments
         if n < 2 or d == 0 or divisor == 0 or about.dd < DBL_MIN:  # squares underflow
             return NAN
         cdef double rest = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
-        cdef double shift = (rest - about.pivot * self.totals.weight.lo) / d  # mean - pivot
+        cdef double shift = (rest - about.pivot * self.totals.divisor_sum.lo) / d  # mean - pivot
         cdef double squares = about.rr - shift * (2 * about.rd - shift * about.dd)
         squares = 0 if squares < 0 else squares  # NaN stays
         return sqrt(squares * (n / (n - 1))) / fabs(divisor)
@@ -507,8 +403,8 @@ def restored_state(int64_t count, int64_t rows, double divide, *double_doubles_a
     """The State of these numbers."""
     cdef State state = State()
     cdef fl_totals *t = &state.totals
-    (t.sum.hi, t.sum.lo, t.weight.hi, t.weight.lo,
-     t.spread.pivot, t.spread.rr, t.spread.rd, t.spread.dd) = double_doubles_and_spread
+    (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
+     t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_spread
     t.count, state.rows, state.divide = count, rows, divide
     return state
 
@@ -546,10 +442,14 @@ def add_units(list groups not None, cnp.ndarray group not None, Units units not 
     if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
-        fl_add_units(to, n, <int64_t *>cnp.PyArray_DATA(index),
+        fl_add_unit_terms(to, n, <int64_t *>cnp.PyArray_DATA(index),
                      <double *>cnp.PyArray_DATA(term), <double *>cnp.PyArray_DATA(share),
                      <unsigned char *>cnp.PyArray_DATA(counted))
 
+
+# In the order of fl_extent and fl_domain.
+EXTENTS = ("absent", "unit", "row")
+DOMAINS = ("any", "unit_interval", "nonnegative", "positive", "sign", "score", "index", "labels")
 
 # --- the loss object ------------------------------------------------------------------------------
 
@@ -589,9 +489,10 @@ cdef class Loss:
     cdef bint by_class         # a weight is one for each class
     cdef tuple ranges          # (suffix, test) each: its last number chooses the formula
     cdef Arguments defaults
-    cdef fl_kind kind
+    cdef fl_family_id family
     cdef int formula[8]        # by the set of boolean options, or the range of the number
     cdef fl_loss row[8]        # of the table of losses
+    cdef list row_names        # of these
 
     def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt,
                  numbers, flags, special, weight_divides, batchmean, shared_variance,
@@ -649,15 +550,17 @@ cdef class Loss:
             variants += ["probabilities"] * self.probabilities
             names = ["_".join([w for i, w in enumerate(variants) if chosen >> i & 1])
                      for chosen in range(1 << len(variants))]
+        self.row_names = []
         for i, suffix in enumerate(names):
             row = f"{self.formula_name}_{suffix}" if suffix else self.formula_name
-            self.formula[i] = fl_formula_named(row.encode(), &self.row[i])
+            self.row_names.append(row)
+            self.formula[i] = fl_find_formula(row.encode(), &self.row[i])
             if self.formula[i] < 0:
                 raise LookupError(f"no formula {row!r}")
-            if self.row[0].kind == FL_SEQUENCES:
+            if self.row[0].family == FL_FAMILY_ctc:
                 break  # its booleans choose no formula
-        self.kind = self.row[0].kind
-        self.by_class = self.kind != FL_ELEMENTWISE and self.row[0].role[1].domain == FL_INDEX
+        self.family = self.row[0].family
+        self.by_class = self.family != FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_INDEX
         return 0
 
     cdef int _range(self, double number) except -1:
@@ -755,17 +658,44 @@ cdef class Loss:
         new_call(self)._run(UPDATE, None, args, kwargs, state, units)
 
     @property
+    def operand_specs(self):
+        """What each array may hold: {row of losses.def: ((name, extent, domain), ...)}.
+
+        The extent is "unit", one entry for each unreduced loss, or "row", a row of them.
+        """
+        return {
+            name: tuple([
+                (operand, EXTENTS[self.row[i].spec[k].extent], DOMAINS[self.row[i].spec[k].domain])
+                for k, operand in enumerate(self.operands[:FL_OPERANDS])
+                if self.row[i].spec[k].extent != FL_ABSENT
+            ])
+            for i, name in enumerate(self.row_names)
+        }
+
+    def formula_of(self, *, probabilities=False, **options):
+        """The row of losses.def that these options choose."""
+        cdef Arguments a = self.defaults
+        cdef int chosen
+        for name, value in options.items():
+            if name in self.slots and self.slots[name] >= NUMBER:
+                self._set(&a, self.slots[name], <PyObject *>value)
+        chosen = 0 if self.family == FL_FAMILY_ctc else a.flags
+        if probabilities or options.get("pos_weight") is not None:
+            chosen |= 1 << len(self.flags)
+        return self.row_names[chosen]
+
+    @property
     def _target_domain(self):
         """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
         cdef fl_domain domain
         cdef int k
-        if self.kind == FL_SEQUENCES:
+        if self.family == FL_FAMILY_ctc:
             return None  # many labels for each loss
         for k in range(1, 3):
-            domain = self.row[0].role[k].domain
+            domain = self.row[0].spec[k].domain
             if domain == FL_INDEX or domain == FL_SIGN:
                 return "index" if domain == FL_INDEX else "sign"
-        fraction = self.kind == FL_ELEMENTWISE and self.row[0].role[1].domain == FL_UNIT_INTERVAL
+        fraction = self.family == FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_UNIT_INTERVAL
         return "fraction" if fraction else None
 
     def _rows_per_block(self, shape):
@@ -773,14 +703,14 @@ cdef class Loss:
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
-        if ndim == 0 or ndim > 64 or (ndim == 1 and self.kind != FL_ELEMENTWISE):
+        if ndim == 0 or ndim > 64 or (ndim == 1 and self.family != FL_FAMILY_elementwise):
             return shape[0] if shape else 1  # no rows that could be apart
         memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
         memset(&call, 0, sizeof(call))
-        call.kind = self.kind
-        if self.kind == FL_SEQUENCES:  # samples first
+        call.family = self.family
+        if self.family == FL_FAMILY_ctc:  # samples first
             set_units(&call, -1, 1, dims)
             call.unit_size = dims[1] * dims[2]
         else:
@@ -955,7 +885,7 @@ cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
 cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
     """Units and rows of an input of this shape, with or without an axis of its own in a unit."""
     cdef int k, seen = 0
-    call.unit_size = call.units = call.row_units = call.inner = 1
+    call.unit_size = call.units = call.row_units = call.inner_size = 1
     for k in range(ndim):
         if k == axis:
             call.unit_size = shape[k]
@@ -964,7 +894,7 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
         if seen > 0:
             call.row_units *= shape[k]
         if axis >= 0 and k > axis:
-            call.inner *= shape[k]
+            call.inner_size *= shape[k]
         seen += 1
 
 
@@ -973,7 +903,7 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 cdef bint is_brief(const fl_call *call) noexcept:
     """Whether there is less to do than asking the GIL back from other threads would take."""
     return (0 < call.units <= BRIEF and call.unit_size <= BRIEF // call.units
-            and call.kind != FL_SEQUENCES and call.role[1].domain != FL_LABELS)
+            and call.family != FL_FAMILY_ctc and call.spec[1].domain != FL_LABELS)
 
 
 cdef Call new_call(Loss loss):
@@ -1026,8 +956,8 @@ cdef class Call:
         self._operands()
         self._weights()
         self._outputs(method)
-        call.spread = method == UPDATE
-        call.term = NULL
+        call.wants_moments = method == UPDATE
+        call.weighted_loss = NULL
         if units is not None:
             self._each(units)
         self._phases(method)
@@ -1035,7 +965,7 @@ cdef class Call:
         if state is None:
             memset(&self.totals, 0, sizeof(self.totals))
         else:
-            state._divide_by(call.divide_divisor, self.rows)
+            state._divide_by(call.divisor_scale, self.rows)
             self.totals = state.totals
         if is_brief(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
@@ -1065,21 +995,21 @@ cdef class Call:
             self._read(k)
         self._formula()
         self._compute_type(min(n, 3))
-        memset(call.reduce, 0, sizeof(call.reduce))
+        memset(call.broadcast_period, 0, sizeof(call.broadcast_period))
         call.frames = NULL
         self.axis = -1
-        if self.loss.kind == FL_ELEMENTWISE:
+        if self.loss.family == FL_FAMILY_elementwise:
             self._broadcast_shape()
-        elif self.loss.kind == FL_SEQUENCES:
+        elif self.loss.family == FL_FAMILY_ctc:
             self._sequence_shape()
         else:
             self._row_shape()
         for k in range(3):
             call.operand[k].data = NULL
-            if self.row.role[k].place == FL_ROW:
+            if self.row.spec[k].extent == FL_PER_ENTRY:
                 describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
                              call.is_double)
-            elif k < n and self.row.role[k].place == FL_UNIT:
+            elif k < n and self.row.spec[k].extent == FL_PER_UNIT:
                 view = <cnp.ndarray>self.views[k]
                 describe(&call.operand[k], view, self.dtype[k], call.is_double, self.ndim,
                          self.shape, self.ndim - cnp.PyArray_NDIM(view))
@@ -1116,9 +1046,9 @@ cdef class Call:
         cdef cnp.ndarray array
         self.result = -1
         for k in range(n):
-            if self.row.role[k].place == FL_NO_OPERAND:
+            if self.row.spec[k].extent == FL_ABSENT:
                 continue  # the lengths of sequences
-            domain = self.row.role[k].domain
+            domain = self.row.spec[k].domain
             array = <cnp.ndarray>self.arrays[k]
             if domain == FL_INDEX or domain == FL_LABELS:
                 if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
@@ -1146,14 +1076,14 @@ cdef class Call:
 
     cdef int _formula(self) except -1:
         """The row of the table of losses; a pos_weight or floating target chooses like a flag."""
-        cdef int chosen = 0 if self.loss.kind == FL_SEQUENCES else self.a.flags
+        cdef int chosen = 0 if self.loss.family == FL_FAMILY_ctc else self.a.flags
         cdef fl_call *call = self.call
         if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
             chosen |= 1 << len(self.loss.flags)
         self.row = &self.loss.row[chosen]
-        call.kind = self.loss.kind
+        call.family = self.loss.family
         call.formula = <fl_formula>self.loss.formula[chosen]
-        call.role = self.row.role
+        call.spec = self.row.spec
         return 0
 
     cdef int _take_shape(self, cnp.ndarray array, int but) except -1:
@@ -1177,15 +1107,15 @@ cdef class Call:
             raise _errors.no_row_axis(self.loss.operands[0], self.row.axis == FL_SECOND_AXIS)
         for k in range(1, len(self.loss.operands)):
             y = <cnp.ndarray>self.arrays[k]
-            if self.row.role[k].place == FL_ROW:
+            if self.row.spec[k].extent == FL_PER_ENTRY:
                 if not same_shape(x, y):
                     raise _errors.rows_differ(self.loss.operands[0], x, self.loss.operands[k], y,
                                               self.axis, self.loss.probabilities)
             elif not has_unit_shape(y, x, self.axis) and not (
-                    self.row.role[k].domain != FL_INDEX and cnp.PyArray_NDIM(y) == 0):
+                    self.row.spec[k].domain != FL_INDEX and cnp.PyArray_NDIM(y) == 0):
                 raise _errors.bad_units(
                     self.loss.operands[0], x, self.loss.operands[k], y, self.axis,
-                    self.loss.probabilities, self.row.role[k].domain == FL_INDEX)
+                    self.loss.probabilities, self.row.spec[k].domain == FL_INDEX)
         set_units(self.call, self.axis, ndim, cnp.PyArray_DIMS(x))
         self._take_shape(x, self.axis)
         for k in range(len(self.loss.operands) if self.axis != ndim - 1 else 0):
@@ -1211,7 +1141,7 @@ cdef class Call:
         call.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
         call.C = cnp.PyArray_DIM(x, ndim - 1)
         call.unit_size = call.T * call.C
-        call.row_units = call.inner = 1
+        call.row_units = call.inner_size = 1
         self.shape[0] = self.rows = call.units
         if self.axis == 1:
             self._see(0, self._row_view(x, 0))
@@ -1263,9 +1193,9 @@ cdef class Call:
 
     cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
         """An operand, or its gradient, with its axes in the order of the kernels."""
-        if operand >= 0 and self.loss.kind == FL_SEQUENCES:
+        if operand >= 0 and self.loss.family == FL_FAMILY_ctc:
             return cnp.PyArray_SwapAxes(array, 0, 1) if self.axis == 1 else array
-        if operand >= 0 and self.axis >= 0 and self.row.role[operand].place == FL_ROW and (
+        if operand >= 0 and self.axis >= 0 and self.row.spec[operand].extent == FL_PER_ENTRY and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
             return axis_last(array, self.axis)
         return self._moved(array)
@@ -1290,13 +1220,13 @@ cdef class Call:
         self._take_shape(array, -1)
         for k in range(n):
             if self.ndim > 0 and cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[k]) == 0:
-                call.reduce[k] = call.units
+                call.broadcast_period[k] = call.units
         if variance:
             var = <cnp.ndarray>self.arrays[2]
             if cnp.PyArray_NDIM(var) > 0 and not same_shape(array, var):
                 view, axis = _arrays.variance(var, array)
                 self._see(2, view)
-                call.reduce[2] = self.shape[axis]
+                call.broadcast_period[2] = self.shape[axis]
                 if axis != self.ndim - 1:
                     self._move_last(axis)
         return 0
@@ -1336,14 +1266,14 @@ cdef class Call:
         cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
-        call.by_class = NULL
+        call.class_weight = NULL
         if self.a.weight != NULL and self.loss.by_class:
             of_labels = not (self.loss.probabilities
                              and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
             weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
             self._keep("weight", weight)
-            call.by_class = cnp.PyArray_DATA(weight)
-            call.by_class_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
+            call.class_weight = cnp.PyArray_DATA(weight)
+            call.class_weight_is_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
             x = <cnp.ndarray>self.arrays[0]
             self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),
@@ -1363,8 +1293,8 @@ cdef class Call:
             call.ignore_index = -1  # the loader reads what int64 cannot hold as INT64_MIN
         if call.ignore_index >= 0 and self.loss.probabilities and is_floating(self.dtype[1]):
             raise _errors.ignored_probabilities(call.ignore_index)
-        call.divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
-        call.divide_divisor = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
+        call.mean_divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
+        call.divisor_scale = <double>call.row_units if self.a.reduction == BATCHMEAN else 1
         return 0
 
     cdef int _weight(self, fl_array *f, object value, str name, int ndim,
@@ -1389,9 +1319,9 @@ cdef class Call:
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
         values_out = grads_out = None
-        call.products = FL_SUM if method & (VALUE | SUMS) else 0
-        call.values.data = call.upstream_each.data = NULL
-        call.upstream = 1
+        call.requested = FL_SUM if method & (VALUE | SUMS) else 0
+        call.values.data = call.grad_output_array.data = NULL
+        call.grad_output = 1
         if self.a.out != NULL:
             if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
                 grads_out = <object>self.a.out
@@ -1400,7 +1330,7 @@ cdef class Call:
                     <object>self.a.out, none, method == VALUE_AND_GRAD)
         if (method & VALUE and none) or values_out is not None:
             self.values = self._result_array(&call.values, None, -1, self.result, values_out)
-            call.products |= FL_VALUES
+            call.requested |= FL_VALUES
         if method & GRADIENT:
             if self.a.grad_output != NULL:
                 self._upstream(<object>self.a.grad_output, none)
@@ -1411,14 +1341,14 @@ cdef class Call:
         """The arrays for what is wanted of each unit."""
         if units.wants_values:
             units.values = self._result_array(&self.call.values, None, -1, self.result, None)
-            self.call.products |= FL_VALUES
+            self.call.requested |= FL_VALUES
         if not units.wants_terms:
             return 0
         term, share, counted = (np.zeros(as_tuple(self.ndim, self.shape), dtype)
                                 for dtype in (np.float64, np.float64, np.bool_))
-        self.call.term = <double *>cnp.PyArray_DATA(<cnp.ndarray>term)
-        self.call.share = <double *>cnp.PyArray_DATA(<cnp.ndarray>share)
-        self.call.counted = <unsigned char *>cnp.PyArray_DATA(<cnp.ndarray>counted)
+        self.call.weighted_loss = <double *>cnp.PyArray_DATA(<cnp.ndarray>term)
+        self.call.unit_divisor = <double *>cnp.PyArray_DATA(<cnp.ndarray>share)
+        self.call.unit_counted = <unsigned char *>cnp.PyArray_DATA(<cnp.ndarray>counted)
         units.term, units.share, units.counted = (
             array if self.moved < 0 else np.moveaxis(array, -1, self.moved)
             for array in (term, share, counted))
@@ -1445,7 +1375,7 @@ cdef class Call:
         cdef cnp.ndarray array = <cnp.ndarray>self.arrays[k]
         if not is_floating(dtype):
             raise _errors.no_gradient(name, array)
-        self.call.products |= FL_GRAD << k
+        self.call.requested |= FL_GRAD << k
         return self._result_array(&self.call.grad[k], array, k, dtype, out)
 
     cdef int _upstream(self, object value, bint none) except -1:
@@ -1454,19 +1384,19 @@ cdef class Call:
         cdef int dtype
         if is_number(value):
             try:
-                self.call.upstream = value
+                self.call.grad_output = value
             except OverflowError:
                 raise _errors.too_large("grad_output") from None
             return 0
         array = as_array(value, "grad_output")
         dtype = numeric(array, "grad_output")
         if cnp.PyArray_NDIM(array) == 0:
-            self.call.upstream = float(array)
+            self.call.grad_output = float(array)
             return 0
         _arrays.check_upstream(array, self._loss_shape(), none)
         array = self._moved(array)
         self._keep("grad_output", array)
-        describe_all(&self.call.upstream_each, array, dtype, self.call.is_double)
+        describe_all(&self.call.grad_output_array, array, dtype, self.call.is_double)
         return 0
 
     cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,
@@ -1549,13 +1479,13 @@ cdef class Call:
         cdef fl_domain domain
         cdef bint labels = False, checked = call.sample_weight.data != NULL, weighted
         for k in range(3):
-            domain = self.row.role[k].domain
+            domain = self.row.spec[k].domain
             labels |= domain == FL_SIGN or domain == FL_INDEX or domain == FL_LABELS
             checked |= domain != FL_ANY and domain != FL_SCORE
         weighted = call.sample_weight.data != NULL or (self.loss.weight_divides and (
-            call.weight.data != NULL or self.row.role[1].domain == FL_INDEX))
+            call.weight.data != NULL or self.row.spec[1].domain == FL_INDEX))
         call.mean = method & GRADIENT and self.a.reduction in (MEAN, BATCHMEAN)
-        call.prepare = ((call.products & ~FL_SUM and labels) or (self.in_place and checked)
+        call.prepare = ((call.requested & ~FL_SUM and labels) or (self.in_place and checked)
                         or (call.mean and weighted))
         return 0
 
@@ -1577,7 +1507,7 @@ cdef class Call:
         if self.a.reduction == SUM:
             return self.totals.sum.hi
         return fl_ratio(self.totals.sum.hi,
-                        mean_divisor(&self.totals, self.call.divide_divisor, self.rows))
+                        mean_divisor(&self.totals, self.call.divisor_scale, self.rows))
 
     cdef object _plain(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""
@@ -1585,37 +1515,37 @@ cdef class Call:
 
     cdef object _bad_value(self, fl_partial *bad, int64_t rows):
         """The error of a value that is not allowed, at its place in the caller's array."""
-        cdef int k = bad.bad_argument
+        cdef int k = bad.error_argument
         cdef fl_domain domain
         shape = as_tuple(self.ndim, self.shape)
-        index = [int(i) for i in np.unravel_index(bad.bad_unit, shape)] if shape else []
+        index = [int(i) for i in np.unravel_index(bad.error_unit, shape)] if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
-        if self.loss.kind == FL_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
-            place = bad.bad_unit + self.rows_before
+        if self.loss.family == FL_FAMILY_ctc and k < FL_AT_SAMPLE_WEIGHT:
+            place = bad.error_unit + self.rows_before
             if k == 1:
                 return _arrays.label_error(self.loss.operands, <object>self.arrays[1], place,
-                                           bad.bad_entry,
-                                           self.call.first_label[bad.bad_unit] + bad.bad_entry,
+                                           bad.error_entry,
+                                           self.call.first_label[bad.error_unit] + bad.error_entry,
                                            self.call.C, self.a.blank)
             frames = np.moveaxis(<object>self.arrays[0], self.axis, 0) if self.axis >= 0 else (
                 <object>self.arrays[0])[np.newaxis]
-            return _arrays.frame_error(self.loss.operands[0], frames[bad.bad_unit, bad.bad_entry],
-                                       place, bad.bad_entry, self.axis)
-        if k < FL_AT_SAMPLE_WEIGHT and self.row.role[k].place == FL_ROW:
-            index.insert(self.axis, bad.bad_entry)
+            return _arrays.frame_error(self.loss.operands[0], frames[bad.error_unit, bad.error_entry],
+                                       place, bad.error_entry, self.axis)
+        if k < FL_AT_SAMPLE_WEIGHT and self.row.spec[k].extent == FL_PER_ENTRY:
+            index.insert(self.axis, bad.error_entry)
         # The first in the kernels' order need not be so in the caller's.
         if self.moved >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
             k, index = _arrays.first_negative(2, <object>self.views[2], weight, self.moved)
         elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
-                self.row.role[1].place == FL_ROW):
+                self.row.spec[1].extent == FL_PER_ENTRY):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
             k, index = _arrays.first_negative(1, <object>self.views[1], weight, self.axis)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
             return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
-        name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.role[k].domain
+        name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.spec[k].domain
         if domain == FL_INDEX:
             ignored = self.a.ignore_index if "ignore_index" in self.loss.slots else None
             return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
@@ -1672,7 +1602,7 @@ def select_isa(str name):
 
 
 def math(str function, cnp.ndarray x not None):
-    """A function of scalar_math.h, for tests."""
+    """A function of vector_math.h, for tests."""
     cdef int is_double = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     if not is_double and cnp.PyArray_TYPE(x) != cnp.NPY_FLOAT:
         raise TypeError(f"float32 or float64, not {x.dtype}")

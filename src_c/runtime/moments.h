@@ -4,23 +4,23 @@
 
 #include "fastloss.h"
 
-static inline double spread_residual(const fl_spread *spread, double term, double share)
+static inline double moments_residual(const fl_moments *spread, double term, double share)
 {
     return share == 0 ? term : term - spread->pivot * share;
 }
 
-static inline void spread_unit(fl_spread *spread, double term, double share)
+static inline void moments_add(fl_moments *spread, double term, double share)
 {
     if (spread->dd == 0 && share != 0)
         spread->pivot = term / share;
-    double r = spread_residual(spread, term, share);
+    double r = moments_residual(spread, term, share);
     spread->rr += r * r;
     spread->rd += r * share;
     spread->dd += share * share;
 }
 
 /* `from` about the pivot of `to`: with r = l - p d and e = q - p, l - q d = r - e d. */
-static inline void spread_join(fl_spread *to, const fl_spread *from)
+static inline void moments_merge(fl_moments *to, const fl_moments *from)
 {
     double e = to->pivot - from->pivot;
     if (from->dd == 0 || to->dd == 0) { /* a side without shares has no pivot yet */

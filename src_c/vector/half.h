@@ -3,7 +3,7 @@
 #ifndef FASTLOSS_HALF_H
 #define FASTLOSS_HALF_H
 
-#include "real.h"
+#include "vector/real.h"
 
 #include <string.h>
 #if defined(__F16C__)

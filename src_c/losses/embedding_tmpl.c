@@ -15,9 +15,9 @@
  *     dδ/du = -dδ/dv = sign(e) (|e| / δ)^(p-1), 0 where e = 0; at p = inf the largest |e| share 1.
  *
  * Hinges are active at 0; equal distances share the gradient of their minimum. */
-#include "loader.h"
-#include "rows.h"
-#include "tile.h"
+#include "vector/loader.h"
+#include "vector/row_span.h"
+#include "vector/tile.h"
 
 #include <math.h>
 #include <string.h>
@@ -66,7 +66,7 @@ typedef struct {
     double cosine;    /* c */
 } row;
 
-static void load_operands(const setting *s, piece at, real (*tile)[TILE], const real **x)
+static void load_operands(const setting *s, row_span at, real (*tile)[TILE], const real **x)
 {
     for (int k = 0; k < s->operands; k++)
         x[k] = fl_load(&s->call->operand[k], entry(s->call, at), entries(at), tile[k]);
@@ -79,7 +79,7 @@ static void load_operands(const setting *s, piece at, real (*tile)[TILE], const 
 static INLINE void prefetch(const real *x) { __builtin_prefetch((const char *)x + AHEAD); }
 
 /* Floats leave lo alone. */
-static INLINE void start_lanes(lanes *sum)
+static INLINE void start_lanes(lane_sum *sum)
 {
     for (int k = 0; k < LANES; k++) {
         sum->hi[k] = 0;
@@ -88,9 +88,9 @@ static INLINE void start_lanes(lanes *sum)
     }
 }
 
-/* The sum of n terms, which went to one lane where they are few. As sum_lanes() but by halves: rows
- * are many and short. */
-static INLINE fl_dd fold_lanes(lanes *sum, int64_t n)
+/* The sum of n terms, which went to one lane where they are few. As reduce_lanes() but by halves:
+ * rows are many and short. */
+static INLINE fl_dd fold_lanes(lane_sum *sum, int64_t n)
 {
     if (n >= LANES)
 #pragma GCC unroll 4
@@ -103,7 +103,7 @@ static INLINE fl_dd fold_lanes(lanes *sum, int64_t n)
     return (fl_dd){sum->hi[0], REAL_IS_DOUBLE ? sum->lo[0] : 0};
 }
 
-/* Adds the sum of a piece of a row; the first one starts the total. */
+/* Adds the sum of a row_span of a row; the first one starts the total. */
 static INLINE void add_piece(fl_dd *total, int64_t from, fl_dd sum)
 {
     if (sum.lo - sum.lo != 0) /* inf and NaN have no remainder */
@@ -119,20 +119,20 @@ static INLINE double difference(real u, real v, double epsilon)
 /* e times a power of two; floats need none. */
 static INLINE double scaled(double e, double scale) { return REAL_IS_DOUBLE ? e * scale : e; }
 
-typedef void (*term)(lanes *sum, int k, double e, double unit, double p);
+typedef void (*term)(lane_sum *sum, int k, double e, double unit, double p);
 
-static INLINE void absolute(lanes *sum, int k, double e, double unit, double p)
+static INLINE void absolute(lane_sum *sum, int k, double e, double unit, double p)
 {
     add_to_lane(sum, k, fabs(e));
 }
 
-static INLINE void square(lanes *sum, int k, double e, double unit, double p)
+static INLINE void square(lane_sum *sum, int k, double e, double unit, double p)
 {
     e = scaled(e, 1 / unit);
     add_product_to_lane(sum, k, e, e);
 }
 
-static INLINE void power(lanes *sum, int k, double e, double unit, double p)
+static INLINE void power(lane_sum *sum, int k, double e, double unit, double p)
 {
     add_to_lane(sum, k, pow(fabs(e) / unit, p));
 }
@@ -141,7 +141,7 @@ static INLINE void power(lanes *sum, int k, double e, double unit, double p)
 static INLINE fl_dd sum_terms(term f, const real *u, const real *v, int64_t n, double epsilon,
                               double unit, double p)
 {
-    lanes sum = {{0}, {0}};
+    lane_sum sum = {{0}, {0}};
     int64_t i = 0;
     if (n < LANES) {
         for (; i < n; i++)
@@ -203,7 +203,7 @@ static void set_size(norm *d, double root)
 
 /* Σ x², Σ y², Σ x y */
 typedef struct {
-    lanes xx, yy, xy;
+    lane_sum xx, yy, xy;
 } products;
 
 static INLINE void add_products(products *sum, int k, double x, double y)
@@ -242,10 +242,10 @@ static void sum_products(row *r, int64_t from, const real *x, const real *y, int
     add_piece(&r->dot, from, fold_lanes(&sum.xy, n));
 }
 
-static void visit_cosine(const setting *s, piece at, row *rows, real (*tile)[TILE])
+static void visit_cosine(const setting *s, row_span at, row *rows, real (*tile)[TILE])
 {
     const real *x[FL_OPERANDS];
-    for (at.to = 0; next_piece(s->call, &at);) {
+    for (at.to = 0; next_span(s->call, &at);) {
         load_operands(s, at, tile, x);
         int64_t n = at.to - at.from;
         for (int64_t i = 0; i < at.n; i++)
@@ -253,14 +253,14 @@ static void visit_cosine(const setting *s, piece at, row *rows, real (*tile)[TIL
     }
 }
 
-static void measure_cosine(const setting *s, piece at, row *rows, real (*tile)[TILE])
+static void measure_cosine(const setting *s, row_span at, row *rows, real (*tile)[TILE])
 {
     visit_cosine(s, at, rows, tile);
     for (int64_t i = 0; REAL_IS_DOUBLE && i < at.n; i++) {
         int x = change_unit(&rows[i].norm[0], SMALL_COSINE);
         int y = change_unit(&rows[i].norm[1], SMALL_COSINE);
         if (x || y)
-            visit_cosine(s, (piece){.first = at.first + i, .n = 1}, &rows[i], tile);
+            visit_cosine(s, (row_span){.first = at.first + i, .n = 1}, &rows[i], tile);
     }
 }
 
@@ -318,10 +318,10 @@ static void measure_norm(const setting *s, int max, norm *d, int64_t from, const
         add_piece(&d->sum, from, sum_terms(power, u, v, n, s->epsilon, d->unit, s->p));
 }
 
-static void visit_triplet(const setting *s, int max, piece at, row *rows, real (*tile)[TILE])
+static void visit_triplet(const setting *s, int max, row_span at, row *rows, real (*tile)[TILE])
 {
     const real *x[FL_OPERANDS];
-    for (at.to = 0; next_piece(s->call, &at);) {
+    for (at.to = 0; next_span(s->call, &at);) {
         load_operands(s, at, tile, x);
         int64_t n = at.to - at.from;
         for (int64_t i = 0; i < at.n; i++) {
@@ -345,7 +345,7 @@ static double unit_of_powers(double max, double p)
     return p < LARGE_P ? ldexp(1, exponent - 1) : max;
 }
 
-static void measure_triplet(const setting *s, piece at, row *rows, real (*tile)[TILE])
+static void measure_triplet(const setting *s, row_span at, row *rows, real (*tile)[TILE])
 {
     const int powers = s->p != 1 && s->p != 2;
     visit_triplet(s, powers, at, rows, tile);
@@ -360,7 +360,7 @@ static void measure_triplet(const setting *s, piece at, row *rows, real (*tile)[
         for (int k = 0; k < s->norms; k++)
             changed |= change_unit(&rows[i].norm[k], SMALL);
         if (changed)
-            visit_triplet(s, 0, (piece){.first = at.first + i, .n = 1}, &rows[i], tile);
+            visit_triplet(s, 0, (row_span){.first = at.first + i, .n = 1}, &rows[i], tile);
     }
 }
 
@@ -469,7 +469,7 @@ static void triplet_gradient(const setting *s, const row *r, double k, int64_t s
 
 /* --- rows --- */
 
-static void measure(const setting *s, piece at, row *rows, real (*tile)[TILE])
+static void measure(const setting *s, row_span at, row *rows, real (*tile)[TILE])
 {
     if (s->cosine)
         measure_cosine(s, at, rows, tile);
@@ -478,18 +478,18 @@ static void measure(const setting *s, piece at, row *rows, real (*tile)[TILE])
 }
 
 /* The gradients of rows that go together; scale is that of each row. */
-static void write_gradients(const setting *s, piece at, const row *rows, const double *scale,
+static void write_gradients(const setting *s, row_span at, const row *rows, const double *scale,
                             real (*x_tile)[TILE], real (*g_tile)[TILE])
 {
     const fl_call *call = s->call;
-    while (next_piece(call, &at)) {
+    while (next_span(call, &at)) {
         const real *x[FL_OPERANDS];
         real *g[FL_OPERANDS];
         int64_t columns = at.to - at.from;
         load_operands(s, at, x_tile, x);
         for (int k = 0; k < s->operands; k++) /* what nobody wants goes to scratch */
-            g[k] = call->products & FL_GRAD << k
-                       ? fl_target(&call->grad[k], entry(call, at), entries(at), g_tile[k])
+            g[k] = call->requested & FL_GRAD << k
+                       ? fl_output_buffer(&call->grad[k], entry(call, at), entries(at), g_tile[k])
                        : g_tile[k];
         for (int64_t i = 0; i < at.n; i++) {
             int64_t start = i * columns;
@@ -503,31 +503,31 @@ static void write_gradients(const setting *s, piece at, const row *rows, const d
                 triplet_gradient(s, &rows[i], scale[i] * rows[i].active, start, columns, x, g);
         }
         for (int k = 0; k < s->operands; k++)
-            if (call->products & FL_GRAD << k)
+            if (call->requested & FL_GRAD << k)
                 fl_store(&call->grad[k], entry(call, at), entries(at), g[k]);
     }
 }
 
-/* At most FL_ROWS rows: what a row costs besides its entries is shared by many. */
+/* At most FL_ROW_BATCH rows: what a row costs besides its entries is shared by many. */
 static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
     const fl_call *call = s->call;
-    row rows[FL_ROWS];
-    real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROWS],
-        value_tile[FL_ROWS];
-    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS], scale[FL_ROWS];
+    row rows[FL_ROW_BATCH];
+    real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROW_BATCH],
+        value_tile[FL_ROW_BATCH];
+    double sample_tile[FL_ROW_BATCH], upstream_tile[FL_ROW_BATCH], scale[FL_ROW_BATCH];
     const real *label = 0;
 
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
-    partial->weight = sample ? dd_add(partial->weight, sum_doubles(sample, n))
-                             : dd_add_double(partial->weight, (double)n);
+    partial->divisor_sum = sample ? dd_add(partial->divisor_sum, sum_doubles(sample, n))
+                                  : dd_add_double(partial->divisor_sum, (double)n);
     partial->count += n;
     for (int64_t i = 0; sample && i < n; i++)
         partial->count -= sample[i] == 0;
     if (s->cosine) {
         label = fl_load(&call->operand[2], first, n, label_tile);
-        check_tile(label, n, call->role[2].domain, sample, 2, first, 1, partial);
+        check_tile(label, n, call->spec[2].domain, sample, 2, first, 1, partial);
     }
     if (phase == FL_PREPARE)
         return;
@@ -535,8 +535,8 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
     for (int64_t i = 0; i < n; i++)
         rows[i] = (row){.norm = {{.unit = 1}, {.unit = 1}, {.unit = 1}}};
     for (int64_t i = 0, together; i < n; i += together) {
-        together = rows_together(call, n - i);
-        measure(s, (piece){.first = first + i, .n = together}, rows + i, x_tile);
+        together = rows_per_tile(call, n - i);
+        measure(s, (row_span){.first = first + i, .n = together}, rows + i, x_tile);
     }
     for (int64_t i = 0; i < n; i++) {
         if (s->cosine)
@@ -547,30 +547,30 @@ static void run_rows(const setting *s, fl_phase phase, int64_t first, int64_t n,
             rows[i].loss = rows[i].active = 0;
     }
 
-    if (call->products & (FL_SUM | FL_VALUES)) {
-        real *l = fl_target(&call->values, first, n, value_tile);
+    if (call->requested & (FL_SUM | FL_VALUES)) {
+        real *l = fl_output_buffer(&call->values, first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
             l[i] = (real)((sample ? sample[i] : 1) * rows[i].loss);
         partial->sum = dd_add(partial->sum, sum_tile(l, n));
         fl_store(&call->values, first, n, l);
-        if (wants_units(call))
-            note_units(call, first, n, l, 1, sample, sample, partial);
+        if (wants_unit_terms(call))
+            emit_unit_terms(call, first, n, l, 1, sample, sample, partial);
     }
-    if (!(call->products & ~(FL_SUM | FL_VALUES)))
+    if (!(call->requested & ~(FL_SUM | FL_VALUES)))
         return;
 
-    const double *upstream = load_upstream(call, first, n, upstream_tile);
+    const double *upstream = load_grad_output(call, first, n, upstream_tile);
     for (int64_t i = 0; i < n; i++)
-        scale[i] = call->scale * (sample ? sample[i] : 1) * (upstream ? upstream[i] : 1);
+        scale[i] = call->grad_scale * (sample ? sample[i] : 1) * (upstream ? upstream[i] : 1);
     for (int64_t i = 0, together; i < n; i += together) {
-        together = rows_together(call, n - i);
-        write_gradients(s, (piece){.first = first + i, .n = together}, rows + i, scale + i, x_tile,
-                        g_tile);
+        together = rows_per_tile(call, n - i);
+        write_gradients(s, (row_span){.first = first + i, .n = together}, rows + i, scale + i,
+                        x_tile, g_tile);
     }
 }
 
-void SUFFIXED(fl_pairs)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
-                        fl_partial *partial)
+void SUFFIXED(fl_embedding)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                            fl_partial *partial)
 {
     setting s = {.call = call,
                  .cosine = call->formula == FL_FORMULA_cosine_embedding,
@@ -581,7 +581,7 @@ void SUFFIXED(fl_pairs)(const fl_call *call, fl_phase phase, int64_t first, int6
     s.operands = s.cosine ? 2 : 3;
     s.norms = s.swap ? 3 : 2;
     for (int64_t n; first < last; first += n) {
-        n = last - first < FL_ROWS ? last - first : FL_ROWS;
+        n = last - first < FL_ROW_BATCH ? last - first : FL_ROW_BATCH;
         run_rows(&s, phase, first, n, partial);
     }
 }

@@ -21,7 +21,7 @@
 #ifndef FASTLOSS_SCALAR_MATH_H
 #define FASTLOSS_SCALAR_MATH_H
 
-#include "real.h"
+#include "vector/real.h"
 
 #if REAL_IS_DOUBLE
 #define ROUND_MAGIC 0x1.8p+52     /* adding it rounds to an integer */

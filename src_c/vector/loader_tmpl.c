@@ -1,6 +1,6 @@
 /* The block loader, once per (instruction set, real). See loader.h. */
-#include "loader.h"
-#include "half.h"
+#include "vector/loader.h"
+#include "vector/half.h"
 
 #include <string.h>
 
@@ -278,7 +278,7 @@ static INLINE void write_halves(fl_dtype dtype, const real *from, int64_t n, cha
 static void stream_run(const fl_array *array, char *at, int64_t n, const real *from)
 {
     char half[2 * TILE];
-    if (array->plain) {
+    if (array->is_direct) {
         stream(at, (const char *)from, n * (int64_t)sizeof(real));
         return;
     }
@@ -292,7 +292,7 @@ static void stream_run(const fl_array *array, char *at, int64_t n, const real *f
 static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     const real *from = tile;
-    if (array->streams && stride == item_size[array->dtype]) {
+    if (array->non_temporal && stride == item_size[array->dtype]) {
         stream_run(array, at, n, from);
         return;
     }
@@ -357,13 +357,13 @@ static void walk(const fl_array *array, int64_t first, int64_t n, run_fn *run, v
 static char *in_place(const fl_array *array, int64_t first, int64_t n)
 {
     int64_t offset = 0, size = item_size[array->dtype];
-    if (array->ndim == 1 && array->run > 1)
+    if (array->ndim == 1 && array->contiguous_run > 1)
         return array->data + first * size;
-    int64_t within = first % array->run, rest = first / array->run;
-    if (within + n > array->run)
+    int64_t within = first % array->contiguous_run, rest = first / array->contiguous_run;
+    if (within + n > array->contiguous_run)
         return NULL;
     int axis = array->ndim - 1;
-    if (array->run > 1)
+    if (array->contiguous_run > 1)
         axis--;
     for (; axis >= 0; axis--) {
         offset += rest % array->shape[axis] * array->stride[axis];
@@ -374,7 +374,7 @@ static char *in_place(const fl_array *array, int64_t first, int64_t n)
 
 const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
-    char *place = array->plain ? in_place(array, first, n) : NULL;
+    char *place = array->is_direct ? in_place(array, first, n) : NULL;
     if (place)
         return (const real *)place;
     walk(array, first, n, load_run, scratch, sizeof *scratch);
@@ -393,11 +393,11 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
     return scratch;
 }
 
-real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch)
+real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
-    if (array->streams)
+    if (array->non_temporal)
         return scratch;
-    char *place = array->data && array->plain ? in_place(array, first, n) : NULL;
+    char *place = array->data && array->is_direct ? in_place(array, first, n) : NULL;
     return place ? (real *)place : scratch;
 }
 
@@ -405,10 +405,10 @@ void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
 {
     if (!array->data)
         return;
-    char *place = array->plain ? in_place(array, first, n) : NULL;
+    char *place = array->is_direct ? in_place(array, first, n) : NULL;
     if (place == (const char *)from)
         return;
-    if (place && array->streams)
+    if (place && array->non_temporal)
         stream_run(array, place, n, from);
     else
         walk(array, first, n, store_run, (void *)from, sizeof(real));
@@ -487,20 +487,20 @@ static void transpose(lines from, int64_t i_end, lines to, int64_t j_end)
 
 typedef enum { TO_TABLE, FROM_TABLE } direction;
 
-static void walk_columns(const fl_array *array, int64_t size, fl_columns at, direction way,
+static void walk_columns(const fl_array *array, int64_t size, fl_tile2d at, direction way,
                          real *table)
 {
     const int64_t entries = at.to - at.from;
     for (int64_t i = 0, n; i < at.n; i += n) {
         stretch s = stretch_from(array, size, at.first + i);
         n = s.rows < at.n - i ? s.rows : at.n - i;
-        if (array->plain && s.entry == sizeof(real) && n >= 4 && entries >= 4) {
+        if (array->is_direct && s.entry == sizeof(real) && n >= 4 && entries >= 4) {
             lines rows = {s.at + at.from * s.entry, s.row};
-            lines columns = {(char *)(table + i), at.wide * (int64_t)sizeof(real)};
+            lines columns = {(char *)(table + i), at.ld * (int64_t)sizeof(real)};
             if (way == TO_TABLE)
                 transpose(rows, n, columns, entries);
-            else if (array->streams && s.row == entries * s.entry) {
-                real whole[TABLE];
+            else if (array->non_temporal && s.row == entries * s.entry) {
+                real whole[TILE_2D];
                 transpose(columns, entries, (lines){(char *)whole, s.row}, n);
                 stream(rows.at, (const char *)whole, n * s.row);
             } else
@@ -509,34 +509,34 @@ static void walk_columns(const fl_array *array, int64_t size, fl_columns at, dir
         }
         run_fn *run = way == TO_TABLE ? load_run : store_run;
         for (int64_t j = at.from; j < at.to; j++)
-            run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.wide + i);
+            run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.ld + i);
     }
 }
 
-fl_ahead fl_look_ahead(const fl_array *array, int64_t size, fl_columns at)
+fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at)
 {
     const int last = at.to == size;
     stretch s = stretch_from(array, size, at.first + (last ? at.n : 0));
-    return (fl_ahead){.at = s.at + (last ? 0 : at.to) * s.entry,
-                      .row = s.row,
-                      .line = s.entry < s.row ? LANES * s.entry : s.entry};
+    return (fl_prefetch){.at = s.at + (last ? 0 : at.to) * s.entry,
+                         .row = s.row,
+                         .line = s.entry < s.row ? LANES * s.entry : s.entry};
 }
 
-void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table)
+void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *table)
 {
     for (int64_t j = 0; j < at.to - at.from; j++)
-        for (int64_t i = at.n; i < at.wide; i++)
-            table[j * at.wide + i] = 0;
+        for (int64_t i = at.n; i < at.ld; i++)
+            table[j * at.ld + i] = 0;
     walk_columns(array, size, at, TO_TABLE, table);
 }
 
-void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table)
+void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *table)
 {
     walk_columns(array, size, at, FROM_TABLE, (real *)table);
 }
 
-void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
-             real *out)
+void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+               real *out)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
         stretch s = stretch_from(array, size, first + i);
@@ -545,14 +545,15 @@ void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, cons
             const char *at = s.at + (k - i) * s.row + entry[k] * s.entry;
             swapped_entry swapped;
             if (entry[k] >= 0)
-                out[k] = array->plain ? READ(real, at)
-                                      : read_real(native_entry(array, at, &swapped), array->dtype);
+                out[k] = array->is_direct
+                             ? READ(real, at)
+                             : read_real(native_entry(array, at, &swapped), array->dtype);
         }
     }
 }
 
-void fl_put(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
-            const real *from)
+void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+                const real *from)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
         stretch s = stretch_from(array, size, first + i);

@@ -12,7 +12,7 @@
 #ifndef FASTLOSS_LATTICE_H
 #define FASTLOSS_LATTICE_H
 
-#include "real.h"
+#include "vector/real.h"
 
 #include <float.h>
 #include <string.h>

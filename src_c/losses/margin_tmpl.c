@@ -16,10 +16,10 @@
  *
  * Crammer & Singer 2001; Weston & Watkins 1999. The definitions are torch.nn.functional's, but for
  * NaN: torch drops it from margins. */
-#include "formulas.h"
-#include "loader.h"
-#include "rows.h"
-#include "tile.h"
+#include "losses/elementwise_formulas.h"
+#include "vector/loader.h"
+#include "vector/row_span.h"
+#include "vector/tile.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -41,41 +41,41 @@ typedef struct {
 /* Sample weights and the divisor's Σ d. */
 static void read_rows(const fl_call *call, int64_t first, int64_t n, row *rows, fl_partial *partial)
 {
-    double sample_tile[FL_ROWS], upstream_tile[FL_ROWS];
+    double sample_tile[FL_ROW_BATCH], upstream_tile[FL_ROW_BATCH];
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
-    const double *upstream = load_upstream(call, first, n, upstream_tile);
+    const double *upstream = load_grad_output(call, first, n, upstream_tile);
     for (int64_t i = 0; i < n; i++) {
         double s = sample ? sample[i] : 1;
         rows[i] = (row){.kept = s != 0,
                         .sample = s,
-                        .scale = call->scale * s * (upstream ? upstream[i] : 1) /
+                        .scale = call->grad_scale * s * (upstream ? upstream[i] : 1) /
                                  (double)call->unit_size};
     }
-    partial->weight = sample ? dd_add(partial->weight, sum_doubles(sample, n))
-                             : dd_add_double(partial->weight, (double)n);
+    partial->divisor_sum = sample ? dd_add(partial->divisor_sum, sum_doubles(sample, n))
+                                  : dd_add_double(partial->divisor_sum, (double)n);
 }
 
 static void store_values(const fl_call *call, int64_t first, int64_t n, const row *rows,
                          fl_partial *partial)
 {
-    real value_tile[FL_ROWS];
+    real value_tile[FL_ROW_BATCH];
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].kept;
-    if (!(call->products & (FL_SUM | FL_VALUES)))
+    if (!(call->requested & (FL_SUM | FL_VALUES)))
         return;
-    real *l = fl_target(&call->values, first, n, value_tile);
+    real *l = fl_output_buffer(&call->values, first, n, value_tile);
     for (int64_t i = 0; i < n; i++)
         l[i] = rows[i].kept ? (real)(rows[i].sample * rows[i].value) : 0;
     partial->sum = dd_add(partial->sum, sum_tile(l, n));
     fl_store(&call->values, first, n, l);
-    if (!wants_units(call))
+    if (!wants_unit_terms(call))
         return;
-    double share[FL_ROWS], kept[FL_ROWS];
+    double share[FL_ROW_BATCH], kept[FL_ROW_BATCH];
     for (int64_t i = 0; i < n; i++) {
         share[i] = rows[i].sample;
         kept[i] = rows[i].kept;
     }
-    note_units(call, first, n, l, 1, share, kept, partial);
+    emit_unit_terms(call, first, n, l, 1, share, kept, partial);
 }
 
 /* m - x in two parts: scores may be too far from m, or too close to a kink, for one double. */
@@ -106,12 +106,12 @@ static INLINE double excess(fl_dd gap, double x)
     return z <= 0 ? 0 : z;
 }
 
-/* Σ v. Short rows have no time for lanes. */
+/* Σ v. Short rows have no time for lane_sum. */
 static fl_dd sum_row(const double *v, int64_t n)
 {
     if (n > 2 * LANES)
         return sum_doubles(v, n);
-    lanes sum;
+    lane_sum sum;
     sum.hi[0] = sum.lo[0] = 0;
     for (int64_t i = 0; i < n; i++)
         add_to_lane(&sum, 0, v[i]);
@@ -125,13 +125,13 @@ static fl_dd sum_row(const double *v, int64_t n)
 static void read_classes(const fl_call *call, int64_t first, int64_t n, row *rows,
                          fl_partial *partial)
 {
-    int64_t label_tile[FL_ROWS];
+    int64_t label_tile[FL_ROW_BATCH];
     const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
     for (int64_t i = 0; i < n; i++) {
         row *r = &rows[i];
         r->label = label[i];
         if (r->kept && (r->label < 0 || r->label >= call->unit_size)) {
-            note_bad(partial, first + i, 1, 0);
+            record_error(partial, first + i, 1, 0);
             r->kept = 0;
         }
         r->weight = r->kept ? fl_class_weight(call, r->label) : 1;
@@ -140,7 +140,7 @@ static void read_classes(const fl_call *call, int64_t first, int64_t n, row *row
 }
 
 /* max(0, z) of each row, 0 at its class. */
-static void excess_rows(const row *rows, const real *x, piece at, double *z)
+static void excess_rows(const row *rows, const real *x, row_span at, double *z)
 {
     int64_t width = at.to - at.from;
     for (int64_t i = 0; i < at.n; i++)
@@ -162,7 +162,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
                          fl_partial *partial)
 {
     const int64_t C = call->unit_size;
-    const int squared = call->params[0] == 2, one_piece = C > 0 && piece_width(call) == C;
+    const int squared = call->params[0] == 2, one_piece = C > 0 && span_width(call) == C;
     const double margin = (double)(real)call->params[1];
     real x_tile[TILE], g_tile[TILE];
     double z[TILE], square[TILE];
@@ -179,7 +179,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             rows[i].gap = gap_of(margin, x_y);
             rows[i].sum.hi = x_y == x_y ? 0 : (double)x_y;
         }
-    for (piece at = {.first = first, .n = n}; next_piece(call, &at);) {
+    for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t columns = at.to - at.from;
         const real *x =
             all ? all : fl_load(&call->operand[0], entry(call, at), entries(at), x_tile);
@@ -189,7 +189,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         for (int64_t i = 0; i < n; i++)
             rows[i].sum =
                 dd_add(rows[i].sum, sum_row((squared ? square : z) + i * columns, columns));
-        if (!(call->products & FL_GRAD))
+        if (!(call->requested & FL_GRAD))
             continue;
         slope_tile(squared, entries(at), z);
         for (int64_t i = 0; i < n; i++)
@@ -199,16 +199,16 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         rows[i].value = rows[i].weight * (rows[i].sum.hi / (double)call->unit_size);
     store_values(call, first, n, rows, partial);
 
-    if (!(call->products & FL_GRAD))
+    if (!(call->requested & FL_GRAD))
         return;
-    for (piece at = {.first = first, .n = n}; next_piece(call, &at);) {
+    for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t columns = at.to - at.from;
         if (!one_piece) {
             excess_rows(rows, fl_load(&call->operand[0], entry(call, at), entries(at), x_tile), at,
                         z);
             slope_tile(squared, entries(at), z);
         }
-        real *g = fl_target(&call->grad[0], entry(call, at), entries(at), g_tile);
+        real *g = fl_output_buffer(&call->grad[0], entry(call, at), entries(at), g_tile);
         for (int64_t i = 0; i < n; i++) {
             const row *r = &rows[i];
             double scale = r->kept ? r->scale * r->weight : 0;
@@ -225,8 +225,8 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
 
 /* --- multilabel_margin --- */
 
-/* What is known of the classes of whole rows, each of whole lanes; on the stack for rows that fit
- * into a tile, on the heap for a longer one. */
+/* What is known of the classes of whole rows, each of whole lane_sum; on the stack for rows that
+ * fit into a tile, on the heap for a longer one. */
 typedef struct {
     int64_t width;    /* of a row */
     double *x;        /* 0 beyond the row */
@@ -253,7 +253,7 @@ static int64_t memory_size(int64_t width, int64_t n, int64_t C)
 }
 
 /* That of rows that fit into a tile; a row has fewer than LANES places more than classes. */
-enum { STACK = 5 * TILE + 2 * FL_ROWS * LANES };
+enum { STACK = 5 * TILE + 2 * FL_ROW_BATCH * LANES };
 
 /* Labels of n whole rows, each entry checked; a row with a bad one is not kept. */
 static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows, int64_t *label,
@@ -272,7 +272,7 @@ static void read_labels(const fl_call *call, int64_t first, int64_t n, row *rows
     for (int64_t i = 0; bad > 0 && i < n; i++)
         for (int64_t j = 0; rows[i].kept && j < C; j++)
             if (label[i * C + j] < -1 || label[i * C + j] >= C) {
-                note_bad(partial, first + i, 1, j);
+                record_error(partial, first + i, 1, j);
                 rows[i].kept = 0;
             }
 }
@@ -297,9 +297,9 @@ static void read_row(const fl_call *call, int64_t unit, const int64_t *label, co
         is_label[label[j]] = 1;
 }
 
-/* The terms of one label: into the lanes of the sum and, where slopes are wanted, into them. */
+/* The terms of one label: into the lane_sum of the sum and, where slopes are wanted, into them. */
 static INLINE void add_label(const int slopes, const int plain, int64_t label, int64_t width,
-                             const double *x, const double *is_label, lanes *sum, double *slope)
+                             const double *x, const double *is_label, lane_sum *sum, double *slope)
 {
     const fl_dd gap = gap_of(1, (real)x[label]);
     double active[LANES] = {0};
@@ -327,7 +327,7 @@ static INLINE double multilabel_row(const int slopes, int64_t C, const int64_t *
                                     int64_t width, const double *x, const double *is_label,
                                     double *slope)
 {
-    lanes sum = {{0}, {0}};
+    lane_sum sum = {{0}, {0}};
     int nan = 0, uneven = REAL_IS_DOUBLE;
     for (int64_t c = 0; c < width; c++) {
         double size = fabs(x[c]);
@@ -341,7 +341,7 @@ static INLINE double multilabel_row(const int slopes, int64_t C, const int64_t *
             add_label(slopes, 0, label[j], width, x, is_label, &sum, slope);
         else /* 1 - x_j + x_k is exact */
             add_label(slopes, 1, label[j], width, x, is_label, &sum, slope);
-    double total = nan ? NAN : sum_lanes(&sum).hi;
+    double total = nan ? NAN : reduce_lanes(&sum).hi;
     for (int64_t c = 0; slopes && total != total && c < C; c++)
         slope[c] = total;
     return total / (double)C;
@@ -350,14 +350,14 @@ static INLINE double multilabel_row(const int slopes, int64_t C, const int64_t *
 static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                               row *rows, fl_partial *partial)
 {
-    const int slopes = (call->products & FL_GRAD) != 0;
+    const int slopes = (call->requested & FL_GRAD) != 0;
     const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;
     double stack[STACK];
     double *memory = stack;
     if (size > TILE)
         memory = malloc((size_t)memory_size(width, n, C) * sizeof *memory);
     if (!memory) {
-        note_bad(partial, first, FL_NO_MEMORY, 0);
+        record_error(partial, first, FL_NO_MEMORY, 0);
         return;
     }
     const workspace w = divide_memory(memory, width, n, C);
@@ -367,7 +367,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
             if (rows[i].kept)
                 read_row(call, first + i, w.label + i * C, &w, w.x + i * width,
                          w.is_label + i * width);
-        real *g = slopes && C > 0 ? fl_target(&call->grad[0], first * C, size, w.g) : w.g;
+        real *g = slopes && C > 0 ? fl_output_buffer(&call->grad[0], first * C, size, w.g) : w.g;
         for (int64_t i = 0; i < n; i++) {
             row *r = &rows[i];
             const int64_t *label = w.label + i * C;
@@ -416,13 +416,13 @@ static INLINE void map(const int value, const int slopes, int64_t n, const real 
 static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                                    row *rows, fl_partial *partial)
 {
-    const int value = call->products & (FL_SUM | FL_VALUES), slopes = call->products >= FL_GRAD;
+    const int value = call->requested & (FL_SUM | FL_VALUES), slopes = call->requested >= FL_GRAD;
     real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
-    double weight_tile[TILE], sample_tile[FL_ROWS], term[TILE];
+    double weight_tile[TILE], sample_tile[FL_ROW_BATCH], term[TILE];
     for (int64_t i = 0; i < n; i++)
         sample_tile[i] = rows[i].sample;
 
-    for (piece at = {.first = first, .n = n}; next_piece(call, &at);) {
+    for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t start = entry(call, at), size = entries(at), columns = at.to - at.from;
         const double *w =
             call->weight.data ? fl_load_double(&call->weight, start, size, weight_tile) : NULL;
@@ -436,8 +436,9 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
 
         real *g[2];
         for (int k = 0; k < 2; k++)
-            g[k] = call->products & FL_GRAD << k ? fl_target(&call->grad[k], start, size, g_tile[k])
-                                                 : g_tile[k];
+            g[k] = call->requested & FL_GRAD << k
+                       ? fl_output_buffer(&call->grad[k], start, size, g_tile[k])
+                       : g_tile[k];
         if (value && slopes)
             map(1, 1, size, x, y, l, g[0], g[1]);
         else if (slopes)
@@ -453,12 +454,12 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
                 rows[i].sum = dd_add(rows[i].sum, sum_row(term + at_row, columns));
             for (int k = 0; slopes && k < 2; k++)
                 if (rows[i].kept)
-                    weigh_tile(g[k] + at_row, w ? w + at_row : 0, 0, rows[i].scale, columns);
+                    scale_tile(g[k] + at_row, w ? w + at_row : 0, 0, rows[i].scale, columns);
                 else
                     memset(g[k] + at_row, 0, (size_t)columns * sizeof *g[k]);
         }
         for (int k = 0; k < 2; k++)
-            if (call->products & FL_GRAD << k)
+            if (call->requested & FL_GRAD << k)
                 fl_store(&call->grad[k], start, size, g[k]);
     }
     if (phase == FL_PREPARE)
@@ -468,12 +469,12 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
     store_values(call, first, n, rows, partial);
 }
 
-void SUFFIXED(fl_margins)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
-                          fl_partial *partial)
+void SUFFIXED(fl_margin)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                         fl_partial *partial)
 {
-    row rows[FL_ROWS];
+    row rows[FL_ROW_BATCH];
     for (int64_t n; first < last; first += n) {
-        n = rows_together(call, last - first);
+        n = rows_per_tile(call, last - first);
         read_rows(call, first, n, rows, partial);
         switch (call->formula) {
         case FL_FORMULA_multi_margin:

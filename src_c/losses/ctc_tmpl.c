@@ -17,11 +17,11 @@
  * A frame's p is taken relative to its largest among the classes in use, and the logarithms of
  * those, from which a softmax's denominator is subtracted, are added up apart: a confident
  * prediction has P = exp(sum) (1 + little). */
-#include "double_math.h"
-#include "lattice.h"
-#include "loader.h"
-#include "scalar_math.h"
-#include "tile.h"
+#include "vector/vector_math_tmpl.h"
+#include "losses/ctc_lattice.h"
+#include "vector/loader.h"
+#include "vector/vector_math.h"
+#include "vector/tile.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +98,7 @@ static int read_labels(const fl_call *call, int64_t n, int64_t *to, fl_partial *
         const int64_t *label = fl_load_index(&call->operand[1], call->first_label[n] + i, m, tile);
         for (int64_t k = 0; k < m; k++)
             if (label[k] < 0 || label[k] >= call->C || label[k] == call->blank) {
-                note_bad(partial, n, 1, i + k);
+                record_error(partial, n, 1, i + k);
                 return 0;
             }
         if (to)
@@ -185,7 +185,7 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
 {
     enum { PARTS = 13, CACHE_LINE = 64 };
     int64_t T = call->frames[n], S = call->labels[n];
-    int impossible = S > T, keeps = call->products & FL_GRAD && !replays;
+    int impossible = S > T, keeps = call->requested & FL_GRAD && !replays;
     if (impossible) {
         if (!read_labels(call, n, NULL, partial))
             return NULL;
@@ -208,9 +208,9 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
                      row * (double)rows;
     double bytes = sizeof(side) + 2.0 * sizeof(int64_t) * (double)K +
                    sizeof(lattice_row) * (double)rows + sizeof(double) * doubles + CACHE_LINE;
-    side *s = bytes < 0x1p50 ? fl_take((size_t)bytes) : NULL;
+    side *s = bytes < 0x1p50 ? fl_scratch_alloc((size_t)bytes) : NULL;
     if (!s) {
-        note_bad(partial, n, FL_NO_MEMORY, 0);
+        record_error(partial, n, FL_NO_MEMORY, 0);
         return NULL;
     }
     int64_t *class = (int64_t *)(s + 1);
@@ -261,7 +261,7 @@ static side *new_side(const fl_call *call, int64_t n, int backward, int replays,
     s->read_spread = take(&at, lists);
     s->label_e[-1] = -DBL_MAX;
     if (!impossible && !read_labels(call, n, s->slot, partial)) {
-        fl_give(s);
+        fl_scratch_free(s);
         return NULL;
     }
     if (impossible)
@@ -315,7 +315,7 @@ static void read_scores(const side *s, int64_t frame, double *restrict score)
     const int64_t C = s->call->C, entry = frame_entry(s, frame), *class = s->class;
     real tile[TILE], one;
     /* Without scratch: NULL where the row does not lie in place. */
-    const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_target(x, entry, C, NULL);
+    const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_output_buffer(x, entry, C, NULL);
     if (s->dense)
         widen(C, row, score);
     else if (row)
@@ -330,7 +330,8 @@ static void read_scores(const side *s, int64_t frame, double *restrict score)
 static void fetch_scores(const side *s, int64_t frame)
 {
     const int64_t *class = s->class;
-    const real *row = fl_target(&s->call->operand[0], frame_entry(s, frame), s->call->C, NULL);
+    const real *row =
+        fl_output_buffer(&s->call->operand[0], frame_entry(s, frame), s->call->C, NULL);
     for (int64_t k = 0; row && k < s->classes; k++)
         __builtin_prefetch(&row[class[k]]);
 }
@@ -433,7 +434,7 @@ static void read_frames(side *s, int64_t j)
         find_bounds(width, s->score + f * width, s->floor, &s->top[f], &spread[f]);
     for (int64_t f = 0; f < n; f++)
         subtract_top(width, s->score + f * width, s->top[f], p + f * width);
-    double_math(MATH_EXP, n * width, p, p);
+    vector_math_double(MATH_EXP, n * width, p, p);
     for (int64_t f = 0; REAL_IS_DOUBLE && f < n; f++)
         add_lost(width, s->score + f * width, s->top[f], p + f * width);
     s->p = p;
@@ -463,7 +464,7 @@ static void widen_frame(side *s)
         e[k] = a > FAR ? whole : n;
         m[k] = a > FAR ? (a - whole * LN2_HEAD) + (low - whole * LN2_TAIL) : 0;
     }
-    double_math(MATH_EXP, s->classes, m, m);
+    vector_math_double(MATH_EXP, s->classes, m, m);
     for (int64_t k = 0; k < s->classes; k++)
         m[k] = e[k] < -DBL_MAX ? 0 : m[k];
     for (int64_t i = 0; i < s->S; i++) {
@@ -520,7 +521,7 @@ static real max_tile(const real *x, int64_t n, real m)
 /* Σ of the entries that are not 1, and the number of ones. */
 static fl_dd sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 {
-    lanes sum = {{0}, {0}};
+    lane_sum sum = {{0}, {0}};
     real count[LANES] = {0}, total = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -538,7 +539,7 @@ static fl_dd sum_exp_tile(const real *e, int64_t n, int64_t *ones)
     for (int k = 0; k < LANES; k++)
         total += count[k];
     *ones += (int64_t)total;
-    return sum_lanes(&sum);
+    return reduce_lanes(&sum);
 }
 
 /* m and R of the j-th frame's logits. */
@@ -594,7 +595,7 @@ static void read_shares(side *s)
     }
     const int64_t all = whole_vectors(n);
     if (logits)
-        double_math(MATH_LOG1P, all, rest, apart);
+        vector_math_double(MATH_LOG1P, all, rest, apart);
     for (int64_t f = 0; f < n; f++) /* rest - rest: NaN, and no loss, where it is infinite */
         apart[f] = s->top[f] - max[f] - (logits ? apart[f] + (rest[f] - rest[f]) : 0);
     clear(apart + n, all - n);
@@ -603,7 +604,7 @@ static void read_shares(side *s)
         return;
     for (int64_t f = 0; f < all; f++)
         share[f] = s->top[f] - max[f];
-    double_math(MATH_EXP, all, share, share);
+    vector_math_double(MATH_EXP, all, share, share);
     for (int64_t f = 0; logits && f < all; f++)
         share[f] /= 1 + rest[f];
 }
@@ -714,7 +715,7 @@ static double loss_of(const side *s, const side *other, wide z)
     fl_dd offset = dd_add(offset_of(s), offset_of(other));
     int in_range = z.e > -500 && z.e < 500;
     double log, near = in_range ? z.m * power_of_2(z.e) : z.m, far = in_range ? 0 : z.e;
-    double_math(MATH_LOG, 1, &near, &log);
+    vector_math_double(MATH_LOG, 1, &near, &log);
     return 0 - (offset.hi + (far * 0x1.62e42fefa39efp-1 + (log + offset.lo)));
 }
 
@@ -727,7 +728,7 @@ static void fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to
     int64_t entry = (n * call->T + from) * call->C, end = (n * call->T + to) * call->C;
     for (; entry < end; entry += TILE) {
         int64_t m = end - entry < TILE ? end - entry : TILE;
-        real *g = fl_target(&call->grad[0], entry, m, tile);
+        real *g = fl_output_buffer(&call->grad[0], entry, m, tile);
         for (int64_t i = 0; i < m; i++)
             g[i] = v;
         fl_store(&call->grad[0], entry, m, g);
@@ -742,7 +743,7 @@ static int has_own_gradient(const fl_call *call)
 static void check_frame(const fl_call *call, int64_t n, int64_t t, double sum, fl_partial *partial)
 {
     if (__builtin_fabs(sum - 1) > call->sum_tolerance)
-        note_bad(partial, n, 0, t);
+        record_error(partial, n, 0, t);
 }
 
 /* Notes the first frame of [from, to) whose probabilities do not add up to 1; a NaN passes. */
@@ -779,7 +780,7 @@ static void write_dense(const side *s, int64_t entry)
 {
     real tile[TILE];
     const fl_array *gradient = &s->call->grad[0];
-    real *g = fl_target(gradient, entry, s->call->C, tile);
+    real *g = fl_output_buffer(gradient, entry, s->call->C, tile);
     narrow(s->call->C, s->posterior, g);
     fl_store(gradient, entry, s->call->C, g);
 }
@@ -793,7 +794,7 @@ static double write_sparse(const side *s, int64_t entry, real shift, real factor
     fl_dd sum = {0, 0};
     for (int64_t from = 0, k = 0; from < C; from += TILE) {
         int64_t n = C - from < TILE ? C - from : TILE;
-        real *g = fl_target(&call->grad[0], entry + from, n, g_tile);
+        real *g = fl_output_buffer(&call->grad[0], entry + from, n, g_tile);
         if (call->formula == FL_FORMULA_ctc_posteriors) {
             memset(g, 0, (size_t)n * sizeof *g);
         } else {
@@ -835,28 +836,28 @@ static double gradient_scale(const fl_call *call, int64_t n, double weight, doub
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
-    double scratch, scale = call->scale * weight;
-    if (call->upstream_each.data)
-        scale *= *fl_load_double(&call->upstream_each, n, 1, &scratch);
+    double scratch, scale = call->grad_scale * weight;
+    if (call->grad_output_array.data)
+        scale *= *fl_load_double(&call->grad_output_array, n, 1, &scratch);
     return scale / labels;
 }
 
 static void write_value(const fl_call *call, int64_t n, double loss, double weight, double labels,
                         fl_partial *partial)
 {
-    real scratch, *l = fl_target(&call->values, n, 1, &scratch);
+    real scratch, *l = fl_output_buffer(&call->values, n, 1, &scratch);
     *l = (real)(loss * weight);
     partial->sum = dd_add_double(partial->sum, (double)*l / labels);
     fl_store(&call->values, n, 1, l);
-    if (wants_units(call))
-        note_units(call, n, 1, l, labels, &weight, &weight, partial);
+    if (wants_unit_terms(call))
+        emit_unit_terms(call, n, 1, l, labels, &weight, &weight, partial);
 }
 
 /* The first frame of a side's second half, joined with what the other found there: Σ over paths. */
 static wide meet(side *s, const side *other, side *again)
 {
     lattice_row there = replay(again, other, s->T - 1 - s->half);
-    s->limit = s->call->products & FL_GRAD ? s->T : s->half + 1;
+    s->limit = s->call->requested & FL_GRAD ? s->T : s->half + 1;
     s->lender = s->fixed > 0 && other->fixed > 0 && !s->spreads && !other->spreads ? other : NULL;
     read_frame(s, s->half);
     joint_places at = joint_of(s, s->half);
@@ -886,7 +887,7 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
 {
     side *s = sides[backward], *again = NULL;
     const side *other = sides[!backward];
-    const int wants_gradient = (call->products & FL_GRAD) != 0;
+    const int wants_gradient = (call->requested & FL_GRAD) != 0;
     const double labels = call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
     double weight, loss = 0;
     int removed = is_removed(call, n, &weight, partial) || !s || !other, finite = 0;
@@ -905,9 +906,9 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
             loss = 0;
     }
     if (!backward) {
-        partial->weight = dd_add_double(partial->weight, removed ? 0 : weight);
+        partial->divisor_sum = dd_add_double(partial->divisor_sum, removed ? 0 : weight);
         partial->count += !removed;
-        if (call->products & (FL_SUM | FL_VALUES))
+        if (call->requested & (FL_SUM | FL_VALUES))
             write_value(call, n, loss, removed ? 0 : weight, labels, partial);
         if (wants_gradient)
             fill_frames(call, n, removed ? 0 : s->T, call->T, 0);
@@ -921,7 +922,7 @@ static void second_half(const fl_call *call, int64_t n, int backward, side *cons
         if (call->formula == FL_FORMULA_ctc && has_own_gradient(call))
             check_frames(call, n, from, to, partial);
     }
-    fl_give(again);
+    fl_scratch_free(again);
 }
 
 /* --- the kernel --- */
@@ -931,32 +932,33 @@ static void prepare(const fl_call *call, int64_t n, fl_partial *partial)
     double weight;
     if (is_removed(call, n, &weight, partial))
         return;
-    partial->weight = dd_add_double(partial->weight, weight);
+    partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
     partial->count++;
-    if (call->products & FL_GRAD && call->formula == FL_FORMULA_ctc && !has_own_gradient(call))
+    if (call->requested & FL_GRAD && call->formula == FL_FORMULA_ctc && !has_own_gradient(call))
         check_frames(call, n, 0, call->frames[n], partial);
     read_labels(call, n, NULL, partial);
 }
 
 /* A unit is a sample, in the two halves one side of a sample: the one that has the first frames
  * goes first, as the lowest position that is wrong is reported. */
-void SUFFIXED(fl_sequences)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
-                            fl_partial *partial)
+void SUFFIXED(fl_ctc)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                      fl_partial *partial)
 {
     for (int64_t i = first; i < last; i++) {
         int64_t n = i / 2;
         if (phase == FL_PREPARE) {
             prepare(call, i, partial);
-        } else if (phase == FL_FIRST_HALF) {
-            call->sides[i] = first_half(call, n, (int)(i % 2), partial);
-        } else if (phase == FL_SECOND_HALF) {
-            second_half(call, n, 1 - (int)(i % 2), (side *const *)&call->sides[2 * n], partial);
+        } else if (phase == FL_SPLIT_PARTIAL) {
+            call->split_state[i] = first_half(call, n, (int)(i % 2), partial);
+        } else if (phase == FL_SPLIT_FINISH) {
+            second_half(call, n, 1 - (int)(i % 2), (side *const *)&call->split_state[2 * n],
+                        partial);
         } else {
             side *sides[] = {first_half(call, i, 0, partial), first_half(call, i, 1, partial)};
-            for (int backward = 1; partial->bad_unit == FL_NOWHERE && backward >= 0; backward--)
+            for (int backward = 1; partial->error_unit == FL_NOWHERE && backward >= 0; backward--)
                 second_half(call, i, backward, sides, partial);
-            fl_give(sides[0]);
-            fl_give(sides[1]);
+            fl_scratch_free(sides[0]);
+            fl_scratch_free(sides[1]);
         }
     }
 }

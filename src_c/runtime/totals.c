@@ -1,21 +1,21 @@
 /* Totals of streams and of groups of units. */
-#include "dd.h"
+#include "runtime/double_double.h"
 #include "fastloss.h"
-#include "fpmode.h"
-#include "spread.h"
+#include "runtime/fp_env.h"
+#include "runtime/moments.h"
 
 void fl_add_totals(fl_totals *to, const fl_totals *from)
 {
     fp_mode saved = fp_enter();
     to->sum = dd_add(to->sum, from->sum);
-    to->weight = dd_add(to->weight, from->weight);
+    to->divisor_sum = dd_add(to->divisor_sum, from->divisor_sum);
     to->count += from->count;
-    spread_join(&to->spread, &from->spread);
+    moments_merge(&to->moments, &from->moments);
     fp_leave(saved);
 }
 
-void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group, const double *term,
-                  const double *share, const unsigned char *counted)
+void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+                       const double *term, const double *share, const unsigned char *counted)
 {
     fp_mode saved = fp_enter();
     for (int64_t i = 0; i < n; i++) {
@@ -23,9 +23,9 @@ void fl_add_units(fl_totals *const *groups, int64_t n, const int64_t *group, con
             continue;
         fl_totals *to = groups[group[i]];
         to->sum = dd_add_double(to->sum, term[i]);
-        to->weight = dd_add_double(to->weight, share[i]);
+        to->divisor_sum = dd_add_double(to->divisor_sum, share[i]);
         to->count += counted[i];
-        spread_unit(&to->spread, term[i], share[i]);
+        moments_add(&to->moments, term[i], share[i]);
     }
     fp_leave(saved);
 }

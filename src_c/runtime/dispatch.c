@@ -11,24 +11,24 @@
  * ISA(avx2) ... */
 #define ISA(name) \
     fl_kernel fl_elementwise_##name##_f32, fl_elementwise_##name##_f64; \
-    fl_kernel fl_classes_##name##_f32, fl_classes_##name##_f64; \
-    fl_kernel fl_margins_##name##_f32, fl_margins_##name##_f64; \
-    fl_kernel fl_pairs_##name##_f32, fl_pairs_##name##_f64; \
-    fl_kernel fl_sequences_##name##_f32, fl_sequences_##name##_f64; \
+    fl_kernel fl_cross_entropy_##name##_f32, fl_cross_entropy_##name##_f64; \
+    fl_kernel fl_margin_##name##_f32, fl_margin_##name##_f64; \
+    fl_kernel fl_embedding_##name##_f32, fl_embedding_##name##_f64; \
+    fl_kernel fl_ctc_##name##_f32, fl_ctc_##name##_f64; \
     fl_store_fn fl_store_##name##_f32, fl_store_##name##_f64; \
-    fl_math_fn fl_math_##name##_f32, fl_math_##name##_f64;
+    fl_vector_math_fn fl_vector_math_##name##_f32, fl_vector_math_##name##_f64;
 FL_ISA_LIST
 #undef ISA
 
 static const fl_kernels table[] = {
 #define ISA(name) \
     {#name, \
-     {{fl_elementwise_##name##_f32, fl_classes_##name##_f32, fl_margins_##name##_f32, \
-       fl_pairs_##name##_f32, fl_sequences_##name##_f32}, \
-      {fl_elementwise_##name##_f64, fl_classes_##name##_f64, fl_margins_##name##_f64, \
-       fl_pairs_##name##_f64, fl_sequences_##name##_f64}}, \
+     {{fl_elementwise_##name##_f32, fl_cross_entropy_##name##_f32, fl_margin_##name##_f32, \
+       fl_embedding_##name##_f32, fl_ctc_##name##_f32}, \
+      {fl_elementwise_##name##_f64, fl_cross_entropy_##name##_f64, fl_margin_##name##_f64, \
+       fl_embedding_##name##_f64, fl_ctc_##name##_f64}}, \
      {fl_store_##name##_f32, fl_store_##name##_f64}, \
-     {fl_math_##name##_f32, fl_math_##name##_f64}},
+     {fl_vector_math_##name##_f32, fl_vector_math_##name##_f64}},
     FL_ISA_LIST
 #undef ISA
 };
@@ -68,12 +68,15 @@ const fl_kernels *fl_kernels_selected(void) { return &table[selected]; }
 
 static const fl_loss losses[] = {
 #define ELEMENTWISE(name, arrays, x, y, z) \
-    {#name, FL_ELEMENTWISE, FL_NO_ROW, {{FL_UNIT, x}, {FL_UNIT, y}, {FL_UNIT, z}}},
-#define ROWS(kind, name, axis, x, y, z) {#name, FL_##kind, FL_##axis##_AXIS, {x, y, z}},
-#define ROW(domain) {FL_ROW, FL_##domain}
-#define UNIT(domain) {FL_UNIT, FL_##domain}
-#define NONE {FL_NO_OPERAND, FL_ANY}
-#include "losses.h"
+    {#name, \
+     FL_FAMILY_elementwise, \
+     FL_NO_ROW, \
+     {{FL_PER_UNIT, x}, {FL_PER_UNIT, y}, {FL_PER_UNIT, z}}},
+#define ROWS(family, name, axis, x, y, z) {#name, FL_FAMILY_##family, FL_##axis##_AXIS, {x, y, z}},
+#define ROW(domain) {FL_PER_ENTRY, FL_##domain}
+#define UNIT(domain) {FL_PER_UNIT, FL_##domain}
+#define NONE {FL_ABSENT, FL_ANY}
+#include "losses.def"
 #undef ELEMENTWISE
 #undef ROWS
 #undef ROW
@@ -81,7 +84,7 @@ static const fl_loss losses[] = {
 #undef NONE
 };
 
-int fl_formula_named(const char *name, fl_loss *loss)
+int fl_find_formula(const char *name, fl_loss *loss)
 {
     for (int i = 0; i < FL_FORMULAS; i++)
         if (!strcmp(losses[i].name, name)) {

@@ -3,11 +3,11 @@
  *
  * The sum is a fixed tree whatever the number of threads: each block sums its own units, and blocks
  * are added in order in double-double. Knows no losses; threads are parallel.c's business. */
-#include "dd.h"
+#include "runtime/double_double.h"
 #include "fastloss.h"
-#include "fpmode.h"
-#include "parallel.h"
-#include "spread.h"
+#include "runtime/fp_env.h"
+#include "runtime/parallel.h"
+#include "runtime/moments.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -45,27 +45,27 @@ fl_grid fl_grid_of(const fl_call *call)
     if (call->formula == FL_FORMULA_nll)
         elements = ONE_OF_A_ROW;
     int64_t cap = BLOCK / elements > 0 ? BLOCK / elements : 1; /* units in a block */
-    if (call->kind == FL_CLASSES && (cap >= FL_ROWS || call->inner > 1))
-        cap = cap < FL_ROWS ? FL_ROWS : cap / FL_ROWS * FL_ROWS;
-    if (call->kind == FL_SEQUENCES)
+    if (call->family == FL_FAMILY_cross_entropy && (cap >= FL_ROW_BATCH || call->inner_size > 1))
+        cap = cap < FL_ROW_BATCH ? FL_ROW_BATCH : cap / FL_ROW_BATCH * FL_ROW_BATCH;
+    if (call->family == FL_FAMILY_ctc)
         cap = 1; /* the sum is the same whether sequences come whole or in halves */
     fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};
     int64_t period = 0; /* units that share a gradient entry, where that is not all of them */
     for (int k = 0; k < FL_OPERANDS; k++)
-        if (call->reduce[k] > 0 && call->reduce[k] < call->units)
-            period = call->reduce[k];
+        if (call->broadcast_period[k] > 0 && call->broadcast_period[k] < call->units)
+            period = call->broadcast_period[k];
     if (g.row_units <= cap) {
         g.rows_per_block = cap / g.row_units;
-        g.pieces = 1;
-        g.piece_units = g.row_units;
+        g.segments = 1;
+        g.segment_units = g.row_units;
     } else {
         if (period > cap)
             g.row_units = period; /* a block then lies within one entry */
         g.rows_per_block = 1;
-        g.piece_units = period > 0 && period <= cap ? cap / period * period : cap;
-        g.pieces = ceil_div(g.row_units, g.piece_units);
+        g.segment_units = period > 0 && period <= cap ? cap / period * period : cap;
+        g.segments = ceil_div(g.row_units, g.segment_units);
     }
-    g.blocks = ceil_div(call->units / g.row_units, g.rows_per_block) * g.pieces;
+    g.blocks = ceil_div(call->units / g.row_units, g.rows_per_block) * g.segments;
     return g;
 }
 
@@ -74,15 +74,15 @@ static void block_units(const fl_call *call, fl_phase phase, int64_t block, int6
                         int64_t *last)
 {
     const fl_grid *g = &call->grid;
-    if (fl_by_sides(call, phase)) {
+    if (fl_items_are_parts(call, phase)) {
         *first = block;
         *last = block + 1;
         return;
     }
-    int64_t row = block / g->pieces * g->rows_per_block, piece = block % g->pieces;
+    int64_t row = block / g->segments * g->rows_per_block, piece = block % g->segments;
     int64_t end = (row + g->rows_per_block) * g->row_units;
-    *first = row * g->row_units + piece * g->piece_units;
-    *last = g->pieces > 1 && piece + 1 < g->pieces ? *first + g->piece_units : end;
+    *first = row * g->row_units + piece * g->segment_units;
+    *last = g->segments > 1 && piece + 1 < g->segments ? *first + g->segment_units : end;
     if (*last > call->units)
         *last = call->units;
 }
@@ -111,7 +111,7 @@ static int64_t common_divisor(int64_t a, int64_t b)
  * that run at a time lie far apart. */
 static int64_t stride_of(const fl_call *call, int64_t blocks)
 {
-    int64_t stride = call->kind == FL_SEQUENCES ? blocks * 5 / 8 : 1;
+    int64_t stride = call->family == FL_FAMILY_ctc ? blocks * 5 / 8 : 1;
     while (stride > 1 && common_divisor(stride, blocks) > 1)
         stride--;
     return stride > 1 ? stride : 1;
@@ -124,7 +124,7 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         int64_t first_unit, last_unit;
         int64_t block = c->first_block + (i - c->first_block) * c->stride % c->blocks;
         fl_partial *partial = &c->partial[block - c->first_block];
-        *partial = (fl_partial){.bad_unit = FL_NOWHERE};
+        *partial = (fl_partial){.error_unit = FL_NOWHERE};
         block_units(c->call, c->phase, block, &first_unit, &last_unit);
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
@@ -160,15 +160,16 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
     int64_t first, last;
     block_units(call, FL_MAIN, block, &first, &last);
     for (int k = 0; k < FL_OPERANDS; k++) {
-        if (!call->reduce[k] || !(call->products & FL_GRAD << k) || fl_reduced_in_block(call, k))
+        if (!call->broadcast_period[k] || !(call->requested & FL_GRAD << k) ||
+            fl_gradient_sums_in_block(call, k))
             continue;
-        int64_t entry = first / call->reduce[k];
+        int64_t entry = first / call->broadcast_period[k];
         if (entry != shared->entry[k]) {
             store_entry(call, k, shared->entry[k], shared->sum[k].hi);
             shared->entry[k] = entry;
             shared->sum[k] = (fl_dd){0, 0};
         }
-        shared->sum[k] = dd_add(shared->sum[k], partial->reduced[k]);
+        shared->sum[k] = dd_add(shared->sum[k], partial->broadcast_grad[k]);
         if (block == call->grid.blocks - 1)
             store_entry(call, k, entry, shared->sum[k].hi);
     }
@@ -179,11 +180,11 @@ static void share_entries(const fl_call *call, shared_entries *shared, int64_t b
 static double elements_of(const fl_call *call)
 {
     double elements = (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
-    if (call->formula == FL_FORMULA_nll && !(call->products & FL_GRAD))
+    if (call->formula == FL_FORMULA_nll && !(call->requested & FL_GRAD))
         elements = (double)call->units * ONE_OF_A_ROW;
-    if (call->role[1].domain == FL_LABELS)
+    if (call->spec[1].domain == FL_LABELS)
         elements *= 1 + (double)call->unit_size / 32;
-    for (int64_t n = 0; call->kind == FL_SEQUENCES && n < call->units; n++)
+    for (int64_t n = 0; call->family == FL_FAMILY_ctc && n < call->units; n++)
         elements += (double)call->frames[n] * (2 * (double)call->labels[n] + 1);
     return elements;
 }
@@ -205,7 +206,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
                            fl_interrupted interrupted, fl_partial *bad)
 {
     const int64_t blocks =
-        fl_by_sides(call, phase) ? fl_sides(call) * call->units : call->grid.blocks;
+        fl_items_are_parts(call, phase) ? fl_split_parts(call) * call->units : call->grid.blocks;
     const int threads = useful_threads(call, blocks);
     /* A block of one long unit counts as many. */
     const double heavy = elements_of(call) / BLOCK / (double)blocks;
@@ -220,7 +221,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     }
     shared_entries shared = {{{0, 0}}, {0}};
     phase_context context = {
-        call, fl_kernels_selected()->kernel[call->is_double][call->kind], phase, 0, 0, 1, partial};
+        call,   fl_kernels_selected()->kernel[call->is_double][call->family], phase, 0, 0, 1,
+        partial};
     double asked = interrupted ? seconds() : 0;
     fl_status status = FL_OK;
     for (int64_t first = 0; first < blocks && status == FL_OK; first += batch) {
@@ -231,15 +233,15 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         fl_parallel(first, last, run_blocks, &context, threads);
         for (int64_t block = first; block < last; block++) {
             const fl_partial *p = &partial[block - first];
-            if (p->bad_unit != FL_NOWHERE) {
+            if (p->error_unit != FL_NOWHERE) {
                 *bad = *p;
                 status = FL_BAD_VALUE;
                 break;
             }
             totals->sum = dd_add(totals->sum, p->sum);
-            totals->weight = dd_add(totals->weight, p->weight);
+            totals->divisor_sum = dd_add(totals->divisor_sum, p->divisor_sum);
             totals->count += p->count;
-            spread_join(&totals->spread, &p->spread);
+            moments_merge(&totals->moments, &p->moments);
             if (phase == FL_MAIN)
                 share_entries(call, &shared, block, p);
         }
@@ -258,18 +260,18 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
 /* Memory for the sides of units that are fewer than the threads; without it they run whole. */
 static void make_sides(fl_call *call)
 {
-    const int64_t sides = fl_sides(call), items = sides * call->units;
+    const int64_t sides = fl_split_parts(call), items = sides * call->units;
     const int few = sides > 1 && call->units < useful_threads(call, items);
-    call->sides = few ? calloc((size_t)items, sizeof *call->sides) : NULL;
+    call->split_state = few ? calloc((size_t)items, sizeof *call->split_state) : NULL;
 }
 
 static void free_sides(fl_call *call)
 {
-    const int64_t items = fl_sides(call) * call->units;
-    for (int64_t i = 0; call->sides && i < items; i++)
-        fl_give(call->sides[i]);
-    free(call->sides);
-    call->sides = NULL;
+    const int64_t items = fl_split_parts(call) * call->units;
+    for (int64_t i = 0; call->split_state && i < items; i++)
+        fl_scratch_free(call->split_state[i]);
+    free(call->split_state);
+    call->split_state = NULL;
 }
 
 /* FL_MAIN, the sides of each unit side by side. */
@@ -277,22 +279,22 @@ static fl_status run_halves(const fl_call *call, fl_totals *totals, fl_interrupt
                             fl_partial *bad)
 {
     double start = seconds();
-    fl_status status = run_phase(call, FL_FIRST_HALF, totals, interrupted, bad);
+    fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, interrupted, bad);
     if (status == FL_OK && interrupted && seconds() - start >= INTERRUPT_SECONDS && interrupted())
         status = FL_INTERRUPTED;
-    return status == FL_OK ? run_phase(call, FL_SECOND_HALF, totals, interrupted, bad) : status;
+    return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, interrupted, bad) : status;
 }
 
 static void choose_streams(fl_call *call)
 {
-    const int short_frames = call->kind == FL_SEQUENCES && call->C < FRAME;
+    const int short_frames = call->family == FL_FAMILY_ctc && call->C < FRAME;
     double entries = (double)call->units * (double)call->unit_size;
     for (int k = 0; k < FL_OPERANDS; k++) {
         fl_array *grad = &call->grad[k];
         int half = !grad->swapped && (grad->dtype == FL_F16 || grad->dtype == FL_BF16);
-        int each = grad->data && !call->reduce[k] && !short_frames;
+        int each = grad->data && !call->broadcast_period[k] && !short_frames;
         int size = half ? 2 : call->is_double ? 8 : 4;
-        grad->streams = each && (half || grad->plain) && entries * size >= STREAM_BYTES;
+        grad->non_temporal = each && (half || grad->is_direct) && entries * size >= STREAM_BYTES;
     }
 }
 
@@ -307,10 +309,11 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     double divisor = (double)call->units;
     if (call->prepare) {
         status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
-        divisor = prepared.weight.hi;
+        divisor = prepared.divisor_sum.hi;
     }
-    call->scale = call->mean ? call->upstream / (divisor / call->divide_divisor) : call->upstream;
-    if (status == FL_OK && call->sides)
+    call->grad_scale =
+        call->mean ? call->grad_output / (divisor / call->divisor_scale) : call->grad_output;
+    if (status == FL_OK && call->split_state)
         status = run_halves(call, totals, interrupted, bad);
     else if (status == FL_OK)
         status = run_phase(call, FL_MAIN, totals, interrupted, bad);

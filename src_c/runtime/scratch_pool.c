@@ -27,7 +27,7 @@ static int home(void)
     return (int)(number - 1) * PER_THREAD;
 }
 
-void *fl_take(size_t bytes)
+void *fl_scratch_alloc(size_t bytes)
 {
     const int start = home();
     bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
@@ -45,7 +45,7 @@ void *fl_take(size_t bytes)
     return (char *)h + CACHE_LINE;
 }
 
-void fl_give(void *memory)
+void fl_scratch_free(void *memory)
 {
     if (!memory)
         return;

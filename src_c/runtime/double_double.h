@@ -21,17 +21,17 @@ static inline fl_dd dd_add(fl_dd a, fl_dd b)
 }
 
 /* Keeps the lowest of the places that are noted: by unit, then argument, then entry. */
-static inline void note_bad(fl_partial *partial, int64_t unit, int argument, int64_t entry)
+static inline void record_error(fl_partial *partial, int64_t unit, int argument, int64_t entry)
 {
     int64_t a[] = {unit, argument, entry},
-            b[] = {partial->bad_unit, partial->bad_argument, partial->bad_entry};
+            b[] = {partial->error_unit, partial->error_argument, partial->error_entry};
     int k = 0;
     while (k < 2 && a[k] == b[k])
         k++;
-    if (partial->bad_unit == FL_NOWHERE || a[k] < b[k]) {
-        partial->bad_unit = unit;
-        partial->bad_argument = argument;
-        partial->bad_entry = entry;
+    if (partial->error_unit == FL_NOWHERE || a[k] < b[k]) {
+        partial->error_unit = unit;
+        partial->error_argument = argument;
+        partial->error_entry = entry;
     }
 }
 

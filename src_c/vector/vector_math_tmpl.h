@@ -3,10 +3,10 @@
 #define FASTLOSS_DOUBLE_MATH_H
 
 #include "fastloss.h"
-#include "real.h"
+#include "vector/real.h"
 
-#define double_math FL_PASTE(fl_math, ISA, f64)
+#define vector_math_double FL_PASTE(fl_vector_math, ISA, f64)
 enum { MATH_EXP, MATH_LOG, MATH_LOG1P };
-fl_math_fn double_math;
+fl_vector_math_fn vector_math_double;
 
 #endif

@@ -2,8 +2,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getcpu, cpu_set_t, dladdr */
 #endif
-#include "fpmode.h"
-#include "parallel.h"
+#include "runtime/fp_env.h"
+#include "runtime/parallel.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -2,9 +2,9 @@
  *
  * A unit is an element. A block goes tile by tile: load, check, map the formula, weigh, add up,
  * store. */
-#include "formulas.h"
-#include "loader.h"
-#include "tile.h"
+#include "losses/elementwise_formulas.h"
+#include "vector/loader.h"
+#include "vector/tile.h"
 
 #include <string.h>
 
@@ -31,15 +31,15 @@ typedef struct {
 
 /* What comes along in each lane: in a pass of its own it would cost as much as a short formula. */
 typedef struct {
-    lanes sum;              /* Σ l */
-    uint_real doubt[LANES]; /* the sign bit: some entry may not be allowed */
+    lane_sum sum;                 /* Σ l */
+    uint_real domain_flag[LANES]; /* the sign bit: some entry may not be allowed */
 } along;
 
 static INLINE void copy_along(along *to, const along *from)
 {
-    copy_lanes(&to->sum, &from->sum);
+    copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
-        to->doubt[k] = from->doubt[k];
+        to->domain_flag[k] = from->domain_flag[k];
 }
 
 /* The formula at entries [i, n), whole lines; outputs that `wanted` leaves out are not touched. */
@@ -53,7 +53,8 @@ static INLINE void map(const form t, const int wanted, const mapping *m, int64_t
         for (int k = 0; k < LANES; k++) {
             real x = m->operand[0][i + k], y = m->operand[1][i + k], z = m->operand[2][i + k];
             result r = t.f(x, y, z, m->params);
-            here.doubt[k] |= doubt(x, t.domain[0]) | doubt(y, t.domain[1]) | doubt(z, t.domain[2]);
+            here.domain_flag[k] |= domain_flag(x, t.domain[0]) | domain_flag(y, t.domain[1]) |
+                                   domain_flag(z, t.domain[2]);
             if (wanted & VALUE)
                 m->result[0][i + k] = r.l;
             if (wanted & VALUE)
@@ -99,7 +100,7 @@ static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t
         map_wanted((form){name, operands, {__VA_ARGS__}}, wanted, m, i, n, a); \
         break;
 #define ROWS(...)
-#include "losses.h"
+#include "losses.def"
 #undef ELEMENTWISE
 #undef ROWS
     default:
@@ -127,7 +128,7 @@ static void map_end(fl_formula number, int wanted, const mapping *m, int64_t i, 
     for (int k = 0; wanted & VALUE && k < n; k++)
         add_to_lane(&a->sum, k, (double)result[0][k]);
     for (int k = 0; k < LANES; k++)
-        a->doubt[k] = surplus.doubt[k];
+        a->domain_flag[k] = surplus.domain_flag[k];
 }
 
 /* A gradient of which `period` units share an entry: sums run through the tile, finished entries
@@ -135,15 +136,15 @@ static void map_end(fl_formula number, int wanted, const mapping *m, int64_t i, 
 static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n,
                         fl_partial *partial)
 {
-    const int64_t period = call->reduce[k];
+    const int64_t period = call->broadcast_period[k];
     for (int64_t done = 0; done < n;) {
         int64_t rest = period - (first + done) % period, piece = rest < n - done ? rest : n - done;
-        partial->reduced[k] = dd_add(partial->reduced[k], sum_tile(d + done, piece));
+        partial->broadcast_grad[k] = dd_add(partial->broadcast_grad[k], sum_tile(d + done, piece));
         done += piece;
-        if (piece == rest && fl_reduced_in_block(call, k)) {
-            real entry = (real)partial->reduced[k].hi;
+        if (piece == rest && fl_gradient_sums_in_block(call, k)) {
+            real entry = (real)partial->broadcast_grad[k].hi;
             fl_store(&call->grad[k], (first + done) / period - 1, 1, &entry);
-            partial->reduced[k] = (fl_dd){0, 0};
+            partial->broadcast_grad[k] = (fl_dd){0, 0};
         }
     }
 }
@@ -153,7 +154,7 @@ static void check_operands(const fl_call *call, const real *const *operand, int6
 {
     for (int k = 0; k < FL_OPERANDS; k++)
         if (operand[k])
-            check_tile(operand[k], n, call->role[k].domain, factor, k, first, 1, partial);
+            check_tile(operand[k], n, call->spec[k].domain, factor, k, first, 1, partial);
 }
 
 /* weight · sample weight, 0 only where one of them is; NULL where there is neither. */
@@ -174,8 +175,8 @@ static const double *load_factor(const fl_call *call, int64_t first, int64_t n,
 
 static void add_divisor(const double *divisor, const double *factor, int64_t n, fl_partial *partial)
 {
-    partial->weight = divisor ? dd_add(partial->weight, sum_doubles(divisor, n))
-                              : dd_add_double(partial->weight, (double)n);
+    partial->divisor_sum = divisor ? dd_add(partial->divisor_sum, sum_doubles(divisor, n))
+                                   : dd_add_double(partial->divisor_sum, (double)n);
     partial->count += n;
     for (int64_t i = 0; factor && i < n; i++)
         partial->count -= factor[i] == 0;
@@ -184,7 +185,7 @@ static void add_divisor(const double *divisor, const double *factor, int64_t n, 
 /* Whether gradient k is stored chunk by chunk. */
 static int is_sent(const fl_call *call, int k, int weighed)
 {
-    return call->products & FL_GRAD << k && call->grad[k].streams && !weighed;
+    return call->requested & FL_GRAD << k && call->grad[k].non_temporal && !weighed;
 }
 
 /* Maps the formula over the tile, and stores gradients that go past the caches. */
@@ -216,10 +217,10 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
 
     const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
     const double *factor = load_factor(call, first, n, sample, factor_tile);
-    const double *divisor = call->divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
+    const double *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
     add_divisor(divisor, factor, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
-        const int needed = phase != FL_PREPARE || call->role[k].domain != FL_ANY;
+        const int needed = phase != FL_PREPARE || call->spec[k].domain != FL_ANY;
         operand[k] = needed && call->operand[k].data
                          ? fl_load(&call->operand[k], first, n, operand_tile[k])
                          : 0;
@@ -229,19 +230,20 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         return;
     }
 
-    const double *upstream = load_upstream(call, first, n, upstream_tile);
-    int wanted = call->products & (FL_SUM | FL_VALUES) ? VALUE : 0;
-    real *l = fl_target(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
+    const double *upstream = load_grad_output(call, first, n, upstream_tile);
+    int wanted = call->requested & (FL_SUM | FL_VALUES) ? VALUE : 0;
+    real *l = fl_output_buffer(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
-        int elementwise = call->products & FL_GRAD << k && !call->reduce[k];
-        wanted |= call->products & FL_GRAD << k ? DX << k : 0;
-        grad[k] = elementwise ? fl_target(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
+        int elementwise = call->requested & FL_GRAD << k && !call->broadcast_period[k];
+        wanted |= call->requested & FL_GRAD << k ? DX << k : 0;
+        grad[k] =
+            elementwise ? fl_output_buffer(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
     }
     /* The scale is applied on the way, or in double with the weights where a real might not hold
      * it; rounded alike, so that weights of 1 change nothing. */
-    double size = __builtin_fabs(call->scale);
+    double size = __builtin_fabs(call->grad_scale);
     int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
-    double scale = fits ? (double)(real)call->scale : call->scale;
+    double scale = fits ? (double)(real)call->grad_scale : call->grad_scale;
     mapping m = {.operand = {operand[0], operand[1] ? operand[1] : operand[0],
                              operand[2] ? operand[2] : operand[0]},
                  .result = {l, grad[0], grad[1], grad[2]},
@@ -252,24 +254,24 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     map_tile(call, wanted, &m, later, first, n, &a);
     uint_real doubts = 0;
     for (int k = 0; k < LANES; k++)
-        doubts |= a.doubt[k];
+        doubts |= a.domain_flag[k];
     if (doubts >= SIGN_BIT && !call->prepare) /* else it was checked, and may be overwritten */
         check_operands(call, operand, first, n, factor, partial);
 
     if (wanted & VALUE) {
         if (factor)
-            weigh_tile(l, factor, 0, 1, n);
-        partial->sum = dd_add(partial->sum, factor ? sum_tile(l, n) : sum_lanes(&a.sum));
+            scale_tile(l, factor, 0, 1, n);
+        partial->sum = dd_add(partial->sum, factor ? sum_tile(l, n) : reduce_lanes(&a.sum));
         fl_store(&call->values, first, n, l);
-        if (wants_units(call))
-            note_units(call, first, n, l, 1, divisor, factor, partial);
+        if (wants_unit_terms(call))
+            emit_unit_terms(call, first, n, l, 1, divisor, factor, partial);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!(wanted & DX << k) || is_sent(call, k, later))
             continue;
         if (later)
-            weigh_tile(grad[k], factor, upstream, scale, n);
-        if (call->reduce[k])
+            scale_tile(grad[k], factor, upstream, scale, n);
+        if (call->broadcast_period[k])
             reduce_tile(call, k, grad[k], first, n, partial);
         else
             fl_store(&call->grad[k], first, n, grad[k]);
@@ -282,7 +284,7 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 {
     int64_t n = last - first < TILE ? last - first : TILE;
     for (int k = 0; k < FL_OPERANDS; k++) {
-        int64_t period = call->reduce[k];
+        int64_t period = call->broadcast_period[k];
         if (period == 0 || period >= call->units)
             continue;
         int64_t rest = period - first % period;

@@ -19,7 +19,7 @@
  * alone. What does not fit into a table goes through it in pieces, once: sums under a maximum are
  * put under a higher one when it comes. A very long row is cut into parts that are added up one by
  * one, so that threads can share it. */
-#include "columns.h"
+#include "losses/softmax_online.h"
 
 #include <string.h>
 
@@ -41,35 +41,35 @@ typedef struct {
 
 /* --- pieces of rows --- */
 
-static const real *load_piece(const setting *s, int k, fl_columns at, real *tile)
+static const real *load_piece(const setting *s, int k, fl_tile2d at, real *tile)
 {
     const fl_array *array = &s->call->operand[k];
     if (s->folded)
         return fl_load(array, at.first * s->C + at.from, at.to - at.from, tile);
-    fl_load_columns(array, s->C, at, tile);
+    fl_load_transposed(array, s->C, at, tile);
     return tile;
 }
 
 /* Where to write a gradient. */
-static real *piece_target(const setting *s, int k, fl_columns at, real *tile)
+static real *piece_target(const setting *s, int k, fl_tile2d at, real *tile)
 {
-    return s->folded
-               ? fl_target(&s->call->grad[k], at.first * s->C + at.from, at.to - at.from, tile)
-               : tile;
+    return s->folded ? fl_output_buffer(&s->call->grad[k], at.first * s->C + at.from,
+                                        at.to - at.from, tile)
+                     : tile;
 }
 
-static void store_piece(const setting *s, int k, fl_columns at, const real *from)
+static void store_piece(const setting *s, int k, fl_tile2d at, const real *from)
 {
     const fl_array *array = &s->call->grad[k];
     if (s->folded)
         fl_store(array, at.first * s->C + at.from, at.to - at.from, from);
     else
-        fl_store_columns(array, s->C, at, from);
+        fl_store_transposed(array, s->C, at, from);
 }
 
 static int64_t place(const table *t, int64_t c, int64_t p)
 {
-    return (c - t->at.from) * t->at.wide + p;
+    return (c - t->at.from) * t->at.ld + p;
 }
 
 /* Whether the label of row p is in the piece. */
@@ -93,9 +93,9 @@ static void read_piece(const setting *s, table *t, int64_t from, int64_t width)
     t->is_read = 1;
     t->x = load_piece(s, 0, t->at, t->x_tile);
     t->y = s->targets == SOFT ? load_piece(s, 1, t->at, t->y_tile) : t->y_tile;
-    t->x_ahead = t->y_ahead = fl_look_ahead(&s->call->operand[0], s->C, t->at);
+    t->x_ahead = t->y_ahead = fl_next_tile(&s->call->operand[0], s->C, t->at);
     if (s->targets == SOFT)
-        t->y_ahead = fl_look_ahead(&s->call->operand[1], s->C, t->at);
+        t->y_ahead = fl_next_tile(&s->call->operand[1], s->C, t->at);
 }
 
 /* No probability may be negative; which one is, is found row by row. */
@@ -103,7 +103,7 @@ static void check_piece(const setting *s, const rows *r, int64_t p, const table 
                         fl_partial *partial)
 {
     real row_tile[TILE];
-    if (count_bad(t->y, place(t, t->at.to, 0), FL_NONNEGATIVE) == 0)
+    if (count_invalid(t->y, place(t, t->at.to, 0), FL_NONNEGATIVE) == 0)
         return;
     for (int64_t i = 0; i < t->at.n; i++)
         for (int64_t c = t->at.from, n; c < t->at.to; c += n) {
@@ -139,11 +139,11 @@ static void read_units(const setting *s, rows *r, fl_partial *partial)
     }
     for (int64_t p = 0; bad > 0 && p < n; p++)
         if (r->sample[p] != 0 && label[p] != call->ignore_index && r->kept[p] == 0) {
-            note_bad(partial, first + p, 1, 0);
+            record_error(partial, first + p, 1, 0);
             break;
         }
 
-    const int weighted = labelled && call->by_class;
+    const int weighted = labelled && call->class_weight;
     for (int64_t p = 0; p < n; p++)
         r->weight[p] = 1;
     for (int64_t p = 0; weighted && p < n; p++)
@@ -154,28 +154,28 @@ static void read_units(const setting *s, rows *r, fl_partial *partial)
         double product = r->sample[p] * r->weight[p];
         divisor[p] = r->kept[p] == 0 ? 0 : product;
     }
-    partial->weight = dd_add(partial->weight, sum_doubles(divisor, n));
+    partial->divisor_sum = dd_add(partial->divisor_sum, sum_doubles(divisor, n));
     for (int64_t p = 0; weighted && s->targets == HARD && p < n; p++)
         r->kept[p] = r->weight[p] == 0 ? 0 : r->kept[p];
     for (int64_t p = 0; p < n; p++)
         partial->count += r->kept[p] != 0;
 
-    const double *upstream = load_upstream(call, first, n, tile);
+    const double *upstream = load_grad_output(call, first, n, tile);
     for (int64_t p = 0; p < n; p++)
-        r->scale[p] = call->scale * r->sample[p] * (upstream ? upstream[p] : 1);
+        r->scale[p] = call->grad_scale * r->sample[p] * (upstream ? upstream[p] : 1);
 }
 
 static int wants_gradients(const fl_call *call)
 {
-    return (call->products & (FL_GRAD | FL_GRAD << 1)) != 0;
+    return (call->requested & (FL_GRAD | FL_GRAD << 1)) != 0;
 }
 
 /* Memory for so many bytes and kept classes, or NULL. */
 static void *make(size_t bytes, int64_t classes)
 {
-    int64_t pieces = (classes + TABLE - 1) / TABLE;
+    int64_t pieces = (classes + TILE_2D - 1) / TILE_2D;
     bytes += (size_t)(pieces * KEPT_PIECE) * sizeof(real);
-    return fl_take(bytes);
+    return fl_scratch_alloc(bytes);
 }
 
 /* All that is added up of the rows of a table, p and those after it, over a part of their classes.
@@ -314,7 +314,7 @@ static void start_gradient(const setting *s, rows *r, int64_t p, int64_t n, grou
 static void write_gradients(const setting *s, const rows *r, int64_t p, group *groups, table *t,
                             int64_t first, int64_t last)
 {
-    const int want_x = s->call->products & FL_GRAD, want_y = s->call->products & FL_GRAD << 1;
+    const int want_x = s->call->requested & FL_GRAD, want_y = s->call->requested & FL_GRAD << 1;
     const int again = s->width < s->C && !t->kept;
     const int64_t width = s->folded && again ? TILE : s->width;
     for (int i = 0; want_y && i < groups_of(s, t); i++)
@@ -328,7 +328,7 @@ static void write_gradients(const setting *s, const rows *r, int64_t p, group *g
         if (t->kept) {
             real *piece = kept_piece(t->kept, from - first);
             t->lift = (double)piece[0] - (double)groups->max[0];
-            double_math(MATH_EXP, 1, &t->lift, &t->lift);
+            vector_math_double(MATH_EXP, 1, &t->lift, &t->lift);
             t->e = piece + KEPT_MAX;
         }
         t->dx = want_x ? piece_target(s, 0, t->at, t->e_tile) : t->e_tile;
@@ -366,11 +366,11 @@ static void check_classes(const setting *s, const rows *r, int64_t p, table *t, 
 static void start_table(const setting *s, const rows *r, int64_t p, table *t)
 {
     int64_t n = r->n - p < s->units ? r->n - p : s->units;
-    t->at = (fl_columns){
-        .first = r->first + p, .n = n, .wide = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
+    t->at = (fl_tile2d){
+        .first = r->first + p, .n = n, .ld = s->folded ? 1 : (n + LANES - 1) / LANES * LANES};
     t->x = t->x_tile;
     t->y = t->y_tile;
-    t->x_ahead = t->y_ahead = (fl_ahead){0};
+    t->x_ahead = t->y_ahead = (fl_prefetch){0};
     t->is_read = 0;
     t->e = t->e_tile;
     t->lift = 1;
@@ -390,7 +390,7 @@ static void cross_entropy(const setting *s, fl_phase phase, rows *r, real *l, fl
             continue;
         }
         if (s->keeps && !(t.kept = make(0, s->C))) {
-            note_bad(partial, r->first + p, FL_NO_MEMORY, 0);
+            record_error(partial, r->first + p, FL_NO_MEMORY, 0);
             return;
         }
         read_rows(s, r, p, groups, &t, partial);
@@ -398,7 +398,7 @@ static void cross_entropy(const setting *s, fl_phase phase, rows *r, real *l, fl
             start_gradient(s, r, p, t.at.n, groups);
             write_gradients(s, r, p, groups, &t, 0, s->C);
         }
-        fl_give(t.kept);
+        fl_scratch_free(t.kept);
     }
     if (phase != FL_PREPARE)
         cross_entropy_values(s, r, l);
@@ -411,7 +411,7 @@ static void nll(const setting *s, rows *r, real *l)
     const fl_call *call = s->call;
     for (int64_t p = 0; p < r->n; p++)
         r->target[p] = 0;
-    fl_pick(&call->operand[0], s->C, r->first, r->n, r->label, r->target);
+    fl_gather(&call->operand[0], s->C, r->first, r->n, r->label, r->target);
     for (int64_t p = 0; p < r->n; p++) {
         double value = -r->weight[p] * (double)r->target[p], slope = -r->scale[p] * r->weight[p];
         l[p] = r->kept[p] == 0 ? 0 : (real)(r->sample[p] * value);
@@ -419,28 +419,28 @@ static void nll(const setting *s, rows *r, real *l)
                      : r->target[p] == r->target[p] ? (real)slope
                                                     : r->target[p];
     }
-    if (!(call->products & FL_GRAD))
+    if (!(call->requested & FL_GRAD))
         return;
     fl_clear_rows(&call->grad[0], s->C, r->first, r->n);
-    fl_put(&call->grad[0], s->C, r->first, r->n, r->label, r->dx_y);
+    fl_scatter(&call->grad[0], s->C, r->first, r->n, r->label, r->dx_y);
 }
 
 /* --- the kernel --- */
 
 static void add_values(const setting *s, const rows *r, const real *l, fl_partial *partial)
 {
-    if (!(s->call->products & (FL_SUM | FL_VALUES)))
+    if (!(s->call->requested & (FL_SUM | FL_VALUES)))
         return;
     partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
     fl_store(&s->call->values, r->first, r->n, l);
-    if (!wants_units(s->call))
+    if (!wants_unit_terms(s->call))
         return;
     double share[UNITS], kept[UNITS];
     for (int64_t p = 0; p < r->n; p++) {
         kept[p] = r->kept[p];
         share[p] = r->kept[p] == 0 ? 0 : r->sample[p] * r->weight[p];
     }
-    note_units(s->call, r->first, r->n, l, 1, share, kept, partial);
+    emit_unit_terms(s->call, r->first, r->n, l, 1, share, kept, partial);
 }
 
 static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *partial)
@@ -450,7 +450,7 @@ static void run_units(const setting *s, fl_phase phase, rows *r, fl_partial *par
     read_units(s, r, partial);
     if (phase == FL_PREPARE && s->targets != SOFT)
         return;
-    real *l = fl_target(&call->values, r->first, r->n, value_tile);
+    real *l = fl_output_buffer(&call->values, r->first, r->n, value_tile);
     if (call->formula == FL_FORMULA_nll)
         nll(s, r, l);
     else
@@ -471,24 +471,24 @@ typedef struct {
 static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl_partial *partial)
 {
     const fl_call *call = s->call;
-    const int64_t sides = fl_sides(call), part = item % sides, first = part * s->part;
+    const int64_t sides = fl_split_parts(call), part = item % sides, first = part * s->part;
     const int64_t last = first + s->part < s->C ? first + s->part : s->C;
     table t;
     group g;
     r->first = item / sides;
     r->n = 1;
     read_units(s, r, partial);
-    if (part > 0 || phase == FL_FIRST_HALF) { /* the row counts once */
-        partial->weight = (fl_dd){0, 0};
+    if (part > 0 || phase == FL_SPLIT_PARTIAL) { /* the row counts once */
+        partial->divisor_sum = (fl_dd){0, 0};
         partial->count = 0;
     }
     start_table(s, r, 0, &t);
     if (phase == FL_PREPARE && s->targets == SOFT)
         check_classes(s, r, 0, &t, first, last, partial);
-    if (phase == FL_FIRST_HALF) {
-        side *made = call->sides[item] = make(sizeof *made, s->keeps ? last - first : 0);
+    if (phase == FL_SPLIT_PARTIAL) {
+        side *made = call->split_state[item] = make(sizeof *made, s->keeps ? last - first : 0);
         if (!made) {
-            note_bad(partial, r->first, FL_NO_MEMORY, 0);
+            record_error(partial, r->first, FL_NO_MEMORY, 0);
             return;
         }
         t.kept = s->keeps ? made->kept : 0;
@@ -496,9 +496,9 @@ static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl
         read_part(s, r, 0, &made->sums, &t, part, partial);
         made->target = r->target[0];
     }
-    if (phase != FL_SECOND_HALF)
+    if (phase != FL_SPLIT_FINISH)
         return;
-    side *const *parts = (side *const *)&call->sides[item - part];
+    side *const *parts = (side *const *)&call->split_state[item - part];
     g = parts[0]->sums;
     for (int64_t i = 1; i < sides; i++)
         add_part(s, &g, parts[i]->sums);
@@ -506,7 +506,7 @@ static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl
     finish_rows(s, r, 0, 1, &g);
     r->target[0] = r->label[0] < 0 ? 0 : parts[r->label[0] / s->part]->target;
     if (part == 0) {
-        real value, *l = fl_target(&call->values, r->first, 1, &value);
+        real value, *l = fl_output_buffer(&call->values, r->first, 1, &value);
         cross_entropy_values(s, r, l);
         add_values(s, r, l, partial);
     }
@@ -523,33 +523,33 @@ static targets targets_of(const fl_call *call)
     return call->formula == FL_FORMULA_cross_entropy && call->params[0] > 0 ? SMOOTHED : HARD;
 }
 
-void SUFFIXED(fl_classes)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
-                          fl_partial *partial)
+void SUFFIXED(fl_cross_entropy)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
+                                fl_partial *partial)
 {
     const int64_t C = call->unit_size;
     const int keeps = wants_gradients(call) && C <= KEEP;
     const double smoothing = call->formula == FL_FORMULA_nll ? 0 : call->params[0];
     setting s = {.call = call,
                  .C = C,
-                 .weight = targets_of(call) == HARD ? NULL : call->by_class,
+                 .weight = targets_of(call) == HARD ? NULL : call->class_weight,
                  .part = C,
                  .keep = 1 - smoothing,
                  .each = smoothing / (double)C,
                  .targets = targets_of(call),
-                 .folded = C > SHORT && call->inner < LANES};
-    s.units = C > 0 ? TABLE / C / LANES * LANES : UNITS;
+                 .folded = C > SHORT && call->inner_size < LANES};
+    s.units = C > 0 ? TILE_2D / C / LANES * LANES : UNITS;
     if (s.units < LANES || s.units > UNITS)
         s.units = UNITS; /* few classes, or so many that they go in pieces */
-    s.width = TABLE / s.units;
+    s.width = TILE_2D / s.units;
     if (s.folded) {
         s.units = 1;
-        s.width = TABLE;
+        s.width = TILE_2D;
         s.part = FL_PART;
-        s.keeps = keeps && C > TABLE;
+        s.keeps = keeps && C > TILE_2D;
     }
     const int64_t together = UNITS / s.units * s.units;
     rows r;
-    if (fl_by_sides(call, phase)) {
+    if (fl_items_are_parts(call, phase)) {
         run_side(&s, phase, &r, first, partial);
         return;
     }

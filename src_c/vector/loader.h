@@ -6,18 +6,18 @@
 #define FASTLOSS_LOADER_H
 
 #include "fastloss.h"
-#include "real.h"
+#include "vector/real.h"
 
 #define fl_load SUFFIXED(fl_load)
 #define fl_load_double SUFFIXED(fl_load_double)
 #define fl_load_index SUFFIXED(fl_load_index)
-#define fl_target SUFFIXED(fl_target)
+#define fl_output_buffer SUFFIXED(fl_output_buffer)
 #define fl_store SUFFIXED(fl_store)
-#define fl_load_columns SUFFIXED(fl_load_columns)
-#define fl_look_ahead SUFFIXED(fl_look_ahead)
-#define fl_store_columns SUFFIXED(fl_store_columns)
-#define fl_pick SUFFIXED(fl_pick)
-#define fl_put SUFFIXED(fl_put)
+#define fl_load_transposed SUFFIXED(fl_load_transposed)
+#define fl_next_tile SUFFIXED(fl_next_tile)
+#define fl_store_transposed SUFFIXED(fl_store_transposed)
+#define fl_gather SUFFIXED(fl_gather)
+#define fl_scatter SUFFIXED(fl_scatter)
 #define fl_clear_rows SUFFIXED(fl_clear_rows)
 
 /* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one
@@ -32,36 +32,36 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
 
 /* Where to write entries [first, first + n): in place or scratch. Pass the pointer to fl_store()
  * when they are there. */
-real *fl_target(const fl_array *array, int64_t first, int64_t n, real *scratch);
+real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *scratch);
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from); /* reals */
 
 /* Rows of `size` entries, transposed: entries [from, to) of rows [first, first + n), entry j of row
- * i at table[(j - from) * wide + i - first]. Columns without a row are filled with 0. */
+ * i at table[(j - from) * ld + i - first]. Columns without a row are filled with 0. */
 typedef struct {
-    int64_t first, n, from, to, wide;
-} fl_columns;
+    int64_t first, n, from, to, ld;
+} fl_tile2d;
 
-enum { TABLE = 4 * TILE }; /* entries of a table, at most */
+enum { TILE_2D = 4 * TILE }; /* entries of a table, at most */
 
-void fl_load_columns(const fl_array *array, int64_t size, fl_columns at, real *table);
-void fl_store_columns(const fl_array *array, int64_t size, fl_columns at, const real *table);
+void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *table);
+void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *table);
 
 /* What is read after these entries, for prefetching: line i of the rows from the r-th on, a line
  * being LANES entries, is at + r row + i line. */
 typedef struct {
     const char *at;
     int64_t row, line;
-} fl_ahead;
+} fl_prefetch;
 
-fl_ahead fl_look_ahead(const fl_array *array, int64_t size, fl_columns at);
+fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at);
 
 /* Of each row from `first` on the entry of this number; none where it is negative. */
-void fl_pick(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
-             real *out);
+void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+               real *out);
 
 /* The same entries written, and rows filled with 0. */
-void fl_put(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
-            const real *from);
+void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
+                const real *from);
 void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n);
 
 #endif

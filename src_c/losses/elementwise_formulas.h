@@ -8,8 +8,8 @@
 #ifndef FASTLOSS_FORMULAS_H
 #define FASTLOSS_FORMULAS_H
 
-#include "real.h"
-#include "scalar_math.h"
+#include "vector/real.h"
+#include "vector/vector_math.h"
 
 typedef struct {
     real l, dx, dy, dz;

@@ -5,12 +5,12 @@
 #ifndef FASTLOSS_COLUMNS_H
 #define FASTLOSS_COLUMNS_H
 
-#include "double_math.h"
-#include "loader.h"
-#include "scalar_math.h"
-#include "tile.h"
+#include "vector/vector_math_tmpl.h"
+#include "vector/loader.h"
+#include "vector/vector_math.h"
+#include "vector/tile.h"
 
-enum { SHORT = 256, UNITS = FL_ROWS, GROUPS = UNITS / LANES };
+enum { SHORT = 256, UNITS = FL_ROW_BATCH, GROUPS = UNITS / LANES };
 
 /* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
  * gradient; longer ones compute them again. */
@@ -38,10 +38,10 @@ typedef struct {
     real max[LANES];  /* m of what has been added up */
     real top[LANES];  /* m of what has been looked at */
     real ones[LANES]; /* entries whose exp(-a) is 1 */
-    lanes rest;       /* exp(-a) of the others */
+    lane_sum rest;    /* exp(-a) of the others */
     double R[LANES];
-    lanes total;  /* Q; SMOOTHED: Σ w_c */
-    lanes spread; /* Σ q_c a_c; SMOOTHED: Σ w_c a_c */
+    lane_sum total;  /* Q; SMOOTHED: Σ w_c */
+    lane_sum spread; /* Σ q_c a_c; SMOOTHED: Σ w_c a_c */
     real log1p[LANES];
     real kept[LANES];
     double scale[LANES];
@@ -49,21 +49,21 @@ typedef struct {
     double label_q[LANES]; /* SMOOTHED: (1 - ε) w_y */
 } group;
 
-/* A piece of the rows: class c of the p-th stands at [(c - at.from) * at.wide + p]. */
+/* A piece of the rows: class c of the p-th stands at [(c - at.from) * at.ld + p]. */
 typedef struct {
-    fl_columns at;
+    fl_tile2d at;
     const real *x, *y;
-    fl_ahead x_ahead, y_ahead;
+    fl_prefetch x_ahead, y_ahead;
     int is_read; /* x and y are those of `at` */
     real *dx, *dy;
     real *e;     /* exp(-a), times ... */
     double lift; /* ... this */
     real *kept;  /* NULL, or where the pieces of a part are kept, those of its first class first */
-    real x_tile[TABLE], y_tile[TABLE], e_tile[TABLE];
+    real x_tile[TILE_2D], y_tile[TILE_2D], e_tile[TILE_2D];
 } table;
 
 /* A kept piece: the maximum it is under, then exp(-a). */
-enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TABLE };
+enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TILE_2D };
 
 /* --- columns of a table ---
  *
@@ -109,8 +109,8 @@ static INLINE void each_stripe_of(const setting *s, table *t, group *groups, col
             f(s, stripe_of(s, t, lines * LANES, LANES, 1), groups, (int)left, weighted);
         return;
     }
-    for (int64_t start = 0; start < t->at.wide; start += LANES)
-        f(s, stripe_of(s, t, start, t->at.wide, classes), &groups[start / LANES], LANES, weighted);
+    for (int64_t start = 0; start < t->at.ld; start += LANES)
+        f(s, stripe_of(s, t, start, t->at.ld, classes), &groups[start / LANES], LANES, weighted);
 }
 
 /* Weights of 1 cost nothing where f asks for them. */
@@ -185,8 +185,8 @@ static INLINE void exp_columns(const setting *s, stripe at, group *g, const int 
 static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
                            const int weighted)
 {
-    lanes rest;
-    copy_lanes(&rest, &g->rest);
+    lane_sum rest;
+    copy_lane_sum(&rest, &g->rest);
     real ones[LANES];
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
@@ -201,7 +201,7 @@ static INLINE void add_exp(const setting *s, stripe at, group *g, const int colu
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         g->ones[k] = ones[k];
-    copy_lanes(&g->rest, &rest);
+    copy_lane_sum(&g->rest, &rest);
 }
 
 /* w of the classes of line i. */
@@ -218,9 +218,9 @@ static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *
 static INLINE void add_shares(const setting *s, stripe at, group *g, const int columns,
                               const int weighted, const int soft)
 {
-    lanes total, spread;
-    copy_lanes(&total, &g->total);
-    copy_lanes(&spread, &g->spread);
+    lane_sum total, spread;
+    copy_lane_sum(&total, &g->total);
+    copy_lane_sum(&spread, &g->spread);
     for (int k = 0; !weighted && !soft && k < columns; k++)
         add_to_lane(&total, k, (double)at.lines);
     for (int64_t i = 0; i < at.lines; i++) {
@@ -240,8 +240,8 @@ static INLINE void add_shares(const setting *s, stripe at, group *g, const int c
             add_to_lane(&spread, k, pa);
         }
     }
-    copy_lanes(&g->total, &total);
-    copy_lanes(&g->spread, &spread);
+    copy_lane_sum(&g->total, &total);
+    copy_lane_sum(&g->spread, &spread);
 }
 
 static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
@@ -272,7 +272,7 @@ static void raise_to(group *g, const real *max, const int sums)
         factor[k] = g->max[k] == max[k] ? 0 : lower;
         change[k] = (double)reference(max[k]) - (double)reference(g->max[k]);
     }
-    double_math(MATH_EXP, LANES, factor, factor);
+    vector_math_double(MATH_EXP, LANES, factor, factor);
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
         const int is_same = g->max[k] == max[k];
@@ -366,7 +366,7 @@ static INLINE void soft_gradient_xy(const setting *s, stripe at, group *g, const
 
 /* --- sums of columns --- */
 
-static INLINE void spread_lane(lanes *sum, fl_dd all)
+static INLINE void spread_lane(lane_sum *sum, fl_dd all)
 {
     for (int k = 0; k < LANES; k++) {
         sum->hi[k] = all.hi;
@@ -375,7 +375,7 @@ static INLINE void spread_lane(lanes *sum, fl_dd all)
 }
 
 /* Each column's sum as hi + lo. */
-static INLINE void normalise(lanes *sum)
+static INLINE void normalise(lane_sum *sum)
 {
 #if REAL_IS_DOUBLE
     for (int k = 0; k < LANES; k++) {
@@ -417,15 +417,15 @@ static INLINE void clear(const setting *s, group *g)
 /* Of a long row the sums of all columns, in each. */
 static void join_columns(const setting *s, group *g)
 {
-    spread_lane(&g->rest, sum_lanes(&g->rest));
+    spread_lane(&g->rest, reduce_lanes(&g->rest));
     join_reals(g->ones, 0);
     if (s->targets != HARD) {
-        spread_lane(&g->total, sum_lanes(&g->total));
-        spread_lane(&g->spread, sum_lanes(&g->spread));
+        spread_lane(&g->total, reduce_lanes(&g->total));
+        spread_lane(&g->spread, reduce_lanes(&g->spread));
     }
 }
 
-static INLINE void add_lanes(lanes *sum, const lanes *more)
+static INLINE void add_lane_sum(lane_sum *sum, const lane_sum *more)
 {
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
@@ -446,18 +446,18 @@ static void add_part(const setting *s, group *g, group part)
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         g->ones[k] += part.ones[k];
-    add_lanes(&g->rest, &part.rest);
+    add_lane_sum(&g->rest, &part.rest);
     if (s->targets != HARD) {
-        add_lanes(&g->total, &part.total);
-        add_lanes(&g->spread, &part.spread);
+        add_lane_sum(&g->total, &part.total);
+        add_lane_sum(&g->spread, &part.spread);
     }
 }
 
 static int groups_of(const setting *s, const table *t)
 {
-    return s->folded ? 1 : (int)(t->at.wide / LANES);
+    return s->folded ? 1 : (int)(t->at.ld / LANES);
 }
 
-static real *kept_piece(real *kept, int64_t from) { return kept + from / TABLE * KEPT_PIECE; }
+static real *kept_piece(real *kept, int64_t from) { return kept + from / TILE_2D * KEPT_PIECE; }
 
 #endif

@@ -1,9 +1,9 @@
 /* The functions of scalar_math.h over arrays, so that the tests can reach every instruction set. */
-#include "scalar_math.h"
+#include "vector/vector_math.h"
 
-void SUFFIXED(fl_math)(int function, int64_t n, const real *x, real *out);
+void SUFFIXED(fl_vector_math)(int function, int64_t n, const real *x, real *out);
 
-void SUFFIXED(fl_math)(int function, int64_t n, const real *x, real *out)
+void SUFFIXED(fl_vector_math)(int function, int64_t n, const real *x, real *out)
 {
     switch (function) {
     case 0:

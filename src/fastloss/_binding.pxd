@@ -1,0 +1,108 @@
+"""The C side: src_c/fastloss.h and src_c/runtime/parallel.h."""
+
+from libc.stdint cimport int64_t
+
+cdef extern from "fastloss.h" nogil:
+    enum: FL_OPERANDS
+    enum: FL_PARAMS
+    enum: FL_AT_SAMPLE_WEIGHT
+    enum: FL_NO_MEMORY
+    enum: FL_SUM
+    enum: FL_VALUES
+    enum: FL_GRAD
+    ctypedef enum fl_dtype:
+        FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
+        FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
+    ctypedef enum fl_family_id:
+        FL_FAMILY_elementwise, FL_FAMILY_cross_entropy, FL_FAMILY_margin, FL_FAMILY_embedding, FL_FAMILY_ctc
+    ctypedef enum fl_extent:
+        FL_ABSENT, FL_PER_UNIT, FL_PER_ENTRY
+    ctypedef enum fl_domain:
+        FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_POSITIVE, FL_SIGN
+        FL_SCORE, FL_INDEX, FL_LABELS
+    ctypedef struct fl_operand_spec:
+        fl_extent extent
+        fl_domain domain
+    ctypedef enum fl_row_axis:
+        FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS
+    ctypedef int fl_formula
+    ctypedef struct fl_loss:
+        fl_family_id family
+        fl_row_axis axis
+        fl_operand_spec spec[3]
+    ctypedef enum fl_mean_divisor:
+        FL_BY_SAMPLE_WEIGHT, FL_BY_ALL_WEIGHTS
+    ctypedef struct fl_array:
+        char *data
+        fl_dtype dtype
+        int swapped, is_direct, non_temporal, ndim
+        int64_t contiguous_run
+        int64_t shape[64]
+        int64_t stride[64]
+    ctypedef struct fl_dd:
+        double hi, lo
+    ctypedef struct fl_grid:
+        int64_t blocks, row_units, rows_per_block, segments, segment_units
+    ctypedef struct fl_call:
+        fl_family_id family
+        fl_formula formula
+        int is_double, requested, prepare, mean
+        fl_mean_divisor mean_divisor
+        double divisor_scale, grad_output
+        double params[3]
+        int64_t units, row_units, unit_size, inner_size
+        fl_array operand[3]
+        fl_operand_spec spec[3]
+        fl_array weight
+        const void *class_weight
+        int class_weight_is_float
+        fl_array sample_weight, grad_output_array, values
+        fl_array grad[3]
+        int64_t broadcast_period[3]
+        int64_t ignore_index
+        int64_t T, C, blank
+        const int64_t *frames
+        const int64_t *labels
+        const int64_t *first_label
+        int zero_infinity, per_label
+        double sum_tolerance
+        int wants_moments
+        double *weighted_loss
+        double *unit_divisor
+        unsigned char *unit_counted
+    ctypedef struct fl_moments:
+        double pivot, rr, rd, dd
+    ctypedef struct fl_totals:
+        fl_dd sum, divisor_sum
+        int64_t count
+        fl_moments moments
+    ctypedef struct fl_partial:
+        int64_t error_unit, error_entry
+        int error_argument
+    ctypedef enum fl_status:
+        FL_OK, FL_BAD_VALUE, FL_INTERRUPTED
+    ctypedef int (*fl_interrupted)() noexcept
+    ctypedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out) noexcept
+    ctypedef struct fl_kernels:
+        fl_vector_math_fn *math[2]
+    int fl_find_formula(const char *name, fl_loss *loss)
+    fl_grid fl_grid_of(const fl_call *call)
+    void fl_add_totals(fl_totals *to, const fl_totals *other)
+    void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+                      const double *weighted_loss, const double *unit_divisor,
+                           const unsigned char *unit_counted)
+    double fl_ratio(double a, double b)
+    fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
+    int fl_isa_count()
+    const char *fl_isa_name(int index)
+    void fl_isa_select(int index)
+    int fl_isa_selected()
+    const fl_kernels *fl_kernels_selected()
+
+cdef extern from "runtime/parallel.h" nogil:
+    const char *fl_openmp_runtime()
+    void fl_set_process_threads(int threads)
+    int fl_set_thread_override(int threads)
+    int fl_process_threads()
+    int fl_thread_override()
+    int fl_effective_threads()
