@@ -654,14 +654,14 @@ def test_chunks_of_whole_blocks_have_the_bits_of_one_call(case, dtype, bits):
         assert block >= 1
         value, (added, weight, count) = draw.value(), draw.sums()
         for chunk in {block, 2 * block, 3 * block}:
-            state = fl._binding.State()
+            state = fl._binding.LossSums()
             pieces = []
             for first in range(0, shape[0], chunk):
                 part = draw.at(slice(first, first + chunk))
                 part.keywords["sample_weight"] = draw.keywords["sample_weight"][
                     first : first + chunk
                 ]
-                units = fl._binding.Units(values=True)
+                units = fl._binding.UnitOutputs(values=True)
                 part.loss._update(state, units, *part.arrays, **part.keywords)
                 pieces.append(units.values)
             bits((state.sum, state.weight), (added, weight), chunk)

@@ -4,9 +4,8 @@
     python -m tools.check_vectorised --update   # accepts what is not, in not_vectorised.json
 
 The kernels are compiled with setup.py's flags and line numbers, but without those of the Python at
-hand, which differ. Of each instruction
-these say the line and through which calls it was inlined there, and so the loss, a row of losses.def,
-which the vectoriser's report does not.
+hand, which differ. The line table maps each instruction to its source line and its chain of inlined
+calls, and so to its loss, a row of losses.def; the report of the vectoriser does not.
 
 - A loop under `#pragma omp simd` must compute on whole registers, in each copy that inlining makes.
 - Other loops, by the report: what the weaker instruction set vectorises, the stronger one must too.

@@ -44,7 +44,7 @@ class Object:
         for i, h in enumerate(headers):
             if h[1] == SHT_SYMTAB:
                 for entry in struct.iter_unpack("<IBBHQQ", contents[i]):
-                    section = STT_SECTION == entry[1] & 15
+                    section = entry[1] & 15 == STT_SECTION
                     symbols.append(title[entry[3]] if section else text(contents[h[6]], entry[0]))
         self.relocations = {
             title[h[7]]: [

@@ -64,7 +64,7 @@ cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index":
                      "blank": BLANK}
 
 cdef enum:
-    BRIEF = 2048  # elements, some µs of work
+    GIL_HELD_MAX_ELEMENTS = 2048  # elements, some µs of work
 
 # Methods of a loss.
 cdef enum:
@@ -72,7 +72,7 @@ cdef enum:
     GRADIENT = 2
     VALUE_AND_GRAD = VALUE | GRADIENT
     SUMS = 4
-    UPDATE = 12  # sums, and what Units wants
+    UPDATE = 12  # sums, and what UnitOutputs wants
 
 # The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
 cdef struct Arguments:
@@ -141,7 +141,7 @@ cdef int numeric(cnp.ndarray array, str name) except -1:
     return dtype
 
 
-cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
+cdef void fill_broadcast_array(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
                    const cnp.npy_intp *shape, int front) noexcept:
     """a, broadcast to shape, where its axes begin at `front`, as an fl_array; neighbouring axes
     that step alike become one."""
@@ -174,11 +174,11 @@ cdef void describe(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int nd
     f.contiguous_run = f.shape[n - 1] if n > 0 and f.stride[n - 1] == cnp.PyArray_ITEMSIZE(a) else 1
 
 
-cdef void describe_all(fl_array *f, cnp.ndarray a, int dtype, bint is_double) noexcept:
-    describe(f, a, dtype, is_double, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), 0)
+cdef void fill_fl_array(fl_array *f, cnp.ndarray a, int dtype, bint is_double) noexcept:
+    fill_broadcast_array(f, a, dtype, is_double, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), 0)
 
 
-cdef tuple as_tuple(int ndim, const cnp.npy_intp *shape):
+cdef tuple shape_tuple(int ndim, const cnp.npy_intp *shape):
     cdef int axis
     return tuple([shape[axis] for axis in range(ndim)])
 
@@ -204,7 +204,7 @@ cdef cnp.ndarray axis_last(cnp.ndarray a, int axis):
     return cnp.PyArray_Transpose(a, &axes)
 
 
-cdef int front_of(cnp.ndarray weight, bint of_samples, int ndim,
+cdef int broadcast_offset(cnp.ndarray weight, bint of_samples, int ndim,
                   const cnp.npy_intp *shape) noexcept:
     """The axis of shape where those of a weight begin; -1 if it cannot be broadcast to it."""
     cdef int k, front = ndim - cnp.PyArray_NDIM(weight)
@@ -316,7 +316,7 @@ cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) n
 # --- streams --------------------------------------------------------------------------------------
 
 @cython.final
-cdef class State:
+cdef class LossSums:
     """Running sums of a loss over chunks of leading rows.
 
     Its bits are those of one call over everything where all chunks but the last hold whole blocks
@@ -332,20 +332,20 @@ cdef class State:
         self.divide = 1
 
     def __reduce__(self):
-        return restored_state, self.numbers()
+        return sums_from_tuple, self.to_tuple()
 
     def __copy__(self):
-        cdef State other = State()
+        cdef LossSums other = LossSums()
         other.totals, other.divide, other.rows = self.totals, self.divide, self.rows
         return other
 
-    def numbers(self):
-        """All that there is to it, for `restored_state`."""
+    def to_tuple(self):
+        """All that there is to it, for `sums_from_tuple`."""
         cdef fl_totals *t = &self.totals
         return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
                 t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd)
 
-    def merge(self, State other not None):
+    def merge(self, LossSums other not None):
         """Adds what another added up."""
         self._divide_by(other.divide, other.rows)
         fl_add_totals(&self.totals, &other.totals)
@@ -392,53 +392,53 @@ cdef class State:
         squares = 0 if squares < 0 else squares  # NaN stays
         return sqrt(squares * (n / (n - 1))) / fabs(divisor)
 
-    def like(self):
+    def empty_like(self):
         """An empty one, of a part of these losses."""
-        cdef State state = State()
+        cdef LossSums state = LossSums()
         state.divide = self.divide
         return state
 
 
-def restored_state(int64_t count, int64_t rows, double divide, *double_doubles_and_spread):
-    """The State of these numbers."""
-    cdef State state = State()
+def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_and_moments):
+    """The LossSums of these numbers."""
+    cdef LossSums state = LossSums()
     cdef fl_totals *t = &state.totals
     (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
-     t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_spread
+     t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_moments
     t.count, state.rows, state.divide = count, rows, divide
     return state
 
 
 @cython.final
-cdef class Units:
-    """What is wanted of each unit of a chunk besides the State, of the unreduced loss's shape.
+cdef class UnitOutputs:
+    """What is wanted of each unit of a chunk besides the LossSums, of the unreduced loss's shape.
 
     Attributes
     ----------
     values : ndarray
         Its loss.
-    term, share, counted : ndarray of float64, float64, bool
+    weighted_loss, unit_divisor, unit_counted : ndarray of float64, float64, bool
         What it adds to the sum, to what a mean divides by, and to the count.
     """
 
     cdef bint wants_values, wants_terms
-    cdef readonly cnp.ndarray values, term, share, counted
+    cdef readonly cnp.ndarray values, weighted_loss, unit_divisor, unit_counted
 
     def __init__(self, *, bint values=False, bint terms=False):
         self.wants_values, self.wants_terms = values, terms
 
 
-def add_units(list groups not None, cnp.ndarray group not None, Units units not None):
-    """Adds each unit to the State of its group; `group` has the number of each, as int64."""
-    cdef cnp.ndarray term = np.ascontiguousarray(units.term)
-    cdef cnp.ndarray share = np.ascontiguousarray(units.share)
-    cdef cnp.ndarray counted = np.ascontiguousarray(units.counted)
+def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs units not None):
+    """Adds each unit to the LossSums of its group; `group` has the number of each, as int64."""
+    cdef cnp.ndarray term = np.ascontiguousarray(units.weighted_loss)
+    cdef cnp.ndarray share = np.ascontiguousarray(units.unit_divisor)
+    cdef cnp.ndarray counted = np.ascontiguousarray(units.unit_counted)
     cdef cnp.ndarray index = np.ascontiguousarray(group, np.int64)
     cdef cnp.ndarray pointers = np.empty(len(groups), np.uintp)
     cdef fl_totals **to = <fl_totals **>cnp.PyArray_DATA(pointers)
     cdef Py_ssize_t k, n = cnp.PyArray_SIZE(term)
     for k in range(len(groups)):
-        to[k] = &(<State?>groups[k]).totals
+        to[k] = &(<LossSums?>groups[k]).totals
     if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
@@ -475,19 +475,19 @@ cdef class Loss:
     cdef readonly tuple differentiable
     cdef readonly tuple default_wrt
     cdef str name, formula_name
-    cdef dict slots            # keyword -> its meaning
+    cdef dict parameter_ids            # keyword -> its meaning
     cdef tuple positional
     cdef int positions[5]      # the slot of each
-    cdef list numbers, flags   # (name, default, rule), (name, default)
+    cdef list float_options, bool_options   # (name, default, rule), (name, default)
     cdef int batch_first       # the bit of this boolean, 0 if the loss does not have it
     cdef int zero_infinity
-    cdef int inputs            # so many operands are named input...
+    cdef int n_inputs            # so many operands are named input...
     cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
     cdef bint shared_variance  # the last operand may have fewer entries than the others
     cdef bint probabilities    # a floating target makes another formula
-    cdef bint by_class         # a weight is one for each class
-    cdef tuple ranges          # (suffix, test) each: its last number chooses the formula
+    cdef bint weighs_classes         # a weight is one for each class
+    cdef tuple formula_ranges          # (suffix, test) each: its last number chooses the formula
     cdef Arguments defaults
     cdef fl_family_id family
     cdef int formula[8]        # by the set of boolean options, or the range of the number
@@ -508,45 +508,45 @@ cdef class Loss:
         self.positional = positional
         self.differentiable = differentiable
         self.default_wrt = default_wrt
-        self.numbers = numbers
-        self.flags = flags
-        self.inputs = sum(not operand.startswith(("target", "var")) for operand in operands)
+        self.float_options = numbers
+        self.bool_options = flags
+        self.n_inputs = sum(not operand.startswith(("target", "var")) for operand in operands)
         self.weight_divides = weight_divides
         self.has_batchmean = batchmean
         self.shared_variance = shared_variance
         self.probabilities = probabilities
-        self.ranges = ranges
+        self.formula_ranges = ranges
         memset(&self.defaults, 0, sizeof(self.defaults))
         self.defaults.reduction = MEAN
         self.defaults.ignore_index = -100
-        self.slots = {"sample_weight": SAMPLE_WEIGHT, "reduction": REDUCTION, "out": OUT,
+        self.parameter_ids = {"sample_weight": SAMPLE_WEIGHT, "reduction": REDUCTION, "out": OUT,
                       "wrt": WRT, "grad_output": GRAD_OUTPUT}
-        self.slots.update((operand, i) for i, operand in enumerate(operands))
-        self.slots.update((keyword, SPECIAL[keyword]) for keyword in special)
+        self.parameter_ids.update((operand, i) for i, operand in enumerate(operands))
+        self.parameter_ids.update((keyword, SPECIAL[keyword]) for keyword in special)
         for i, option in enumerate(numbers):
-            self.slots[option[0]] = NUMBER + i
+            self.parameter_ids[option[0]] = NUMBER + i
             self.defaults.number[i] = option[1]
         bits = {option[0]: 1 << i for i, option in enumerate(flags)}
         self.batch_first = bits.get("batch_first", 0)
         self.zero_infinity = bits.get("zero_infinity", 0)
         for i, option in enumerate(flags):
-            self.slots[option[0]] = FLAG + i
+            self.parameter_ids[option[0]] = FLAG + i
             self.defaults.flags |= (1 << i) if option[1] else 0
         if ranges is not None:
             self.defaults.flags = self._range(self.defaults.number[len(numbers) - 1])
         for i, keyword in enumerate(positional):
-            self.positions[i] = self.slots[keyword]
+            self.positions[i] = self.parameter_ids[keyword]
         self._find_formulas()
 
     cdef int _find_formulas(self) except -1:
         """Each set of boolean options, a pos_weight and a floating target counting as such, is a
         row of the table of losses; so is each range of a number."""
         cdef int chosen, i
-        cdef list variants = [flag[0] for flag in self.flags]
-        if self.ranges is not None:
-            names = [suffix for suffix, _ in self.ranges]
+        cdef list variants = [flag[0] for flag in self.bool_options]
+        if self.formula_ranges is not None:
+            names = [suffix for suffix, _ in self.formula_ranges]
         else:
-            variants += [word for word in ("pos_weight",) if word in self.slots]
+            variants += [word for word in ("pos_weight",) if word in self.parameter_ids]
             variants += ["probabilities"] * self.probabilities
             names = ["_".join([w for i, w in enumerate(variants) if chosen >> i & 1])
                      for chosen in range(1 << len(variants))]
@@ -560,12 +560,12 @@ cdef class Loss:
             if self.row[0].family == FL_FAMILY_ctc:
                 break  # its booleans choose no formula
         self.family = self.row[0].family
-        self.by_class = self.family != FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_INDEX
+        self.weighs_classes = self.family != FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_INDEX
         return 0
 
     cdef int _range(self, double number) except -1:
         """Which range of its number a loss is in."""
-        for i, (_, within) in enumerate(self.ranges):
+        for i, (_, within) in enumerate(self.formula_ranges):
             if within(number):
                 return i
         raise LookupError(f"no formula for {number}")
@@ -649,11 +649,11 @@ cdef class Loss:
         >>> fl.mse_loss.sums([1.0, 4.0], [1.0, 2.0], sample_weight=[0, 3])
         (12.0, 3.0, 1)
         """
-        cdef State state = State()
+        cdef LossSums state = LossSums()
         new_call(self)._run(SUMS, None, args, kwargs, state)
         return state.sum, state.weight, state.count
 
-    def _update(self, State state not None, Units units, *args, **kwargs):
+    def _update(self, LossSums state not None, UnitOutputs units, *args, **kwargs):
         """Adds a chunk of leading rows; what `units` wants of each, it gets."""
         new_call(self)._run(UPDATE, None, args, kwargs, state, units)
 
@@ -677,11 +677,11 @@ cdef class Loss:
         cdef Arguments a = self.defaults
         cdef int chosen
         for name, value in options.items():
-            if name in self.slots and self.slots[name] >= NUMBER:
-                self._set(&a, self.slots[name], <PyObject *>value)
+            if name in self.parameter_ids and self.parameter_ids[name] >= NUMBER:
+                self._set(&a, self.parameter_ids[name], <PyObject *>value)
         chosen = 0 if self.family == FL_FAMILY_ctc else a.flags
         if probabilities or options.get("pos_weight") is not None:
-            chosen |= 1 << len(self.flags)
+            chosen |= 1 << len(self.bool_options)
         return self.row_names[chosen]
 
     @property
@@ -728,7 +728,7 @@ cdef class Loss:
     cdef int _parse(self, Arguments *a, int method, dict bound, tuple args, dict kwargs) except -1:
         """Options of a criterion, arguments by position, and by keyword."""
         cdef Py_ssize_t i, position = 0
-        cdef int64_t given = 0  # bits of slots
+        cdef int64_t given = 0  # bits of parameter_ids
         cdef int slot
         cdef PyObject *key
         cdef PyObject *value
@@ -745,7 +745,7 @@ cdef class Loss:
         position = 0
         while PyDict_Next(kwargs, &position, &key, &value):
             slot = self._slot(key)
-            if slot < 0 or not takes(method, slot):
+            if slot < 0 or not accepts_keyword(method, slot):
                 raise _errors.unknown_keyword(self, <object>key, method & GRADIENT != 0)
             self._set_once(a, &given, slot, key, value)
         for i in range(len(self.operands)):
@@ -755,7 +755,7 @@ cdef class Loss:
 
     cdef int _slot(self, PyObject *keyword) except -2:
         """What a keyword means; -1: nothing."""
-        cdef PyObject *found = PyDict_GetItem(self.slots, <object>keyword)
+        cdef PyObject *found = PyDict_GetItem(self.parameter_ids, <object>keyword)
         return -1 if found == NULL else <int><object>found
 
     cdef int _set_once(self, Arguments *a, int64_t *given, int slot, PyObject *key,
@@ -772,7 +772,7 @@ cdef class Loss:
             self._set_flag(a, slot - FLAG, <object>value)
         elif slot >= NUMBER:
             a.number[slot - NUMBER] = self._number(slot - NUMBER, <object>value)
-            if self.ranges is not None and slot - NUMBER == len(self.numbers) - 1:
+            if self.formula_ranges is not None and slot - NUMBER == len(self.float_options) - 1:
                 a.flags = self._range(a.number[slot - NUMBER])
         elif slot == REDUCTION:
             a.reduction = self._reduction(<object>value)
@@ -806,14 +806,14 @@ cdef class Loss:
         return reduction
 
     cdef int _set_flag(self, Arguments *a, int i, object value) except -1:
-        if value is True or (value is not False and _options.flag(self.flags[i][0], value)):
+        if value is True or (value is not False and _options.flag(self.bool_options[i][0], value)):
             a.flags |= 1 << i
         else:
             a.flags &= ~(1 << i)
         return 0
 
     cdef double _number(self, int i, object value) except? -1:
-        name, default, rule = self.numbers[i]
+        name, default, rule = self.float_options[i]
         if value is default:
             return self.defaults.number[i]
         return _options.number(name, value, rule)
@@ -826,7 +826,7 @@ cdef class Loss:
 
 
 @cython.auto_pickle(False)
-cdef class Bound:
+cdef class BoundLoss:
     """The loss of its class with the options in its __dict__."""
 
     cdef Loss bound
@@ -848,17 +848,17 @@ cdef class Bound:
 
     def sums(self, *arrays, **kwargs):
         """``(sum, weight, count)``; see the function."""
-        cdef State state = State()
+        cdef LossSums state = LossSums()
         self._run(SUMS, arrays, kwargs, state)
         return state.sum, state.weight, state.count
 
-    cdef object _run(self, int method, tuple arrays, dict kwargs, State state):
+    cdef object _run(self, int method, tuple arrays, dict kwargs, LossSums state):
         cdef dict options = PyObject_GenericGetDict(self, NULL)
         options = options.copy()  # another thread may change them during the call
         return new_call(self.bound)._run(method, options, arrays, kwargs, state)
 
 
-cdef bint takes(int method, int slot) noexcept:
+cdef bint accepts_keyword(int method, int slot) noexcept:
     """Whether a method has this keyword."""
     if slot == WRT or slot == GRAD_OUTPUT:
         return method & GRADIENT != 0
@@ -883,7 +883,7 @@ cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
 
 
 cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
-    """Units and rows of an input of this shape, with or without an axis of its own in a unit."""
+    """UnitOutputs and rows of an input of this shape, with or without an axis of its own in a unit."""
     cdef int k, seen = 0
     call.unit_size = call.units = call.row_units = call.inner_size = 1
     for k in range(ndim):
@@ -900,9 +900,9 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 
 # --- a call ---------------------------------------------------------------------------------------
 
-cdef bint is_brief(const fl_call *call) noexcept:
+cdef bint skips_gil_release(const fl_call *call) noexcept:
     """Whether there is less to do than asking the GIL back from other threads would take."""
-    return (0 < call.units <= BRIEF and call.unit_size <= BRIEF // call.units
+    return (0 < call.units <= GIL_HELD_MAX_ELEMENTS and call.unit_size <= GIL_HELD_MAX_ELEMENTS // call.units
             and call.family != FL_FAMILY_ctc and call.spec[1].domain != FL_LABELS)
 
 
@@ -923,8 +923,8 @@ cdef class Call:
     cdef fl_call *call
     cdef fl_totals totals
     cdef PyObject *arrays[4]   # the operands, which are arguments or kept
-    cdef PyObject *views[4]    # the same with their axes in the order of the kernels
-    cdef list kept             # (name, array): they live as long; no out may overlap a named one
+    cdef PyObject *kernel_views[4]    # the same with their axes in the order of the kernels
+    cdef list owned_refs             # (name, array): they live as long; no out may overlap a named one
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
     cdef cnp.ndarray lengths   # of sequences: what call.frames and its neighbours point to
@@ -933,15 +933,15 @@ cdef class Call:
     cdef bint weak[4]          # Python numbers
     cdef int result            # dtype of unreduced losses
     cdef int axis              # of the rows in operands that have them, or -1
-    cdef int ndim, moved       # of the unreduced loss; the axis that goes last, or -1
+    cdef int ndim, moved_axis       # of the unreduced loss; the axis that goes last, or -1
     cdef cnp.npy_intp *shape
     cdef int64_t rows          # length of the leading axis
     cdef int64_t rows_before   # those of a stream that came before
     cdef bint in_place         # an out is an input
-    cdef bint single           # wrt is a name, not a tuple
+    cdef bint returns_single           # wrt is a name, not a tuple
 
-    cdef object _run(self, int method, dict bound, tuple args, dict kwargs, State state,
-                     Units units=None):
+    cdef object _run(self, int method, dict bound, tuple args, dict kwargs, LossSums state,
+                     UnitOutputs units=None):
         cdef fl_call call
         cdef cnp.npy_intp shape[64]
         cdef fl_partial bad
@@ -952,14 +952,14 @@ cdef class Call:
         self.shape = shape
         self.rows_before = 0 if state is None else state.rows
         self.in_place = False
-        self.moved = -1
+        self.moved_axis = -1
         self._operands()
         self._weights()
         self._outputs(method)
         call.wants_moments = method == UPDATE
         call.weighted_loss = NULL
         if units is not None:
-            self._each(units)
+            self._alloc_unit_outputs(units)
         self._phases(method)
 
         if state is None:
@@ -967,7 +967,7 @@ cdef class Call:
         else:
             state._divide_by(call.divisor_scale, self.rows)
             self.totals = state.totals
-        if is_brief(&call):
+        if skips_gil_release(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
         elif call.units > 0:
             if PyThread_get_thread_ident() == main_thread:
@@ -1007,11 +1007,11 @@ cdef class Call:
         for k in range(3):
             call.operand[k].data = NULL
             if self.row.spec[k].extent == FL_PER_ENTRY:
-                describe_all(&call.operand[k], <cnp.ndarray>self.views[k], self.dtype[k],
+                fill_fl_array(&call.operand[k], <cnp.ndarray>self.kernel_views[k], self.dtype[k],
                              call.is_double)
             elif k < n and self.row.spec[k].extent == FL_PER_UNIT:
-                view = <cnp.ndarray>self.views[k]
-                describe(&call.operand[k], view, self.dtype[k], call.is_double, self.ndim,
+                view = <cnp.ndarray>self.kernel_views[k]
+                fill_broadcast_array(&call.operand[k], view, self.dtype[k], call.is_double, self.ndim,
                          self.shape, self.ndim - cnp.PyArray_NDIM(view))
         return 0
 
@@ -1020,22 +1020,22 @@ cdef class Call:
         value = <object>self.a.operand[k]
         cdef cnp.ndarray array = as_array(value, self.loss.operands[k])
         if array is not value:
-            self._keep(None, array)
-        self.arrays[k] = self.views[k] = <PyObject *>array
+            self._hold_ref(None, array)
+        self.arrays[k] = self.kernel_views[k] = <PyObject *>array
         self.dtype[k] = storage(array)
         self.weak[k] = is_number(value)
         return 0
 
-    cdef int _keep(self, str name, cnp.ndarray array) except -1:
-        if self.kept is None:
-            self.kept = []
-        self.kept.append((name, array))
+    cdef int _hold_ref(self, str name, cnp.ndarray array) except -1:
+        if self.owned_refs is None:
+            self.owned_refs = []
+        self.owned_refs.append((name, array))
         return 0
 
-    cdef int _see(self, int k, cnp.ndarray view) except -1:
+    cdef int _set_kernel_view(self, int k, cnp.ndarray view) except -1:
         """What the kernels see of an operand."""
-        self._keep(None, view)
-        self.views[k] = <PyObject *>view
+        self._hold_ref(None, view)
+        self.kernel_views[k] = <PyObject *>view
         return 0
 
     cdef int _compute_type(self, int n) except -1:
@@ -1067,7 +1067,7 @@ cdef class Call:
                 floating = True
                 is_double |= self.dtype[k] == FL_F64
                 self.result = self.dtype[k] if self.result in (-1, self.dtype[k]) else <int>FL_F32
-            elif k < self.loss.inputs:
+            elif k < self.loss.n_inputs:
                 is_double = True  # integers as input read as float64
         self.call.is_double = is_double or not floating
         if self.call.is_double:
@@ -1079,19 +1079,19 @@ cdef class Call:
         cdef int chosen = 0 if self.loss.family == FL_FAMILY_ctc else self.a.flags
         cdef fl_call *call = self.call
         if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
-            chosen |= 1 << len(self.loss.flags)
+            chosen |= 1 << len(self.loss.bool_options)
         self.row = &self.loss.row[chosen]
         call.family = self.loss.family
         call.formula = <fl_formula>self.loss.formula[chosen]
         call.spec = self.row.spec
         return 0
 
-    cdef int _take_shape(self, cnp.ndarray array, int but) except -1:
+    cdef int _set_loss_shape(self, cnp.ndarray array, int skip_axis) except -1:
         """The loss has the shape of an array, but for an axis."""
         cdef int k
         self.ndim = 0
         for k in range(cnp.PyArray_NDIM(array)):
-            if k != but:
+            if k != skip_axis:
                 self.shape[self.ndim] = cnp.PyArray_DIM(array, k)
                 self.ndim += 1
         self.rows = self.shape[0] if self.ndim > 0 else 1
@@ -1117,9 +1117,9 @@ cdef class Call:
                     self.loss.operands[0], x, self.loss.operands[k], y, self.axis,
                     self.loss.probabilities, self.row.spec[k].domain == FL_INDEX)
         set_units(self.call, self.axis, ndim, cnp.PyArray_DIMS(x))
-        self._take_shape(x, self.axis)
+        self._set_loss_shape(x, self.axis)
         for k in range(len(self.loss.operands) if self.axis != ndim - 1 else 0):
-            self._see(k, self._row_view(<cnp.ndarray>self.arrays[k], k))
+            self._set_kernel_view(k, self._row_view(<cnp.ndarray>self.arrays[k], k))
         return 0
 
     cdef int _sequence_shape(self) except -1:
@@ -1144,7 +1144,7 @@ cdef class Call:
         call.row_units = call.inner_size = 1
         self.shape[0] = self.rows = call.units
         if self.axis == 1:
-            self._see(0, self._row_view(x, 0))
+            self._set_kernel_view(0, self._row_view(x, 0))
         size = 3 * call.units
         self.lengths = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, 0)
         call.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
@@ -1198,7 +1198,7 @@ cdef class Call:
         if operand >= 0 and self.axis >= 0 and self.row.spec[operand].extent == FL_PER_ENTRY and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
             return axis_last(array, self.axis)
-        return self._moved(array)
+        return self._with_axis_moved(array)
 
     cdef int _broadcast_shape(self) except -1:
         """An elementwise loss has the shape of its arrays: equal ones, 0-d ones, a variance."""
@@ -1217,7 +1217,7 @@ cdef class Call:
                                             self.loss.operands[k], array)
         array = <cnp.ndarray>self.arrays[first if first > 0 else 0]
         set_units(call, -1, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))
-        self._take_shape(array, -1)
+        self._set_loss_shape(array, -1)
         for k in range(n):
             if self.ndim > 0 and cnp.PyArray_NDIM(<cnp.ndarray>self.arrays[k]) == 0:
                 call.broadcast_period[k] = call.units
@@ -1225,7 +1225,7 @@ cdef class Call:
             var = <cnp.ndarray>self.arrays[2]
             if cnp.PyArray_NDIM(var) > 0 and not same_shape(array, var):
                 view, axis = _arrays.variance(var, array)
-                self._see(2, view)
+                self._set_kernel_view(2, view)
                 call.broadcast_period[2] = self.shape[axis]
                 if axis != self.ndim - 1:
                     self._move_last(axis)
@@ -1235,9 +1235,9 @@ cdef class Call:
         """An axis that shares a variance goes last, so that the gradient sums neighbours."""
         cdef int k
         cdef cnp.npy_intp dim = self.shape[axis]
-        self.moved = axis
+        self.moved_axis = axis
         for k in range(3):
-            self._see(k, self._moved(<cnp.ndarray>self.views[k]))
+            self._set_kernel_view(k, self._with_axis_moved(<cnp.ndarray>self.kernel_views[k]))
         for k in range(axis, self.ndim - 1):
             self.shape[k] = self.shape[k + 1]
         self.shape[self.ndim - 1] = dim
@@ -1245,16 +1245,16 @@ cdef class Call:
             self.call.row_units = self.call.units // self.shape[0]
         return 0
 
-    cdef cnp.ndarray _moved(self, cnp.ndarray array):
-        if self.moved < 0 or cnp.PyArray_NDIM(array) != self.ndim:
+    cdef cnp.ndarray _with_axis_moved(self, cnp.ndarray array):
+        if self.moved_axis < 0 or cnp.PyArray_NDIM(array) != self.ndim:
             return array
-        return axis_last(array, self.moved)
+        return axis_last(array, self.moved_axis)
 
     cdef tuple _loss_shape(self):
         """The unreduced shape, axes in the order of the arguments."""
-        shape = list(as_tuple(self.ndim, self.shape))
-        if self.moved >= 0:
-            shape.insert(self.moved, shape.pop())
+        shape = list(shape_tuple(self.ndim, self.shape))
+        if self.moved_axis >= 0:
+            shape.insert(self.moved_axis, shape.pop())
         return tuple(shape)
 
     # --- weights and options ---
@@ -1267,11 +1267,11 @@ cdef class Call:
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
         call.class_weight = NULL
-        if self.a.weight != NULL and self.loss.by_class:
+        if self.a.weight != NULL and self.loss.weighs_classes:
             of_labels = not (self.loss.probabilities
                              and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
             weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
-            self._keep("weight", weight)
+            self._hold_ref("weight", weight)
             call.class_weight = cnp.PyArray_DATA(weight)
             call.class_weight_is_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
@@ -1302,14 +1302,14 @@ cdef class Call:
         """A weight, broadcast to this shape."""
         cdef cnp.ndarray array = as_array(value, name)
         cdef int dtype = numeric(array, name), front = -1
-        if self.moved < 0:
-            front = front_of(array, name == "sample_weight", ndim, shape)
+        if self.moved_axis < 0:
+            front = broadcast_offset(array, name == "sample_weight", ndim, shape)
         if front < 0:
-            whole = as_tuple(ndim, shape) if self.moved < 0 else self._loss_shape()
-            array = self._moved(_arrays.weight_view(array, name, whole))
+            whole = shape_tuple(ndim, shape) if self.moved_axis < 0 else self._loss_shape()
+            array = self._with_axis_moved(_arrays.weight_view(array, name, whole))
             front = ndim - cnp.PyArray_NDIM(array)
-        self._keep(name, array)
-        describe(f, array, dtype, self.call.is_double, ndim, shape, front)
+        self._hold_ref(name, array)
+        fill_broadcast_array(f, array, dtype, self.call.is_double, ndim, shape, front)
         return 0
 
     # --- outputs ---
@@ -1333,35 +1333,35 @@ cdef class Call:
             call.requested |= FL_VALUES
         if method & GRADIENT:
             if self.a.grad_output != NULL:
-                self._upstream(<object>self.a.grad_output, none)
+                self._grad_output(<object>self.a.grad_output, none)
             self._gradients(grads_out)
         return 0
 
-    cdef int _each(self, Units units) except -1:
+    cdef int _alloc_unit_outputs(self, UnitOutputs units) except -1:
         """The arrays for what is wanted of each unit."""
         if units.wants_values:
             units.values = self._result_array(&self.call.values, None, -1, self.result, None)
             self.call.requested |= FL_VALUES
         if not units.wants_terms:
             return 0
-        term, share, counted = (np.zeros(as_tuple(self.ndim, self.shape), dtype)
+        term, share, counted = (np.zeros(shape_tuple(self.ndim, self.shape), dtype)
                                 for dtype in (np.float64, np.float64, np.bool_))
         self.call.weighted_loss = <double *>cnp.PyArray_DATA(<cnp.ndarray>term)
         self.call.unit_divisor = <double *>cnp.PyArray_DATA(<cnp.ndarray>share)
         self.call.unit_counted = <unsigned char *>cnp.PyArray_DATA(<cnp.ndarray>counted)
-        units.term, units.share, units.counted = (
-            array if self.moved < 0 else np.moveaxis(array, -1, self.moved)
+        units.weighted_loss, units.unit_divisor, units.unit_counted = (
+            array if self.moved_axis < 0 else np.moveaxis(array, -1, self.moved_axis)
             for array in (term, share, counted))
         return 0
 
     cdef int _gradients(self, object out) except -1:
         """The arrays for the gradients, of one name or of a tuple of them."""
         cdef tuple wrt = self.loss.default_wrt
-        self.single = len(wrt) == 1
+        self.returns_single = len(wrt) == 1
         if self.a.wrt != NULL:
             wrt = self.loss._wrt(<object>self.a.wrt)
-            self.single = PyUnicode_Check(<object>self.a.wrt)
-        if self.single:
+            self.returns_single = PyUnicode_Check(<object>self.a.wrt)
+        if self.returns_single:
             self.grads = self._gradient(wrt[0], out)
         else:
             self.grads = []
@@ -1370,7 +1370,7 @@ cdef class Call:
         return 0
 
     cdef cnp.ndarray _gradient(self, str name, object out):
-        cdef int k = self.loss.slots[name]
+        cdef int k = self.loss.parameter_ids[name]
         cdef int dtype = self.result if self.weak[k] else self.dtype[k]
         cdef cnp.ndarray array = <cnp.ndarray>self.arrays[k]
         if not is_floating(dtype):
@@ -1378,7 +1378,7 @@ cdef class Call:
         self.call.requested |= FL_GRAD << k
         return self._result_array(&self.call.grad[k], array, k, dtype, out)
 
-    cdef int _upstream(self, object value, bint none) except -1:
+    cdef int _grad_output(self, object value, bint none) except -1:
         """A number, or for reduction none an array of the unreduced shape."""
         cdef cnp.ndarray array
         cdef int dtype
@@ -1394,9 +1394,9 @@ cdef class Call:
             self.call.grad_output = float(array)
             return 0
         _arrays.check_upstream(array, self._loss_shape(), none)
-        array = self._moved(array)
-        self._keep("grad_output", array)
-        describe_all(&self.call.grad_output_array, array, dtype, self.call.is_double)
+        array = self._with_axis_moved(array)
+        self._hold_ref("grad_output", array)
+        fill_fl_array(&self.call.grad_output_array, array, dtype, self.call.is_double)
         return 0
 
     cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,
@@ -1406,7 +1406,7 @@ cdef class Call:
         if out is not None:
             dtype = self._check_out(like, operand, dtype, out)
             array = out
-        elif dtype == FL_BF16 or (like is None and self.moved >= 0):
+        elif dtype == FL_BF16 or (like is None and self.moved_axis >= 0):
             shape = self._loss_shape() if like is None else (<object>like).shape
             array = np.empty(shape, _arrays.dtype_of(dtype))
         elif like is None:
@@ -1417,7 +1417,7 @@ cdef class Call:
         if self.call.units == 0:
             array.fill(0)
         view = self._row_view(array, operand)
-        describe_all(f, view, dtype, self.call.is_double)
+        fill_fl_array(f, view, dtype, self.call.is_double)
         return array
 
     cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
@@ -1437,7 +1437,7 @@ cdef class Call:
                 if k != operand or not same_memory(array, other):
                     raise _errors.overlapping(self._out_name(operand), self.loss.operands[k])
                 self.in_place = True
-        for name, other in self.kept or ():
+        for name, other in self.owned_refs or ():
             if name is not None and overlap(array, other):
                 raise _errors.overlapping(self._out_name(operand), name)
         for other in (self.values, *(self.grads or ())):
@@ -1457,7 +1457,7 @@ cdef class Call:
         if like is not None:
             if not same_shape(array, like):
                 return False
-        elif self.moved < 0:
+        elif self.moved_axis < 0:
             if not has_shape(array, self.ndim, self.shape):
                 return False
         elif (<object>array).shape != self._loss_shape():
@@ -1495,21 +1495,21 @@ cdef class Call:
         value = self._value() if method & VALUE else None
         if method == VALUE:
             return value
-        if self.single:
-            grads = self._plain(<cnp.ndarray>self.grads)
+        if self.returns_single:
+            grads = self._unwrap_0d(<cnp.ndarray>self.grads)
         else:
-            grads = tuple([self._plain(grad) for grad in self.grads])
+            grads = tuple([self._unwrap_0d(grad) for grad in self.grads])
         return grads if method == GRADIENT else (value, grads)
 
     cdef object _value(self):
         if self.a.reduction == NONE:
-            return self._plain(self.values)
+            return self._unwrap_0d(self.values)
         if self.a.reduction == SUM:
             return self.totals.sum.hi
         return fl_ratio(self.totals.sum.hi,
                         mean_divisor(&self.totals, self.call.divisor_scale, self.rows))
 
-    cdef object _plain(self, cnp.ndarray array):
+    cdef object _unwrap_0d(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""
         return array if cnp.PyArray_NDIM(array) > 0 or self.a.out != NULL else array[()]
 
@@ -1517,7 +1517,7 @@ cdef class Call:
         """The error of a value that is not allowed, at its place in the caller's array."""
         cdef int k = bad.error_argument
         cdef fl_domain domain
-        shape = as_tuple(self.ndim, self.shape)
+        shape = shape_tuple(self.ndim, self.shape)
         index = [int(i) for i in np.unravel_index(bad.error_unit, shape)] if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
@@ -1535,19 +1535,19 @@ cdef class Call:
         if k < FL_AT_SAMPLE_WEIGHT and self.row.spec[k].extent == FL_PER_ENTRY:
             index.insert(self.axis, bad.error_entry)
         # The first in the kernels' order need not be so in the caller's.
-        if self.moved >= 0:
+        if self.moved_axis >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
-            k, index = _arrays.first_negative(2, <object>self.views[2], weight, self.moved)
+            k, index = _arrays.first_negative(2, <object>self.kernel_views[2], weight, self.moved_axis)
         elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.spec[1].extent == FL_PER_ENTRY):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
-            k, index = _arrays.first_negative(1, <object>self.views[1], weight, self.axis)
+            k, index = _arrays.first_negative(1, <object>self.kernel_views[1], weight, self.axis)
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
             return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
         name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.spec[k].domain
         if domain == FL_INDEX:
-            ignored = self.a.ignore_index if "ignore_index" in self.loss.slots else None
+            ignored = self.a.ignore_index if "ignore_index" in self.loss.parameter_ids else None
             return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
         if domain == FL_LABELS:
             return _errors.bad_label(name, array, index, self.call.unit_size, rows)
@@ -1556,7 +1556,7 @@ cdef class Call:
     cdef object _sample_weight(self, bint rows):
         """The sample weights with their axes in the order of the kernels, and one for the row."""
         array = as_array(<object>self.a.sample_weight, "sample_weight")
-        array = self._moved(_arrays.weight_view(array, "sample_weight", self._loss_shape()))
+        array = self._with_axis_moved(_arrays.weight_view(array, "sample_weight", self._loss_shape()))
         return array[..., np.newaxis] if rows else array
 
 

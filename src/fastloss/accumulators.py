@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _binding, _errors, criteria
 from fastloss._arrays import as_array
-from fastloss._binding import State, Units
+from fastloss._binding import LossSums, UnitOutputs
 
 __all__ = ["Accumulator", "Totals"]
 
@@ -95,8 +95,8 @@ class Accumulator:
         self._clear()
 
     def _clear(self) -> None:
-        self._state = State()
-        self._groups: dict[Any, State] = {}
+        self._state = LossSums()
+        self._groups: dict[Any, LossSums] = {}
 
     # --- adding ---
 
@@ -143,7 +143,7 @@ class Accumulator:
                 "group= holds the label of each loss: accumulators made by='group' need it, "
                 "others do not take it"
             )
-        units = Units(values=values, terms=self._by is not None)
+        units = UnitOutputs(values=values, terms=self._by is not None)
         with self._lock:
             if self._by is None:
                 loss._update(self._state, units, *arrays, **options)
@@ -157,17 +157,17 @@ class Accumulator:
             self._state = state
         return units.values
 
-    def _add_to_groups(self, labels: NDArray[Any], units: Units, state: State) -> None:
+    def _add_to_groups(self, labels: NDArray[Any], units: UnitOutputs, state: LossSums) -> None:
         labels, used = labels.reshape(-1), _used(units).reshape(-1)
         everywhere = bool(used.all())
         known, codes = _encode(labels if everywhere else labels[used])
         if not known:
             return
-        groups = [self._groups.get(label) or state.like() for label in known]
+        groups = [self._groups.get(label) or state.empty_like() for label in known]
         if not everywhere:
             some, codes = codes, np.zeros(labels.shape, np.int64)
             codes[used] = some
-        _binding.add_units(groups, codes, units)
+        _binding.add_unit_terms(groups, codes, units)
         self._groups.update(zip(known, groups, strict=True))
 
     def merge(self, other: "Accumulator") -> None:
@@ -187,7 +187,7 @@ class Accumulator:
         with self._lock:
             self._state.merge(other._state)
             for label, group in other._groups.items():
-                self._groups.setdefault(label, group.like()).merge(group)
+                self._groups.setdefault(label, group.empty_like()).merge(group)
 
     def __add__(self, other: Any) -> "Accumulator":
         if not isinstance(other, Accumulator):
@@ -271,7 +271,7 @@ class Accumulator:
         ordered = sorted(found, key=lambda label: (isinstance(label, str), label))
         return {label: found[label] for label in ordered}
 
-    def _totals(self, state: State) -> Totals:
+    def _totals(self, state: LossSums) -> Totals:
         return Totals(
             value=state.value(self.reduction),
             stderr=state.stderr(self.reduction),
@@ -352,7 +352,9 @@ class Accumulator:
 # --------------------------------------------------------------------------------------- labels
 
 
-def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -> NDArray[Any]:
+def _classes(
+    loss: Any, arrays: Sequence[Any], units: UnitOutputs, rows_before: int
+) -> NDArray[Any]:
     """The class of each unit, from the targets."""
     name = "target"
     target = as_array(arrays[loss.operands.index(name)], name)
@@ -363,7 +365,7 @@ def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -
         )
     if loss._target_domain == "index":
         return target
-    target = np.broadcast_to(target, units.term.shape)
+    target = np.broadcast_to(target, units.weighted_loss.shape)
     used = _used(units)
     classes = (0, 1) if loss._target_domain == "fraction" else (-1, 1)
     wrong = used & ~np.isin(target, classes)
@@ -373,9 +375,9 @@ def _classes(loss: Any, arrays: Sequence[Any], units: Units, rows_before: int) -
     return np.where(used, target, 0).astype(np.int64)
 
 
-def _used(units: Units) -> NDArray[np.bool_]:
+def _used(units: UnitOutputs) -> NDArray[np.bool_]:
     """Which units are not removed: they count, or have a part in the divisor."""
-    return units.counted | (units.share != 0)
+    return units.unit_counted | (units.unit_divisor != 0)
 
 
 def as_labels(given: Any, name: str) -> NDArray[Any]:
@@ -393,9 +395,9 @@ def as_labels(given: Any, name: str) -> NDArray[Any]:
     return labels
 
 
-def _broadcast(labels: Any, units: Units) -> NDArray[Any]:
+def _broadcast(labels: Any, units: UnitOutputs) -> NDArray[Any]:
     """A label for each unit: of the shape of the losses, or of their leading axis."""
-    labels, shape = as_labels(labels, "group"), units.term.shape
+    labels, shape = as_labels(labels, "group"), units.weighted_loss.shape
     if labels.shape != shape:
         if not (shape and labels.shape == shape[:1]):
             rows = f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
@@ -441,15 +443,15 @@ def plain(number: float) -> float | str:
     return number
 
 
-def _plain_state(state: State) -> list[float | str]:
-    return [plain(number) for number in state.numbers()]
+def _plain_state(state: LossSums) -> list[float | str]:
+    return [plain(number) for number in state.to_tuple()]
 
 
-def _state(numbers: list[Any]) -> State:
+def _state(numbers: list[Any]) -> LossSums:
     count, rows, *sums = numbers
     if min(count, rows) < 0 or not all(isinstance(n, int) for n in (count, rows)):
         raise ValueError(f"{count} losses in {rows} rows")
-    return _binding.restored_state(count, rows, *map(float, sums))
+    return _binding.sums_from_tuple(count, rows, *map(float, sums))
 
 
 def _plain_option(name: str, value: Any) -> Any:

@@ -10,10 +10,10 @@ import re
 import numpy as np
 
 from fastloss import losses
-from fastloss._binding import Bound
+from fastloss._binding import BoundLoss
 
 
-class Criterion(Bound):
+class Criterion(BoundLoss):
     """A loss with its options bound.
 
     Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays,
