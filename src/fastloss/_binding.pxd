@@ -13,22 +13,21 @@ cdef extern from "fastloss.h" nogil:
     ctypedef enum fl_dtype:
         FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
         FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
-    ctypedef enum fl_family_id:
-        FL_FAMILY_elementwise, FL_FAMILY_cross_entropy, FL_FAMILY_margin, FL_FAMILY_embedding, FL_FAMILY_ctc
+    ctypedef int fl_family_id
     ctypedef enum fl_extent:
-        FL_ABSENT, FL_PER_UNIT, FL_PER_ENTRY
+        FL_ABSENT, FL_PER_UNIT, FL_PER_ENTRY, FL_SHARED
     ctypedef enum fl_domain:
         FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_POSITIVE, FL_SIGN
         FL_SCORE, FL_INDEX, FL_LABELS
     ctypedef struct fl_operand_spec:
         fl_extent extent
         fl_domain domain
-    ctypedef enum fl_row_axis:
-        FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS
+    ctypedef enum fl_shapes:
+        FL_SHAPES_EQUAL, FL_SHAPES_SECOND_AXIS, FL_SHAPES_LAST_AXIS, FL_SHAPES_SEQUENCES
     ctypedef int fl_formula
     ctypedef struct fl_loss:
         fl_family_id family
-        fl_row_axis axis
+        fl_shapes shapes
         fl_operand_spec spec[3]
     ctypedef enum fl_mean_divisor:
         FL_BY_SAMPLE_WEIGHT, FL_BY_ALL_WEIGHTS
@@ -83,7 +82,7 @@ cdef extern from "fastloss.h" nogil:
         FL_OK, FL_BAD_VALUE, FL_INTERRUPTED
     ctypedef int (*fl_interrupted)() noexcept
     ctypedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out) noexcept
-    ctypedef struct fl_kernels:
+    ctypedef struct fl_services:
         fl_vector_math_fn *math[2]
     int fl_find_formula(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
@@ -93,11 +92,13 @@ cdef extern from "fastloss.h" nogil:
                            const unsigned char *unit_counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
+    double fl_work(const fl_call *call)
     int fl_isa_count()
+    int fl_isa_built()
     const char *fl_isa_name(int index)
     void fl_isa_select(int index)
     int fl_isa_selected()
-    const fl_kernels *fl_kernels_selected()
+    const fl_services *fl_selected_services()
 
 cdef extern from "runtime/parallel.h" nogil:
     const char *fl_openmp_runtime()

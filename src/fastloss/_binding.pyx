@@ -66,6 +66,9 @@ cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index":
 cdef enum:
     GIL_HELD_MAX_ELEMENTS = 2048  # elements, some µs of work
 
+# Booleans that a kernel, or the reading of shapes, asks for; all others choose a formula.
+CALL_FLAGS = ("batch_first", "zero_infinity")
+
 # Methods of a loss.
 cdef enum:
     VALUE = 1
@@ -448,7 +451,7 @@ def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs
 
 
 # In the order of fl_extent and fl_domain.
-EXTENTS = ("absent", "unit", "row")
+EXTENTS = ("absent", "unit", "row", "shared")
 DOMAINS = ("any", "unit_interval", "nonnegative", "positive", "sign", "score", "index", "labels")
 
 # --- the loss object ------------------------------------------------------------------------------
@@ -490,6 +493,8 @@ cdef class Loss:
     cdef tuple formula_ranges          # (suffix, test) each: its last number chooses the formula
     cdef Arguments defaults
     cdef fl_family_id family
+    cdef fl_shapes shapes
+    cdef int choosing_flags    # the bits of the booleans that choose a row
     cdef int formula[8]        # by the set of boolean options, or the range of the number
     cdef fl_loss row[8]        # of the table of losses
     cdef list row_names        # of these
@@ -542,8 +547,10 @@ cdef class Loss:
         """Each set of boolean options, a pos_weight and a floating target counting as such, is a
         row of the table of losses; so is each range of a number."""
         cdef int chosen, i
-        cdef list variants = [flag[0] for flag in self.bool_options]
+        cdef list variants = [flag[0] for flag in self.bool_options if flag[0] not in CALL_FLAGS]
+        self.choosing_flags = (1 << len(variants)) - 1
         if self.formula_ranges is not None:
+            self.choosing_flags = -1  # the flags hold the index of the range
             names = [suffix for suffix, _ in self.formula_ranges]
         else:
             variants += [word for word in ("pos_weight",) if word in self.parameter_ids]
@@ -557,10 +564,9 @@ cdef class Loss:
             self.formula[i] = fl_find_formula(row.encode(), &self.row[i])
             if self.formula[i] < 0:
                 raise LookupError(f"no formula {row!r}")
-            if self.row[0].family == FL_FAMILY_ctc:
-                break  # its booleans choose no formula
         self.family = self.row[0].family
-        self.weighs_classes = self.family != FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_INDEX
+        self.shapes = self.row[0].shapes
+        self.weighs_classes = self.row[0].spec[1].domain == FL_INDEX
         return 0
 
     cdef int _range(self, double number) except -1:
@@ -679,7 +685,7 @@ cdef class Loss:
         for name, value in options.items():
             if name in self.parameter_ids and self.parameter_ids[name] >= NUMBER:
                 self._set(&a, self.parameter_ids[name], <PyObject *>value)
-        chosen = 0 if self.family == FL_FAMILY_ctc else a.flags
+        chosen = a.flags & self.choosing_flags
         if probabilities or options.get("pos_weight") is not None:
             chosen |= 1 << len(self.bool_options)
         return self.row_names[chosen]
@@ -689,32 +695,30 @@ cdef class Loss:
         """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
         cdef fl_domain domain
         cdef int k
-        if self.family == FL_FAMILY_ctc:
-            return None  # many labels for each loss
-        for k in range(1, 3):
+        for k in range(1, FL_OPERANDS):
             domain = self.row[0].spec[k].domain
-            if domain == FL_INDEX or domain == FL_SIGN:
-                return "index" if domain == FL_INDEX else "sign"
-        fraction = self.family == FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_UNIT_INTERVAL
-        return "fraction" if fraction else None
+            if self.row[0].spec[k].extent == FL_PER_UNIT and domain in (
+                    FL_INDEX, FL_SIGN, FL_UNIT_INTERVAL):
+                return "fraction" if domain == FL_UNIT_INTERVAL else DOMAINS[domain]
+        return None
 
     def _rows_per_block(self, shape):
         """The number of leading rows that chunks of an input of this shape are multiples of."""
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
-        if ndim == 0 or ndim > 64 or (ndim == 1 and self.family != FL_FAMILY_elementwise):
+        if ndim == 0 or ndim > 64 or (ndim == 1 and self.shapes != FL_SHAPES_EQUAL):
             return shape[0] if shape else 1  # no rows that could be apart
         memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
         memset(&call, 0, sizeof(call))
         call.family = self.family
-        if self.family == FL_FAMILY_ctc:  # samples first
+        if self.shapes == FL_SHAPES_SEQUENCES:  # samples first
             set_units(&call, -1, 1, dims)
             call.unit_size = dims[1] * dims[2]
         else:
-            set_units(&call, row_axis(&self.row[0], ndim), ndim, dims)
+            set_units(&call, row_axis(self.shapes, ndim), ndim, dims)
         return fl_grid_of(&call).rows_per_block
 
     def __repr__(self):
@@ -875,11 +879,11 @@ cdef int64_t as_integer(str name, object value) except? -1:
     return _options.integer(name, value)
 
 
-cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
+cdef int row_axis(fl_shapes shapes, int ndim) noexcept:
     """The axis of the rows of an array, or -1."""
-    if loss.axis == FL_NO_ROW or ndim == 0:
+    if shapes == FL_SHAPES_EQUAL or ndim == 0:
         return -1
-    return 1 if loss.axis == FL_SECOND_AXIS and ndim > 1 else ndim - 1
+    return 1 if shapes == FL_SHAPES_SECOND_AXIS and ndim > 1 else ndim - 1
 
 
 cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
@@ -901,9 +905,8 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 # --- a call ---------------------------------------------------------------------------------------
 
 cdef bint skips_gil_release(const fl_call *call) noexcept:
-    """Whether there is less to do than asking the GIL back from other threads would take."""
-    return (0 < call.units <= GIL_HELD_MAX_ELEMENTS and call.unit_size <= GIL_HELD_MAX_ELEMENTS // call.units
-            and call.family != FL_FAMILY_ctc and call.spec[1].domain != FL_LABELS)
+    """Whether there is less work than asking the GIL back from other threads would take."""
+    return call.units > 0 and fl_work(call) <= GIL_HELD_MAX_ELEMENTS
 
 
 cdef Call new_call(Loss loss):
@@ -998,9 +1001,9 @@ cdef class Call:
         memset(call.broadcast_period, 0, sizeof(call.broadcast_period))
         call.frames = NULL
         self.axis = -1
-        if self.loss.family == FL_FAMILY_elementwise:
+        if self.loss.shapes == FL_SHAPES_EQUAL:
             self._broadcast_shape()
-        elif self.loss.family == FL_FAMILY_ctc:
+        elif self.loss.shapes == FL_SHAPES_SEQUENCES:
             self._sequence_shape()
         else:
             self._row_shape()
@@ -1053,7 +1056,7 @@ cdef class Call:
             if domain == FL_INDEX or domain == FL_LABELS:
                 if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
                     raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS,
-                                             self.row.axis == FL_SECOND_AXIS)
+                                             self.loss.shapes == FL_SHAPES_SECOND_AXIS)
                 continue
             if self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)
@@ -1076,7 +1079,7 @@ cdef class Call:
 
     cdef int _formula(self) except -1:
         """The row of the table of losses; a pos_weight or floating target chooses like a flag."""
-        cdef int chosen = 0 if self.loss.family == FL_FAMILY_ctc else self.a.flags
+        cdef int chosen = self.a.flags & self.loss.choosing_flags
         cdef fl_call *call = self.call
         if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
             chosen |= 1 << len(self.loss.bool_options)
@@ -1102,9 +1105,9 @@ cdef class Call:
         cdef int k, ndim
         cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y
         ndim = cnp.PyArray_NDIM(x)
-        self.axis = row_axis(self.row, ndim)
+        self.axis = row_axis(self.loss.shapes, ndim)
         if self.axis < 0:
-            raise _errors.no_row_axis(self.loss.operands[0], self.row.axis == FL_SECOND_AXIS)
+            raise _errors.no_row_axis(self.loss.operands[0], self.loss.shapes == FL_SHAPES_SECOND_AXIS)
         for k in range(1, len(self.loss.operands)):
             y = <cnp.ndarray>self.arrays[k]
             if self.row.spec[k].extent == FL_PER_ENTRY:
@@ -1193,7 +1196,7 @@ cdef class Call:
 
     cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
         """An operand, or its gradient, with its axes in the order of the kernels."""
-        if operand >= 0 and self.loss.family == FL_FAMILY_ctc:
+        if operand >= 0 and self.loss.shapes == FL_SHAPES_SEQUENCES:
             return cnp.PyArray_SwapAxes(array, 0, 1) if self.axis == 1 else array
         if operand >= 0 and self.axis >= 0 and self.row.spec[operand].extent == FL_PER_ENTRY and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
@@ -1521,7 +1524,7 @@ cdef class Call:
         index = [int(i) for i in np.unravel_index(bad.error_unit, shape)] if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
-        if self.loss.family == FL_FAMILY_ctc and k < FL_AT_SAMPLE_WEIGHT:
+        if self.loss.shapes == FL_SHAPES_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
             place = bad.error_unit + self.rows_before
             if k == 1:
                 return _arrays.label_error(self.loss.operands, <object>self.arrays[1], place,
@@ -1538,7 +1541,7 @@ cdef class Call:
         if self.moved_axis >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
             k, index = _arrays.first_negative(2, <object>self.kernel_views[2], weight, self.moved_axis)
-        elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
+        elif self.loss.shapes == FL_SHAPES_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.spec[1].extent == FL_PER_ENTRY):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
             k, index = _arrays.first_negative(1, <object>self.kernel_views[1], weight, self.axis)
@@ -1610,6 +1613,6 @@ def math(str function, cnp.ndarray x not None):
         "exp", "log", "log1p", "expm1", "exp_negative", "log1p_unit"
     ).index(function)
     cdef cnp.ndarray source = np.ascontiguousarray(x), out = np.empty_like(source)
-    fl_kernels_selected().math[is_double](number, source.size, cnp.PyArray_DATA(source),
+    fl_selected_services().math[is_double](number, source.size, cnp.PyArray_DATA(source),
                                           cnp.PyArray_DATA(out))
     return out

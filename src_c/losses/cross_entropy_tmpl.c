@@ -19,7 +19,9 @@
  * alone. What does not fit into a table goes through it in pieces, once: sums under a maximum are
  * put under a higher one when it comes. A very long row is cut into parts that are added up one by
  * one, so that threads can share it. */
+#include "losses/cross_entropy_split.h"
 #include "losses/softmax_online.h"
+#include "runtime/plan.h"
 
 #include <string.h>
 
@@ -471,7 +473,7 @@ typedef struct {
 static void run_side(const setting *s, fl_phase phase, rows *r, int64_t item, fl_partial *partial)
 {
     const fl_call *call = s->call;
-    const int64_t sides = fl_split_parts(call), part = item % sides, first = part * s->part;
+    const int64_t sides = fl_cross_entropy_parts(call), part = item % sides, first = part * s->part;
     const int64_t last = first + s->part < s->C ? first + s->part : s->C;
     table t;
     group g;
@@ -544,7 +546,7 @@ void SUFFIXED(fl_cross_entropy)(const fl_call *call, fl_phase phase, int64_t fir
     if (s.folded) {
         s.units = 1;
         s.width = TILE_2D;
-        s.part = FL_PART;
+        s.part = FL_CLASSES_PER_PART;
         s.keeps = keeps && C > TILE_2D;
     }
     const int64_t together = UNITS / s.units * s.units;

@@ -100,9 +100,11 @@ static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t
         map_wanted((form){name, operands, {__VA_ARGS__}}, wanted, m, i, n, a); \
         break;
 #define ROWS(...)
+#define SEQUENCES(...)
 #include "losses.def"
 #undef ELEMENTWISE
 #undef ROWS
+#undef SEQUENCES
     default:
         break;
     }
