@@ -22,7 +22,7 @@ typedef double real;
 typedef int64_t int_real;
 typedef uint64_t uint_real;
 #define SUFFIXED(name) FL_PASTE(name, ISA, f64)
-#define R(constant) constant /* a literal of type real */
+#define REAL_C(constant) constant /* a literal of type real */
 #define REAL_MANTISSA_BITS 52
 #define REAL_EXPONENT_BIAS 1023
 #define REAL_EPSILON 0x1p-52
@@ -36,7 +36,7 @@ typedef float real;
 typedef int32_t int_real;
 typedef uint32_t uint_real;
 #define SUFFIXED(name) FL_PASTE(name, ISA, f32)
-#define R(constant) constant##f
+#define REAL_C(constant) constant##f
 #define REAL_MANTISSA_BITS 23
 #define REAL_EXPONENT_BIAS 127
 #define REAL_EPSILON 0x1p-23f

@@ -35,11 +35,11 @@ static inline int next_span(const fl_call *call, row_span *at)
     return at->from < at->to;
 }
 
-static inline int64_t entry(const fl_call *call, row_span at)
+static inline int64_t first_element(const fl_call *call, row_span at)
 {
     return at.first * call->unit_size + at.from;
 }
 
-static inline int64_t entries(row_span at) { return at.n * (at.to - at.from); }
+static inline int64_t element_count(row_span at) { return at.n * (at.to - at.from); }
 
 #endif

@@ -40,8 +40,8 @@
 #define EXP_HIGHEST 89.0f
 #define EXPM1_LOWEST -18.0f
 #endif
-#define LOG2_E R(0x1.71547652b82fep+0)
-#define LN2 R(0x1.62e42fefa39efp-1)
+#define LOG2_E REAL_C(0x1.71547652b82fep+0)
+#define LN2 REAL_C(0x1.62e42fefa39efp-1)
 #define EXPONENT_FIELD ((uint_real)(2 * REAL_EXPONENT_BIAS + 1) << REAL_MANTISSA_BITS)
 #define MANTISSA_FIELD (((uint_real)1 << REAL_MANTISSA_BITS) - 1)
 
@@ -53,23 +53,23 @@ static INLINE real exp_polynomial(real r)
 {
 #if REAL_IS_DOUBLE
     real r2 = r * r;
-    real even = R(0x1.28a2066d063fcp-22);
-    real odd = R(0x1.ae6bbdc879e98p-26);
-    even = FMA(even, r2, R(0x1.a019a74a90719p-16));
-    odd = FMA(odd, r2, R(0x1.71de8819c518dp-19));
-    even = FMA(even, r2, R(0x1.6c16c17ee7214p-10));
-    odd = FMA(odd, r2, R(0x1.a01a0174fff97p-13));
-    even = FMA(even, r2, R(0x1.555555555228ep-5));
-    odd = FMA(odd, r2, R(0x1.1111111119003p-7));
-    even = FMA(even, r2, R(0x1.0000000000005p-1));
-    odd = FMA(odd, r2, R(0x1.5555555555539p-3));
+    real even = REAL_C(0x1.28a2066d063fcp-22);
+    real odd = REAL_C(0x1.ae6bbdc879e98p-26);
+    even = FMA(even, r2, REAL_C(0x1.a019a74a90719p-16));
+    odd = FMA(odd, r2, REAL_C(0x1.71de8819c518dp-19));
+    even = FMA(even, r2, REAL_C(0x1.6c16c17ee7214p-10));
+    odd = FMA(odd, r2, REAL_C(0x1.a01a0174fff97p-13));
+    even = FMA(even, r2, REAL_C(0x1.555555555228ep-5));
+    odd = FMA(odd, r2, REAL_C(0x1.1111111119003p-7));
+    even = FMA(even, r2, REAL_C(0x1.0000000000005p-1));
+    odd = FMA(odd, r2, REAL_C(0x1.5555555555539p-3));
     return FMA(odd, r, even);
 #else
-    real q = R(0x1.6ab6b2p-10);
-    q = FMA(q, r, R(0x1.122c96p-7));
-    q = FMA(q, r, R(0x1.55579ap-5));
-    q = FMA(q, r, R(0x1.5554aap-3));
-    return FMA(q, r, R(0x1.fffffep-2));
+    real q = REAL_C(0x1.6ab6b2p-10);
+    q = FMA(q, r, REAL_C(0x1.122c96p-7));
+    q = FMA(q, r, REAL_C(0x1.55579ap-5));
+    q = FMA(q, r, REAL_C(0x1.5554aap-3));
+    return FMA(q, r, REAL_C(0x1.fffffep-2));
 #endif
 }
 
@@ -79,34 +79,34 @@ static INLINE real exp_polynomial(real r)
 static INLINE real log_polynomial(real f, real f2)
 {
 #if REAL_IS_DOUBLE
-    real even = R(0x1.08798a83eff80p-7);
-    real odd = R(-0x1.e05e52c498760p-6);
-    even = FMA(even, f2, R(0x1.9e92e25aebdb3p-5));
-    odd = FMA(odd, f2, R(-0x1.e887263df2d2cp-5));
-    even = FMA(even, f2, R(0x1.f24f6d9b258d4p-5));
-    odd = FMA(odd, f2, R(-0x1.0006d9a569efep-4));
-    even = FMA(even, f2, R(0x1.101f2b7971986p-4));
-    odd = FMA(odd, f2, R(-0x1.246522890554fp-4));
-    even = FMA(even, f2, R(0x1.3b1eccf81b321p-4));
-    odd = FMA(odd, f2, R(-0x1.555938876d635p-4));
-    even = FMA(even, f2, R(0x1.745ceda6691f1p-4));
-    odd = FMA(odd, f2, R(-0x1.999972c57579cp-4));
-    even = FMA(even, f2, R(0x1.c71c70dcec26cp-4));
-    odd = FMA(odd, f2, R(-0x1.00000064e7776p-3));
-    even = FMA(even, f2, R(0x1.249249297058dp-3));
-    odd = FMA(odd, f2, R(-0x1.555555545218dp-3));
-    even = FMA(even, f2, R(0x1.999999998c5c6p-3));
-    odd = FMA(odd, f2, R(-0x1.00000000007bap-2));
-    even = FMA(even, f2, R(0x1.55555555555a1p-2));
+    real even = REAL_C(0x1.08798a83eff80p-7);
+    real odd = REAL_C(-0x1.e05e52c498760p-6);
+    even = FMA(even, f2, REAL_C(0x1.9e92e25aebdb3p-5));
+    odd = FMA(odd, f2, REAL_C(-0x1.e887263df2d2cp-5));
+    even = FMA(even, f2, REAL_C(0x1.f24f6d9b258d4p-5));
+    odd = FMA(odd, f2, REAL_C(-0x1.0006d9a569efep-4));
+    even = FMA(even, f2, REAL_C(0x1.101f2b7971986p-4));
+    odd = FMA(odd, f2, REAL_C(-0x1.246522890554fp-4));
+    even = FMA(even, f2, REAL_C(0x1.3b1eccf81b321p-4));
+    odd = FMA(odd, f2, REAL_C(-0x1.555938876d635p-4));
+    even = FMA(even, f2, REAL_C(0x1.745ceda6691f1p-4));
+    odd = FMA(odd, f2, REAL_C(-0x1.999972c57579cp-4));
+    even = FMA(even, f2, REAL_C(0x1.c71c70dcec26cp-4));
+    odd = FMA(odd, f2, REAL_C(-0x1.00000064e7776p-3));
+    even = FMA(even, f2, REAL_C(0x1.249249297058dp-3));
+    odd = FMA(odd, f2, REAL_C(-0x1.555555545218dp-3));
+    even = FMA(even, f2, REAL_C(0x1.999999998c5c6p-3));
+    odd = FMA(odd, f2, REAL_C(-0x1.00000000007bap-2));
+    even = FMA(even, f2, REAL_C(0x1.55555555555a1p-2));
 #else
-    real even = R(0x1.accfbcp-4);
-    real odd = R(-0x1.716c9cp-5);
-    even = FMA(even, f2, R(0x1.28874ep-3));
-    odd = FMA(odd, f2, R(-0x1.0da0aep-3));
-    even = FMA(even, f2, R(0x1.99694ep-3));
-    odd = FMA(odd, f2, R(-0x1.54ee2ap-3));
-    even = FMA(even, f2, R(0x1.5555a4p-2));
-    odd = FMA(odd, f2, R(-0x1.000044p-2));
+    real even = REAL_C(0x1.accfbcp-4);
+    real odd = REAL_C(-0x1.716c9cp-5);
+    even = FMA(even, f2, REAL_C(0x1.28874ep-3));
+    odd = FMA(odd, f2, REAL_C(-0x1.0da0aep-3));
+    even = FMA(even, f2, REAL_C(0x1.99694ep-3));
+    odd = FMA(odd, f2, REAL_C(-0x1.54ee2ap-3));
+    even = FMA(even, f2, REAL_C(0x1.5555a4p-2));
+    odd = FMA(odd, f2, REAL_C(-0x1.000044p-2));
 #endif
     return FMA(odd, f, even);
 }
@@ -122,12 +122,12 @@ static INLINE real exp_parts(real x, real c, int bias, real *exponent)
     real high = FMA(n, -LN2_HI, x); /* exact */
 #if REAL_HAS_FMA
     real r = FMA(n, -LN2_LO, high) - c;
-    return FMA(r, FMA(r, exp_polynomial(r), R(1.0)), R(1.0));
+    return FMA(r, FMA(r, exp_polynomial(r), REAL_C(1.0)), REAL_C(1.0));
 #else
     /* The rounding of r must not reach the large term: the parts of r are added one by one. */
     real low = n * -LN2_LO - c;
     real r = high + low;
-    return R(1.0) + (high + (r * (r * exp_polynomial(r)) + low));
+    return REAL_C(1.0) + (high + (r * (r * exp_polynomial(r)) + low));
 #endif
 }
 
@@ -148,7 +148,7 @@ static INLINE real exp_corrected(real x, real c)
     real exponent, power = exp_parts(x, c, 2 * REAL_EXPONENT_BIAS, &exponent);
     real y = times_power_of_2(power, exponent);
     y = x > EXP_HIGHEST ? REAL_INFINITY : y;
-    return x < EXP_LOWEST ? R(0.0) : y;
+    return x < EXP_LOWEST ? REAL_C(0.0) : y;
 }
 
 /* e^x.
@@ -157,7 +157,7 @@ static INLINE real exp_corrected(real x, real c)
  *   Method  x = n ln 2 + r with ln 2 in two parts (Cody and Waite, Software Manual for the
  *           Elementary Functions, 1980), then 2^n times a polynomial in r
  */
-static INLINE real EXP(real x) { return exp_corrected(x, R(0.0)); }
+static INLINE real EXP(real x) { return exp_corrected(x, REAL_C(0.0)); }
 
 /* e^x for x <= 0.
  *   Error   as EXP
@@ -166,9 +166,9 @@ static INLINE real EXP(real x) { return exp_corrected(x, R(0.0)); }
  */
 static INLINE real EXP_NEGATIVE(real x)
 {
-    real exponent, power = exp_parts(x, R(0.0), REAL_EXPONENT_BIAS + 64, &exponent);
-    real y = power * real_from_bits(real_bits(exponent) << REAL_MANTISSA_BITS) * R(0x1p-64);
-    return x < EXP_LOWEST ? R(0.0) : y;
+    real exponent, power = exp_parts(x, REAL_C(0.0), REAL_EXPONENT_BIAS + 64, &exponent);
+    real y = power * real_from_bits(real_bits(exponent) << REAL_MANTISSA_BITS) * REAL_C(0x1p-64);
+    return x < EXP_LOWEST ? REAL_C(0.0) : y;
 }
 
 /* e^x - 1.
@@ -190,13 +190,13 @@ static INLINE real EXPM1(real x)
     real scale = real_from_bits(field);
     uint_real field_of_product = (uint_real)(2 * REAL_EXPONENT_BIAS) << REAL_MANTISSA_BITS;
     real inverse = real_from_bits(field_of_product - field);
-    real one = FMA(inverse, R(-0.5), R(1.0)); /* 1 - 2^-n: 0, or no smaller than r */
+    real one = FMA(inverse, REAL_C(-0.5), REAL_C(1.0)); /* 1 - 2^-n: 0, or no smaller than r */
     real head = one + high;
     real tail = high - (head - one);
-    real y = (head + (tail + small)) * R(2.0) * scale;
+    real y = (head + (tail + small)) * REAL_C(2.0) * scale;
     y = real_from_bits(real_bits(y) | (real_bits(x) & SIGN_BIT)); /* -0 for -0 */
     y = x > EXP_HIGHEST ? REAL_INFINITY : y;
-    return x < EXPM1_LOWEST ? R(-1.0) : y;
+    return x < EXPM1_LOWEST ? REAL_C(-1.0) : y;
 }
 
 /* log(2^e (1 + f)) for an integer e and -1/4 <= f <= 1/2. e LN2_HI is exact, and its sum with f is
@@ -205,7 +205,7 @@ static INLINE real EXPM1(real x)
 static INLINE real log_of_parts(real e, real f)
 {
     real f2 = f * f;
-    real small = f2 * FMA(f, log_polynomial(f, f2), R(-0.5));
+    real small = f2 * FMA(f, log_polynomial(f, f2), REAL_C(-0.5));
     real head = FMA(e, LN2_HI, f);
     real tail = f - FMA(e, -LN2_HI, head);
     return head + (tail + FMA(e, LN2_LO, small));
@@ -217,12 +217,12 @@ static INLINE real log_of_parts(real e, real f)
 static INLINE real split(real x, real *e)
 {
     const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
-    real lifted = x < REAL_MIN ? x * (R(2.0) / REAL_EPSILON) : x;
+    real lifted = x < REAL_MIN ? x * (REAL_C(2.0) / REAL_EPSILON) : x;
     real zero_exponent = x < REAL_MIN ? bias + (REAL_MANTISSA_BITS + 1) : bias;
     /* Adding 1 - 3/4 in units of the mantissa carries into the exponent where m >= 3/2. */
-    uint_real bits = real_bits(lifted) + (real_bits(R(1.0)) - real_bits(R(0.75)));
+    uint_real bits = real_bits(lifted) + (real_bits(REAL_C(1.0)) - real_bits(REAL_C(0.75)));
     *e = real_from_bits((bits >> REAL_MANTISSA_BITS) | real_bits(FIELD_MAGIC)) - zero_exponent;
-    return real_from_bits((bits & MANTISSA_FIELD) + real_bits(R(0.75))) - R(1.0);
+    return real_from_bits((bits & MANTISSA_FIELD) + real_bits(REAL_C(0.75))) - REAL_C(1.0);
 }
 
 /* The natural logarithm.
@@ -235,7 +235,7 @@ static INLINE real LOG(real x)
 {
     real e, f = split(x, &e), y = log_of_parts(e, f);
     y = x < REAL_INFINITY ? y : x;
-    return x > R(0.0) ? y : (x == R(0.0) ? -REAL_INFINITY : REAL_NAN);
+    return x > REAL_C(0.0) ? y : (x == REAL_C(0.0) ? -REAL_INFINITY : REAL_NAN);
 }
 
 /* log(1 + x).
@@ -247,17 +247,18 @@ static INLINE real LOG(real x)
 static INLINE real LOG1P(real x)
 {
     const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
-    uint_real split = real_bits(R(1.0) + x) + (real_bits(R(1.0)) - real_bits(R(0.75)));
+    uint_real split =
+        real_bits(REAL_C(1.0) + x) + (real_bits(REAL_C(1.0)) - real_bits(REAL_C(0.75)));
     uint_real field = split >> REAL_MANTISSA_BITS;
     real e = real_from_bits(field | real_bits(FIELD_MAGIC)) - bias;
     /* 2^(2-e) is normal for every e; 2^-e is not. */
     real scale =
         real_from_bits(((uint_real)(2 * REAL_EXPONENT_BIAS + 2) - field) << REAL_MANTISSA_BITS);
-    real f = FMA(x * scale, R(0.25), FMA(scale, R(0.25), R(-1.0)));
+    real f = FMA(x * scale, REAL_C(0.25), FMA(scale, REAL_C(0.25), REAL_C(-1.0)));
     real y = log_of_parts(e, f);
     y = real_from_bits(real_bits(y) | (real_bits(x) & SIGN_BIT)); /* -0 for -0 */
     y = x < REAL_INFINITY ? y : x;
-    return x > R(-1.0) ? y : (x == R(-1.0) ? -REAL_INFINITY : REAL_NAN);
+    return x > REAL_C(-1.0) ? y : (x == REAL_C(-1.0) ? -REAL_INFINITY : REAL_NAN);
 }
 
 /* log(1 + x) for 0 <= x <= 1.
@@ -267,10 +268,10 @@ static INLINE real LOG1P(real x)
  */
 static INLINE real LOG1P_UNIT(real x)
 {
-    int upper = x > R(0.5);
-    real f = upper ? FMA(x, R(0.5), R(-0.5)) : x, f2 = f * f;
-    real y = FMA(f2, FMA(f, log_polynomial(f, f2), R(-0.5)), f);
-    return y + (upper ? LN2 : R(0.0));
+    int upper = x > REAL_C(0.5);
+    real f = upper ? FMA(x, REAL_C(0.5), REAL_C(-0.5)) : x, f2 = f * f;
+    real y = FMA(f2, FMA(f, log_polynomial(f, f2), REAL_C(-0.5)), f);
+    return y + (upper ? LN2 : REAL_C(0.0));
 }
 
 /* log(a / b) for a, b >= 0, not both 0 or infinite.
@@ -281,7 +282,7 @@ static INLINE real LOG1P_UNIT(real x)
  */
 static INLINE real LOG_RATIO(real a, real b)
 {
-    real small = (a < b ? a : b) + R(0.0), large = a < b ? b : a; /* -0 is 0 */
+    real small = (a < b ? a : b) + REAL_C(0.0), large = a < b ? b : a; /* -0 is 0 */
     real ratio = (large - small) / small;
     real y = ratio == REAL_INFINITY ? LOG(large) - LOG(small) : LOG1P(ratio);
     return a < b ? -y : y;
@@ -313,15 +314,15 @@ static INLINE logarithm log_in_parts(real x)
     /* log x = e ln 2 + f - f^2 / 2 + f^3 P(f), of which all but the last is exact in two parts */
     real e, f = split(x, &e), f2 = f * f, cube = f * f2 * log_polynomial(f, f2);
     real head = FMA(e, LN2_HI, f), rest = f - FMA(e, -LN2_HI, head);
-    real half = R(-0.5) * f2, sum = head + half;
+    real half = REAL_C(-0.5) * f2, sum = head + half;
     rest += half - (sum - head);
-    rest += FMA(e, LN2_LO, FMA(R(-0.5), product_tail(f, f, f2), cube));
+    rest += FMA(e, LN2_LO, FMA(REAL_C(-0.5), product_tail(f, f, f2), cube));
     real log_x = sum + rest;
     rest -= log_x - sum;
     /* No choice by an exponent: gcc takes that out of a loop and then cannot vectorise. */
     log_x = x < REAL_INFINITY ? log_x : x;
-    log_x = x == R(0.0) ? -REAL_INFINITY : log_x;
-    return (logarithm){.e = e, .m = R(1.0) + f, .high = log_x, .low = rest};
+    log_x = x == REAL_C(0.0) ? -REAL_INFINITY : log_x;
+    return (logarithm){.e = e, .m = REAL_C(1.0) + f, .high = log_x, .low = rest};
 }
 
 /* x^a for x >= 0 and a finite a.
@@ -335,8 +336,8 @@ static INLINE real POW(real x, real a)
 {
     logarithm log_x = log_in_parts(x);
     real t = a * log_x.high, correction = product_tail(a, log_x.high, t) + a * log_x.low;
-    t = t == t ? t : R(0.0); /* 0^0 and inf^0 are 1 */
-    correction = correction == correction ? correction : R(0.0);
+    t = t == t ? t : REAL_C(0.0); /* 0^0 and inf^0 are 1 */
+    correction = correction == correction ? correction : REAL_C(0.0);
     real y = exp_corrected(t, -correction);
     return x == x ? y : x;
 }
@@ -364,7 +365,7 @@ static INLINE real in_one(real v, real exponent)
     const real lowest = ROUND_MAGIC + 2, highest = ROUND_MAGIC + 4 * REAL_EXPONENT_BIAS;
     real y = times_power_of_2(v, exponent);
     y = exponent > highest ? REAL_INFINITY : y;
-    return exponent < lowest ? R(0.0) : y;
+    return exponent < lowest ? REAL_C(0.0) : y;
 }
 
 #endif
