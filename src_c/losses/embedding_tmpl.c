@@ -17,7 +17,9 @@
  * Hinges are active at 0; equal distances share the gradient of their minimum. */
 #include "vector/loader.h"
 #include "vector/row_span.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <math.h>
 #include <string.h>

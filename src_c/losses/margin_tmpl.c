@@ -19,7 +19,9 @@
 #include "losses/elementwise_formulas.h"
 #include "vector/loader.h"
 #include "vector/row_span.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <math.h>
 #include <stdlib.h>
