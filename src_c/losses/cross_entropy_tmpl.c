@@ -22,6 +22,8 @@
 #include "losses/cross_entropy_split.h"
 #include "losses/softmax_online.h"
 #include "runtime/plan.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 

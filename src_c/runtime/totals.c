@@ -1,16 +1,16 @@
-/* Running totals, of a stream of calls and of groups of units. */
-#include "fastloss.h"
+/* Adds to the running totals of streams and of groups of units. */
 #include "runtime/double_double.h"
+#include "fastloss.h"
 #include "runtime/fp_env.h"
 #include "runtime/moments.h"
 
-void fl_add_totals(fl_totals *to, const fl_totals *from)
+void fl_add_totals(fl_totals *to, const fl_totals *other)
 {
     fp_mode saved = fp_enter();
-    to->sum = dd_add(to->sum, from->sum);
-    to->divisor_sum = dd_add(to->divisor_sum, from->divisor_sum);
-    to->count += from->count;
-    moments_merge(&to->moments, &from->moments);
+    to->sum = dd_add(to->sum, other->sum);
+    to->divisor_sum = dd_add(to->divisor_sum, other->divisor_sum);
+    to->count += other->count;
+    moments_merge(&to->moments, &other->moments);
     fp_leave(saved);
 }
 
