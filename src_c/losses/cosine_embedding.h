@@ -11,6 +11,7 @@
 
 #include "losses/embedding_rows.h"
 #include "losses/scaled_norm.h"
+#include "vector/lanes.h"
 
 #include <math.h>
 

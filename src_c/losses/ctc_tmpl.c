@@ -21,7 +21,9 @@
 #include "losses/ctc_lattice.h"
 #include "vector/loader.h"
 #include "vector/vector_math.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -363,11 +363,11 @@ static INLINE result tweedie_deviance(const int negative, const int above_2, rea
     const real a = 2 - p[0], b = 1 - p[0], c = (real)(2 / ((double)a * (double)b));
     const real of_a = 2 / a, of_b = 2 / b;
     real d = x - y;
-    logarithm log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
+    log_parts log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
     power_parts x_b = power_in_parts(log_x, b), y_b = power_in_parts(log_y, b);
-    real first = in_one(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
-    real middle = in_one(x_b.v * (log_y.m * FABS(of_b)), x_b.exponent + log_y.e);
-    real last = in_one(x_b.v * (log_x.m * FABS(of_a)), x_b.exponent + log_x.e);
+    real first = round_scaled(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
+    real middle = round_scaled(x_b.v * (log_y.m * FABS(of_b)), x_b.exponent + log_y.e);
+    real last = round_scaled(x_b.v * (log_x.m * FABS(of_a)), x_b.exponent + log_x.e);
     first = y > 0 ? with_sign(first, c) : 0;
     middle = y == 0 ? 0 : with_sign(middle, of_b);
     middle = negative && y < 0 ? -middle : middle;
@@ -376,13 +376,13 @@ static INLINE result tweedie_deviance(const int negative, const int above_2, rea
                            : REAL_INFINITY; /* a difference of terms that overflow */
     l = d == 0 ? 0 : l;
 
-    real x_slope = in_one(x_b.v * FABS(of_b), x_b.exponent);
-    real y_slope = in_one(y_b.v * FABS(of_b), y_b.exponent);
+    real x_slope = round_scaled(x_b.v * FABS(of_b), x_b.exponent);
+    real y_slope = round_scaled(y_b.v * FABS(of_b), y_b.exponent);
     y_slope = !negative || y > 0 ? y_slope : 0;
     real rise = with_sign(y_slope, of_b) - with_sign(x_slope, of_b);
     rise = rise == rise ? rise : d * -REAL_INFINITY; /* both overflow */
-    real slope = negative ? in_one(x_b.v / log_x.m, x_b.exponent - log_x.e)
-                          : 2 * in_one(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
+    real slope = negative ? round_scaled(x_b.v / log_x.m, x_b.exponent - log_x.e)
+                          : 2 * round_scaled(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
     slope = negative ? times(FABS(d), slope) : slope;
     slope = d == 0 || (!negative && x == REAL_INFINITY) ? 0 : slope;
     slope = d == -REAL_INFINITY || (negative && d == REAL_INFINITY) ? REAL_INFINITY : slope;

@@ -4,7 +4,9 @@
  * store. */
 #include "losses/elementwise_formulas.h"
 #include "vector/loader.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 

@@ -3,8 +3,10 @@
 #include "losses/cosine_embedding.h"
 #include "losses/embedding_rows.h"
 #include "losses/triplet_margin.h"
+#include "vector/domain_check.h"
+#include "vector/lanes.h"
 #include "vector/row_span.h"
-#include "vector/tile.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 

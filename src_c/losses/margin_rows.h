@@ -5,8 +5,10 @@
 
 #include "fastloss.h"
 #include "runtime/double_double.h"
+#include "vector/domain_check.h"
+#include "vector/lanes.h"
 #include "vector/loader.h"
-#include "vector/tile.h"
+#include "vector/unit_outputs.h"
 
 typedef struct {
     int active; /* 0 if a weight of 0 or an invalid label removes the row, whatever it holds */

@@ -11,6 +11,7 @@
 #define FASTLOSS_MULTILABEL_MARGIN_H
 
 #include "losses/margin_rows.h"
+#include "vector/lanes.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -9,7 +9,9 @@
 
 #include "losses/elementwise_formulas.h"
 #include "losses/margin_rows.h"
+#include "vector/domain_check.h"
 #include "vector/row_span.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 

@@ -7,7 +7,7 @@
 #define FASTLOSS_SCALED_NORM_H
 
 #include "runtime/double_double.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
 
 #include <math.h>
 

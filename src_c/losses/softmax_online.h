@@ -8,7 +8,7 @@
 #include "vector/vector_math_tmpl.h"
 #include "vector/loader.h"
 #include "vector/vector_math.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
 
 enum { SHORT = 256, UNITS = FL_ROW_BATCH, GROUPS = UNITS / LANES };
 
