@@ -13,7 +13,7 @@ import pytest
 import fastloss as fl
 from fastloss.accumulators import Accumulator
 from tests.cases import CASES, CLASS, FLOATS, LABELS, Kind
-from tests.test_laws import Draw
+from tests.drawn_case import DrawnCase
 
 
 def over(chosen):
@@ -34,7 +34,7 @@ SUM_TOLERANCE = 1e-13  # of the sum of the losses' sizes
 
 def drawn(case, rows, dtype=np.float32, reduction="mean"):
     """A draw, with weights of its rows, and an empty accumulator of its criterion."""
-    draw = Draw(case, (rows,) if case.kind == "sequences" else (rows, 3), dtype)
+    draw = DrawnCase(case, (rows,) if case.kind == "sequences" else (rows, 3), dtype)
     draw.keywords["sample_weight"] = draw.rng.integers(0, 4, draw.value().shape).astype(dtype)
     return draw, accumulator_of(draw, reduction)
 
