@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.accumulators import Accumulator
+from fastloss.evaluation.accumulators import Accumulator
 from tests.cases import CASES, CLASS, FLOATS, LABELS, Kind
 from tests.drawn_case import DrawnCase
 

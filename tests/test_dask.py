@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _dask
+from fastloss.evaluation import dask as evaluation_dask
 from tests.test_accumulators import CRITERIA, STEADY, SUM_TOLERANCE, drawn
 
 dask = pytest.importorskip("dask")
@@ -318,14 +318,14 @@ def wait_for(path):
 def test_only_small_states_travel(monkeypatch):
     rng, classes, sizes = np.random.default_rng(6), 20_000, []
     x, y = rng.normal(size=(60, classes)).astype(np.float32), rng.integers(0, classes, 60)
-    partial = _dask._partial
+    partial = evaluation_dask._partial
 
     def measured(*arguments):
         found = partial(*arguments)
         sizes.append(len(pickle.dumps(found)))
         return found
 
-    monkeypatch.setattr(_dask, "_partial", measured)
+    monkeypatch.setattr(evaluation_dask, "_partial", measured)
     weighted = fl.CrossEntropyLoss(weight=rng.uniform(size=classes))
     several = [weighted, fl.NLLLoss(weight=np.ones(classes))]
     fl.evaluate(several, da.from_array(x, chunks=(10, -1)), da.from_array(y, chunks=10))
@@ -379,14 +379,14 @@ def test_blocks_beside_others_have_one_thread(cluster, monkeypatch):
 def test_a_worker_of_one_thread_has_what_it_was_started_with(cluster):
     def threads():
         fl.set_num_threads(2)
-        return _dask._threads_of_a_task()
+        return evaluation_dask._threads_of_a_task()
 
     with dask.config.set(scheduler=None), distributed.Client(cluster) as client:
         assert client.submit(threads, pure=False).result() == 2
     with distributed.Client(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as client:
-        assert client.submit(_dask._threads_of_a_task, pure=False).result() == 1
+        assert client.submit(evaluation_dask._threads_of_a_task, pure=False).result() == 1
 
 
 # ---- Errors --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _feeds
+from fastloss.evaluation import chunks as readers
 
 CLASSES = ("nll_loss", "cross_entropy")
 SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
@@ -607,7 +607,7 @@ def test_chunks_are_read_ahead():
         def close(self):
             reads.append("closed")
 
-    chunks = _feeds._read_ahead([Source()], rows=10, step=3, done=0)
+    chunks = readers._read_ahead([Source()], rows=10, step=3, done=0)
     for count, (start, chunk) in enumerate(chunks):
         assert start == 3 * count
         assert len(chunk[0]) == (3 if count < 3 else 1)

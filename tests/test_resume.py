@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _feeds, evaluation
+from fastloss.evaluation import chunks, evaluator
 
 ROWS, CLASSES = 60_000, 10
 
 CHILD = """
 import json, sys
 import fastloss as fl
-from fastloss import _feeds, evaluation
-evaluation.SAVE_SECONDS, evaluation.SAVE_SHARE = 0.0, 1.0
+from fastloss.evaluation import chunks, evaluator
+evaluator.SAVE_SECONDS, evaluator.SAVE_SHARE = 0.0, 1.0
 folder, by_class = sys.argv[1], sys.argv[2] == "class"
 found = fl.evaluate(
     [fl.CrossEntropyLoss(label_smoothing=0.1), fl.CrossEntropyLoss()],
@@ -105,7 +105,7 @@ def stop_after(count):
 @pytest.fixture
 def begun(data, tmp_path, monkeypatch):
     """The arguments of an evaluation that was stopped."""
-    monkeypatch.setattr(evaluation, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "SAVE_SECONDS", 0.0)
     state = tmp_path / "state.json"
     arguments = {"state": state, "per_sample": tmp_path / "losses.npy", "chunk_rows": 1}
     paths = [data / "x.npy", data / "y.npy"]
@@ -158,7 +158,7 @@ def test_another_evaluation_is_told(begun, change, message):
 
 
 def test_a_chunk_that_one_criterion_has_and_another_has_not_is_not_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "SAVE_SECONDS", 0.0)
     x, y = np.random.default_rng(3).uniform(size=(2, 50_000))
     y[40_000] = 2.0
     arguments = {"state": tmp_path / "state.json", "chunk_rows": 1}
@@ -210,7 +210,7 @@ def test_two_at_once_do_not_share_their_losses(begun):
 
 
 def test_batches_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "SAVE_SECONDS", 0.0)
     rng = np.random.default_rng(2)
     batches = [(rng.normal(size=n), rng.normal(size=n)) for n in (3, 1000, 0, 7, 20_000, 5)]
     out = np.zeros(21_015)
@@ -240,7 +240,7 @@ def test_other_arrays_in_memory_are_told(tmp_path):
         with pytest.raises(ValueError, match="of another evaluation: data was"):
             fl.evaluate(fl.mse_loss, *data, state=state)
     assert fl.evaluate(fl.mse_loss, x, y, state=state).value == fl.mse_loss(x, y)
-    fingerprints = [_feeds._open_labels(by, "by").fingerprint() for by in (labels, labels[::-1])]
+    fingerprints = [chunks._open_labels(by, "by").fingerprint() for by in (labels, labels[::-1])]
     assert fingerprints[0] != fingerprints[1]
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_state(wrong, tmp_path):
 
 def test_it_saves_now_and_then_only(data, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(evaluation._StateFile, "save", lambda self, **kept: saved.append(kept))
+    monkeypatch.setattr(evaluator._StateFile, "save", lambda self, **kept: saved.append(kept))
     fl.evaluate(
         fl.MSELoss(), data / "w.npy", data / "w.npy", state=tmp_path / "state", chunk_rows=1
     )

@@ -18,7 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from fastloss.sources import open_source
+from fastloss.evaluation.sources import open_source
 
 zarr = pytest.importorskip("zarr", minversion="3")
 
@@ -711,7 +711,7 @@ def test_nothing_stays_open(write, tmp_path):
 MEASURE = """
 import re, sys
 import numpy as np
-from fastloss.sources import open_source
+from fastloss.evaluation.sources import open_source
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
 def go(path):

@@ -177,7 +177,7 @@ def criteria_stub():
             summary="The criteria.",
             typing="ClassVar, Generic, Literal, ",
             imports="from typing_extensions import Self, TypeVar\n",
-            own="from fastloss.accumulators import Accumulator\n",
+            own="from fastloss.evaluation.accumulators import Accumulator\n",
             names="\n".join(f'    "{name}",' for name in sorted(criteria.__all__)),
         ),
         '_V = TypeVar("_V", default=Any)  # a float, or an array with reduction="none"',

@@ -20,29 +20,29 @@ from fastloss.criteria import *
 from fastloss.losses import *
 
 if TYPE_CHECKING:
-    from fastloss.accumulators import Accumulator
-    from fastloss.evaluation import Evaluation, evaluate
+    from fastloss.evaluation.accumulators import Accumulator
+    from fastloss.evaluation.evaluator import Evaluation, evaluate
 
 # Imported when asked for: files, JSON and locks take longer to import than all the losses.
-_LATER = {
-    "Accumulator": "fastloss.accumulators",
-    "Evaluation": "fastloss.evaluation",
-    "evaluate": "fastloss.evaluation",
+_LAZY = {
+    "Accumulator": "fastloss.evaluation.accumulators",
+    "Evaluation": "fastloss.evaluation.evaluator",
+    "evaluate": "fastloss.evaluation.evaluator",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module 'fastloss' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_LATER[name]), name)
+    value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LAZY})
 
 
 __all__ = [

@@ -78,7 +78,7 @@ class Criterion(BoundLoss):
 
     def accumulator(self, *, by=None):
         """A running loss over batches; see `fastloss.Accumulator`."""
-        from fastloss.accumulators import Accumulator  # with what JSON and locks take to import
+        from fastloss.evaluation.accumulators import Accumulator  # loads json and threading
 
         return Accumulator(self, by=by)
 

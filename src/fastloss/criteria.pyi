@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, TypeVar
 
 from fastloss._binding import Loss
-from fastloss.accumulators import Accumulator
+from fastloss.evaluation.accumulators import Accumulator
 
 __all__ = [
     "BCELoss",

@@ -17,7 +17,7 @@ from fastloss.cli.parsing import (
     summary,
 )
 from fastloss.cli.report import Report
-from fastloss.evaluation import Evaluation, criterion_of, evaluate
+from fastloss.evaluation.evaluator import Evaluation, criterion_of, evaluate
 
 PERPLEXITY_OF = ("cross_entropy", "nll_loss")
 

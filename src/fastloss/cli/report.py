@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastloss.accumulators import Totals, plain
-from fastloss.evaluation import Evaluation
+from fastloss.evaluation.accumulators import Totals, plain
+from fastloss.evaluation.evaluator import Evaluation
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fastloss._arrays import is_dask
-from fastloss.accumulators import as_labels
 from fastloss.criteria import Criterion
-from fastloss.sources import checksum, open_source
+from fastloss.evaluation.accumulators import as_labels
+from fastloss.evaluation.sources import checksum, open_source
 
 CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
 WEIGHTS = ("weight", "pos_weight")

@@ -15,12 +15,12 @@ from typing import Any
 
 from fastloss import _binding, criteria
 from fastloss._binding import Loss
-from fastloss._feeds import Chunk, Given, open_feed
 from fastloss._runtime import get_num_threads, num_threads
-from fastloss._writers import check_apart, check_distinct, open_writer
-from fastloss.accumulators import Accumulator, Totals, plain
 from fastloss.criteria import Criterion
-from fastloss.sources import named
+from fastloss.evaluation.accumulators import Accumulator, Totals, plain
+from fastloss.evaluation.chunks import Chunk, Given, open_feed
+from fastloss.evaluation.sources import named
+from fastloss.evaluation.writers import check_apart, check_distinct, open_writer
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -231,7 +231,7 @@ def evaluate(
             stack.enter_context(num_threads(threads))
         given = Given(chosen.criteria, data, sample_weight, kind, labels, chunk_rows)
         if given.on_dask():
-            from fastloss._dask import evaluated
+            from fastloss.evaluation.dask import evaluated
 
             partial = evaluated(
                 given, threads, per_sample=per_sample, state=state, progress=progress

@@ -13,7 +13,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from fastloss._arrays import overlap
-from fastloss.sources import named
+from fastloss.evaluation.sources import named
 
 # Windows has no locks of this kind.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None

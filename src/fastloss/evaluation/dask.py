@@ -21,10 +21,10 @@ from dask.base import get_scheduler
 from dask.delayed import Delayed
 
 from fastloss._arrays import as_array, is_dask
-from fastloss._feeds import WEIGHTS, Given, follows, goes_by_rows, named_batch
 from fastloss._runtime import get_num_threads, num_threads
-from fastloss.accumulators import Accumulator, as_labels
 from fastloss.criteria import Criterion
+from fastloss.evaluation.accumulators import Accumulator, as_labels
+from fastloss.evaluation.chunks import WEIGHTS, Given, follows, goes_by_rows, named_batch
 
 _ROWS = 0  # Dask's index of the leading axis
 _MERGED = 16  # partials that a task of the tree merges
