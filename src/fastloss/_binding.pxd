@@ -93,6 +93,7 @@ cdef extern from "fastloss.h" nogil:
                            const unsigned char *unit_counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
+    int fl_isa_built_count()
     int fl_isa_count()
     const char *fl_isa_name(int index)
     void fl_isa_select(int index)
@@ -100,6 +101,7 @@ cdef extern from "fastloss.h" nogil:
     const fl_kernels *fl_kernels_selected()
 
 cdef extern from "runtime/parallel.h" nogil:
+    enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
     void fl_set_process_threads(int threads)
     int fl_set_thread_override(int threads)

@@ -53,10 +53,12 @@ static int runs(const char *isa)
 
 static int selected;
 
+int fl_isa_built_count(void) { return (int)(sizeof table / sizeof *table); }
+
 int fl_isa_count(void)
 {
     int n = 0;
-    while (n < (int)(sizeof table / sizeof *table) && runs(table[n].isa))
+    while (n < fl_isa_built_count() && runs(table[n].isa))
         n++;
     return n;
 }
