@@ -222,8 +222,8 @@ typedef struct {
 } fl_services;
 
 /* runtime/dispatch.c */
-int fl_isa_count(void); /* instruction sets of this build that this processor runs, best last */
-int fl_isa_built(void); /* all of this build */
+int fl_isa_built_count(void); /* instruction sets of this build, weakest first */
+int fl_isa_count(void);       /* the leading ones, which this processor runs */
 const char *fl_isa_name(int index);
 void fl_isa_select(int index);
 int fl_isa_selected(void);

@@ -8,8 +8,8 @@ except ModuleNotFoundError as error:
     if error.name != "fastloss._binding":
         raise
     raise ImportError(
-        "these are the sources of fastloss, not built: leave their folder to import the installed "
-        "package, or install them in place with pip install -e ."
+        "these are the sources of fastloss, which have not been built: install them with "
+        "pip install -e ., or import the installed package from another folder"
     ) from error
 
 from fastloss import criteria, losses
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastloss.evaluation.accumulators import Accumulator
     from fastloss.evaluation.evaluator import Evaluation, evaluate
 
-# Imported when asked for: files, JSON and locks take longer to import than all the losses.
+# Imported on first access: files, JSON and locks take longer to import than all the losses.
 _LAZY = {
     "Accumulator": "fastloss.evaluation.accumulators",
     "Evaluation": "fastloss.evaluation.evaluator",

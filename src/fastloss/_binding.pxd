@@ -93,14 +93,15 @@ cdef extern from "fastloss.h" nogil:
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     double fl_work(const fl_call *call)
+    int fl_isa_built_count()
     int fl_isa_count()
-    int fl_isa_built()
     const char *fl_isa_name(int index)
     void fl_isa_select(int index)
     int fl_isa_selected()
     const fl_services *fl_selected_services()
 
 cdef extern from "runtime/parallel.h" nogil:
+    enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
     void fl_set_process_threads(int threads)
     int fl_set_thread_override(int threads)

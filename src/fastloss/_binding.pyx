@@ -114,6 +114,9 @@ cdef inline int storage(cnp.ndarray a) except -2:
     return -1
 
 
+cdef dict FLOATING_NAMES = {FL_F32: "float32", FL_F64: "float64", FL_F16: "float16",
+                            FL_BF16: "bfloat16"}
+
 # NumPy's numbers for F32, F64 and F16.
 cdef int[3] TYPE_NUM = [cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16]
 
@@ -1167,7 +1170,7 @@ cdef class Call:
             raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
         call.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
         call.per_label = self.a.reduction == MEAN
-        call.sum_tolerance = _arrays.sum_tolerance(self.dtype[0], call.C)
+        call.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]], call.C)
         return 0
 
     cdef int _lengths(self, int k, int64_t most, str of, int64_t *to) except -1:
@@ -1396,7 +1399,7 @@ cdef class Call:
         if cnp.PyArray_NDIM(array) == 0:
             self.call.grad_output = float(array)
             return 0
-        _arrays.check_upstream(array, self._loss_shape(), none)
+        _arrays.check_grad_output(array, self._loss_shape(), none)
         array = self._with_axis_moved(array)
         self._hold_ref("grad_output", array)
         fill_fl_array(&self.call.grad_output_array, array, dtype, self.call.is_double)
@@ -1411,7 +1414,7 @@ cdef class Call:
             array = out
         elif dtype == FL_BF16 or (like is None and self.moved_axis >= 0):
             shape = self._loss_shape() if like is None else (<object>like).shape
-            array = np.empty(shape, _arrays.dtype_of(dtype))
+            array = np.empty(shape, _arrays.dtype_named(FLOATING_NAMES[dtype]))
         elif like is None:
             array = cnp.PyArray_EMPTY(self.ndim, self.shape, TYPE_NUM[dtype], 0)
         else:
@@ -1433,7 +1436,8 @@ cdef class Call:
         array = out
         given = storage(array)
         if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
-            raise _errors.out_dtype(out, self._out_name(operand), _arrays.dtype_of(dtype))
+            raise _errors.out_dtype(out, self._out_name(operand),
+                                    _arrays.dtype_named(FLOATING_NAMES[dtype]))
         for k in range(len(self.loss.operands)):
             other = <cnp.ndarray>self.arrays[k]
             if overlap(array, other):
@@ -1540,21 +1544,26 @@ cdef class Call:
         # The first in the kernels' order need not be so in the caller's.
         if self.moved_axis >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
-            k, index = _arrays.first_negative(2, <object>self.kernel_views[2], weight, self.moved_axis)
+            in_weight, index = _arrays.first_negative(<object>self.kernel_views[2], weight,
+                                                      self.moved_axis)
+            k = <int>FL_AT_SAMPLE_WEIGHT if in_weight else 2
         elif self.loss.shapes == FL_SHAPES_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.spec[1].extent == FL_PER_ENTRY):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
-            k, index = _arrays.first_negative(1, <object>self.kernel_views[1], weight, self.axis)
+            in_weight, index = _arrays.first_negative(<object>self.kernel_views[1], weight, self.axis)
+            k = <int>FL_AT_SAMPLE_WEIGHT if in_weight else 1
+            if in_weight:
+                del index[self.axis]
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
-            return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
+            return _errors.bad_value("sample_weight", array, index, "nonnegative", rows)
         name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.spec[k].domain
         if domain == FL_INDEX:
             ignored = self.a.ignore_index if "ignore_index" in self.loss.parameter_ids else None
             return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
         if domain == FL_LABELS:
             return _errors.bad_label(name, array, index, self.call.unit_size, rows)
-        return _errors.bad_value(name, array, index, domain, rows)
+        return _errors.bad_value(name, array, index, DOMAINS[domain], rows)
 
     cdef object _sample_weight(self, bint rows):
         """The sample weights with their axes in the order of the kernels, and one for the row."""
@@ -1564,6 +1573,9 @@ cdef class Call:
 
 
 # --- threads and instruction sets -----------------------------------------------------------------
+
+MAX_THREADS = FL_MAX_THREADS
+
 
 def set_process_threads(int n):
     fl_set_process_threads(n)
@@ -1594,9 +1606,10 @@ def isa():
     return fl_isa_name(fl_isa_selected()).decode()
 
 
-def isas():
-    """Those of this build that this processor runs, weakest first."""
-    return [fl_isa_name(i).decode() for i in range(fl_isa_count())]
+def isas(*, bint built=False):
+    """The instruction sets that this processor runs, or all of this build; weakest first."""
+    return [fl_isa_name(i).decode()
+            for i in range(fl_isa_built_count() if built else fl_isa_count())]
 
 
 def select_isa(str name):

@@ -55,6 +55,8 @@ static int is_supported(const char *isa)
 
 static int selected;
 
+int fl_isa_built_count(void) { return (int)(sizeof table / sizeof *table); }
+
 int fl_isa_count(void)
 {
     int n = 0;
@@ -63,7 +65,6 @@ int fl_isa_count(void)
     return n;
 }
 
-int fl_isa_built(void) { return ISAS; }
 const char *fl_isa_name(int index) { return services[index].isa; }
 void fl_isa_select(int index) { selected = index; }
 int fl_isa_selected(void) { return selected; }
