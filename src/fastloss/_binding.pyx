@@ -566,7 +566,7 @@ cdef class Loss:
             self.row_names.append(row)
             self.formula[i] = fl_find_formula(row.encode(), &self.row[i])
             if self.formula[i] < 0:
-                raise LookupError(f"no formula {row!r}")
+                raise LookupError(f"{self.name} needs the row {row!r} in src_c/losses.def")
         self.family = self.row[0].family
         self.shapes = self.row[0].shapes
         self.weighs_classes = self.row[0].spec[1].domain == FL_INDEX
@@ -680,6 +680,11 @@ cdef class Loss:
             ])
             for i, name in enumerate(self.row_names)
         }
+
+    @property
+    def row_axis(self):
+        """The axis of the rows: 1 for the second, -1 for the last, None if a unit is an element."""
+        return {FL_SECOND_AXIS: 1, FL_LAST_AXIS: -1}.get(self.row[0].axis)
 
     def formula_of(self, *, probabilities=False, **options):
         """The row of losses.def that these options choose."""
