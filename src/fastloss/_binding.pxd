@@ -88,7 +88,7 @@ cdef extern from "fastloss.h" nogil:
     fl_grid fl_grid_of(const fl_call *call)
     void fl_add_totals(fl_totals *to, const fl_totals *other)
     void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
-                      const double *weighted_loss, const double *unit_divisor,
+                           const double *weighted_loss, const double *unit_divisor,
                            const unsigned char *unit_counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
