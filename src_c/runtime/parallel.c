@@ -144,7 +144,7 @@ int fl_parallel_limit(void) { return 1; }
 
 /* ---- The region --------------------------------------------------------------------------- */
 
-#define PIECES_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
+#define GRAINS_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
 
 static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context)
 {
@@ -158,21 +158,21 @@ static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *c
 struct job {
     fl_blocks_fn function;
     void *context;
-    int64_t first, blocks, piece;
+    int64_t first, blocks, grain;
     _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
     atomic_int finished;                    /* workers */
 };
 
-static void take_pieces(struct job *job)
+static void take_blocks(struct job *job)
 {
     fp_mode saved = fp_enter();
     for (;;) {
-        int64_t done = atomic_fetch_add_explicit(&job->next, job->piece, memory_order_relaxed);
+        int64_t done = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
         int64_t left = job->blocks - done;
         if (left <= 0)
             break;
         int64_t first = job->first + done;
-        job->function(job->context, first, first + (left < job->piece ? left : job->piece));
+        job->function(job->context, first, first + (left < job->grain ? left : job->grain));
     }
     fp_leave(saved);
 }
@@ -208,8 +208,8 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
         return;
     }
     struct job job = {.function = function, .context = context, .first = first, .blocks = blocks};
-    int64_t pieces = (int64_t)threads * PIECES_PER_THREAD;
-    job.piece = blocks / pieces + (blocks % pieces != 0);
+    int64_t grains = (int64_t)threads * GRAINS_PER_THREAD;
+    job.grain = blocks / grains + (blocks % grains != 0);
     atomic_init(&job.next, 0);
     atomic_init(&job.finished, 0);
     if (!atomic_load_explicit(&team_started, memory_order_relaxed))
@@ -220,12 +220,12 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
     {
         int number = omp_get_thread_num(), size = omp_get_num_threads();
         if (number == 0) {
-            take_pieces(&job);
+            take_blocks(&job);
             let_workers_finish(&job, (size < threads ? size : threads) - 1);
         } else if (number < threads) {
             if (team)
                 fl_join_team(team, number);
-            take_pieces(&job);
+            take_blocks(&job);
             atomic_fetch_add_explicit(&job.finished, 1, memory_order_release);
         }
     }

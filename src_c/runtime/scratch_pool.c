@@ -1,6 +1,6 @@
 /* Scratch memory of a unit in flight. A pool keeps a few freed buffers for the next call: the C
- * library returns large ones to the system, and every call would pay for fresh pages (CTC of
- * 150x1x29x40 with gradient: 165 µs without the pool, 46 µs with it). */
+ * library returns large ones to the system, and every call would pay for fresh pages.
+ */
 #include "fastloss.h"
 
 #include <stdatomic.h>
