@@ -218,6 +218,9 @@ def loss(
     return make
 
 
+# --- elementwise: regression ----------------------------------------------------------------------
+
+
 @loss("l1", weight_divides=True)
 def l1_loss(input, target, *, weight=None, reduction="mean"):
     """Absolute error.
@@ -493,6 +496,9 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
     >>> fl.pinball_loss.grad([1.0, 2.0, 5.0], [2.0, 2.0, 1.0], quantile=0.75, reduction="sum")
     array([-0.75,  0.  ,  0.25])
     """
+
+
+# --- elementwise: likelihoods and divergences -----------------------------------------------------
 
 
 @loss("poisson_nll", eps=FINITE_NONNEGATIVE)
@@ -797,6 +803,9 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     """
 
 
+# --- elementwise: two classes ---------------------------------------------------------------------
+
+
 @loss("binary_cross_entropy")
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     """Cross entropy of two classes, from probabilities.
@@ -976,6 +985,51 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
     """
 
 
+@loss("soft_margin", differentiable=("input",))
+def soft_margin_loss(input, target, *, reduction="mean"):
+    """Logistic loss of labels -1 and 1.
+
+    For x of `input` and y of `target`::
+
+        l = log(1 + exp(-y x))        dl/dx = -y / (1 + exp(y x))
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Scores x, positive for the class 1.
+    target : array_like, shape of `input`
+        Labels y: -1 or 1.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a label that is not -1 or 1.
+
+    Notes
+    -----
+    %(numerics)s
+
+    Terms: the loss itself. A score far on the wrong side costs its distance from 0; from 89
+    (float32) or 710 (float64) on PyTorch gives infinity with the gradient NaN. It takes any label.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.soft_margin_loss([0.0, 2.0, -1000.0], [1, 1, 1], reduction="none")
+    array([6.93147181e-01, 1.26928011e-01, 1.00000000e+03])
+    >>> fl.soft_margin_loss.grad([0.0, 0.0, -1000.0], [1, -1, 1], reduction="sum")
+    array([-0.5,  0.5, -1. ])
+    """
+
+
+# --- elementwise: pairs ---------------------------------------------------------------------------
+
+
 @loss("hinge_embedding", differentiable=("input",), margin=FINITE)
 def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     """Distances of similar and, up to a margin, of dissimilar pairs.
@@ -1025,48 +1079,6 @@ def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     array([0.5 , 0.75, 0.  ])
     >>> fl.hinge_embedding_loss.grad([0.5, 0.25, 2.0], [1, -1, -1], reduction="sum")
     array([ 1., -1.,  0.])
-    """
-
-
-@loss("soft_margin", differentiable=("input",))
-def soft_margin_loss(input, target, *, reduction="mean"):
-    """Logistic loss of labels -1 and 1.
-
-    For x of `input` and y of `target`::
-
-        l = log(1 + exp(-y x))        dl/dx = -y / (1 + exp(y x))
-
-    Parameters
-    ----------
-    input : array_like, any shape
-        Scores x, positive for the class 1.
-    target : array_like, shape of `input`
-        Labels y: -1 or 1.
-    %(reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    %(errors)s
-        Also for a label that is not -1 or 1.
-
-    Notes
-    -----
-    %(numerics)s
-
-    Terms: the loss itself. A score far on the wrong side costs its distance from 0; from 89
-    (float32) or 710 (float64) on PyTorch gives infinity with the gradient NaN. It takes any label.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> fl.soft_margin_loss([0.0, 2.0, -1000.0], [1, 1, 1], reduction="none")
-    array([6.93147181e-01, 1.26928011e-01, 1.00000000e+03])
-    >>> fl.soft_margin_loss.grad([0.0, 0.0, -1000.0], [1, -1, 1], reduction="sum")
-    array([-0.5,  0.5, -1. ])
     """
 
 
@@ -1127,32 +1139,51 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     """
 
 
+# --- cross_entropy --------------------------------------------------------------------------------
+
+
 @loss(
-    "cosine_embedding",
-    differentiable=("input1", "input2"),
-    default_wrt=("input1", "input2"),
-    margin=FINITE,
+    "cross_entropy",
+    differentiable=("input", "target"),
+    default_wrt=("input",),
+    weight_divides=True,
+    probabilities=True,
+    label_smoothing=FRACTION,
 )
-def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows.
+def cross_entropy(
+    input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    """Cross entropy of classes, from logits.
 
-    For rows a of `input1` and b of `input2` with the label y and the cosine c::
+    For a row x of `input`, its class y of `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
 
-        l = 1 - c                 dl/dc = -1                         where y = 1
-        l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
+        l = -w[y] log s[y]        dl/dx[c] = w[y] (s[c] - [c = y])
 
-        c = sum_k a[k] b[k] / (|a| |b|),        |a|^2 = sum_k a[k]^2 + 1e-12
-        dl/da = dl/dc (b / |b| - c a / |a|) / |a|        dl/db = dl/dc (a / |a| - c b / |b|) / |b|
+    and with smoothing e = label_smoothing::
+
+        l = -sum_c q[c] log s[c],    q[c] = w[c] ((1 - e) [c = y] + e/C)
+        dl/dx[c] = s[c] sum_j q[j] - q[c]
+
+    If `target` holds probabilities y[c] of the classes instead, l and dl/dx are the same with::
+
+        q[c] = w[c] ((1 - e) y[c] + e/C)        dl/dy[c] = -(1 - e) w[c] log s[c]
 
     Parameters
     ----------
-    input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
-        Rows a and b of D features.
-    target : array_like, shape of `input1` without its last axis
-        Labels y: 1 for similar, -1 for dissimilar pairs; or a number, the label of all.
-    margin : float, default 0.0
-        Cosine up to which a dissimilar pair costs nothing, finite; mostly between 0 and 0.5.
-    %(reduction)s
+    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
+        Logits x of C classes, floating.
+    target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
+        Integers of any dtype: class indices y, from 0 to C - 1. Floating, of the shape of `input`:
+        probabilities y[c], at least 0, which need not sum to 1.
+    %(class_weight)s
+        With smoothing or probabilities it removes the terms of its class, but no NaN.
+    %(ignore_index)s
+        Among probabilities there is none: an index of 0 or more is then an error.
+    %(class_reduction)s
+        Smoothing does not change that. With probabilities, it divides by the number of their rows,
+        or the sum of s over them.
+    label_smoothing : float, default 0.0
+        Part e of each target that goes to all classes alike, from 0 to 1.
     %(sample_weight)s
     %(out)s
 
@@ -1160,34 +1191,112 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
 
     Raises
     ------
-    %(errors)s
-        Also for a label that is not -1 or 1.
+    ClassIndexError
+        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        IndexError.
+    TypeError
+        For an `input` that is not floating, a `target` of the wrong dtype for its shape, a gradient
+        by class indices, complex, object and masked arrays, and unknown options.
+    ValueError
+        For shapes that do not fit, negative probabilities, options out of range, and negative
+        sample weights.
 
     Notes
     -----
-    %(row_numerics)s
+    %(class_numerics)s
 
-    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. Kink: at c = margin the gradient is
-    that of c, as in PyTorch. So is the 1e-12: rows shorter than 1e-5 or so lose their direction.
+    Terms: ``log s[y]`` or ``q[c] log s[c]``. They have one sign, and log s[y] is found without
+    taking the row's largest logit from a sum that holds it: the loss of a certain prediction has
+    all its digits (PyTorch rounds it to 0). To the bound add half a unit for each unit of
+    ``max x - x[c]``, a difference that is rounded before exp.
 
-    Neither squares nor products of lengths overflow or vanish on the way, as happens in PyTorch,
-    which gives the loss 1 to a pair of equal rows of length 1e10 in float32. PyTorch takes (D,) and
-    (N, D) only, and has the loss 0 for a label that is neither 1 nor -1.
+    PyTorch takes only int64 and, in part, uint8 targets, reads a negative `label_smoothing` as 0,
+    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0. It
+    takes negative probabilities, and gives the loss NaN to the probability 0 of a class whose logit
+    is -inf, here 0.
 
     References
     ----------
-    Bromley, Guyon, LeCun, Säckinger and Shah, "Signature verification using a 'Siamese' time delay
-    neural network", NIPS 1993, compares pairs by their cosine.
+    Label smoothing: Szegedy and others, "Rethinking the Inception architecture for computer
+    vision", CVPR 2016.
 
     Examples
     --------
     >>> import fastloss as fl
-    >>> a, b = [[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 4.0]]
-    >>> fl.cosine_embedding_loss(a, b, [1, -1], margin=0.5, reduction="none")
-    array([1. , 0.5])
-    >>> fl.cosine_embedding_loss.grad([1.0, 0.0], [0.0, 2.0], 1)
-    (array([-0., -1.]), array([-0.5, -0. ]))
+    >>> x = [[1.0, 2.0, 3.0], [4.0, 1.0, 0.0]]
+    >>> fl.cross_entropy(x, [0, 2], reduction="none")
+    array([2.40760596, 4.0658839 ])
+    >>> round(fl.cross_entropy(x, [0, 2]), 6)
+    3.236745
+    >>> round(fl.cross_entropy(x, [0, 2], [1, 2, 3], label_smoothing=0.1), 6)
+    3.493191
+    >>> fl.cross_entropy.grad(x, [0, -100])
+    array([[-0.90996943,  0.24472847,  0.66524096],
+           [ 0.        ,  0.        ,  0.        ]])
+    >>> fl.cross_entropy(x, [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], reduction="none")
+    array([1.10760596, 3.5658839 ])
     """
+
+
+# --- nll ------------------------------------------------------------------------------------------
+
+
+@loss("nll", differentiable=("input",), weight_divides=True)
+def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    """Negative log-likelihood of classes, from log-probabilities.
+
+    For a row x of `input` and its class y of `target`::
+
+        l = -w[y] x[y]        dl/dx[y] = -w[y], else 0
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
+        Log-probabilities x of C classes, floating.
+    target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
+        Class indices y, from 0 to C - 1, of any integer dtype.
+    %(class_weight)s
+    %(ignore_index)s
+    %(class_reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(class_numerics)s
+
+    Terms: ``w[y] x[y]``, the loss itself. That x are log-probabilities is not checked;
+    `cross_entropy` takes logits.
+
+    PyTorch takes only int64 and, in part, uint8 targets, gives NaN for a weight of 0 at a
+    log-probability of -inf, and has the gradient NaN where all weights are 0.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]]
+    >>> fl.nll_loss(x, [0, 2])
+    3.5
+    >>> fl.nll_loss(x, [0, 2], [1, 2, 3])
+    4.75
+    >>> fl.nll_loss.sums(x, [0, 2], ignore_index=2)
+    (1.0, 1.0, 1)
+    >>> fl.nll_loss.grad(x, [0, 2], [1, 2, 3])
+    array([[-0.25,  0.  ,  0.  ],
+           [ 0.  ,  0.  , -0.75]])
+    """
+
+
+# --- margin ---------------------------------------------------------------------------------------
 
 
 @loss("multi_margin", differentiable=("input",), p=ONE_OR_TWO, margin=FINITE)
@@ -1356,6 +1465,72 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
     """
 
 
+# --- embedding ------------------------------------------------------------------------------------
+
+
+@loss(
+    "cosine_embedding",
+    differentiable=("input1", "input2"),
+    default_wrt=("input1", "input2"),
+    margin=FINITE,
+)
+def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
+    """Angles of similar and, up to a margin, dissimilar pairs of rows.
+
+    For rows a of `input1` and b of `input2` with the label y and the cosine c::
+
+        l = 1 - c                 dl/dc = -1                         where y = 1
+        l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
+
+        c = sum_k a[k] b[k] / (|a| |b|),        |a|^2 = sum_k a[k]^2 + 1e-12
+        dl/da = dl/dc (b / |b| - c a / |a|) / |a|        dl/db = dl/dc (a / |a| - c b / |b|) / |b|
+
+    Parameters
+    ----------
+    input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
+        Rows a and b of D features.
+    target : array_like, shape of `input1` without its last axis
+        Labels y: 1 for similar, -1 for dissimilar pairs; or a number, the label of all.
+    margin : float, default 0.0
+        Cosine up to which a dissimilar pair costs nothing, finite; mostly between 0 and 0.5.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a label that is not -1 or 1.
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. Kink: at c = margin the gradient is
+    that of c, as in PyTorch. So is the 1e-12: rows shorter than 1e-5 or so lose their direction.
+
+    Neither squares nor products of lengths overflow or vanish on the way, as happens in PyTorch,
+    which gives the loss 1 to a pair of equal rows of length 1e10 in float32. PyTorch takes (D,) and
+    (N, D) only, and has the loss 0 for a label that is neither 1 nor -1.
+
+    References
+    ----------
+    Bromley, Guyon, LeCun, Säckinger and Shah, "Signature verification using a 'Siamese' time delay
+    neural network", NIPS 1993, compares pairs by their cosine.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> a, b = [[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 4.0]]
+    >>> fl.cosine_embedding_loss(a, b, [1, -1], margin=0.5, reduction="none")
+    array([1. , 0.5])
+    >>> fl.cosine_embedding_loss.grad([1.0, 0.0], [0.0, 2.0], 1)
+    (array([-0., -1.]), array([-0.5, -0. ]))
+    """
+
+
 @loss(
     "triplet_margin",
     differentiable=("anchor", "positive", "negative"),
@@ -1429,155 +1604,7 @@ def triplet_margin_loss(
     """
 
 
-@loss("nll", differentiable=("input",), weight_divides=True)
-def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
-    """Negative log-likelihood of classes, from log-probabilities.
-
-    For a row x of `input` and its class y of `target`::
-
-        l = -w[y] x[y]        dl/dx[y] = -w[y], else 0
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Log-probabilities x of C classes, floating.
-    target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
-        Class indices y, from 0 to C - 1, of any integer dtype.
-    %(class_weight)s
-    %(ignore_index)s
-    %(class_reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
-        IndexError.
-    %(class_errors)s
-
-    Notes
-    -----
-    %(class_numerics)s
-
-    Terms: ``w[y] x[y]``, the loss itself. That x are log-probabilities is not checked;
-    `cross_entropy` takes logits.
-
-    PyTorch takes only int64 and, in part, uint8 targets, gives NaN for a weight of 0 at a
-    log-probability of -inf, and has the gradient NaN where all weights are 0.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x = [[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]]
-    >>> fl.nll_loss(x, [0, 2])
-    3.5
-    >>> fl.nll_loss(x, [0, 2], [1, 2, 3])
-    4.75
-    >>> fl.nll_loss.sums(x, [0, 2], ignore_index=2)
-    (1.0, 1.0, 1)
-    >>> fl.nll_loss.grad(x, [0, 2], [1, 2, 3])
-    array([[-0.25,  0.  ,  0.  ],
-           [ 0.  ,  0.  , -0.75]])
-    """
-
-
-@loss(
-    "cross_entropy",
-    differentiable=("input", "target"),
-    default_wrt=("input",),
-    weight_divides=True,
-    probabilities=True,
-    label_smoothing=FRACTION,
-)
-def cross_entropy(
-    input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
-):
-    """Cross entropy of classes, from logits.
-
-    For a row x of `input`, its class y of `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
-
-        l = -w[y] log s[y]        dl/dx[c] = w[y] (s[c] - [c = y])
-
-    and with smoothing e = label_smoothing::
-
-        l = -sum_c q[c] log s[c],    q[c] = w[c] ((1 - e) [c = y] + e/C)
-        dl/dx[c] = s[c] sum_j q[j] - q[c]
-
-    If `target` holds probabilities y[c] of the classes instead, l and dl/dx are the same with::
-
-        q[c] = w[c] ((1 - e) y[c] + e/C)        dl/dy[c] = -(1 - e) w[c] log s[c]
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Logits x of C classes, floating.
-    target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
-        Integers of any dtype: class indices y, from 0 to C - 1. Floating, of the shape of `input`:
-        probabilities y[c], at least 0, which need not sum to 1.
-    %(class_weight)s
-        With smoothing or probabilities it removes the terms of its class, but no NaN.
-    %(ignore_index)s
-        Among probabilities there is none: an index of 0 or more is then an error.
-    %(class_reduction)s
-        Smoothing does not change that. With probabilities, it divides by the number of their rows,
-        or the sum of s over them.
-    label_smoothing : float, default 0.0
-        Part e of each target that goes to all classes alike, from 0 to 1.
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
-        IndexError.
-    TypeError
-        For an `input` that is not floating, a `target` of the wrong dtype for its shape, a gradient
-        by class indices, complex, object and masked arrays, and unknown options.
-    ValueError
-        For shapes that do not fit, negative probabilities, options out of range, and negative
-        sample weights.
-
-    Notes
-    -----
-    %(class_numerics)s
-
-    Terms: ``log s[y]`` or ``q[c] log s[c]``. They have one sign, and log s[y] is found without
-    taking the row's largest logit from a sum that holds it: the loss of a certain prediction has
-    all its digits (PyTorch rounds it to 0). To the bound add half a unit for each unit of
-    ``max x - x[c]``, a difference that is rounded before exp.
-
-    PyTorch takes only int64 and, in part, uint8 targets, reads a negative `label_smoothing` as 0,
-    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0. It
-    takes negative probabilities, and gives the loss NaN to the probability 0 of a class whose logit
-    is -inf, here 0.
-
-    References
-    ----------
-    Label smoothing: Szegedy and others, "Rethinking the Inception architecture for computer
-    vision", CVPR 2016.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x = [[1.0, 2.0, 3.0], [4.0, 1.0, 0.0]]
-    >>> fl.cross_entropy(x, [0, 2], reduction="none")
-    array([2.40760596, 4.0658839 ])
-    >>> round(fl.cross_entropy(x, [0, 2]), 6)
-    3.236745
-    >>> round(fl.cross_entropy(x, [0, 2], [1, 2, 3], label_smoothing=0.1), 6)
-    3.493191
-    >>> fl.cross_entropy.grad(x, [0, -100])
-    array([[-0.90996943,  0.24472847,  0.66524096],
-           [ 0.        ,  0.        ,  0.        ]])
-    >>> fl.cross_entropy(x, [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], reduction="none")
-    array([1.10760596, 3.5658839 ])
-    """
+# --- ctc ------------------------------------------------------------------------------------------
 
 
 @loss("ctc", differentiable=("log_probs",))

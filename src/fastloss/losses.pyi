@@ -721,6 +721,35 @@ class _sigmoid_focal_loss(Loss):
 
 sigmoid_focal_loss: _sigmoid_focal_loss
 
+class _soft_margin_loss(Loss):
+    """Logistic loss of labels -1 and 1."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, *,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+soft_margin_loss: _soft_margin_loss
+
 class _hinge_embedding_loss(Loss):
     """Distances of similar and, up to a margin, of dissimilar pairs."""
     @overload
@@ -750,35 +779,6 @@ class _hinge_embedding_loss(Loss):
     ) -> tuple[float, float, int]: ...
 
 hinge_embedding_loss: _hinge_embedding_loss
-
-class _soft_margin_loss(Loss):
-    """Logistic loss of labels -1 and 1."""
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, *,
-        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
-        out: None = None) -> float: ...
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
-        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
-    def grad(self, input: ArrayLike, target: ArrayLike, *,
-        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
-        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
-        out: _Array | None = None) -> _Array: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *,
-        reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
-        wrt: Literal["input"] = "input", grad_output: ArrayLike | None = None,
-        out: _Array | None = None) -> tuple[float, _Array]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"],
-        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
-        grad_output: ArrayLike | None = None,
-        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
-    def sums(self, input: ArrayLike, target: ArrayLike, *,
-        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
-    ) -> tuple[float, float, int]: ...
-
-soft_margin_loss: _soft_margin_loss
 
 class _margin_ranking_loss(Loss):
     """Ranking of pairs: by how much the better score misses its lead."""
@@ -829,54 +829,91 @@ class _margin_ranking_loss(Loss):
 
 margin_ranking_loss: _margin_ranking_loss
 
-class _cosine_embedding_loss(Loss):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+class _cross_entropy(Loss):
+    """Cross entropy of classes, from logits."""
     @overload
-    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
-        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None, out: None = None
+    ) -> float: ...
     @overload
-    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
         out: _Array | None = None) -> _Array: ...
     @overload
-    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
-        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
-        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
-        out: _Array | None = None) -> _Array: ...
-    @overload
-    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
-        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
-        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
+    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
         out: _Outs | None = None) -> tuple[_Array, ...]: ...
     @overload
-    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
-        sample_weight: ArrayLike | None = None, wrt: Literal["input1", "input2"],
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
+        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
+        grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
+        grad_output: ArrayLike | None = None, out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+cross_entropy: _cross_entropy
+
+class _nll_loss(Loss):
+    """Negative log-likelihood of classes, from log-probabilities."""
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
+    @overload
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
         grad_output: ArrayLike | None = None, out: _Array | None = None
     ) -> tuple[float, _Array]: ...
     @overload
-    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
-        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input1", "input2"], ...] = ...,
-        grad_output: ArrayLike | None = None, out: _Outs | None = None
-    ) -> tuple[float, tuple[_Array, ...]]: ...
-    @overload
-    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
-        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
+    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
+        *, ignore_index: int = -100, reduction: Literal["none"],
+        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
+        grad_output: ArrayLike | None = None,
         out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
-    @overload
-    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
-        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
-        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
-        out: tuple[_Array | None, _Outs | None] | None = None
-    ) -> tuple[_Array, tuple[_Array, ...]]: ...
-    def sums(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
-        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
-    ) -> tuple[float, float, int]: ...
+    def sums(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
+        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
 
-cosine_embedding_loss: _cosine_embedding_loss
+nll_loss: _nll_loss
 
 class _multi_margin_loss(Loss):
     """Hinge loss of classes: by how much scores miss their distance."""
@@ -989,6 +1026,55 @@ class _multilabel_soft_margin_loss(Loss):
 
 multilabel_soft_margin_loss: _multilabel_soft_margin_loss
 
+class _cosine_embedding_loss(Loss):
+    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+    @overload
+    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
+    @overload
+    def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
+        out: _Array | None = None) -> _Array: ...
+    @overload
+    def grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
+        out: _Outs | None = None) -> tuple[_Array, ...]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: Literal["input1", "input2"],
+        grad_output: ArrayLike | None = None, out: _Array | None = None
+    ) -> tuple[float, _Array]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
+        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input1", "input2"], ...] = ...,
+        grad_output: ArrayLike | None = None, out: _Outs | None = None
+    ) -> tuple[float, tuple[_Array, ...]]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: Literal["input1", "input2"], grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
+    @overload
+    def value_and_grad(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
+        margin: float = 0.0, reduction: Literal["none"], sample_weight: ArrayLike | None = None,
+        wrt: tuple[Literal["input1", "input2"], ...] = ..., grad_output: ArrayLike | None = None,
+        out: tuple[_Array | None, _Outs | None] | None = None
+    ) -> tuple[_Array, tuple[_Array, ...]]: ...
+    def sums(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *, margin: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean", sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float, int]: ...
+
+cosine_embedding_loss: _cosine_embedding_loss
+
 class _triplet_margin_loss(Loss):
     """Distance to a similar row, less that to a dissimilar one."""
     @overload
@@ -1045,92 +1131,6 @@ class _triplet_margin_loss(Loss):
     ) -> tuple[float, float, int]: ...
 
 triplet_margin_loss: _triplet_margin_loss
-
-class _nll_loss(Loss):
-    """Negative log-likelihood of classes, from log-probabilities."""
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
-        sample_weight: ArrayLike | None = None, out: None = None) -> float: ...
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["none"],
-        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
-    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
-        grad_output: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
-        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
-        grad_output: ArrayLike | None = None, out: _Array | None = None
-    ) -> tuple[float, _Array]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["none"],
-        sample_weight: ArrayLike | None = None, wrt: Literal["input"] = "input",
-        grad_output: ArrayLike | None = None,
-        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
-    def sums(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-        sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
-
-nll_loss: _nll_loss
-
-class _cross_entropy(Loss):
-    """Cross entropy of classes, from logits."""
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None, out: None = None
-    ) -> float: ...
-    @overload
-    def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
-        sample_weight: ArrayLike | None = None, out: _Array | None = None) -> _Array: ...
-    @overload
-    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
-        out: _Array | None = None) -> _Array: ...
-    @overload
-    def grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
-        out: _Outs | None = None) -> tuple[_Array, ...]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: Literal["input", "target"] = "input", grad_output: ArrayLike | None = None,
-        out: _Array | None = None) -> tuple[float, _Array]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None,
-        wrt: tuple[Literal["input", "target"], ...], grad_output: ArrayLike | None = None,
-        out: _Outs | None = None) -> tuple[float, tuple[_Array, ...]]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
-        sample_weight: ArrayLike | None = None, wrt: Literal["input", "target"] = "input",
-        grad_output: ArrayLike | None = None,
-        out: tuple[_Array | None, _Array | None] | None = None) -> tuple[_Array, _Array]: ...
-    @overload
-    def value_and_grad(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None,
-        *, ignore_index: int = -100, reduction: Literal["none"], label_smoothing: float = 0.0,
-        sample_weight: ArrayLike | None = None, wrt: tuple[Literal["input", "target"], ...],
-        grad_output: ArrayLike | None = None, out: tuple[_Array | None, _Outs | None] | None = None
-    ) -> tuple[_Array, tuple[_Array, ...]]: ...
-    def sums(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
-        ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-        label_smoothing: float = 0.0, sample_weight: ArrayLike | None = None
-    ) -> tuple[float, float, int]: ...
-
-cross_entropy: _cross_entropy
 
 class _ctc_loss(Loss):
     """Connectionist temporal classification, from log-probabilities."""
