@@ -84,7 +84,7 @@ class _Criterion1(Criterion[_V]):
     ) -> tuple[float, float, int]: ...
 
 class L1Loss(_Criterion1[_V]):
-    """Absolute error."""
+    """Absolute error (L1 loss)."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     @overload
@@ -95,7 +95,7 @@ class L1Loss(_Criterion1[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class MSELoss(_Criterion1[_V]):
-    """Squared error."""
+    """Squared error (L2 loss)."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     @overload
@@ -106,7 +106,7 @@ class MSELoss(_Criterion1[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class SmoothL1Loss(_Criterion1[_V]):
-    """Absolute error, made quadratic within beta of 0."""
+    """Absolute error, quadratic for errors smaller than beta."""
     reduction: Literal["mean", "sum", "none"]
     beta: float
     @overload
@@ -117,7 +117,7 @@ class SmoothL1Loss(_Criterion1[_V]):
     ) -> None: ...
 
 class HuberLoss(_Criterion1[_V]):
-    """Squared error, made linear beyond delta."""
+    """Squared error, linear for errors larger than delta."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     delta: float
@@ -138,7 +138,7 @@ class LogCoshLoss(_Criterion1[_V]):
     def __init__(self: LogCoshLoss[_Array], *, reduction: Literal["none"]) -> None: ...
 
 class PinballLoss(_Criterion1[_V]):
-    """Absolute error, weighted by q below the target, 1 - q above it."""
+    """Quantile loss: the absolute error, weighted by its sign."""
     quantile: float
     reduction: Literal["mean", "sum", "none"]
     @overload

@@ -1,4 +1,4 @@
-"""The losses: a function each gives name, signature and docstring; `loss` makes it an object."""
+"""The losses: each function declares the name, signature and docstring of one `Loss` object."""
 
 import inspect
 
@@ -18,141 +18,145 @@ from fastloss._options import (
 
 _SPECIAL = ("weight", "pos_weight", "ignore_index", "blank")
 
-# What the docstrings share, by the name of its placeholder, such as %(out)s on a line of its own.
-# Indented lines below a placeholder continue its paragraph.
+# Paragraphs that docstrings share. A line that consists of a placeholder, such as %(out)s, is
+# replaced by the paragraph of that name; indented lines below it continue the paragraph.
 _SHARED = {
     "predictions": """\
 input : array_like, any shape
     Predictions x.
-target : array_like, shape of `input`
-    True values y.""",
+target : array_like, same shape as `input`
+    Target values y.""",
     "reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by their
-    number; with `sample_weight` s, by the sum of s over them.""",
+    "none" returns the unreduced losses l, "sum" their sum, and "mean" the sum divided by the number
+    of losses. With `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum
+    of s.""",
     "class_reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by the sum
-    of w[y]; with `sample_weight` s, of s w[y]. Without weights this is the number of targets that
-    are not ignored.""",
+    "none" returns the unreduced losses l, "sum" their sum, and "mean" the sum divided by the number
+    of targets that are not ignored or, with `weight`, by the sum of their w[y]. With
+    `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum of s w[y].""",
     "ctc_reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, (N,) or (), and "sum" adds them up. "mean" divides each
-    by the number of its labels, or by 1 if there are none, and their sum by N; with `sample_weight`
-    s, by the sum of s over them.
+    "none" returns the unreduced losses l, of shape (N,) or (), and "sum" their sum. "mean" divides
+    each l by its target length, or by 1 if that is 0, and the sum of the quotients by N. With
+    `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum of s instead of
+    N.
 zero_infinity : bool, default False
-    Whether an infinite loss, whose gradient is NaN, becomes 0 with the gradient 0, as where labels
-    do not fit into the frames. It counts in what "mean" divides by.
+    Replace infinite losses and their NaN gradients by 0. A loss is infinite, for example, if the
+    target is too long for the input. It still counts in the divisor of "mean".
 batch_first : bool, default False
-    Whether the batch comes before the frames, as in (N, T, C).""",
+    Whether the batch is the first axis, as in (N, T, C), and the frames are the second.""",
     "weight": """\
 weight : array_like, optional
-    Factor w of each loss, broadcast to the input's shape; it has no gradient. A 0 removes what it
-    weighs, NaN included.""",
+    Factor w of each element, broadcast to the shape of `input`; not differentiable. A weight of 0
+    excludes its element, even if that is NaN.""",
     "ctc_targets": """\
 targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
-    Labels, of any integer dtype: classes from 0 to C - 1 other than `blank`. In rows, of which what
-    is beyond a sample's length is never read; or those of all samples one after the other.
+    Labels, of any integer dtype: classes from 0 to C - 1 other than `blank`. Either padded rows,
+    whose entries beyond the target length are never read, or the concatenated labels of all
+    samples.
 input_lengths : array_like of integers, shape (N,) or ()
-    Number of frames of each sample, from 0 to T; a number is that of all. Frames beyond it are
-    never read, and have the gradient 0.
+    Number of frames of each sample, from 0 to T; a scalar applies to every sample. Frames beyond it
+    are never read and have gradient 0.
 target_lengths : array_like of integers, shape (N,) or ()
-    Number of labels of each sample, from 0 to S; a number is that of all.
+    Number of labels of each sample, from 0 to S; a scalar applies to every sample.
 blank : int, default 0
-    Class that stands for no label.""",
+    Class index of the blank, which stands for no label.""",
     "class_weight": """\
 weight : array_like, shape (C,), optional
-    Factor w of each class; it has no gradient. A 0 removes the entries of its class, NaN
-    included.""",
+    Factor w of each class; not differentiable. A weight of 0 excludes the rows whose target is that
+    class, even if their scores are NaN.""",
     "ignore_index": """\
 ignore_index : int, default -100
-    Class index, of any value, that marks what is left out: it counts neither in value and gradient
-    nor in what "mean" divides by, whatever its scores are.""",
+    Target value to ignore; it need not be a class. Ignored rows contribute nothing to the value,
+    the gradient and the divisor of "mean", whatever their scores are.""",
     "sample_weight": """\
 sample_weight : array_like, optional
-    Factor s >= 0 of each loss, in the numerator and the divisor of "mean": of the shape of the
-    unreduced losses, or (N,), one for each entry of their leading axis. Ones change nothing. A 0
-    removes what it weighs, NaN included; if all are 0, "mean" is NaN and its gradient 0.""",
+    Factor s >= 0 of each loss, in the numerator and the divisor of "mean". It has the shape of the
+    unreduced losses, or shape (N,): one weight per entry of their leading axis. Weights of 1 change
+    nothing. A weight of 0 excludes its loss, even if that is NaN. If all weights are 0, "mean" is
+    NaN and its gradient 0.""",
     "out": """\
 out : ndarray or tuple of ndarray, optional
-    Where to write the result, of its shape and dtype (float32 will do for float16 and bfloat16).
-    Called: the losses, with reduction="none". In ``grad``: the gradient, or a tuple of them. In
-    ``value_and_grad``: the gradient or gradients, with "none" the pair (losses, gradients). May be
-    exactly the argument that it is the gradient of, and may not overlap an argument in any other
-    way.""",
+    Array for the result, of its shape and dtype (float32 is accepted for float16 and bfloat16). In
+    a plain call, it receives the losses and requires reduction="none". In ``grad``, it receives the
+    gradient, and is a tuple if there are several. In ``value_and_grad``, it receives the gradient
+    or gradients and, with reduction="none", is the pair (losses, gradients). It may be exactly the
+    argument that it is the gradient of; any other overlap with an argument is an error.""",
     "returns": """\
 Returns
 -------
 float or ndarray
-    A float for "mean" and "sum", never rounded to the dtype of the arrays. For "none" an array of
-    the shape of the losses, a NumPy scalar if they are 0-d. ``.grad(...)`` returns the gradient of
-    this value, ``.value_and_grad(...)`` the pair of both in one pass, and ``.sums(...)`` what
-    "mean" divides, which adds up over batches: ``(sum, weight, count)``, a float, a float and the
-    number of losses that are not removed.
+    For "mean" and "sum", a float in double precision, whatever the dtype of the arrays. For "none",
+    an array of the shape of the losses, or a NumPy scalar if they are 0-d. ``.grad(...)`` returns
+    the gradient of this value, and ``.value_and_grad(...)`` the pair of both, in one pass.
+    ``.sums(...)`` returns ``(sum, weight, count)``: the numerator and the divisor of "mean", as
+    floats, and the number of losses that are not excluded. All three can be added across batches.
 
 Other Parameters
 ----------------
 wrt : str or tuple of str, optional
-    Of ``grad`` and ``value_and_grad``: the argument to differentiate by.
-    There are gradients for %(names)s. A tuple gives a tuple of them.
-    Default: %(default)s.
+    In ``grad`` and ``value_and_grad``: the name of the argument to differentiate with respect to,
+    or a tuple of names, which returns a tuple of gradients. Gradients are available for
+    %(names)s. Default: %(default)s.
 grad_output : float or array_like, optional
-    Of ``grad`` and ``value_and_grad``: the upstream gradient, a number; with reduction="none" also
+    In ``grad`` and ``value_and_grad``: the upstream gradient, a scalar or, with reduction="none",
     an array of the shape of the losses. Default: 1.""",
     "errors": """\
 TypeError
-    For complex, object and masked arrays, for a gradient by integers, and for unknown options.
+    For complex, object and masked arrays, gradients with respect to integer arrays, and
+    unknown options.
 ValueError
-    For shapes that do not fit, options out of range, and negative sample weights.""",
+    For shapes that do not match, options out of range, and negative sample weights.""",
     "class_errors": """\
 TypeError
-    For an `input` that is not floating, a `target` that is not integer, complex, object and masked
-    arrays, and unknown options.
-ValueError
-    For shapes that do not fit, options out of range, and negative sample weights.""",
-    "ctc_errors": """\
-ClassIndexError
-    For a label that is not a class. It is a ValueError and an IndexError.
-TypeError
-    For scores that are not floating, labels and lengths that are not integers, complex, object and
+    For an `input` that is not floating-point, a `target` that is not integer, complex, object and
     masked arrays, and unknown options.
 ValueError
-    For shapes and lengths that do not fit, a label that is `blank`, options out of range, and
+    For shapes that do not match, options out of range, and negative sample weights.""",
+    "ctc_errors": """\
+ClassIndexError
+    For a label that is not a class. It is both a ValueError and an IndexError.
+TypeError
+    For scores that are not floating-point, labels and lengths that are not integers, complex,
+    object and masked arrays, and unknown options.
+ValueError
+    For shapes and lengths that do not match, a label equal to `blank`, options out of range, and
     negative sample weights.""",
     "numerics": """\
-The arrays have one shape; a number or 0-d array goes with any. They are computed with in their
-common floating type: float16 and bfloat16 in float32, integers and bools of an input in float64. A
-gradient has the dtype and shape of its argument. NaN gives NaN, in value and gradient; no elements
-give the sum 0 and the mean NaN. Each loss is right to within 4 units in the last place of the
-largest of its terms, named below; a derivative, of those that its formula adds.""",
+All arrays must have the same shape; only scalars and 0-d arrays broadcast. Losses are computed in
+the common floating-point dtype of the arrays: float16 and bfloat16 in float32, an integer or
+boolean input in float64. A gradient has the dtype and shape of its argument. NaN propagates to the
+value and the gradient. Without elements, the sum is 0 and the mean NaN.""",
     "class_numerics": """\
-The class axis is the second, or the only one. float16 and bfloat16 are computed with in float32,
-and the gradient has the dtype of `input`. If nothing is left to divide by (no rows, all ignored, no
-weight), "mean" is NaN and its gradient 0. Each loss is right to within 4 units in the last place of
-the largest of its terms, named below; a derivative, of those that its formula adds.""",
+The class axis is the second axis, or the only one. float16 and bfloat16 are computed in float32,
+and the gradient has the dtype of `input`. If no row is left (there are none, or all are ignored or
+have weight 0), "mean" is NaN and its gradient 0.""",
     "row_numerics": """\
-A row is what lies along the last axis; the axes before it number the rows. float16 and bfloat16 are
-computed with in float32, and a gradient has the dtype and shape of its argument. NaN gives NaN, in
-value and gradient of its row; no rows give the sum 0 and the mean NaN. Each loss is right to within
-4 units in the last place of the largest of its terms, named below; a derivative, of those that its
-formula adds.""",
+A row is a slice along the last axis; the leading axes index the rows. float16 and bfloat16 are
+computed in float32, and a gradient has the dtype and shape of its argument. NaN propagates to the
+value and the gradient of its row. Without rows, the sum is 0 and the mean NaN.""",
+    "accuracy": """\
+Each loss is accurate to within 4 units in the last place (ULP) of the largest of the terms below,
+and each derivative to within 4 ULP of the largest term of its own formula.""",
     "ctc_numerics": """\
-n labels, r of which follow one like themselves, need n + r frames. Sums over alignments run in
-double precision, and neither overflow nor vanish. The gradient has the dtype and shape of the
-scores. NaN that a loss depends on gives NaN, in it and in the gradient of its sample; no samples
-give the sum 0 and the mean NaN.""",
+A target of n labels with r consecutive repeats needs at least n + r frames. Sums over alignments
+are computed in double precision, and neither overflow nor underflow. The gradient has the dtype and
+shape of the scores. A NaN that a loss depends on propagates to that loss and to the gradient of its
+sample. Without samples, the sum is 0 and the mean NaN.""",
 }
 
 
-def _documented(docstring, **words):
-    """The docstring with its placeholders replaced."""
+def _documented(docstring, **substitutions):
+    """Return the docstring without its indentation and with its placeholders replaced."""
 
     docstring = docstring or ""
-    margin = docstring[docstring.rfind("\n") :]  # before the closing quotes
+    margin = docstring[docstring.rfind("\n") :]  # the indentation of the closing quotes
     lines = docstring.replace(margin, "\n").strip().split("\n")
     for i, line in enumerate(lines):
         if line.startswith("%(") and line.endswith(")s"):
-            lines[i] = _SHARED[line[2:-2]] % words
+            lines[i] = _SHARED[line[2:-2]] % substitutions
     return "\n".join(lines)
 
 
@@ -170,28 +174,31 @@ def loss(
     shared_variance=False,
     probabilities=False,
     ranges=None,
-    **rules,
+    **constraints,
 ):
-    """Makes a `Loss` of a function that has arrays, then options, and a docstring for a body.
+    """Make a `Loss` of a function that consists of a signature and a docstring.
 
-    Parameters without default are the arrays. Of the options, numbers go to the formula in order
-    and have a rule each; booleans choose the formula, by its name, and so does the last number
-    where there are `ranges` of it: (suffix, test) each.
+    Parameters without a default are the arrays, the others the options. The numeric options, which
+    have a constraint each, are passed to the formula in order. Each boolean option that is set
+    appends its name to that of the formula. With `ranges`, (suffix, test) each, the last numeric
+    option selects the formula instead: the first test that holds gives the suffix.
     """
 
-    def make(function):
+    def declare(function):
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
         options = [p for p in parameters if p.default is not p.empty]
         operands = tuple(p.name for p in parameters if p.default is p.empty)
-        made = Loss(
+        result = Loss(
             name=function.__name__,
             formula=formula,
             operands=operands,
             positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
             differentiable=differentiable,
             default_wrt=differentiable[:1] if default_wrt is None else default_wrt,
-            numbers=[(p.name, p.default, rules[p.name]) for p in options if p.name in rules],
+            numbers=[
+                (p.name, p.default, constraints[p.name]) for p in options if p.name in constraints
+            ],
             flags=[(p.name, p.default) for p in options if type(p.default) is bool],
             special=[p.name for p in options if p.name in _SPECIAL],
             weight_divides=weight_divides,
@@ -204,18 +211,18 @@ def loss(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
             for name in ("sample_weight", "out")
         ]
-        made.__name__ = made.__qualname__ = function.__name__
-        made.__module__ = "fastloss"
-        made.__signature__ = signature.replace(parameters=[*parameters, *common])
-        made.__doc__ = _documented(
+        result.__name__ = result.__qualname__ = function.__name__
+        result.__module__ = "fastloss"
+        result.__signature__ = signature.replace(parameters=[*parameters, *common])
+        result.__doc__ = _documented(
             function.__doc__,
             reductions=_quoted(["mean", "sum", "none"] + ["batchmean"] * batchmean),
             names=_quoted(differentiable),
-            default=_quoted(made.default_wrt),
+            default=_quoted(result.default_wrt),
         )
-        return made
+        return result
 
-    return make
+    return declare
 
 
 # --- elementwise: regression ----------------------------------------------------------------------
@@ -223,9 +230,12 @@ def loss(
 
 @loss("l1", weight_divides=True)
 def l1_loss(input, target, *, weight=None, reduction="mean"):
-    """Absolute error.
+    """Absolute error (L1 loss).
 
-    For x of `input` and y of `target`::
+    Less sensitive to outliers than `mse_loss`: the best constant prediction is the median of the
+    targets.
+
+    For x in `input` and y in `target`::
 
         l = w |x - y|        dl/dx = w sign(x - y)        dl/dy = -dl/dx
 
@@ -234,7 +244,7 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        With `weight`, "mean" divides by the sum of w.
+        With `weight` w, "mean" divides by the sum of w, and with both by the sum of s w.
     %(sample_weight)s
     %(out)s
 
@@ -248,9 +258,10 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: ``x - y``. Kink: the gradient is 0 where x = y.
+    %(accuracy)s
+    Terms: ``x - y``. At the kink, x = y, the gradient is 0.
 
-    PyTorch gives a NaN the gradient 0, and takes only weights of the input's shape.
+    PyTorch returns gradient 0 for NaN, and accepts only weights of the shape of `input`.
 
     Examples
     --------
@@ -266,9 +277,11 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
 
 @loss("mse", weight_divides=True)
 def mse_loss(input, target, *, weight=None, reduction="mean"):
-    """Squared error.
+    """Squared error (L2 loss).
 
-    For x of `input` and y of `target`::
+    The standard loss of regression: the best constant prediction is the mean of the targets.
+
+    For x in `input` and y in `target`::
 
         l = w (x - y)^2        dl/dx = 2 w (x - y)        dl/dy = -dl/dx
 
@@ -277,7 +290,7 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        With `weight`, "mean" divides by the sum of w.
+        With `weight` w, "mean" divides by the sum of w, and with both by the sum of s w.
     %(sample_weight)s
     %(out)s
 
@@ -291,10 +304,11 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``(x - y)^2``.
 
-    PyTorch broadcasts (N, 1) against (N,) to (N, N) with a warning, and takes only weights of the
-    input's shape.
+    PyTorch broadcasts (N, 1) against (N,) to (N, N) with a warning, and accepts only weights of the
+    shape of `input`.
 
     Examples
     --------
@@ -312,9 +326,11 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
 
 @loss("smooth_l1", beta=NONNEGATIVE)
 def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
-    """Absolute error, made quadratic within beta of 0.
+    """Absolute error, quadratic for errors smaller than beta.
 
-    For x of `input`, y of `target` and d = x - y::
+    Like `l1_loss` for large errors, but smooth at 0. Common in the regression of bounding boxes.
+
+    For x in `input`, y in `target` and d = x - y::
 
         l = d^2 / (2 beta)     dl/dx = d / beta     where |d| < beta
         l = |d| - beta/2       dl/dx = sign(d)      elsewhere;         dl/dy = -dl/dx
@@ -324,7 +340,8 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     %(predictions)s
     %(reduction)s
     beta : float, default 1.0
-        Error at which the parabola meets the lines, at least 0. At 0 this is `l1_loss`.
+        Error at which the loss changes from quadratic to linear, at least 0. With 0, this is
+        `l1_loss`.
     %(sample_weight)s
     %(out)s
 
@@ -338,9 +355,12 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     -----
     %(numerics)s
 
-    Terms: ``d^2 / (2 beta)``, or ``d`` and ``beta/2``. Neither d^2 nor a ratio overflows or
-    vanishes on the way where the loss does not, as happens in PyTorch. This is
+    %(accuracy)s
+    Terms: ``d^2 / (2 beta)``, or ``d`` and ``beta/2``. The loss equals
     ``huber_loss(..., delta=beta) / beta``.
+
+    Unlike in PyTorch, neither d^2 nor a quotient overflows or underflows in between if the loss
+    itself does not.
 
     References
     ----------
@@ -358,9 +378,12 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 
 @loss("huber", delta=POSITIVE)
 def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
-    """Squared error, made linear beyond delta.
+    """Squared error, linear for errors larger than delta.
 
-    For x of `input`, y of `target` and d = x - y::
+    For regression with outliers: quadratic close to the target, like `mse_loss`, and linear, like
+    `l1_loss`, far from it.
+
+    For x in `input`, y in `target` and d = x - y::
 
         l = w d^2 / 2                   dl/dx = w d                where |d| <= delta
         l = w delta (|d| - delta/2)     dl/dx = w delta sign(d)    elsewhere;    dl/dy = -dl/dx
@@ -370,10 +393,10 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        `weight` does not change what "mean" divides by.
+        `weight` does not affect the divisor of "mean".
     delta : float, default 1.0
-        Error at which the parabola goes over into lines, above 0. Infinity gives half the squared
-        error.
+        Error at which the loss changes from quadratic to linear, above 0. Infinity gives half the
+        squared error.
     %(sample_weight)s
     %(out)s
 
@@ -387,7 +410,8 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
     -----
     %(numerics)s
 
-    Terms: ``d^2 / 2``, or ``delta d`` and ``delta^2 / 2``. This is
+    %(accuracy)s
+    Terms: ``d^2 / 2``, or ``delta d`` and ``delta^2 / 2``. The loss equals
     ``delta * smooth_l1_loss(..., beta=delta)``.
 
     References
@@ -408,11 +432,12 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
 def log_cosh_loss(input, target, *, reduction="mean"):
     """Logarithm of the hyperbolic cosine of the error.
 
-    For x of `input` and y of `target`::
+    A smooth alternative to `huber_loss`: close to ``(x - y)^2 / 2`` for small errors and to
+    ``|x - y| - log 2`` for large ones.
+
+    For x in `input` and y in `target`::
 
         l = log cosh(x - y)        dl/dx = tanh(x - y)        dl/dy = -dl/dx
-
-    It is close to ``(x - y)^2 / 2`` for small errors and to ``|x - y| - log 2`` for large ones.
 
     Parameters
     ----------
@@ -431,7 +456,10 @@ def log_cosh_loss(input, target, *, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. Large errors do not overflow. PyTorch has no such loss.
+    %(accuracy)s
+    Terms: the loss itself. Large errors do not overflow.
+
+    PyTorch has no such loss.
 
     References
     ----------
@@ -450,23 +478,24 @@ def log_cosh_loss(input, target, *, reduction="mean"):
 
 @loss("pinball", quantile=FRACTION)
 def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
-    """Absolute error, weighted by q below the target, 1 - q above it.
+    """Quantile loss: the absolute error, weighted by its sign.
 
-    For x of `input`, y of `target` and q = quantile::
+    For quantile regression: the mean loss is smallest where a fraction q of the targets is below
+    the prediction.
+
+    For x in `input`, y in `target` and q = quantile::
 
         l = q (y - x)          dl/dx = -q       where x < y
         l = (1 - q) (x - y)    dl/dx = 1 - q    where x > y;    dl/dy = -dl/dx
-
-    Its mean is least where the part q of the targets is below the prediction.
 
     Parameters
     ----------
     input : array_like, any shape
         Predicted quantiles x.
-    target : array_like, shape of `input`
-        True values y.
+    target : array_like, same shape as `input`
+        Target values y.
     quantile : float, default 0.5
-        Which quantile q is predicted, from 0 to 1. At 0.5, the median, this is half of `l1_loss`.
+        Quantile q to predict, from 0 to 1. With 0.5, the median, the loss is half of `l1_loss`.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -481,8 +510,10 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. Kink: the gradient is 0 where x = y. PyTorch has no such loss;
-    scikit-learn calls the quantile alpha.
+    %(accuracy)s
+    Terms: the loss itself. At the kink, x = y, the gradient is 0.
+
+    PyTorch has no such loss. scikit-learn's ``mean_pinball_loss`` calls the quantile alpha.
 
     References
     ----------

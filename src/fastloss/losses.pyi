@@ -42,7 +42,7 @@ _Array: TypeAlias = NDArray[Any]
 _Outs: TypeAlias = tuple[_Array | None, ...]
 
 class _l1_loss(Loss):
-    """Absolute error."""
+    """Absolute error (L1 loss)."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
@@ -92,7 +92,7 @@ class _l1_loss(Loss):
 l1_loss: _l1_loss
 
 class _mse_loss(Loss):
-    """Squared error."""
+    """Squared error (L2 loss)."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
@@ -142,7 +142,7 @@ class _mse_loss(Loss):
 mse_loss: _mse_loss
 
 class _smooth_l1_loss(Loss):
-    """Absolute error, made quadratic within beta of 0."""
+    """Absolute error, quadratic for errors smaller than beta."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *,
         reduction: Literal["mean", "sum"] = "mean", beta: float = 1.0,
@@ -191,7 +191,7 @@ class _smooth_l1_loss(Loss):
 smooth_l1_loss: _smooth_l1_loss
 
 class _huber_loss(Loss):
-    """Squared error, made linear beyond delta."""
+    """Squared error, linear for errors larger than delta."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
         reduction: Literal["mean", "sum"] = "mean", delta: float = 1.0,
@@ -286,7 +286,7 @@ class _log_cosh_loss(Loss):
 log_cosh_loss: _log_cosh_loss
 
 class _pinball_loss(Loss):
-    """Absolute error, weighted by q below the target, 1 - q above it."""
+    """Quantile loss: the absolute error, weighted by its sign."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, quantile: float = 0.5,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
