@@ -149,7 +149,7 @@ class PinballLoss(_Criterion1[_V]):
     ) -> None: ...
 
 class PoissonNLLLoss(_Criterion1[_V]):
-    """Negative log-likelihood of counts, from (logarithms of) rates."""
+    """Poisson negative log-likelihood, given (log) rates."""
     log_input: bool
     full: bool
     eps: float
@@ -187,7 +187,7 @@ class _Criterion2(Criterion[_V]):
         sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
 
 class GaussianNLLLoss(_Criterion2[_V]):
-    """Negative log-likelihood of normal values, by mean and variance."""
+    """Gaussian negative log-likelihood, given means and variances."""
     full: bool
     eps: float
     reduction: Literal["mean", "sum", "none"]
@@ -199,7 +199,7 @@ class GaussianNLLLoss(_Criterion2[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class GammaNLLLoss(_Criterion1[_V]):
-    """Negative log-likelihood of gamma values, by (logarithms of) means."""
+    """Gamma negative log-likelihood, given (log) means."""
     log_input: bool
     reduction: Literal["mean", "sum", "none"]
     @overload

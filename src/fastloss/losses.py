@@ -534,23 +534,27 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
 
 @loss("poisson_nll", eps=FINITE_NONNEGATIVE)
 def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, reduction="mean"):
-    """Negative log-likelihood of counts, from (logarithms of) rates.
+    """Poisson negative log-likelihood, given (log) rates.
 
-    For x of `input` and y of `target`::
+    For regression on counts.
+
+    For x in `input` and y in `target`::
 
         l = exp(x) - y x          dl/dx = exp(x) - y           dl/dy = -x    with log_input
         l = x - y log(x + eps)    dl/dx = 1 - y / (x + eps)    dl/dy = -log(x + eps)    without
 
-    which leaves out the likelihood's log(y!). Where y > 1, `full` adds Stirling's approximation::
+    This leaves out the term log(y!) of the likelihood, which does not depend on x. `full` adds
+    Stirling's approximation of it where y > 1::
 
         y log y - y + log(2 pi y) / 2        and to dl/dy        log y + 1 / (2 y)
 
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the expected counts; without `log_input` those counts, at least 0.
-    target : array_like, shape of `input`
-        Observed counts y, at least 0; they need not be whole numbers.
+        Logarithms x of the expected counts. Without `log_input`, the expected counts themselves, at
+        least 0.
+    target : array_like, same shape as `input`
+        Observed counts y, at least 0; they need not be integers.
     log_input : bool, default True
         Whether `input` holds logarithms.
     full : bool, default False
@@ -572,11 +576,13 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``exp(x)`` and ``y x``; or ``x``, ``y log(x + eps)`` and ``y``; with `full` also
     ``y log y``, ``y`` and ``log(2 pi y) / 2``.
 
-    A count of 0 at the rate 0 has the loss 0, also where x = -inf, which is NaN in PyTorch. There
-    negative counts and rates raise nothing, and `full` has the gradient NaN by a target of 0.
+    A count of 0 at rate 0 has loss 0, also if x is -inf, where PyTorch returns NaN. PyTorch accepts
+    negative counts and rates and, with `full`, returns a NaN gradient with respect to a target of
+    0.
 
     Examples
     --------
@@ -597,28 +603,31 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
     eps=FINITE_NONNEGATIVE,
 )
 def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="mean"):
-    """Negative log-likelihood of normal values, by mean and variance.
+    """Gaussian negative log-likelihood, given means and variances.
 
-    For x of `input`, y of `target`, z of `var` and v = max(z, eps)::
+    For regression that predicts the uncertainty of each target along with its mean.
+
+    For x in `input`, y in `target`, z in `var` and v = max(z, eps)::
 
         l = (log v + (x - y)^2 / v) / 2        dl/dx = (x - y) / v        dl/dy = -dl/dx
                                                dl/dz = (1 / v - (x - y)^2 / v^2) / 2
 
-    `full` adds log(2 pi) / 2.
+    `full` adds log(2 pi) / 2 to l.
 
     Parameters
     ----------
     input : array_like, any shape
-        Expected values x.
-    target : array_like, shape of `input`
+        Predicted means x.
+    target : array_like, same shape as `input`
         Observed values y.
     var : array_like
-        Variances z, at least 0: a number; or of the shape of `input`, of that shape without its
-        last axis (one for each row), or of that shape with a 1 in place of one axis.
+        Variances z, at least 0. A scalar, or an array of the shape of `input`, of that shape
+        without its last axis (one variance per row), or of that shape with a 1 in place of one
+        axis.
     full : bool, default False
-        Whether to add the constant.
+        Whether to add the constant term.
     eps : float, default 1e-06
-        Least variance, at least 0.
+        Lower bound of the variance, at least 0.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -634,11 +643,12 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``log(v) / 2``, ``(x - y)^2 / (2 v)`` and, with `full`, ``log(2 pi) / 2``.
 
-    As in PyTorch the gradient by `var` passes through the maximum: it is that at v also where
-    z < eps. The gradient of a shared variance is the sum over what shares it. PyTorch takes no
-    integer for `var`.
+    As in PyTorch, the gradient with respect to `var` ignores the lower bound: where z < eps, it is
+    the derivative at v. The gradient of a shared variance is the sum over the elements that share
+    it. PyTorch does not accept an integer `var`.
 
     References
     ----------
@@ -659,20 +669,23 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
 
 @loss("gamma_nll")
 def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
-    """Negative log-likelihood of gamma values, by (logarithms of) means.
+    """Gamma negative log-likelihood, given (log) means.
 
-    For x of `input` and y of `target`::
+    For regression on positive, skewed targets such as durations or costs.
+
+    For x in `input` and y in `target`::
 
         l = x + y exp(-x)    dl/dx = 1 - y exp(-x)      dl/dy = exp(-x)    with log_input
         l = log x + y / x    dl/dx = (x - y) / x^2      dl/dy = 1 / x      without
 
-    This is what the mean changes of the likelihood, divided by the shape of the distribution.
+    This is the part of the negative log-likelihood that depends on the mean, divided by the shape
+    parameter.
 
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the expected values; without `log_input` those values, above 0.
-    target : array_like, shape of `input`
+        Logarithms x of the predicted means. Without `log_input`, the means themselves, above 0.
+    target : array_like, same shape as `input`
         Observed values y, above 0.
     log_input : bool, default True
         Whether `input` holds logarithms.
@@ -685,14 +698,17 @@ def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
     Raises
     ------
     %(errors)s
-        Also for a value or mean that is not above 0.
+        Also for a target or mean that is not above 0.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: ``x`` and ``y exp(-x)``, or ``log x`` and ``y / x``. PyTorch has no such loss. Twice
-    ``l - log y - 1``, with means, is ``tweedie_deviance_loss(..., power=2)``.
+    %(accuracy)s
+    Terms: ``x`` and ``y exp(-x)``, or ``log x`` and ``y / x``. Without `log_input`, twice
+    ``l - log y - 1`` is ``tweedie_deviance_loss(..., power=2)``.
+
+    PyTorch has no such loss.
 
     References
     ----------
@@ -714,7 +730,9 @@ def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
 def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     """Unit deviance of Tweedie distributions (normal, Poisson, gamma).
 
-    For x of `input`, y of `target` and p = power::
+    For generalised linear models in which the variance is proportional to a power of the mean.
+
+    For x in `input`, y in `target` and p = power::
 
         l = (x - y)^2                                                            where p = 0
         l = 2 (y log(y/x) - y + x)                                               where p = 1
@@ -723,20 +741,20 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 
         dl/dx = 2 (x - y) / x^p        dl/dy = 2 (max(y, 0)^(1 - p) - x^(1 - p)) / (1 - p)
 
-    the last of which is 2 (y - x) where p = 0 and 2 log(y/x) where p = 1.
+    where dl/dy is 2 (y - x) for p = 0 and 2 log(y/x) for p = 1.
 
     Parameters
     ----------
     input : array_like, any shape
-        Expected values x, above 0; any if `power` is 0.
-    target : array_like, shape of `input`
-        Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, else
-        any.
+        Predicted means x, above 0; any value if `power` is 0.
+    target : array_like, same shape as `input`
+        Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, and any
+        value otherwise.
     power : float, default 0.0
-        Exponent p of the variance, which is proportional to x^p: at most 0, or at least 1; 1 and
-        2, or at least 1e-6 away from them. 0 is the normal distribution, 1 Poisson's, 2 the gamma
-        and 3 the inverse Gaussian one; between 1 and 2 is a sum of gamma values as often as
-        Poisson says.
+        Exponent p of the variance, which is proportional to x^p: at most 0 or at least 1, at most
+        1e6 in absolute value, and either 1 or 2 or at least 1e-6 away from both. 0 gives the
+        normal, 1 the Poisson, 2 the gamma and 3 the inverse Gaussian distribution; values between 1
+        and 2 give compound Poisson-gamma distributions.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -746,15 +764,18 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     Raises
     ------
     %(errors)s
-        Also for an input or target outside the range of its power.
+        Also for an input or target outside the range that `power` allows.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: those that the formula adds. The gradient by a target of 0 is -inf from the power 1 on.
-    PyTorch has no such loss; this is the one of scikit-learn, whose ``mean_tweedie_deviance`` takes
-    the targets first.
+    %(accuracy)s
+    Terms: the summands of the formula. With powers from 1, the gradient with respect to a target of
+    0 is -inf.
+
+    PyTorch has no such loss. The definition is that of scikit-learn's ``mean_tweedie_deviance``,
+    which takes the targets first.
 
     References
     ----------
@@ -776,7 +797,10 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """Kullback-Leibler divergence, from log-probabilities.
 
-    For x of `input` and y of `target`::
+    Compares predicted distributions with target distributions. To average over distributions, use
+    reduction="batchmean".
+
+    For x in `input` and y in `target`::
 
         l = y (log y - x)         dl/dx = -y         dl/dy = log y + 1 - x
         l = exp(y) (y - x)        dl/dx = -exp(y)    dl/dy = exp(y) (y - x + 1)    with log_target
@@ -784,12 +808,12 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the probabilities of the model.
-    target : array_like, shape of `input`
-        True probabilities y, at least 0; with `log_target` their logarithms.
+        Predicted log-probabilities x.
+    target : array_like, same shape as `input`
+        Target probabilities y, at least 0. With `log_target`, their logarithms.
     %(reduction)s
-        "batchmean" divides by the length of the leading axis instead: where each row is a
-        distribution, it is their mean divergence.
+        "batchmean" divides by the length of the leading axis instead: if each row is a
+        distribution, it is the mean divergence.
     log_target : bool, default False
         Whether `target` holds logarithms.
     %(sample_weight)s
@@ -800,19 +824,21 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     Raises
     ------
     %(errors)s
-        Also for a negative target, unless with `log_target`.
+        Also for a negative target without `log_target`.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: ``y log y`` and ``y x``, or ``exp(y) (y - x)``. That probabilities sum to 1 is not
-    checked.
+    %(accuracy)s
+    Terms: ``y log y`` and ``y x``, or ``exp(y) (y - x)``. Probabilities are not checked to sum to
+    1.
 
-    Where the true probability is 0, so is the loss, whatever x is but NaN; PyTorch gives NaN where
-    x is infinite. Its gradient by such a target is NaN; here it is the limit, -inf (NaN where x is
-    -inf too; with `log_target`, 0). As in PyTorch "mean" is not the mean divergence, which is
-    "batchmean"; it does not warn.
+    Where the target probability is 0, the loss is 0 for any x but NaN; PyTorch returns NaN if x is
+    infinite. The gradient with respect to such a target is its limit, -inf (NaN if x is -inf as
+    well; 0 with `log_target`); PyTorch returns NaN. As in PyTorch, "mean" divides by the number of
+    elements, so it is not the mean divergence: that is "batchmean". Unlike PyTorch, it does not
+    warn.
 
     References
     ----------

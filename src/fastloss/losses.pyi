@@ -333,7 +333,7 @@ class _pinball_loss(Loss):
 pinball_loss: _pinball_loss
 
 class _poisson_nll_loss(Loss):
-    """Negative log-likelihood of counts, from (logarithms of) rates."""
+    """Poisson negative log-likelihood, given (log) rates."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
         full: bool = False, eps: float = 1e-08, reduction: Literal["mean", "sum"] = "mean",
@@ -383,7 +383,7 @@ class _poisson_nll_loss(Loss):
 poisson_nll_loss: _poisson_nll_loss
 
 class _gaussian_nll_loss(Loss):
-    """Negative log-likelihood of normal values, by mean and variance."""
+    """Gaussian negative log-likelihood, given means and variances."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, var: ArrayLike, *, full: bool = False,
         eps: float = 1e-06, reduction: Literal["mean", "sum"] = "mean",
@@ -433,7 +433,7 @@ class _gaussian_nll_loss(Loss):
 gaussian_nll_loss: _gaussian_nll_loss
 
 class _gamma_nll_loss(Loss):
-    """Negative log-likelihood of gamma values, by (logarithms of) means."""
+    """Gamma negative log-likelihood, given (log) means."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, log_input: bool = True,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
