@@ -232,7 +232,7 @@ class KLDivLoss(_Criterion1[_V]):
     ) -> None: ...
 
 class BCELoss(_Criterion1[_V]):
-    """Cross entropy of two classes, from probabilities."""
+    """Binary cross entropy, from probabilities."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     @overload
@@ -243,7 +243,7 @@ class BCELoss(_Criterion1[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class BCEWithLogitsLoss(_Criterion1[_V]):
-    """Cross entropy of two classes, from logits."""
+    """Binary cross entropy, from logits."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     pos_weight: ArrayLike | None
@@ -256,7 +256,7 @@ class BCEWithLogitsLoss(_Criterion1[_V]):
         reduction: Literal["none"], pos_weight: ArrayLike | None = None) -> None: ...
 
 class SigmoidFocalLoss(_Criterion1[_V]):
-    """Cross entropy of two classes that counts easy elements less."""
+    """Binary cross entropy that gives easy elements less weight."""
     alpha: float
     gamma: float
     reduction: Literal["mean", "sum", "none"]
@@ -292,7 +292,7 @@ class HingeEmbeddingLoss(_Criterion3[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class SoftMarginLoss(_Criterion3[_V]):
-    """Logistic loss of labels -1 and 1."""
+    """Logistic loss for labels -1 and 1."""
     reduction: Literal["mean", "sum", "none"]
     @overload
     def __init__(self: SoftMarginLoss[float], *, reduction: Literal["mean", "sum"] = "mean"

@@ -865,9 +865,12 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
 
 @loss("binary_cross_entropy")
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
-    """Cross entropy of two classes, from probabilities.
+    """Binary cross entropy, from probabilities.
 
-    For x of `input` and y of `target`::
+    If logits are available, prefer `binary_cross_entropy_with_logits`, which is more accurate and
+    needs no bounds.
+
+    For x in `input` and y in `target`::
 
         l = -w (y log x + (1 - y) log(1 - x))        logarithms below -100 count as -100
         dl/dx = w (x - y) / (x (1 - x))              denominators below 1e-12 count as 1e-12
@@ -876,12 +879,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     Parameters
     ----------
     input : array_like, any shape
-        Probabilities x of the positive class, between 0 and 1.
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Predicted probabilities x of the positive class, between 0 and 1.
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     %(weight)s
     %(reduction)s
-        `weight` does not change what "mean" divides by.
+        `weight` does not affect the divisor of "mean".
     %(sample_weight)s
     %(out)s
 
@@ -896,11 +899,13 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``y log x`` and ``(1 - y) log(1 - x)``.
 
-    The bounds are PyTorch's: a certain and wrong prediction costs 100 and has the gradient 1e12
-    (1e-12 being rounded to float32). The gradient by `target` is not bounded.
-    `binary_cross_entropy_with_logits` needs no bounds, and is exact where x rounds to 0 or 1.
+    The bounds are those of PyTorch: a certain but wrong prediction has loss 100 and a gradient of
+    magnitude 1e12 (1e-12 is rounded to float32). The gradient with respect to `target` is not
+    bounded. `binary_cross_entropy_with_logits` needs no bounds, and is exact where x would round to
+    0 or 1.
 
     Examples
     --------
@@ -916,9 +921,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
 def binary_cross_entropy_with_logits(
     input, target, weight=None, *, reduction="mean", pos_weight=None
 ):
-    """Cross entropy of two classes, from logits.
+    """Binary cross entropy, from logits.
 
-    For x of `input`, y of `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
+    The standard loss for two classes, and for labels that are not mutually exclusive. It equals
+    `binary_cross_entropy` of sigma(x) without its rounding and its bounds.
+
+    For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x))::
 
         l = w ((1 - y) softplus(x) + p y softplus(-x))
@@ -928,15 +936,15 @@ def binary_cross_entropy_with_logits(
     Parameters
     ----------
     input : array_like, any shape
-        Logits x: the positive class has the probability sigma(x).
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Logits x: the predicted probability of the positive class is sigma(x).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     %(weight)s
     %(reduction)s
-        Neither weight changes what "mean" divides by.
+        Neither `weight` nor `pos_weight` affects the divisor of "mean".
     pos_weight : array_like, optional
-        Factor p of the positive class, broadcast to the input's shape: one for each label where
-        labels are the last axis. More than 1 raises recall, less raises precision.
+        Factor p of the positive class, broadcast to the shape of `input`: one per label if the last
+        axis holds labels. Values above 1 increase recall, values below 1 increase precision.
     %(sample_weight)s
     %(out)s
 
@@ -951,11 +959,12 @@ def binary_cross_entropy_with_logits(
     -----
     %(numerics)s
 
-    Terms: ``(1 - y) softplus(x)`` and ``p y softplus(-x)``. They have one sign: a small loss has
-    all its digits.
+    %(accuracy)s
+    Terms: ``(1 - y) softplus(x)`` and ``p y softplus(-x)``. Both have the same sign, so a small
+    loss keeps full relative accuracy.
 
-    PyTorch gives NaN for an infinite logit on the right side, here 0; and takes targets outside
-    [0, 1].
+    PyTorch returns NaN for an infinite logit of the correct sign, where the loss is 0, and accepts
+    targets outside [0, 1].
 
     References
     ----------
@@ -979,10 +988,12 @@ def binary_cross_entropy_with_logits(
     ranges=FOCAL_RANGES,
 )
 def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
-    """Cross entropy of two classes that counts easy elements less.
+    """Binary cross entropy that gives easy elements less weight.
 
-    For x of `input`, y of `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
-    log(1 + exp(x)), with the probability m of being wrong and the cross entropy h::
+    For strongly imbalanced classes, such as objects and background in object detection.
+
+    For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
+    log(1 + exp(x)), with the predicted probability m of the wrong class and the cross entropy h::
 
         l = a m^gamma h
         m = (1 - y) sigma(x) + y sigma(-x)          h = (1 - y) softplus(x) + y softplus(-x)
@@ -993,19 +1004,20 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
 
         dl/dy = da/dy m^gamma h + a gamma m^(gamma - 1) (sigma(-x) - sigma(x)) h - a m^gamma x
 
-    with da/dy = 2 alpha - 1, or 0 if alpha is -1.
+    where da/dy = 2 alpha - 1, or 0 if alpha is -1.
 
     Parameters
     ----------
     input : array_like, any shape
-        Logits x: the positive class has the probability sigma(x).
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Logits x: the predicted probability of the positive class is sigma(x).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     alpha : float, default 0.25
-        Weight of the positive class, from 0 to 1; the negative one has 1 - alpha. -1: no weights.
+        Weight of the positive class, from 0 to 1; the negative class has weight 1 - alpha. With -1,
+        both classes have weight 1.
     gamma : float, default 2.0
-        How much less easy elements count, finite and at least 0. At 0 this is
-        `binary_cross_entropy_with_logits`, weighted.
+        Focusing parameter, finite and at least 0: the larger it is, the less weight easy elements
+        have. With 0, this is `binary_cross_entropy_with_logits`, weighted by alpha.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1021,10 +1033,11 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
     -----
     %(numerics)s
 
-    Terms: the loss itself, if the target is 0 or 1; else what its formulas add.
+    %(accuracy)s
+    Terms: the loss itself if the target is 0 or 1, otherwise the summands of its formulas.
 
-    PyTorch has it in torchvision, where "none" is the default of `reduction`, any negative alpha
-    means no weights, and targets outside [0, 1] are taken.
+    In PyTorch the loss is ``torchvision.ops.sigmoid_focal_loss``, whose default of `reduction` is
+    "none". There any negative alpha means no weights, and targets outside [0, 1] are accepted.
 
     References
     ----------
@@ -1044,18 +1057,20 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
 
 @loss("soft_margin", differentiable=("input",))
 def soft_margin_loss(input, target, *, reduction="mean"):
-    """Logistic loss of labels -1 and 1.
+    """Logistic loss for labels -1 and 1.
 
-    For x of `input` and y of `target`::
+    Equals `binary_cross_entropy_with_logits` with the label -1 in place of 0.
+
+    For x in `input` and y in `target`::
 
         l = log(1 + exp(-y x))        dl/dx = -y / (1 + exp(y x))
 
     Parameters
     ----------
     input : array_like, any shape
-        Scores x, positive for the class 1.
-    target : array_like, shape of `input`
-        Labels y: -1 or 1.
+        Scores x, positive for class 1.
+    target : array_like, same shape as `input`
+        Labels y, -1 or 1.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1071,8 +1086,10 @@ def soft_margin_loss(input, target, *, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. A score far on the wrong side costs its distance from 0; from 89
-    (float32) or 710 (float64) on PyTorch gives infinity with the gradient NaN. It takes any label.
+    %(accuracy)s
+    Terms: the loss itself. A score far on the wrong side has a loss equal to its magnitude; from 89
+    (float32) or 710 (float64), PyTorch returns infinity and a NaN gradient. PyTorch accepts any
+    label.
 
     Examples
     --------

@@ -576,7 +576,7 @@ class _kl_div(Loss):
 kl_div: _kl_div
 
 class _binary_cross_entropy(Loss):
-    """Cross entropy of two classes, from probabilities."""
+    """Binary cross entropy, from probabilities."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
@@ -623,7 +623,7 @@ class _binary_cross_entropy(Loss):
 binary_cross_entropy: _binary_cross_entropy
 
 class _binary_cross_entropy_with_logits(Loss):
-    """Cross entropy of two classes, from logits."""
+    """Binary cross entropy, from logits."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         reduction: Literal["mean", "sum"] = "mean", pos_weight: ArrayLike | None = None,
@@ -673,7 +673,7 @@ class _binary_cross_entropy_with_logits(Loss):
 binary_cross_entropy_with_logits: _binary_cross_entropy_with_logits
 
 class _sigmoid_focal_loss(Loss):
-    """Cross entropy of two classes that counts easy elements less."""
+    """Binary cross entropy that gives easy elements less weight."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, alpha: float = 0.25,
         gamma: float = 2.0, reduction: Literal["mean", "sum"] = "mean",
@@ -722,7 +722,7 @@ class _sigmoid_focal_loss(Loss):
 sigmoid_focal_loss: _sigmoid_focal_loss
 
 class _soft_margin_loss(Loss):
-    """Logistic loss of labels -1 and 1."""
+    """Logistic loss for labels -1 and 1."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
