@@ -281,7 +281,7 @@ class _Criterion3(Criterion[_V]):
     ) -> tuple[float, float, int]: ...
 
 class HingeEmbeddingLoss(_Criterion3[_V]):
-    """Distances of similar and, up to a margin, of dissimilar pairs."""
+    """Distance of similar pairs, hinge loss of dissimilar pairs."""
     margin: float
     reduction: Literal["mean", "sum", "none"]
     @overload
@@ -326,7 +326,7 @@ class _Criterion4(Criterion[_V]):
         sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
 
 class MarginRankingLoss(_Criterion4[_V]):
-    """Ranking of pairs: by how much the better score misses its lead."""
+    """Hinge loss on the score difference of ranked pairs."""
     margin: float
     reduction: Literal["mean", "sum", "none"]
     @overload

@@ -1106,9 +1106,12 @@ def soft_margin_loss(input, target, *, reduction="mean"):
 
 @loss("hinge_embedding", differentiable=("input",), margin=FINITE)
 def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
-    """Distances of similar and, up to a margin, of dissimilar pairs.
+    """Distance of similar pairs, hinge loss of dissimilar pairs.
 
-    For x of `input` and y of `target`::
+    For metric learning: similar pairs are pulled together, and dissimilar pairs are pushed apart up
+    to a margin.
+
+    For x in `input` and y in `target`::
 
         l = x                     dl/dx = 1                          where y = 1
         l = max(0, margin - x)    dl/dx = -1 if x <= margin else 0   where y = -1
@@ -1117,10 +1120,10 @@ def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     ----------
     input : array_like, any shape
         Distances x of pairs.
-    target : array_like, shape of `input`
-        Labels y: 1 for similar, -1 for dissimilar pairs.
+    target : array_like, same shape as `input`
+        Labels y: 1 for similar pairs, -1 for dissimilar pairs.
     margin : float, default 1.0
-        Distance from which on a dissimilar pair costs nothing, finite.
+        Distance beyond which a dissimilar pair has loss 0, finite.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1136,15 +1139,16 @@ def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: ``x``, or ``margin - x``. Kink: at x = margin the gradient is -1, as in PyTorch.
+    %(accuracy)s
+    Terms: ``x``, or ``margin - x``. At the kink, x = margin, the gradient is -1, as in PyTorch.
 
-    PyTorch reads a label that is neither 1 nor -1 as max(x, margin), and gives a NaN the
-    gradient 0.
+    PyTorch computes max(x, margin) for a label that is neither 1 nor -1, and returns gradient 0 for
+    NaN.
 
     References
     ----------
     Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR
-    2006, has it squared.
+    2006, squares both cases.
 
     Examples
     --------
@@ -1163,9 +1167,11 @@ def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     margin=FINITE,
 )
 def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
-    """Ranking of pairs: by how much the better score misses its lead.
+    """Hinge loss on the score difference of ranked pairs.
 
-    For a of `input1`, b of `input2` and y of `target`::
+    For learning to rank: the better item of a pair must score higher by at least the margin.
+
+    For a in `input1`, b in `input2` and y in `target`::
 
         l = max(0, g),  g = margin - y (a - b)    dl/da = -y if g >= 0 else 0    dl/db = -dl/da
 
@@ -1173,10 +1179,10 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     ----------
     input1, input2 : array_like, any shape, the same
         Scores a and b.
-    target : array_like, shape of `input1`
-        Labels y: 1 where a should be the larger one, -1 where b should.
+    target : array_like, same shape as `input1`
+        Labels y: 1 if a should be larger, -1 if b should.
     margin : float, default 0.0
-        Lead from which on a pair costs nothing, finite.
+        Score difference beyond which a correctly ranked pair has loss 0, finite.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1192,11 +1198,12 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     -----
     %(numerics)s
 
-    Terms: ``a - b`` and ``margin``. Kink: the gradient is not 0 where g = 0, as in PyTorch: with
-    the margin 0, tied scores are pushed apart.
+    %(accuracy)s
+    Terms: ``a - b`` and ``margin``. At the kink, g = 0, the gradient is not 0, as in PyTorch: with
+    margin 0, tied scores are pushed apart.
 
-    PyTorch takes any label, gives the wrong sign to unsigned ones, and gives a NaN the gradient 0.
-    Its gradient by `target` does not exist here.
+    PyTorch accepts any label, returns the wrong sign for unsigned labels, and returns gradient 0
+    for NaN. Unlike PyTorch, there is no gradient with respect to `target`.
 
     References
     ----------

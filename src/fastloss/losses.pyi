@@ -751,7 +751,7 @@ class _soft_margin_loss(Loss):
 soft_margin_loss: _soft_margin_loss
 
 class _hinge_embedding_loss(Loss):
-    """Distances of similar and, up to a margin, of dissimilar pairs."""
+    """Distance of similar pairs, hinge loss of dissimilar pairs."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, margin: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
@@ -781,7 +781,7 @@ class _hinge_embedding_loss(Loss):
 hinge_embedding_loss: _hinge_embedding_loss
 
 class _margin_ranking_loss(Loss):
-    """Ranking of pairs: by how much the better score misses its lead."""
+    """Hinge loss on the score difference of ranked pairs."""
     @overload
     def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
         margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
