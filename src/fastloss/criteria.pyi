@@ -435,7 +435,7 @@ class NLLLoss(_Criterion3[_V]):
         ignore_index: int = -100, reduction: Literal["none"]) -> None: ...
 
 class CrossEntropyLoss(_Criterion1[_V]):
-    """Cross entropy of classes, from logits."""
+    """Cross entropy of class indices or probabilities, from logits."""
     weight: ArrayLike | None
     ignore_index: int
     reduction: Literal["mean", "sum", "none"]

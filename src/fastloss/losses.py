@@ -1234,9 +1234,12 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
 def cross_entropy(
     input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
 ):
-    """Cross entropy of classes, from logits.
+    """Cross entropy of class indices or probabilities, from logits.
 
-    For a row x of `input`, its class y of `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
+    The standard loss for mutually exclusive classes. It equals `nll_loss` of the log-softmax of the
+    logits.
+
+    For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
 
         l = -w[y] log s[y]        dl/dx[c] = w[y] (s[c] - [c = y])
 
@@ -1245,26 +1248,27 @@ def cross_entropy(
         l = -sum_c q[c] log s[c],    q[c] = w[c] ((1 - e) [c = y] + e/C)
         dl/dx[c] = s[c] sum_j q[j] - q[c]
 
-    If `target` holds probabilities y[c] of the classes instead, l and dl/dx are the same with::
+    If `target` holds class probabilities y[c] instead, l and dl/dx are the same with::
 
         q[c] = w[c] ((1 - e) y[c] + e/C)        dl/dy[c] = -(1 - e) w[c] log s[c]
 
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Logits x of C classes, floating.
+        Logits x of C classes, floating-point.
     target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
-        Integers of any dtype: class indices y, from 0 to C - 1. Floating, of the shape of `input`:
-        probabilities y[c], at least 0, which need not sum to 1.
+        Class indices y, from 0 to C - 1, of any integer dtype. Or, of floating-point dtype and the
+        shape of `input`, class probabilities y[c], at least 0, which need not sum to 1.
     %(class_weight)s
-        With smoothing or probabilities it removes the terms of its class, but no NaN.
+        With label smoothing or probabilities, it only removes the terms of that class, and NaN
+        propagates.
     %(ignore_index)s
-        Among probabilities there is none: an index of 0 or more is then an error.
+        It does not apply to probabilities, with which a value of 0 or more is an error.
     %(class_reduction)s
-        Smoothing does not change that. With probabilities, it divides by the number of their rows,
-        or the sum of s over them.
+        Label smoothing does not affect the divisor. With probabilities, it is the number of rows,
+        or the sum of s.
     label_smoothing : float, default 0.0
-        Part e of each target that goes to all classes alike, from 0 to 1.
+        Fraction e of each target that is spread evenly over all classes, from 0 to 1.
     %(sample_weight)s
     %(out)s
 
@@ -1273,28 +1277,30 @@ def cross_entropy(
     Raises
     ------
     ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        For a target that is neither a class nor `ignore_index`. It is both a ValueError and an
         IndexError.
     TypeError
-        For an `input` that is not floating, a `target` of the wrong dtype for its shape, a gradient
-        by class indices, complex, object and masked arrays, and unknown options.
+        For an `input` that is not floating-point, a `target` of the wrong dtype for its shape, a
+        gradient with respect to class indices, complex, object and masked arrays, and unknown
+        options.
     ValueError
-        For shapes that do not fit, negative probabilities, options out of range, and negative
+        For shapes that do not match, negative probabilities, options out of range, and negative
         sample weights.
 
     Notes
     -----
     %(class_numerics)s
 
-    Terms: ``log s[y]`` or ``q[c] log s[c]``. They have one sign, and log s[y] is found without
-    taking the row's largest logit from a sum that holds it: the loss of a certain prediction has
-    all its digits (PyTorch rounds it to 0). To the bound add half a unit for each unit of
-    ``max x - x[c]``, a difference that is rounded before exp.
+    %(accuracy)s
+    Terms: ``log s[y]`` or ``q[c] log s[c]``. All have the same sign, and log s[y] is computed
+    without subtracting the largest logit from a sum that contains it, so the loss of a confident
+    prediction keeps full relative accuracy (PyTorch rounds it to 0). The bound grows by half a ULP
+    per unit of ``max x - x[c]``, a difference that is rounded before exp.
 
-    PyTorch takes only int64 and, in part, uint8 targets, reads a negative `label_smoothing` as 0,
-    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0. It
-    takes negative probabilities, and gives the loss NaN to the probability 0 of a class whose logit
-    is -inf, here 0.
+    PyTorch accepts only int64 and, in some cases, uint8 targets, treats a negative
+    `label_smoothing` as 0, and returns a NaN gradient for an ignored row that contains NaN and if
+    all weights are 0. It accepts negative probabilities, and returns a NaN loss for probability 0
+    of a class whose logit is -inf, which contributes 0 here.
 
     References
     ----------

@@ -830,7 +830,7 @@ class _margin_ranking_loss(Loss):
 margin_ranking_loss: _margin_ranking_loss
 
 class _cross_entropy(Loss):
-    """Cross entropy of classes, from logits."""
+    """Cross entropy of class indices or probabilities, from logits."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
