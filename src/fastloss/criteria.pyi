@@ -423,7 +423,7 @@ class TripletMarginLoss(_Criterion5[_V]):
         eps: float = 1e-06, swap: bool = False, *, reduction: Literal["none"]) -> None: ...
 
 class NLLLoss(_Criterion3[_V]):
-    """Negative log-likelihood of classes, from log-probabilities."""
+    """Negative log-likelihood of class indices, from log-probabilities."""
     weight: ArrayLike | None
     ignore_index: int
     reduction: Literal["mean", "sum", "none"]

@@ -1330,16 +1330,18 @@ def cross_entropy(
 
 @loss("nll", differentiable=("input",), weight_divides=True)
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
-    """Negative log-likelihood of classes, from log-probabilities.
+    """Negative log-likelihood of class indices, from log-probabilities.
 
-    For a row x of `input` and its class y of `target`::
+    For models that return log-probabilities; `cross_entropy` takes logits.
+
+    For a row x of `input` and its class y in `target`::
 
         l = -w[y] x[y]        dl/dx[y] = -w[y], else 0
 
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Log-probabilities x of C classes, floating.
+        Log-probabilities x of C classes, floating-point.
     target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
         Class indices y, from 0 to C - 1, of any integer dtype.
     %(class_weight)s
@@ -1353,7 +1355,7 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
     Raises
     ------
     ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        For a target that is neither a class nor `ignore_index`. It is both a ValueError and an
         IndexError.
     %(class_errors)s
 
@@ -1361,11 +1363,11 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
     -----
     %(class_numerics)s
 
-    Terms: ``w[y] x[y]``, the loss itself. That x are log-probabilities is not checked;
-    `cross_entropy` takes logits.
+    %(accuracy)s
+    Terms: ``w[y] x[y]``, the loss itself. The values x are not checked to be log-probabilities.
 
-    PyTorch takes only int64 and, in part, uint8 targets, gives NaN for a weight of 0 at a
-    log-probability of -inf, and has the gradient NaN where all weights are 0.
+    PyTorch accepts only int64 and, in some cases, uint8 targets, returns NaN for a weight of 0 at a
+    log-probability of -inf, and returns a NaN gradient if all weights are 0.
 
     Examples
     --------

@@ -884,7 +884,7 @@ class _cross_entropy(Loss):
 cross_entropy: _cross_entropy
 
 class _nll_loss(Loss):
-    """Negative log-likelihood of classes, from log-probabilities."""
+    """Negative log-likelihood of class indices, from log-probabilities."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *,
         ignore_index: int = -100, reduction: Literal["mean", "sum"] = "mean",
