@@ -348,7 +348,7 @@ class CosineEmbeddingLoss(_Criterion4[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class MultiMarginLoss(_Criterion3[_V]):
-    """Hinge loss of classes: by how much scores miss their distance."""
+    """Multiclass hinge loss, linear or squared."""
     p: int
     margin: float
     weight: ArrayLike | None
@@ -361,7 +361,7 @@ class MultiMarginLoss(_Criterion3[_V]):
         weight: ArrayLike | None = None, *, reduction: Literal["none"]) -> None: ...
 
 class MultiLabelMarginLoss(_Criterion3[_V]):
-    """Hinge loss of labels: each should lead all other classes by 1."""
+    """Multilabel hinge loss: labels should lead other classes by 1."""
     reduction: Literal["mean", "sum", "none"]
     @overload
     def __init__(self: MultiLabelMarginLoss[float], *, reduction: Literal["mean", "sum"] = "mean"
@@ -370,7 +370,7 @@ class MultiLabelMarginLoss(_Criterion3[_V]):
     def __init__(self: MultiLabelMarginLoss[_Array], *, reduction: Literal["none"]) -> None: ...
 
 class MultiLabelSoftMarginLoss(_Criterion1[_V]):
-    """Cross entropy of independent labels, averaged over classes."""
+    """Binary cross entropy of several labels per row, from logits."""
     weight: ArrayLike | None
     reduction: Literal["mean", "sum", "none"]
     @overload

@@ -1390,9 +1390,12 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
 
 @loss("multi_margin", differentiable=("input",), p=ONE_OR_TWO, margin=FINITE)
 def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction="mean"):
-    """Hinge loss of classes: by how much scores miss their distance.
+    """Multiclass hinge loss, linear or squared.
 
-    For a row x of `input`, which has C classes, and its class y of `target`::
+    The loss of multiclass support vector machines: the score of the class must exceed every other
+    score by at least the margin.
+
+    For a row x of `input`, which has C classes, and its class y in `target`::
 
         l = w[y]/C sum_{c != y} max(0, z[c])^p,        z[c] = margin - x[y] + x[c]
         dl/dx[c] = w[y]/C p z[c]^(p - 1) if z[c] > 0 else 0        dl/dx[y] = -sum_{c != y} dl/dx[c]
@@ -1400,16 +1403,17 @@ def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction=
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (..., C)
-        Scores x of C classes, floating.
+        Scores x of C classes, floating-point.
     target : array_like of integers, shape of `input` without its last axis
         Class indices y, from 0 to C - 1, of any integer dtype.
     p : int, default 1
         Exponent, 1 or 2.
     margin : float, default 1.0
-        Distance from the other scores at which that of the class costs nothing, finite.
+        Difference between the score of the class and another score beyond which that other score
+        adds nothing, finite.
     %(class_weight)s
     %(reduction)s
-        `weight` does not change what "mean" divides by.
+        `weight` does not affect the divisor of "mean".
     %(sample_weight)s
     %(out)s
 
@@ -1418,18 +1422,19 @@ def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction=
     Raises
     ------
     ClassIndexError
-        For a target that is not a class. It is a ValueError and an IndexError.
+        For a target that is not a class. It is both a ValueError and an IndexError.
     %(class_errors)s
 
     Notes
     -----
     %(row_numerics)s
 
-    Terms: those of the sum, z[c] being of ``margin`` and ``x[c] - x[y]``. Kink: the gradient is 0
-    where z[c] = 0, as in PyTorch.
+    %(accuracy)s
+    Terms: the summands, in which z[c] has the terms ``margin`` and ``x[c] - x[y]``. At the kink,
+    z[c] = 0, the gradient is 0, as in PyTorch.
 
-    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
-    happens to be in memory where there are no rows.
+    PyTorch accepts only the shapes (C,) and (N, C) and only int64 targets, drops NaN, and returns
+    uninitialised memory if there are no rows.
 
     References
     ----------
@@ -1451,10 +1456,12 @@ def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction=
 
 @loss("multilabel_margin", differentiable=("input",))
 def multilabel_margin_loss(input, target, *, reduction="mean"):
-    """Hinge loss of labels: each should lead all other classes by 1.
+    """Multilabel hinge loss: labels should lead other classes by 1.
 
-    For a row x of `input`, which has C classes, and its labels y, those of `target` before the
-    first -1::
+    For rows with several labels each, given as lists of class indices.
+
+    For a row x of `input`, which has C classes, and its labels y, the entries of `target` before
+    the first -1::
 
         l = 1/C sum_{j in y} sum_{k not in y} max(0, z[j, k]),        z[j, k] = 1 - x[j] + x[k]
         dl/dx[j] = -1/C (how many z[j, k] > 0)    dl/dx[k] = 1/C (how many z[j, k] > 0)
@@ -1462,10 +1469,10 @@ def multilabel_margin_loss(input, target, *, reduction="mean"):
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (..., C)
-        Scores x of C classes, floating.
-    target : array_like of integers, shape of `input`
-        Labels y: class indices from 0 to C - 1, of any integer dtype, up to the first -1; what
-        follows it is checked and has no effect. A label that comes twice counts twice.
+        Scores x of C classes, floating-point.
+    target : array_like of integers, same shape as `input`
+        Labels y: class indices from 0 to C - 1, of any integer dtype, up to the first -1. Entries
+        after it are checked but have no effect. A label that occurs twice counts twice.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1475,19 +1482,20 @@ def multilabel_margin_loss(input, target, *, reduction="mean"):
     Raises
     ------
     ClassIndexError
-        For a target that is neither a class nor -1. It is a ValueError and an IndexError.
+        For a target that is neither a class nor -1. It is both a ValueError and an IndexError.
     %(class_errors)s
 
     Notes
     -----
     %(row_numerics)s
 
-    Terms: those of the sum, z[j, k] being of ``1`` and ``x[k] - x[j]``. Kink: the gradient is 0
-    where z[j, k] = 0, as in PyTorch. Targets 0 and 1 for each class belong to
-    `multilabel_soft_margin_loss`; here they would be the labels 0 and 1.
+    %(accuracy)s
+    Terms: the summands, in which z[j, k] has the terms ``1`` and ``x[k] - x[j]``. At the kink,
+    z[j, k] = 0, the gradient is 0, as in PyTorch. A target with a 0 or 1 for each class is meant
+    for `multilabel_soft_margin_loss`; this loss would read it as the labels 0 and 1.
 
-    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
-    happens to be in memory where there are no rows.
+    PyTorch accepts only the shapes (C,) and (N, C) and only int64 targets, drops NaN, and returns
+    uninitialised memory if there are no rows.
 
     References
     ----------
@@ -1506,7 +1514,10 @@ def multilabel_margin_loss(input, target, *, reduction="mean"):
 
 @loss("multilabel_soft_margin")
 def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean"):
-    """Cross entropy of independent labels, averaged over classes.
+    """Binary cross entropy of several labels per row, from logits.
+
+    For rows with several labels each, given as a 0 or 1 for each class. It is the mean over classes
+    of `binary_cross_entropy_with_logits`.
 
     For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
     softplus(x) = log(1 + exp(x))::
@@ -1518,12 +1529,12 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (..., C)
-        Logits x, floating: the class c has the probability sigma(x[c]).
-    target : array_like, shape of `input`
-        True probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Logits x, floating-point: the predicted probability of class c is sigma(x[c]).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     %(weight)s
     %(reduction)s
-        `weight` changes neither that nor the C of a loss.
+        `weight` affects neither this divisor nor the divisor C of a loss.
     %(sample_weight)s
     %(out)s
 
@@ -1538,10 +1549,12 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
     -----
     %(row_numerics)s
 
-    Terms: those of the sum. They have one sign: a small loss has all its digits.
+    %(accuracy)s
+    Terms: the summands. All have the same sign, so a small loss keeps full relative accuracy.
 
-    PyTorch gives NaN for an infinite logit on the right side, here 0; takes targets outside [0, 1];
-    and with a weight or target larger than the input sums along the wrong axis.
+    PyTorch returns NaN for an infinite logit of the correct sign, where the term is 0, accepts
+    targets outside [0, 1], and sums along the wrong axis if a weight or target is larger than the
+    input.
 
     Examples
     --------

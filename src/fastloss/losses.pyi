@@ -916,7 +916,7 @@ class _nll_loss(Loss):
 nll_loss: _nll_loss
 
 class _multi_margin_loss(Loss):
-    """Hinge loss of classes: by how much scores miss their distance."""
+    """Multiclass hinge loss, linear or squared."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, p: int = 1, margin: float = 1.0,
         weight: ArrayLike | None = None, reduction: Literal["mean", "sum"] = "mean",
@@ -948,7 +948,7 @@ class _multi_margin_loss(Loss):
 multi_margin_loss: _multi_margin_loss
 
 class _multilabel_margin_loss(Loss):
-    """Hinge loss of labels: each should lead all other classes by 1."""
+    """Multilabel hinge loss: labels should lead other classes by 1."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
@@ -977,7 +977,7 @@ class _multilabel_margin_loss(Loss):
 multilabel_margin_loss: _multilabel_margin_loss
 
 class _multilabel_soft_margin_loss(Loss):
-    """Cross entropy of independent labels, averaged over classes."""
+    """Binary cross entropy of several labels per row, from logits."""
     @overload
     def __call__(self, input: ArrayLike, target: ArrayLike, *, weight: ArrayLike | None = None,
         reduction: Literal["mean", "sum"] = "mean", sample_weight: ArrayLike | None = None,
