@@ -337,7 +337,7 @@ class MarginRankingLoss(_Criterion4[_V]):
         reduction: Literal["none"]) -> None: ...
 
 class CosineEmbeddingLoss(_Criterion4[_V]):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+    """Cosine distance of similar rows, hinge loss of dissimilar rows."""
     margin: float
     reduction: Literal["mean", "sum", "none"]
     @overload
@@ -408,7 +408,7 @@ class _Criterion5(Criterion[_V]):
         sample_weight: ArrayLike | None = None) -> tuple[float, float, int]: ...
 
 class TripletMarginLoss(_Criterion5[_V]):
-    """Distance to a similar row, less that to a dissimilar one."""
+    """Triplet loss: hinge of distances to a positive and a negative row."""
     margin: float
     p: float
     eps: float

@@ -1577,9 +1577,12 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
     margin=FINITE,
 )
 def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows.
+    """Cosine distance of similar rows, hinge loss of dissimilar rows.
 
-    For rows a of `input1` and b of `input2` with the label y and the cosine c::
+    For learning embeddings that are compared by their angle: similar rows are aligned, and the
+    cosine of dissimilar rows is reduced to the margin.
+
+    For rows a of `input1` and b of `input2` with label y and cosine c::
 
         l = 1 - c                 dl/dc = -1                         where y = 1
         l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
@@ -1592,9 +1595,9 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
     input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
         Rows a and b of D features.
     target : array_like, shape of `input1` without its last axis
-        Labels y: 1 for similar, -1 for dissimilar pairs; or a number, the label of all.
+        Labels y: 1 for similar pairs, -1 for dissimilar pairs. A scalar applies to every pair.
     margin : float, default 0.0
-        Cosine up to which a dissimilar pair costs nothing, finite; mostly between 0 and 0.5.
+        Cosine below which a dissimilar pair has loss 0, finite; usually between 0 and 0.5.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1610,12 +1613,14 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
     -----
     %(row_numerics)s
 
-    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. Kink: at c = margin the gradient is
-    that of c, as in PyTorch. So is the 1e-12: rows shorter than 1e-5 or so lose their direction.
+    %(accuracy)s
+    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. At the kink, c = margin, the gradient
+    is that of c, as in PyTorch. The 1e-12 is PyTorch's too: it shrinks the cosine of rows shorter
+    than about 1e-5.
 
-    Neither squares nor products of lengths overflow or vanish on the way, as happens in PyTorch,
-    which gives the loss 1 to a pair of equal rows of length 1e10 in float32. PyTorch takes (D,) and
-    (N, D) only, and has the loss 0 for a label that is neither 1 nor -1.
+    Neither squares nor products of lengths overflow or underflow. In PyTorch they do: in float32,
+    two equal rows of length 1e10 have loss 1 there. PyTorch accepts only the shapes (D,) and
+    (N, D), and returns 0 for a label that is neither 1 nor -1.
 
     References
     ----------
@@ -1644,10 +1649,13 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
 def triplet_margin_loss(
     anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean"
 ):
-    """Distance to a similar row, less that to a dissimilar one.
+    """Triplet loss: hinge of distances to a positive and a negative row.
 
-    For rows a of `anchor`, b of `positive` and c of `negative`, with a distance d of rows, whose
-    derivative by the first one is d'::
+    For metric learning: the anchor must be closer to the positive row than to the negative row, by
+    at least the margin.
+
+    For rows a of `anchor`, b of `positive` and c of `negative`, where d is the distance of two rows
+    and d' its derivative with respect to the first one::
 
         l = max(0, g),                     g = margin + d(a, b) - d(a, c)
         d(u, v) = (sum_k |e[k]|^p)^(1/p),  e = u - v + eps
@@ -1655,20 +1663,20 @@ def triplet_margin_loss(
 
         dl/da = d'(a, b) - d'(a, c)    dl/db = -d'(a, b)    dl/dc = d'(a, c)    if g >= 0, else 0
 
-    With `swap`, d(b, c) takes the place of d(a, c) where it is smaller.
+    With `swap`, d(b, c) replaces d(a, c) where it is smaller.
 
     Parameters
     ----------
     anchor, positive, negative : array_like, shape (D,), (N, D) or (..., D), the same
         Rows a, b and c of D features.
     margin : float, default 1.0
-        By how much more distant a dissimilar row costs nothing, above 0.
+        Difference of the two distances beyond which a triplet has loss 0, above 0.
     p : float, default 2.0
-        Exponent of the distance, above 0. Infinity gives the largest difference.
+        Exponent of the distance, above 0. Infinity gives the largest absolute difference.
     eps : float, default 1e-06
         Added to each difference, finite and at least 0.
     swap : bool, default False
-        Whether the dissimilar row is compared with the nearer one of the other two.
+        Whether to compare the negative row with the closer one of the anchor and the positive row.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1683,17 +1691,18 @@ def triplet_margin_loss(
     -----
     %(row_numerics)s
 
-    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. Kinks, as in PyTorch: at g = 0
-    the gradient is not 0; a distance of 0 has the derivative 0; largest differences that tie share
-    their derivative, and so do the distances that `swap` chooses from.
+    %(accuracy)s
+    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. The kinks are those of PyTorch:
+    at g = 0 the gradient is not 0; a distance of 0 has derivative 0; with infinite p, tied largest
+    differences share the derivative equally, and so do tied distances with `swap`.
 
-    Distances neither overflow nor vanish on the way, as happens in PyTorch. It broadcasts the rows
-    to each other, and takes NaN for `margin` and any `p`.
+    Distances neither overflow nor underflow, unlike in PyTorch, which also broadcasts the rows
+    against each other and accepts a NaN `margin` and any `p`.
 
     References
     ----------
     Balntas, Riba, Ponsa and Mikolajczyk, "Learning local feature descriptors with triplets and
-    shallow convolutional neural networks", BMVC 2016; `swap` too.
+    shallow convolutional neural networks", BMVC 2016, which also introduces `swap`.
 
     Examples
     --------

@@ -1027,7 +1027,7 @@ class _multilabel_soft_margin_loss(Loss):
 multilabel_soft_margin_loss: _multilabel_soft_margin_loss
 
 class _cosine_embedding_loss(Loss):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows."""
+    """Cosine distance of similar rows, hinge loss of dissimilar rows."""
     @overload
     def __call__(self, input1: ArrayLike, input2: ArrayLike, target: ArrayLike, *,
         margin: float = 0.0, reduction: Literal["mean", "sum"] = "mean",
@@ -1076,7 +1076,7 @@ class _cosine_embedding_loss(Loss):
 cosine_embedding_loss: _cosine_embedding_loss
 
 class _triplet_margin_loss(Loss):
-    """Distance to a similar row, less that to a dissimilar one."""
+    """Triplet loss: hinge of distances to a positive and a negative row."""
     @overload
     def __call__(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *,
         margin: float = 1.0, p: float = 2.0, eps: float = 1e-06, swap: bool = False,
