@@ -1732,18 +1732,23 @@ def ctc_loss(
 ):
     """Connectionist temporal classification, from log-probabilities.
 
-    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
-    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+    For sequence labelling without a known alignment, such as speech and handwriting recognition.
+    `ctc_loss_with_logits` takes logits.
 
-        l = -log sum_a exp(sum_t x[t, a[t]])        gradient by x[t, c]: exp(x[t, c]) - gamma[t, c]
+    For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
+    which give each frame a class a[t] such that merging repeats and then removing blanks yields the
+    target::
 
-    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+        l = -log sum_a exp(sum_t x[t, a[t]])        gradient: exp(x[t, c]) - gamma[t, c]
+
+    where gamma[t, c] is the posterior probability of class c in frame t, which `ctc_posteriors`
+    returns: the fraction of that sum due to alignments with a[t] = c.
 
     Parameters
     ----------
     log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
-        the axis of the batch.
+        Log-probabilities x of C classes in T frames of N samples, floating-point; a single sample
+        has no batch axis.
     %(ctc_targets)s
     %(ctc_reduction)s
     %(sample_weight)s
@@ -1754,24 +1759,25 @@ def ctc_loss(
     Raises
     ------
     %(ctc_errors)s
-        In ``grad`` and ``value_and_grad`` also for frames whose probabilities do not sum to 1
-        within 1e-3 (float16 2e-2, bfloat16 that or log(C)/128, by which its rounding may miss 1).
+        In ``grad`` and ``value_and_grad``, also for frames whose probabilities do not sum to 1
+        within 1e-3 (float16: 2e-2; bfloat16: the larger of 2e-2 and log(C)/128, because of the
+        rounding of the logarithms).
 
     Notes
     -----
     %(ctc_numerics)s
 
-    Terms: the loss itself; of the gradient ``exp(x)`` and ``gamma``. Both are right to within 64
-    units in the last place of them in the worst case.
+    Terms: the loss itself; for the gradient, ``exp(x)`` and ``gamma``, each of which is accurate to
+    within 64 units in the last place in the worst case.
 
-    As in PyTorch the gradient is the one by logits whose log_softmax is x, which is what a training
-    step needs, and holds for probabilities that sum to 1; the derivative by x is -gamma.
-    `ctc_loss_with_logits` takes the logits and does both in one.
+    As in PyTorch, the gradient is that with respect to logits whose log-softmax is x, which is what
+    a training step needs. It holds for probabilities that sum to 1; the derivative with respect to
+    x itself is -gamma. `ctc_loss_with_logits` takes the logits and computes both in one pass.
 
-    PyTorch does not check labels, reads and writes beyond its arrays for a class that does not
-    exist, and counts alignments twice if a label is the blank. It gives the gradient NaN to a
-    log-probability of -inf, here 0; has no `batch_first`; and takes neither one number for all
-    lengths nor half precision.
+    PyTorch does not check labels: for a class that does not exist, it reads and writes outside its
+    arrays, and if a label is the blank, it counts alignments twice. It returns a NaN gradient for a
+    log-probability of -inf, where the gradient here is 0. It has no `batch_first`, and accepts
+    neither scalar lengths nor half precision.
 
     References
     ----------
@@ -1809,19 +1815,23 @@ def ctc_loss_with_logits(
 ):
     """Connectionist temporal classification, from logits.
 
-    For a sample's logits x[t, c] of class c in frame t and their softmax s[t, c] = exp(x[t, c]) /
-    sum_j exp(x[t, j]), over its alignments a: a class a[t] for each frame, such that merging
-    repeats and then dropping blanks leaves its labels::
+    Equals `ctc_loss` of the log-softmax of the logits, in one pass and without an array for it. For
+    sequence labelling without a known alignment, such as speech and handwriting recognition.
+
+    For the logits x[t, c] of class c in frame t of a sample and their softmax s[t, c] =
+    exp(x[t, c]) / sum_j exp(x[t, j]), over its alignments a, which give each frame a class a[t]
+    such that merging repeats and then removing blanks yields the target::
 
         l = -log sum_a prod_t s[t, a[t]]        dl/dx[t, c] = s[t, c] - gamma[t, c]
 
-    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+    where gamma[t, c] is the posterior probability of class c in frame t, which `ctc_posteriors`
+    returns: the fraction of that sum due to alignments with a[t] = c.
 
     Parameters
     ----------
     logits : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Logits x of C classes in T frames of N samples, floating; of one sample without the axis of
-        the batch.
+        Logits x of C classes in T frames of N samples, floating-point; a single sample has no batch
+        axis.
     %(ctc_targets)s
     %(ctc_reduction)s
     %(sample_weight)s
@@ -1837,10 +1847,9 @@ def ctc_loss_with_logits(
     -----
     %(ctc_numerics)s
 
-    Terms: the loss itself; of the gradient ``s`` and ``gamma``. Both are right to within 64 units
-    in the last place of them in the worst case.
+    Terms: the loss itself; for the gradient, ``s`` and ``gamma``, each of which is accurate to
+    within 64 units in the last place in the worst case.
 
-    This is `ctc_loss` of the log_softmax of the logits, in one pass and without an array for it.
     PyTorch has no such function.
 
     References
@@ -1872,50 +1881,53 @@ def _posteriors(
     reduction="sum",
     batch_first=False,
 ):
-    """What this gives for a gradient is the posteriors."""
+    """A loss whose gradient is defined as the posterior probabilities."""
 
 
 def ctc_posteriors(
     log_probs, targets, input_lengths, target_lengths, *, blank=0, batch_first=False, out=None
 ):
-    """Probability of each class in each frame, given the labels of CTC.
+    """Posterior probability of each class in each frame, given the target of CTC.
 
-    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
-    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+    Shows where a model places each label, for example to align a transcript with its recording.
+
+    For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
+    which give each frame a class a[t] such that merging repeats and then removing blanks yields the
+    target::
 
         gamma[t, c] = sum_{a: a[t] = c} exp(sum_t x[t, a[t]]) / sum_a exp(sum_t x[t, a[t]])
 
-    It sums to 1 over the classes, and -gamma is the derivative of `ctc_loss` by x.
+    It sums to 1 over the classes, and -gamma is the derivative of `ctc_loss` with respect to x.
 
     Parameters
     ----------
     log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
-        the axis of the batch. Their probabilities need not sum to 1.
+        Log-probabilities x of C classes in T frames of N samples, floating-point; a single sample
+        has no batch axis. The probabilities need not sum to 1.
     targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
-        Labels: classes other than `blank`. In rows, of which what is beyond a sample's length is
-        never read; or those of all samples one after the other.
+        Labels: classes other than `blank`. Either padded rows, whose entries beyond the target
+        length are never read, or the concatenated labels of all samples.
     input_lengths : array_like of integers, shape (N,) or ()
-        Number of frames of each sample; a number is that of all.
+        Number of frames of each sample; a scalar applies to every sample.
     target_lengths : array_like of integers, shape (N,) or ()
-        Number of labels of each sample; a number is that of all.
+        Number of labels of each sample; a scalar applies to every sample.
     blank : int, default 0
-        Class that stands for no label.
+        Class index of the blank, which stands for no label.
     batch_first : bool, default False
-        Whether the batch comes before the frames, as in (N, T, C).
+        Whether the batch is the first axis, as in (N, T, C), and the frames are the second.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be exactly `log_probs`.
+        Array for the result, of its shape and dtype; it may be exactly `log_probs`.
 
     Returns
     -------
     ndarray
-        gamma, of the shape and dtype of `log_probs`: 0 in the frames beyond a sample's length, NaN
-        in those of a sample whose labels do not fit into its frames.
+        gamma, of the shape and dtype of `log_probs`. It is 0 in the frames beyond the length of a
+        sample, and NaN in a sample whose target is too long for its frames.
 
     Raises
     ------
     ClassIndexError, TypeError, ValueError
-        As `ctc_loss`.
+        As in `ctc_loss`.
 
     Examples
     --------
