@@ -359,8 +359,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     Terms: ``d^2 / (2 beta)``, or ``d`` and ``beta/2``. The loss equals
     ``huber_loss(..., delta=beta) / beta``.
 
-    Unlike in PyTorch, neither d^2 nor a quotient overflows or underflows in between if the loss
-    itself does not.
+    Unlike in PyTorch, intermediate results overflow or underflow only if the loss itself does.
 
     References
     ----------
@@ -904,8 +903,8 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
 
     The bounds are those of PyTorch: a certain but wrong prediction has loss 100 and a gradient of
     magnitude 1e12 (1e-12 is rounded to float32). The gradient with respect to `target` is not
-    bounded. `binary_cross_entropy_with_logits` needs no bounds, and is exact where x would round to
-    0 or 1.
+    bounded. `binary_cross_entropy_with_logits` needs no bounds, and is accurate where x would round
+    to 0 or 1.
 
     Examples
     --------
@@ -1239,7 +1238,8 @@ def cross_entropy(
     The standard loss for mutually exclusive classes. It equals `nll_loss` of the log-softmax of the
     logits.
 
-    For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
+    For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j]),
+    where [c = y] is 1 if c is y and 0 otherwise::
 
         l = -w[y] log s[y]        dl/dx[c] = w[y] (s[c] - [c = y])
 
@@ -1268,7 +1268,7 @@ def cross_entropy(
         Label smoothing does not affect the divisor. With probabilities, it is the number of rows,
         or the sum of s.
     label_smoothing : float, default 0.0
-        Fraction e of each target that is spread evenly over all classes, from 0 to 1.
+        Fraction e of each target that is distributed evenly over all classes, from 0 to 1.
     %(sample_weight)s
     %(out)s
 
@@ -1618,9 +1618,9 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
     is that of c, as in PyTorch. The 1e-12 is PyTorch's too: it shrinks the cosine of rows shorter
     than about 1e-5.
 
-    Neither squares nor products of lengths overflow or underflow. In PyTorch they do: in float32,
-    two equal rows of length 1e10 have loss 1 there. PyTorch accepts only the shapes (D,) and
-    (N, D), and returns 0 for a label that is neither 1 nor -1.
+    Intermediate squares and products of lengths neither overflow nor underflow. In PyTorch they do:
+    in float32, two equal rows of length 1e10 have loss 1 there. PyTorch accepts only the shapes
+    (D,) and (N, D), and returns 0 for a label that is neither 1 nor -1.
 
     References
     ----------
@@ -1696,8 +1696,8 @@ def triplet_margin_loss(
     at g = 0 the gradient is not 0; a distance of 0 has derivative 0; with infinite p, tied largest
     differences share the derivative equally, and so do tied distances with `swap`.
 
-    Distances neither overflow nor underflow, unlike in PyTorch, which also broadcasts the rows
-    against each other and accepts a NaN `margin` and any `p`.
+    Unlike in PyTorch, intermediate results of a distance neither overflow nor underflow. PyTorch
+    broadcasts the rows against each other, and accepts a NaN `margin` and any `p`.
 
     References
     ----------
