@@ -153,7 +153,7 @@ def lengths(name, values, samples, limit, counted, rows):
 
 
 def label_error(names, targets, sample, entry, index, classes, blank):
-    """The exception for a bad label: `index` is its position in all targets, flattened."""
+    """Return the exception for a bad label; `index` is its position in the flattened targets."""
     position = f"{sample}, {entry}" if targets.ndim == 2 else index
     return _errors.bad_sequence_label(
         f"{names[1]}[{position}]", int(targets.reshape(-1)[index]), names[0], classes, blank
@@ -161,7 +161,7 @@ def label_error(names, targets, sample, entry, index, classes, blank):
 
 
 def frame_error(name, frame, sample, entry, axis):
-    """The exception for a frame of a sample whose probabilities do not sum to 1."""
+    """Return the exception for a frame of a sample whose probabilities do not sum to 1."""
     index = [entry]
     if axis >= 0:
         index.insert(axis, sample)
@@ -171,7 +171,7 @@ def frame_error(name, frame, sample, entry, axis):
 
 
 def check_grad_output(array, shape, none):
-    """Check the shape of an upstream gradient; `shape` is that of the unreduced loss."""
+    """Check the shape of an upstream gradient against `shape`, the shape of the unreduced loss."""
     if not none:
         raise ValueError(
             f"grad_output has shape {array.shape}: it must be a scalar unless reduction='none'"

@@ -72,7 +72,7 @@ def shapes_differ(name, array, other_name, other):
 
 
 def bad_class_weight(weight, classes):
-    """Class weights whose shape is not that of the classes."""
+    """Class weights of the wrong shape."""
     return ValueError(
         f"weight has shape {weight.shape}: it must hold one weight per class, shape ({classes},)"
     )
@@ -218,7 +218,7 @@ def unknown_keyword(loss, keyword, gradient):
 
 # --- values ---------------------------------------------------------------------------------------
 
-# What each domain of a floating operand allows.
+# The values that the domains of floating-point operands allow.
 _ALLOWED = {
     "unit_interval": "between 0 and 1",
     "nonnegative": "at least 0",
@@ -230,7 +230,7 @@ _ALLOWED = {
 def _entry(name, array, index, rows):
     """An entry as text, such as ``target[3, 5]``, and its value.
 
-    `index` is that of the loss: the array may be broadcast to it, or may lack its trailing axes.
+    `index` refers to the loss: the array may be broadcast to it, or may lack its trailing axes.
     `rows` is the number of leading rows in earlier chunks.
     """
     index = index[: array.ndim]

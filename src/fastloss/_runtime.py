@@ -110,7 +110,7 @@ def _override(n: int) -> Iterator[None]:
 
 
 def _thread_count_source() -> str:
-    """What determines the number of threads, in a few words."""
+    """Describe what determines the number of threads, in a few words."""
     if _binding.thread_override():
         source, requested = "num_threads", _binding.thread_override()
     else:

@@ -134,7 +134,7 @@ def _equal(a, b):
 
 
 def _documented(loss, options):
-    """Make a docstring from that of the loss: summary, formula, and these options in order."""
+    """Make a docstring from the one of the loss: summary, formula, and these options in order."""
     head, _, tail = loss.__doc__.partition("\n\nParameters\n----------\n")
     summary, _, description = head.partition("\n")
     entries = re.split(r"\n(?=\S)", tail.partition("\n\n")[0])

@@ -125,10 +125,10 @@ ValueError
     For shapes and lengths that do not match, a label equal to `blank`, options out of range, and
     negative sample weights.""",
     "numerics": """\
-All arrays must have the same shape; only scalars and 0-d arrays broadcast. Losses are computed in
-the common floating-point dtype of the arrays: float16 and bfloat16 in float32, an integer or
-boolean input in float64. A gradient has the dtype and shape of its argument. NaN propagates to the
-value and the gradient. Without elements, the sum is 0 and the mean NaN.""",
+Inputs and targets must have the same shape; only scalars and 0-d arrays broadcast. Losses are
+computed in the common floating-point dtype of the arrays: float16 and bfloat16 in float32, an
+integer or boolean input in float64. A gradient has the dtype and shape of its argument. NaN
+propagates to the value and the gradient. Without elements, the sum is 0 and the mean NaN.""",
     "class_numerics": """\
 The class axis is the second axis, or the only one. float16 and bfloat16 are computed in float32,
 and the gradient has the dtype of `input`. If no row is left (there are none, or all are ignored or
@@ -150,7 +150,6 @@ sample. Without samples, the sum is 0 and the mean NaN.""",
 
 def _documented(docstring, **substitutions):
     """Return the docstring without its indentation and with its placeholders replaced."""
-
     docstring = docstring or ""
     margin = docstring[docstring.rfind("\n") :]  # the indentation of the closing quotes
     lines = docstring.replace(margin, "\n").strip().split("\n")
@@ -180,8 +179,8 @@ def loss(
 
     Parameters without a default are the arrays, the others the options. The numeric options, which
     have a constraint each, are passed to the formula in order. Each boolean option that is set
-    appends its name to that of the formula. With `ranges`, (suffix, test) each, the last numeric
-    option selects the formula instead: the first test that holds gives the suffix.
+    appends its name to the name of the formula. With `ranges`, (suffix, test) each, the last
+    numeric option selects the formula instead: the first test that holds gives the suffix.
     """
 
     def declare(function):
@@ -232,8 +231,8 @@ def loss(
 def l1_loss(input, target, *, weight=None, reduction="mean"):
     """Absolute error (L1 loss).
 
-    Less sensitive to outliers than `mse_loss`: the best constant prediction is the median of the
-    targets.
+    It is less sensitive to outliers than `mse_loss`: the best constant prediction is the median of
+    the targets, not their mean.
 
     For x in `input` and y in `target`::
 
@@ -279,7 +278,7 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
 def mse_loss(input, target, *, weight=None, reduction="mean"):
     """Squared error (L2 loss).
 
-    The standard loss of regression: the best constant prediction is the mean of the targets.
+    It is the standard loss of regression: the best constant prediction is the mean of the targets.
 
     For x in `input` and y in `target`::
 
@@ -328,7 +327,8 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
 def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     """Absolute error, quadratic for errors smaller than beta.
 
-    Like `l1_loss` for large errors, but smooth at 0. Common in the regression of bounding boxes.
+    It grows like `l1_loss` for large errors but is smooth at 0, and is common in the regression of
+    bounding boxes.
 
     For x in `input`, y in `target` and d = x - y::
 
@@ -379,8 +379,8 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
     """Squared error, linear for errors larger than delta.
 
-    For regression with outliers: quadratic close to the target, like `mse_loss`, and linear, like
-    `l1_loss`, far from it.
+    Use it for regression with outliers: it is quadratic close to the target, like `mse_loss`, and
+    linear far from it, like `l1_loss`.
 
     For x in `input`, y in `target` and d = x - y::
 
@@ -431,7 +431,7 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
 def log_cosh_loss(input, target, *, reduction="mean"):
     """Logarithm of the hyperbolic cosine of the error.
 
-    A smooth alternative to `huber_loss`: close to ``(x - y)^2 / 2`` for small errors and to
+    It is a smooth alternative to `huber_loss`, close to ``(x - y)^2 / 2`` for small errors and to
     ``|x - y| - log 2`` for large ones.
 
     For x in `input` and y in `target`::
@@ -479,8 +479,8 @@ def log_cosh_loss(input, target, *, reduction="mean"):
 def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
     """Quantile loss: the absolute error, weighted by its sign.
 
-    For quantile regression: the mean loss is smallest where a fraction q of the targets is below
-    the prediction.
+    It is the loss of quantile regression: its mean is smallest where a fraction q of the targets is
+    below the prediction.
 
     For x in `input`, y in `target` and q = quantile::
 
@@ -535,7 +535,7 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
 def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, reduction="mean"):
     """Poisson negative log-likelihood, given (log) rates.
 
-    For regression on counts.
+    Use it for regression on counts.
 
     For x in `input` and y in `target`::
 
@@ -604,7 +604,7 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
 def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="mean"):
     """Gaussian negative log-likelihood, given means and variances.
 
-    For regression that predicts the uncertainty of each target along with its mean.
+    Use it for models that predict a variance along with each mean.
 
     For x in `input`, y in `target`, z in `var` and v = max(z, eps)::
 
@@ -670,7 +670,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
 def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
     """Gamma negative log-likelihood, given (log) means.
 
-    For regression on positive, skewed targets such as durations or costs.
+    Use it for regression on positive, skewed targets such as durations or costs.
 
     For x in `input` and y in `target`::
 
@@ -729,7 +729,8 @@ def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
 def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     """Unit deviance of Tweedie distributions (normal, Poisson, gamma).
 
-    For generalised linear models in which the variance is proportional to a power of the mean.
+    Use it for generalised linear models in which the variance is proportional to a power of the
+    mean.
 
     For x in `input`, y in `target` and p = power::
 
@@ -773,8 +774,8 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     Terms: the summands of the formula. With powers from 1, the gradient with respect to a target of
     0 is -inf.
 
-    PyTorch has no such loss. The definition is that of scikit-learn's ``mean_tweedie_deviance``,
-    which takes the targets first.
+    PyTorch has no such loss. The mean equals scikit-learn's ``mean_tweedie_deviance``, which takes
+    the targets first.
 
     References
     ----------
@@ -796,8 +797,8 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """Kullback-Leibler divergence, from log-probabilities.
 
-    Compares predicted distributions with target distributions. To average over distributions, use
-    reduction="batchmean".
+    It compares predicted with target distributions. Use reduction="batchmean" to average over
+    distributions.
 
     For x in `input` and y in `target`::
 
@@ -901,7 +902,7 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     %(accuracy)s
     Terms: ``y log x`` and ``(1 - y) log(1 - x)``.
 
-    The bounds are those of PyTorch: a certain but wrong prediction has loss 100 and a gradient of
+    The bounds match PyTorch: a certain but wrong prediction has loss 100 and a gradient of
     magnitude 1e12 (1e-12 is rounded to float32). The gradient with respect to `target` is not
     bounded. `binary_cross_entropy_with_logits` needs no bounds, and is accurate where x would round
     to 0 or 1.
@@ -922,8 +923,8 @@ def binary_cross_entropy_with_logits(
 ):
     """Binary cross entropy, from logits.
 
-    The standard loss for two classes, and for labels that are not mutually exclusive. It equals
-    `binary_cross_entropy` of sigma(x) without its rounding and its bounds.
+    It is the standard loss for two classes and for labels that are not mutually exclusive, and
+    equals `binary_cross_entropy` of sigma(x), without rounding that probability and without bounds.
 
     For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x))::
@@ -989,7 +990,7 @@ def binary_cross_entropy_with_logits(
 def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
     """Binary cross entropy that gives easy elements less weight.
 
-    For strongly imbalanced classes, such as objects and background in object detection.
+    Use it for strongly imbalanced classes, such as objects and background in object detection.
 
     For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x)), with the predicted probability m of the wrong class and the cross entropy h::
@@ -1058,7 +1059,7 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
 def soft_margin_loss(input, target, *, reduction="mean"):
     """Logistic loss for labels -1 and 1.
 
-    Equals `binary_cross_entropy_with_logits` with the label -1 in place of 0.
+    It equals `binary_cross_entropy_with_logits` with the label -1 in place of 0.
 
     For x in `input` and y in `target`::
 
@@ -1107,8 +1108,8 @@ def soft_margin_loss(input, target, *, reduction="mean"):
 def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
     """Distance of similar pairs, hinge loss of dissimilar pairs.
 
-    For metric learning: similar pairs are pulled together, and dissimilar pairs are pushed apart up
-    to a margin.
+    Use it for metric learning: it pulls similar pairs together and pushes dissimilar pairs apart,
+    up to a margin.
 
     For x in `input` and y in `target`::
 
@@ -1168,7 +1169,7 @@ def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
 def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
     """Hinge loss on the score difference of ranked pairs.
 
-    For learning to rank: the better item of a pair must score higher by at least the margin.
+    Use it to learn rankings: the better item of a pair must score higher by at least the margin.
 
     For a in `input1`, b in `input2` and y in `target`::
 
@@ -1235,8 +1236,8 @@ def cross_entropy(
 ):
     """Cross entropy of class indices or probabilities, from logits.
 
-    The standard loss for mutually exclusive classes. It equals `nll_loss` of the log-softmax of the
-    logits.
+    It is the standard loss for mutually exclusive classes, and equals `nll_loss` of the log-softmax
+    of the logits.
 
     For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j]),
     where [c = y] is 1 if c is y and 0 otherwise::
@@ -1256,7 +1257,7 @@ def cross_entropy(
     ----------
     input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
         Logits x of C classes, floating-point.
-    target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
+    target : array_like, shape (), (N,) or (N, d1, ..., dK), or the shape of `input`
         Class indices y, from 0 to C - 1, of any integer dtype. Or, of floating-point dtype and the
         shape of `input`, class probabilities y[c], at least 0, which need not sum to 1.
     %(class_weight)s
@@ -1332,7 +1333,7 @@ def cross_entropy(
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """Negative log-likelihood of class indices, from log-probabilities.
 
-    For models that return log-probabilities; `cross_entropy` takes logits.
+    Use it for models that return log-probabilities; `cross_entropy` takes logits.
 
     For a row x of `input` and its class y in `target`::
 
@@ -1392,8 +1393,8 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
 def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction="mean"):
     """Multiclass hinge loss, linear or squared.
 
-    The loss of multiclass support vector machines: the score of the class must exceed every other
-    score by at least the margin.
+    It is the loss of multiclass support vector machines: the score of the class must exceed every
+    other score by at least the margin.
 
     For a row x of `input`, which has C classes, and its class y in `target`::
 
@@ -1458,7 +1459,7 @@ def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction=
 def multilabel_margin_loss(input, target, *, reduction="mean"):
     """Multilabel hinge loss: labels should lead other classes by 1.
 
-    For rows with several labels each, given as lists of class indices.
+    Use it for rows with several labels each, given as lists of class indices.
 
     For a row x of `input`, which has C classes, and its labels y, the entries of `target` before
     the first -1::
@@ -1516,8 +1517,8 @@ def multilabel_margin_loss(input, target, *, reduction="mean"):
 def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean"):
     """Binary cross entropy of several labels per row, from logits.
 
-    For rows with several labels each, given as a 0 or 1 for each class. It is the mean over classes
-    of `binary_cross_entropy_with_logits`.
+    Use it for rows with several labels each, given as a 0 or 1 for each class. It is the mean over
+    classes of `binary_cross_entropy_with_logits`.
 
     For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
     softplus(x) = log(1 + exp(x))::
@@ -1579,8 +1580,8 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
 def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
     """Cosine distance of similar rows, hinge loss of dissimilar rows.
 
-    For learning embeddings that are compared by their angle: similar rows are aligned, and the
-    cosine of dissimilar rows is reduced to the margin.
+    Use it to learn embeddings that are compared by their angle: it aligns similar rows, and reduces
+    the cosine of dissimilar rows to the margin.
 
     For rows a of `input1` and b of `input2` with label y and cosine c::
 
@@ -1615,8 +1616,8 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
 
     %(accuracy)s
     Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. At the kink, c = margin, the gradient
-    is that of c, as in PyTorch. The 1e-12 is PyTorch's too: it shrinks the cosine of rows shorter
-    than about 1e-5.
+    is the gradient of c, as in PyTorch. The 1e-12 is PyTorch's too: it shrinks the cosine of rows
+    shorter than about 1e-5.
 
     Intermediate squares and products of lengths neither overflow nor underflow. In PyTorch they do:
     in float32, two equal rows of length 1e10 have loss 1 there. PyTorch accepts only the shapes
@@ -1651,8 +1652,8 @@ def triplet_margin_loss(
 ):
     """Triplet loss: hinge of distances to a positive and a negative row.
 
-    For metric learning: the anchor must be closer to the positive row than to the negative row, by
-    at least the margin.
+    Use it for metric learning: the anchor must be closer to the positive row than to the negative
+    row, by at least the margin.
 
     For rows a of `anchor`, b of `positive` and c of `negative`, where d is the distance of two rows
     and d' its derivative with respect to the first one::
@@ -1692,9 +1693,9 @@ def triplet_margin_loss(
     %(row_numerics)s
 
     %(accuracy)s
-    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. The kinks are those of PyTorch:
-    at g = 0 the gradient is not 0; a distance of 0 has derivative 0; with infinite p, tied largest
-    differences share the derivative equally, and so do tied distances with `swap`.
+    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. The kinks are handled as in
+    PyTorch: at g = 0 the gradient is not 0; a distance of 0 has derivative 0; with infinite p, tied
+    largest differences share the derivative equally, and so do tied distances with `swap`.
 
     Unlike in PyTorch, intermediate results of a distance neither overflow nor underflow. PyTorch
     broadcasts the rows against each other, and accepts a NaN `margin` and any `p`.
@@ -1732,8 +1733,8 @@ def ctc_loss(
 ):
     """Connectionist temporal classification, from log-probabilities.
 
-    For sequence labelling without a known alignment, such as speech and handwriting recognition.
-    `ctc_loss_with_logits` takes logits.
+    Use it for sequence labelling without a known alignment, such as speech and handwriting
+    recognition. `ctc_loss_with_logits` takes logits.
 
     For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
     which give each frame a class a[t] such that merging repeats and then removing blanks yields the
@@ -1770,9 +1771,9 @@ def ctc_loss(
     Terms: the loss itself; for the gradient, ``exp(x)`` and ``gamma``, each of which is accurate to
     within 64 units in the last place in the worst case.
 
-    As in PyTorch, the gradient is that with respect to logits whose log-softmax is x, which is what
-    a training step needs. It holds for probabilities that sum to 1; the derivative with respect to
-    x itself is -gamma. `ctc_loss_with_logits` takes the logits and computes both in one pass.
+    As in PyTorch, the gradient is taken with respect to logits whose log-softmax is x, as training
+    needs it. It holds for probabilities that sum to 1; the derivative with respect to x itself is
+    -gamma. `ctc_loss_with_logits` takes the logits and computes both in one pass.
 
     PyTorch does not check labels: for a class that does not exist, it reads and writes outside its
     arrays, and if a label is the blank, it counts alignments twice. It returns a NaN gradient for a
@@ -1815,8 +1816,9 @@ def ctc_loss_with_logits(
 ):
     """Connectionist temporal classification, from logits.
 
-    Equals `ctc_loss` of the log-softmax of the logits, in one pass and without an array for it. For
-    sequence labelling without a known alignment, such as speech and handwriting recognition.
+    Use it for sequence labelling without a known alignment, such as speech and handwriting
+    recognition. It equals `ctc_loss` of the log-softmax of the logits, in one pass and without an
+    array for it.
 
     For the logits x[t, c] of class c in frame t of a sample and their softmax s[t, c] =
     exp(x[t, c]) / sum_j exp(x[t, j]), over its alignments a, which give each frame a class a[t]
@@ -1889,7 +1891,7 @@ def ctc_posteriors(
 ):
     """Posterior probability of each class in each frame, given the target of CTC.
 
-    Shows where a model places each label, for example to align a transcript with its recording.
+    It shows where a model places each label, for example to align a transcript with its recording.
 
     For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
     which give each frame a class a[t] such that merging repeats and then removing blanks yields the
