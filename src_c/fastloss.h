@@ -211,7 +211,7 @@ typedef struct {
 typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                        fl_partial *partial);
 typedef void fl_store_fn(const fl_array *array, int64_t first, int64_t n, const void *from);
-/* exp, log, ... of n reals (vector/vector_math_tmpl.c) */
+/* A function of vector/vector_math_list.h over an array of reals. */
 typedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out);
 
 /* What the driver and the binding use of one instruction set besides its kernels, by is_double. */

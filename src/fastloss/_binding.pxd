@@ -100,6 +100,10 @@ cdef extern from "fastloss.h" nogil:
     int fl_isa_selected()
     const fl_services *fl_selected_services()
 
+cdef extern from "vector/vector_math_list.h" nogil:
+    enum: MATH_FUNCTIONS
+    const char *vector_math_name(int function)
+
 cdef extern from "runtime/parallel.h" nogil:
     enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
