@@ -71,19 +71,19 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             rows[i].sum.hi = x_y == x_y ? 0 : (double)x_y;
         }
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
+        int64_t start = first_element(call, at), size = element_count(at);
         int64_t columns = at.to - at.from;
-        const real *x =
-            x_rows ? x_rows
-                   : fl_load(&call->operand[0], first_element(call, at), element_count(at), x_tile);
+        const real *x = x_rows ? x_rows : fl_load(&call->operand[0], start, size, x_tile);
         multi_margin_hinges(rows, x, at, z);
-        for (int64_t i = 0; squared && i < element_count(at); i++)
-            square[i] = z[i] * z[i];
+        if (squared)
+            for (int64_t i = 0; i < size; i++)
+                square[i] = z[i] * z[i];
         for (int64_t i = 0; i < n; i++)
             rows[i].sum =
                 dd_add(rows[i].sum, row_sum((squared ? square : z) + i * columns, columns));
         if (!(call->requested & FL_GRAD))
             continue;
-        multi_margin_slopes(squared, element_count(at), z);
+        multi_margin_slopes(squared, size, z);
         for (int64_t i = 0; i < n; i++)
             rows[i].slope_sum = dd_add(rows[i].slope_sum, row_sum(z + i * columns, columns));
     }
@@ -94,16 +94,13 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     if (!(call->requested & FL_GRAD))
         return;
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
+        int64_t start = first_element(call, at), size = element_count(at);
         int64_t columns = at.to - at.from;
         if (!single_span) {
-            multi_margin_hinges(
-                rows,
-                fl_load(&call->operand[0], first_element(call, at), element_count(at), x_tile), at,
-                z);
-            multi_margin_slopes(squared, element_count(at), z);
+            multi_margin_hinges(rows, fl_load(&call->operand[0], start, size, x_tile), at, z);
+            multi_margin_slopes(squared, size, z);
         }
-        real *g =
-            fl_output_buffer(&call->grad[0], first_element(call, at), element_count(at), g_tile);
+        real *g = fl_output_buffer(&call->grad[0], start, size, g_tile);
         for (int64_t i = 0; i < n; i++) {
             const margin_row *row = &rows[i];
             double scale = row->active ? row->grad_scale * row->class_weight : 0;
@@ -115,7 +112,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             if (row->active && row->label >= at.from && row->label < at.to)
                 g_row[row->label - at.from] = (real)(-scale * row->slope_sum.hi + nan);
         }
-        fl_store(&call->grad[0], first_element(call, at), element_count(at), g);
+        fl_store(&call->grad[0], start, size, g);
     }
 }
 

@@ -63,12 +63,18 @@ static void multilabel_margin_load_labels(const fl_call *call, int64_t first, in
     }
     for (int64_t j = 0; j < n * C; j++)
         invalid += (label[j] < -1) | (label[j] >= C);
-    for (int64_t i = 0; invalid > 0 && i < n; i++)
-        for (int64_t j = 0; rows[i].active && j < C; j++)
+    if (invalid == 0)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        if (!rows[i].active)
+            continue;
+        for (int64_t j = 0; j < C; j++)
             if (label[i * C + j] < -1 || label[i * C + j] >= C) {
                 record_error(partial, first + i, 1, j);
                 rows[i].active = 0;
+                break;
             }
+    }
 }
 
 /* Copies a row's scores to x (width) and marks its labels in is_label (width), since the gradient
@@ -113,11 +119,12 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
                 positives[k] += one;
             }
         }
-    for (int half = LANES / 2; with_grad && half > 0; half /= 2)
+    if (!with_grad)
+        return;
+    for (int half = LANES / 2; half > 0; half /= 2)
         for (int k = 0; k < half; k++)
             positives[k] += positives[k + half]; /* exact: counts */
-    if (with_grad)
-        slope[label] -= positives[0];
+    slope[label] -= positives[0];
 }
 
 /* Returns l of a row; writes C dl/dx to slope (width) if with_grad. */
@@ -141,8 +148,9 @@ static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const
         else
             multilabel_margin_add_label(with_grad, 1, label[j], width, x, is_label, &sum, slope);
     double total = has_nan ? NAN : reduce_lanes(&sum).hi;
-    for (int64_t c = 0; with_grad && total != total && c < C; c++)
-        slope[c] = total;
+    if (with_grad && total != total)
+        for (int64_t c = 0; c < C; c++)
+            slope[c] = total;
     return total / (double)C;
 }
 
@@ -177,7 +185,9 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
                     with_grad
                         ? multilabel_margin_row(1, C, label, width, x, is_label, scratch.slope)
                         : multilabel_margin_row(0, C, label, width, x, is_label, scratch.slope);
-            for (int64_t c = 0; with_grad && c < C; c++)
+            if (!with_grad)
+                continue;
+            for (int64_t c = 0; c < C; c++)
                 g[i * C + c] = row->active ? (real)(row->grad_scale * scratch.slope[c]) : 0;
         }
         if (with_grad && C > 0)

@@ -79,17 +79,23 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
         else
             multilabel_soft_margin_terms(1, 0, size, x, y, l, g[0], g[1]);
 
-        for (int64_t i = 0; with_loss && i < size; i++)
-            term[i] = !w ? (double)l[i] : w[i] == 0 ? 0 : w[i] * (double)l[i];
+        if (with_loss) {
+            for (int64_t i = 0; i < size; i++)
+                term[i] = !w ? (double)l[i] : w[i] == 0 ? 0 : w[i] * (double)l[i];
+            for (int64_t i = 0; i < n; i++)
+                rows[i].sum = dd_add(rows[i].sum, row_sum(term + i * columns, columns));
+        }
+        if (!with_grad)
+            continue;
         for (int64_t i = 0; i < n; i++) {
             int64_t offset = i * columns;
-            if (with_loss)
-                rows[i].sum = dd_add(rows[i].sum, row_sum(term + offset, columns));
-            for (int k = 0; with_grad && k < 2; k++)
-                if (rows[i].active)
-                    scale_tile(g[k] + offset, w ? w + offset : 0, 0, rows[i].grad_scale, columns);
-                else
+            for (int k = 0; k < 2; k++)
+                if (!rows[i].active)
                     memset(g[k] + offset, 0, (size_t)columns * sizeof *g[k]);
+                else if (w)
+                    scale_tile(g[k] + offset, w + offset, 0, rows[i].grad_scale, columns);
+                else
+                    scale_tile(g[k] + offset, 0, 0, rows[i].grad_scale, columns);
         }
         for (int k = 0; k < 2; k++)
             if (call->requested & FL_GRAD << k)
