@@ -1,15 +1,16 @@
-/* The limits of the machine, for limits.py: memory in one and two streams, with and without
- * streaming stores, and the kernels' own exp and log on numbers in L1. Compiled when it is needed,
- * for the processor at hand. Each function returns how many bytes or calls it did.
+/* Measures the roofline of the machine: memory bandwidth of one and two streams, with and without
+ * non-temporal stores, and the throughput of the kernels' exp and log on data in the L1 cache.
+ * with_limits.py compiles this file for the local processor when it is needed. Each function
+ * returns the number of bytes it moved or of calls it made.
  *
- * Sums of bytes read are of integers, which the compiler may reorder. */
+ * Reads sum integers, which lets the compiler reorder the additions. */
 #include "vector/vector_math.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
 
-/* Where sums go, so that they are needed. */
+/* Receives the sums, so that they are not optimised away. */
 static volatile double sink;
 
 int64_t read_one(int threads, int64_t n, const uint64_t *x, uint64_t *y)
@@ -32,8 +33,7 @@ int64_t read_two(int threads, int64_t n, const uint64_t *x, uint64_t *y)
     return 2 * n * (int64_t)sizeof *x;
 }
 
-/* Past the caches, where the instruction set has such stores; y is aligned and n a multiple of 8.
- */
+/* Stores a and b, non-temporally if the instruction set can. y is aligned to 16 bytes. */
 static INLINE void stream(uint64_t *y, uint64_t a, uint64_t b)
 {
 #ifdef __SSE2__
@@ -44,6 +44,7 @@ static INLINE void stream(uint64_t *y, uint64_t a, uint64_t b)
 #endif
 }
 
+/* n is a multiple of 8 here and in write(). */
 int64_t copy(int threads, int64_t n, const uint64_t *x, uint64_t *y)
 {
 #pragma omp parallel for num_threads(threads)
@@ -62,22 +63,22 @@ int64_t write(int threads, int64_t n, const uint64_t *x, uint64_t *y)
     return n * (int64_t)sizeof *y;
 }
 
-/* --- from L1 --- */
+/* --- Data in the L1 cache --- */
 
-enum { L1_NUMBERS = 8192 / sizeof(real), REPEATS = 200 };
+enum { L1_ELEMENTS = 8192 / sizeof(real), REPEATS = 200 };
 
 typedef real function(real x);
 
-/* Σ f(x) over numbers in [low, low + 1), repeatedly. */
-static INLINE real repeated(real low, function f)
+/* Σ f(x) over L1_ELEMENTS values of x in [low, low + 1), REPEATS times. */
+static INLINE real sum_repeatedly(real low, function f)
 {
-    real x[L1_NUMBERS], total = 0;
-    for (int i = 0; i < L1_NUMBERS; i++)
-        x[i] = low + (real)i / L1_NUMBERS;
+    real x[L1_ELEMENTS], total = 0;
+    for (int i = 0; i < L1_ELEMENTS; i++)
+        x[i] = low + (real)i / L1_ELEMENTS;
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         real lane[LANES] = {0};
         __asm__ volatile("" : : "r"(x) : "memory"); /* x may have changed */
-        for (int i = 0; i < L1_NUMBERS; i += LANES)
+        for (int i = 0; i < L1_ELEMENTS; i += LANES)
 #pragma omp simd
             for (int k = 0; k < LANES; k++)
                 lane[k] += f(x[i + k]);
@@ -91,16 +92,16 @@ int64_t exp_calls(int threads, int64_t n, const uint64_t *x, uint64_t *y)
 {
     real sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
-    sum += repeated(-1, EXP);
+    sum += sum_repeatedly(-1, EXP);
     sink = sum;
-    return (int64_t)threads * REPEATS * L1_NUMBERS;
+    return (int64_t)threads * REPEATS * L1_ELEMENTS;
 }
 
 int64_t log_calls(int threads, int64_t n, const uint64_t *x, uint64_t *y)
 {
     real sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
-    sum += repeated((real)0.5, LOG);
+    sum += sum_repeatedly((real)0.5, LOG);
     sink = sum;
-    return (int64_t)threads * REPEATS * L1_NUMBERS;
+    return (int64_t)threads * REPEATS * L1_ELEMENTS;
 }

@@ -20,6 +20,8 @@
  * put under a higher one when it comes. A very long row is cut into parts that are added up one by
  * one, so that threads can share it. */
 #include "losses/softmax_online.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 

@@ -6,6 +6,7 @@
 #define FASTLOSS_CTC_GRADIENT_H
 
 #include "losses/ctc_alpha_beta.h"
+#include "vector/unit_outputs.h"
 
 /* Sets the gradient of frames [from, to) of a sample to v. */
 static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to, real v)

@@ -1,12 +1,12 @@
-/* The elementwise losses: value l and the derivatives by x (input), y (target) and z (third array)
- * of one element.
+/* The elementwise losses: value l of one element and its derivatives dl/dx, dl/dy and dl/dz with
+ * respect to input, target and a third array.
  *
- * p holds the numeric options in the order of the Python signature. What a caller does not use
- * vanishes by inlining. An element with a NaN gives NaN in value and derivatives. Definitions:
- * torch.nn.functional, and what replaces its avoidable infinities by their limits. Comments give
- * what the code does not say. */
-#ifndef FASTLOSS_FORMULAS_H
-#define FASTLOSS_FORMULAS_H
+ * p holds the numeric options in the order of the Python signature. Members of the result that the
+ * caller does not use are eliminated by inlining. A NaN in an element gives NaN in its value and
+ * derivatives. Definitions are those of torch.nn.functional, with limits in place of avoidable
+ * infinities. Each comment gives the formula and its source. */
+#ifndef FASTLOSS_ELEMENTWISE_FORMULAS_H
+#define FASTLOSS_ELEMENTWISE_FORMULAS_H
 
 #include "vector/real.h"
 #include "vector/vector_math.h"
@@ -19,17 +19,17 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
-/* max(a, b) where a NaN in a wins; b is never NaN. */
+/* max(a, b); NaN if a is NaN. b is never NaN. */
 static INLINE real maximum(real a, real b) { return a < b ? b : a; }
 
-/* -1, 0, 1, NaN. */
+/* -1, 0, 1 or NaN. */
 static INLINE real sign(real x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 
-/* A factor of exactly 0 wins over inf: the limit of t·a for t -> 0. NaN in a stays. */
+/* t a with 0 inf = 0, the limit for t -> 0 (as in scipy.special.xlogy). A NaN in a propagates. */
 static INLINE real times(real t, real a) { return ((t == 0) & (a == a)) ? 0 : t * a; }
 
-/* The derivative d, or NaN where the element has one. */
-static INLINE real unless_nan(real d, real a) { return a == a ? d : a; }
+/* The derivative d, or NaN if a is NaN. */
+static INLINE real or_nan(real d, real a) { return a == a ? d : a; }
 
 /* |x - y| */
 static INLINE result l1(real x, real y, real z, const real *p)
@@ -45,8 +45,8 @@ static INLINE result mse(real x, real y, real z, const real *p)
     return (result){.l = d * d, .dx = 2 * d, .dy = -2 * d};
 }
 
-/* d²/(2β) where |d| < β, else |d| - β/2; d·(d/β), since d² over- and underflows. Girshick 2015,
- * Fast R-CNN. */
+/* d²/(2β) if |d| < β, else |d| - β/2. The square is formed as d (d/β), as d² over- and underflows.
+ * Girshick 2015, Fast R-CNN. */
 static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
     real beta = p[0], d = x - y, a = FABS(d), r = d / beta;
@@ -55,7 +55,7 @@ static INLINE result smooth_l1(real x, real y, real z, const real *p)
     return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
 }
 
-/* d²/2 where |d| <= δ, else δ(|d| - δ/2). Huber 1964. */
+/* d²/2 if |d| <= δ, else δ(|d| - δ/2). Huber 1964. */
 static INLINE result huber(real x, real y, real z, const real *p)
 {
     real delta = p[0], d = x - y, a = FABS(d);
@@ -65,8 +65,8 @@ static INLINE result huber(real x, real y, real z, const real *p)
         .l = near ? (real)0.5 * d * d : delta * (a - (real)0.5 * delta), .dx = g, .dy = -g};
 }
 
-/* log cosh d. With t = expm1(-2|d|): log1p(sinh² d)/2, sinh² d = t²/(4(1 + t)), for small |d|, |d|
- * - log 2 + log1p(1 + t) else. */
+/* log cosh d. With t = expm1(-2|d|): for small |d| log1p(sinh² d)/2, where sinh² d = t²/(4(1 + t)),
+ * else |d| - log 2 + log1p(1 + t). */
 static INLINE result log_cosh(real x, real y, real z, const real *p)
 {
     real d = x - y, a = FABS(d), t = EXPM1(-2 * a), g = -t / (2 + t);
@@ -76,47 +76,46 @@ static INLINE result log_cosh(real x, real y, real z, const real *p)
     return (result){.l = near ? (real)0.5 * log1p : a - LN2 + log1p, .dx = g, .dy = -g};
 }
 
-/* y log y - y + log(2πy)/2 where y > 1, else 0: Stirling's approximation of log y!. */
+/* y log y - y + log(2πy)/2 if y > 1, else 0: Stirling's approximation of log y!. */
 static INLINE result stirling(real y)
 {
     real log_y = LOG(y);
-    result far = {.l = y * log_y - y + (HALF_LOG_2PI + (real)0.5 * log_y),
-                  .dy = log_y + (real)0.5 / y};
-    return (result){.l = y > 1 ? far.l : 0, .dy = y > 1 ? far.dy : 0};
+    result large = {.l = y * log_y - y + (HALF_LOG_2PI + (real)0.5 * log_y),
+                    .dy = log_y + (real)0.5 / y};
+    return (result){.l = y > 1 ? large.l : 0, .dy = y > 1 ? large.dy : 0};
 }
 
-static INLINE result plus(result a, result b)
+static INLINE result add_results(result a, result b)
 {
     return (result){a.l + b.l, a.dx + b.dx, a.dy + b.dy, a.dz + b.dz};
 }
 
-/* x - y log(x + ε), x being the rate */
+/* x - y log(x + ε) for the rate x */
 static INLINE result poisson_nll(real x, real y, real z, const real *p)
 {
     real rate = x + p[0], log_rate = LOG(rate);
-    real ratio = y / (y == 0 && rate == 0 ? 1 : rate); /* 0/0 is 0 */
-    return (result){.l = x - times(y, log_rate), .dx = 1 - ratio, .dy = unless_nan(-log_rate, y)};
+    real ratio = y / (y == 0 && rate == 0 ? 1 : rate); /* 0/0 gives 0 */
+    return (result){.l = x - times(y, log_rate), .dx = 1 - ratio, .dy = or_nan(-log_rate, y)};
 }
 
 static INLINE result poisson_nll_full(real x, real y, real z, const real *p)
 {
-    return plus(poisson_nll(x, y, z, p), stirling(y));
+    return add_results(poisson_nll(x, y, z, p), stirling(y));
 }
 
-/* exp x - y x, x being the log of the rate */
+/* exp x - y x for the log of the rate, x */
 static INLINE result poisson_nll_log_input(real x, real y, real z, const real *p)
 {
     real rate = EXP(x);
-    return (result){.l = rate - times(y, x), .dx = rate - y, .dy = unless_nan(-x, y)};
+    return (result){.l = rate - times(y, x), .dx = rate - y, .dy = or_nan(-x, y)};
 }
 
 static INLINE result poisson_nll_log_input_full(real x, real y, real z, const real *p)
 {
-    return plus(poisson_nll_log_input(x, y, z, p), stirling(y));
+    return add_results(poisson_nll_log_input(x, y, z, p), stirling(y));
 }
 
-/* (log v + (x - y)²/v) / 2 with v = max(z, ε); the derivative by z passes the clamp. Nix & Weigend
- * 1994. */
+/* (log v + (x - y)²/v) / 2 with v = max(z, ε); dl/dz is dl/dv also if z < ε. Nix & Weigend 1994. */
 static INLINE result gaussian_nll(real x, real y, real z, const real *p)
 {
     real v = maximum(z, p[0]), d = x - y, r = d / v;
@@ -135,76 +134,77 @@ static INLINE result gaussian_nll_full(real x, real y, real z, const real *p)
     return r;
 }
 
-/* y (log y - x), x being log-probabilities; 0 where y = 0. Kullback & Leibler 1951. */
+/* y (log y - x) for the log-probability x; 0 if y = 0. Kullback & Leibler 1951. */
 static INLINE result kl_div(real x, real y, real z, const real *p)
 {
     real log_y = LOG(y);
-    return (result){.l = y == 0 ? unless_nan(0, x) : y * (log_y - x),
-                    .dx = unless_nan(-y, x),
-                    .dy = log_y + 1 - x};
+    return (result){
+        .l = y == 0 ? or_nan(0, x) : y * (log_y - x), .dx = or_nan(-y, x), .dy = log_y + 1 - x};
 }
 
-/* exp y (y - x); 0 where y = -inf */
+/* exp y (y - x); 0 if y = -inf */
 static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
 {
     real t = EXP(y), d = y - x;
-    int none = y == -REAL_INFINITY && x == x;
-    int apart = FABS(d) == REAL_INFINITY; /* where exp may have underflowed to 0 */
-    return (result){.l = none    ? 0
-                         : apart ? d
-                                 : t * d,
-                    .dx = unless_nan(-t, x),
-                    .dy = none    ? 0
-                          : apart ? d
-                                  : t * (d + 1)};
+    int zero = y == -REAL_INFINITY && x == x;
+    int infinite = FABS(d) == REAL_INFINITY; /* exp may have underflowed to 0 */
+    return (result){.l = zero       ? 0
+                         : infinite ? d
+                                    : t * d,
+                    .dx = or_nan(-t, x),
+                    .dy = zero       ? 0
+                          : infinite ? d
+                                     : t * (d + 1)};
 }
 
-/* -(y log x + (1 - y) log(1 - x)), logarithms not below -100, x(1 - x) not below 1e-12 (as a float,
- * like torch). */
+/* -(y log x + (1 - y) log(1 - x)), with logarithms clamped to at least -100 and x(1 - x) to at
+ * least 1e-12 (a float, as in PyTorch). */
 static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
 {
-    real log_x = LOG(x), log_rest = LOG1P(-x);
+    real log_x = LOG(x), log_1_minus_x = LOG1P(-x);
     return (result){
-        .l = -(y * maximum(log_x, -100) + (1 - y) * maximum(log_rest, -100)),
+        .l = -(y * maximum(log_x, -100) + (1 - y) * maximum(log_1_minus_x, -100)),
         .dx = (x - y) / maximum(x * (1 - x), (real)1e-12f),
-        .dy = unless_nan(log_rest - log_x, y),
+        .dy = or_nan(log_1_minus_x - log_x, y),
     };
 }
 
-/* (1 - y) softplus(x) + w y softplus(-x), w weighing the positives; softplus(x) = max(x, 0) +
- * log1p(exp(-|x|)) */
+/* (1 - y) softplus(x) + w y softplus(-x) for the weight w of positive targets, where
+ * softplus(x) = max(x, 0) + log1p(exp(-|x|)) */
 static INLINE result binary_cross_entropy_with_logits_pos_weight(real x, real y, real w,
                                                                  const real *p)
 {
     real e = EXP_NEGATIVE(-FABS(x)), log1p_e = LOG1P_UNIT(e);
-    real large = 1 / (1 + e), small = e * large;
-    real positive = maximum(x, 0) + log1p_e, negative = maximum(-x, 0) + log1p_e;
-    real t = w * y, rest = 1 - y;
-    int removed = w == 0 && y == 1; /* by its weight, NaN or not */
+    real sigmoid_abs_x = 1 / (1 + e), sigmoid_neg_abs_x = e * sigmoid_abs_x;
+    real softplus_x = maximum(x, 0) + log1p_e, softplus_neg_x = maximum(-x, 0) + log1p_e;
+    real t = w * y, one_minus_y = 1 - y;
+    int removed = w == 0 && y == 1; /* the weight removes the element even if x is NaN */
     return (result){
-        .l = removed ? 0 : times(rest, positive) + times(w, times(y, negative)),
-        .dx = removed ? 0 : rest * (x < 0 ? small : large) - t * (x < 0 ? large : small),
-        .dy = unless_nan(times(w, negative) - positive, y),
+        .l = removed ? 0 : times(one_minus_y, softplus_x) + times(w, times(y, softplus_neg_x)),
+        .dx = removed ? 0
+                      : one_minus_y * (x < 0 ? sigmoid_neg_abs_x : sigmoid_abs_x) -
+                            t * (x < 0 ? sigmoid_abs_x : sigmoid_neg_abs_x),
+        .dy = or_nan(times(w, softplus_neg_x) - softplus_x, y),
     };
 }
 
-/* The same for w = 1: log1p(exp(-|x|)), and |x| as far as y is on the other side */
+/* The same for w = 1: k |x| + log1p(exp(-|x|)), where k is 1 - y if x >= 0 and y if x < 0 */
 static INLINE result binary_cross_entropy_with_logits(real x, real y, real z, const real *p)
 {
-    real a = FABS(x), e = EXP_NEGATIVE(-a), rest = 1 - y;
+    real a = FABS(x), e = EXP_NEGATIVE(-a), one_minus_y = 1 - y;
     return (result){
-        .l = times(x < 0 ? y : rest, a) + LOG1P_UNIT(e),
-        .dx = (x < 0 ? rest * e - y : rest - y * e) / (1 + e),
-        .dy = unless_nan(-x, y),
+        .l = times(x < 0 ? y : one_minus_y, a) + LOG1P_UNIT(e),
+        .dx = (x < 0 ? one_minus_y * e - y : one_minus_y - y * e) / (1 + e),
+        .dy = or_nan(-x, y),
     };
 }
 
-/* x where y = 1, max(0, m - x) where y = -1; active at 0 */
+/* x if y = 1, max(0, m - x) if y = -1; the hinge is active at 0 */
 static INLINE result hinge_embedding(real x, real y, real z, const real *p)
 {
-    real gap = p[0] - x;
-    real l = y == 1 ? x : maximum(gap, 0), slope = y == 1 ? 1 : gap < 0 ? 0 : -1;
-    return (result){.l = unless_nan(l, y), .dx = unless_nan(slope, l + y)};
+    real hinge = p[0] - x;
+    real l = y == 1 ? x : maximum(hinge, 0), slope = y == 1 ? 1 : hinge < 0 ? 0 : -1;
+    return (result){.l = or_nan(l, y), .dx = or_nan(slope, l + y)};
 }
 
 /* log(1 + exp(-y x)) */
@@ -214,41 +214,44 @@ static INLINE result soft_margin(real x, real y, real z, const real *p)
     return (result){.l = maximum(t, 0) + LOG1P_UNIT(e), .dx = -y * (t < 0 ? e : 1) / (1 + e)};
 }
 
-/* max(0, -z (x - y) + m), z naming the larger one; active at 0 */
+/* max(0, -z (x - y) + m), where z = 1 if x should be larger, else -1; the hinge is active at 0 */
 static INLINE result margin_ranking(real x, real y, real z, const real *p)
 {
-    real gap = p[0] - z * (x - y);
-    real slope = gap < 0 ? 0 : unless_nan(z, gap);
-    return (result){.l = maximum(gap, 0), .dx = -slope, .dy = slope};
+    real hinge = p[0] - z * (x - y);
+    real slope = hinge < 0 ? 0 : or_nan(z, hinge);
+    return (result){.l = maximum(hinge, 0), .dx = -slope, .dy = slope};
 }
 
-/* α_t q^γ e with e = (1 - y) softplus(x) + y softplus(-x), the cross-entropy, q = (1 - y) σ(x) +
- * y σ(-x) and α_t = (1 - α)(1 - y) + α y, or 1 where α = -1; the error of q counts γ times. Lin et
- * al. 2017. */
+/* α_t q^γ e with the cross entropy e = (1 - y) softplus(x) + y softplus(-x), the probability of
+ * being wrong q = (1 - y) σ(x) + y σ(-x), and α_t = (1 - α)(1 - y) + α y, or 1 if α = -1. The
+ * relative error of q is multiplied by γ. Lin et al. 2017. */
 static INLINE result focal(const int squared, real x, real y, const real *p)
 {
-    real alpha = p[0], gamma = squared ? 2 : p[1], a = FABS(x), rest = 1 - y;
-    real t = EXP_NEGATIVE(-a), large = 1 / (1 + t);
-    real entropy = binary_cross_entropy_with_logits(x, y, 0, p).l;
-    real mixed = x < 0 ? rest * t + y : rest + y * t, q = large * mixed;
+    real alpha = p[0], gamma = squared ? 2 : p[1], a = FABS(x), one_minus_y = 1 - y;
+    real t = EXP_NEGATIVE(-a), sigmoid_a = 1 / (1 + t);
+    real e = binary_cross_entropy_with_logits(x, y, 0, p).l;
+    /* q = σ(a) wrong */
+    real wrong = x < 0 ? one_minus_y * t + y : one_minus_y + y * t, q = sigmoid_a * wrong;
     real power = squared ? q * q : POW(q, gamma);
-    /* σ(x) σ(-x) e / q, and e / q, which is 1 where y is 0 or 1 and q underflows */
-    real u = t == 0 ? 0 : large * t / mixed * entropy, v = q == 0 ? 1 : entropy / q;
-    /* Both weights are 1 where α = -1, without a comparison of α: it would keep gcc from vectors.
-     */
-    real positive = maximum(alpha, 0), balance = FABS(alpha) * y + (1 - positive) * rest;
-    real tilt = positive + FABS(alpha) - 1;
-    real tanh = EXPM1(-a) * large; /* of -|x|/2 */
-    /* There q^γ need not: it is exp(-γ|x|). */
-    real tail = (q < REAL_MIN) & ((y == 0) | (y == 1)) ? EXP_NEGATIVE(-times(gamma, a)) : power;
-    real slope = gamma * (1 - 2 * y) * u + large * (x < 0 ? rest * t - y : rest - y * t);
-    real steep = balance * gamma * (x < 0 ? -tanh : tanh);
-    int far = (a == REAL_INFINITY) & (q > 0); /* e is q |x| */
-    real ascent = tilt * q + balance * (gamma + 1) * (x < 0 ? 1 : -1);
-    real dy = times(tail, tilt * entropy) + (steep * times(tail, v) - balance * times(tail, x));
-    return (result){.l = times(balance, entropy < REAL_INFINITY ? power * entropy : entropy),
-                    .dx = balance * (power * slope),
-                    .dy = far ? times(ascent, REAL_INFINITY) : dy};
+    /* σ(x) σ(-x) e / q, and e / q, which is 1 if y is 0 or 1 and q underflows */
+    real u = t == 0 ? 0 : sigmoid_a * t / wrong * e, v = q == 0 ? 1 : e / q;
+    /* α = -1 makes both weights 1. A comparison with -1 would keep gcc from vectorising. */
+    real alpha_pos = maximum(alpha, 0), alpha_t = FABS(alpha) * y + (1 - alpha_pos) * one_minus_y;
+    real alpha_diff = alpha_pos + FABS(alpha) - 1; /* dα_t/dy */
+    real tanh = EXPM1(-a) * sigmoid_a;             /* of -a/2 */
+    /* If q underflows for y = 0 or 1, q^γ = exp(-γ a) need not. */
+    real safe_power =
+        (q < REAL_MIN) & ((y == 0) | (y == 1)) ? EXP_NEGATIVE(-times(gamma, a)) : power;
+    real slope =
+        gamma * (1 - 2 * y) * u + sigmoid_a * (x < 0 ? one_minus_y * t - y : one_minus_y - y * t);
+    real dq_weight = alpha_t * gamma * (x < 0 ? -tanh : tanh);
+    int far = (a == REAL_INFINITY) & (q > 0); /* e is q a */
+    real dy_at_inf = alpha_diff * q + alpha_t * (gamma + 1) * (x < 0 ? 1 : -1);
+    real dy = times(safe_power, alpha_diff * e) +
+              (dq_weight * times(safe_power, v) - alpha_t * times(safe_power, x));
+    return (result){.l = times(alpha_t, e < REAL_INFINITY ? power * e : e),
+                    .dx = alpha_t * (power * slope),
+                    .dy = far ? times(dy_at_inf, REAL_INFINITY) : dy};
 }
 
 static INLINE result sigmoid_focal(real x, real y, real z, const real *p)
@@ -262,7 +265,7 @@ static INLINE result sigmoid_focal_squared(real x, real y, real z, const real *p
     return focal(1, x, y, p);
 }
 
-/* α max(0, y - x) + (1 - α) max(0, x - y), least where x is the α-quantile of y. Koenker & Bassett
+/* α max(0, y - x) + (1 - α) max(0, x - y), minimal if x is the α-quantile of y. Koenker & Bassett
  * 1978. */
 static INLINE result pinball(real x, real y, real z, const real *p)
 {
@@ -270,26 +273,26 @@ static INLINE result pinball(real x, real y, real z, const real *p)
     return (result){.l = times(d < 0 ? p[0] : above, FABS(d)), .dx = slope, .dy = -slope};
 }
 
-/* log x + y/x, x being the mean of a gamma distribution of y */
+/* log x + y/x for a gamma distribution of y with mean x */
 static INLINE result gamma_nll(real x, real y, real z, const real *p)
 {
-    return (result){.l = LOG(x) + y / x, .dx = (x - y) / x / x, .dy = unless_nan(1 / x, y)};
+    return (result){.l = LOG(x) + y / x, .dx = (x - y) / x / x, .dy = or_nan(1 / x, y)};
 }
 
-/* x + y exp(-x), x being the log of the mean; exp(-x) in two factors, as it may overflow where y
- * exp(-x) does not. */
+/* x + y exp(-x) for the log of the mean, x. exp(-x) is applied as two factors, as it may overflow
+ * although y exp(-x) does not. */
 static INLINE result gamma_nll_log_input(real x, real y, real z, const real *p)
 {
     real root = EXP((real)-0.5 * x), ratio = y * root * root;
     return (result){
         .l = ratio == REAL_INFINITY ? ratio : x + ratio,
         .dx = 1 - ratio,
-        .dy = unless_nan(root * root, y),
+        .dy = or_nan(root * root, y),
     };
 }
 
-/* Deviances 2 ∫ (y - m)/m^p dm from m = x to y: what a Tweedie distribution of mean x and variance
- * m^p loses against the best mean. Jørgensen 1987; sklearn.metrics.mean_tweedie_deviance. */
+/* Tweedie deviances 2 ∫ (y - m)/m^p dm from m = x to y, for a distribution with mean m and variance
+ * proportional to m^p. Jørgensen 1987; sklearn.metrics.mean_tweedie_deviance. */
 
 /* p = 0: (x - y)² */
 static INLINE result tweedie_deviance_normal(real x, real y, real z, const real *p)
@@ -297,9 +300,9 @@ static INLINE result tweedie_deviance_normal(real x, real y, real z, const real 
     return mse(x, y, z, p);
 }
 
-/* log(y/x) - 2w for w = (y - x)/(y + x), |w| <= 1/8: 2 artanh w without its first term. Its error
- * is 2^-67 of w. */
-static INLINE real log_ratio_beyond(real w)
+/* log(y/x) - 2w for w = (y - x)/(y + x), |w| <= 1/8: the series of 2 artanh w without its first
+ * term. Truncation error 2^-67 relative to w. */
+static INLINE real log_ratio_series_tail(real w)
 {
     real w2 = w * w, series = (real)(2. / 19);
     series = series * w2 + (real)(2. / 17);
@@ -313,12 +316,13 @@ static INLINE real log_ratio_beyond(real w)
     return series * w2 * w;
 }
 
-/* p = 1: 2 (y log(y/x) - (y - x)). With w = d/(y + x), d = y - x, the part y 2w - d of a difference
- * that cancels is d w. Loader 2000, Fast and Accurate Computation of Binomial Probabilities. */
+/* p = 1: 2 (y log(y/x) - (y - x)). For y close to x the difference cancels; with d = y - x and
+ * w = d/(y + x) its main part is y 2w - d = d w. Loader 2000, Fast and Accurate Computation of
+ * Binomial Probabilities. */
 static INLINE result tweedie_deviance_poisson(real x, real y, real z, const real *p)
 {
     real d = y - x, w = d / (y + x), log_ratio = LOG_RATIO(y, x);
-    real near = d * w + y * log_ratio_beyond(w), far = times(y, log_ratio) - d;
+    real near = d * w + y * log_ratio_series_tail(w), far = times(y, log_ratio) - d;
     far = FABS(d) == REAL_INFINITY ? FABS(d) : far;
     return (result){.l = 2 * (FABS(w) < (real)0.125 ? near : far),
                     .dx = d == -REAL_INFINITY ? 2 : -2 * (d / x),
@@ -329,7 +333,7 @@ static INLINE result tweedie_deviance_poisson(real x, real y, real z, const real
 static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *p)
 {
     real d = y - x, r = d == -REAL_INFINITY ? -1 : d / x, w = d / (y + x);
-    real near = r * w - log_ratio_beyond(w);
+    real near = r * w - log_ratio_series_tail(w);
     real far = d == REAL_INFINITY ? d : r - LOG_RATIO(y, x);
     real small = x < y ? x : y, large = x < y ? y : x;
     return (result){.l = 2 * (FABS(w) < (real)0.125 ? near : far),
@@ -337,7 +341,7 @@ static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *
                     .dy = 2 * ((large == REAL_INFINITY ? sign(d) : d / large) / small)};
 }
 
-/* p = 3/2: 4 (√x - √y)²/√x; -0 is 0 */
+/* p = 3/2: 4 (√x - √y)²/√x; y = -0 is read as 0 */
 static INLINE result tweedie_deviance_root(real x, real y, real z, const real *p)
 {
     real d = x - y, root_x = SQRT(x), root_y = SQRT(y + 0), inverse = 1 / root_x;
@@ -347,49 +351,48 @@ static INLINE result tweedie_deviance_root(real x, real y, real z, const real *p
                     .dy = 4 * (inverse - 1 / root_y)};
 }
 
-/* v > 0 with the sign of s, without a comparison: gcc takes that of a constant out of the loop and
- * then cannot vectorise. */
-static INLINE real with_sign(real v, real s)
+/* v > 0 with the sign of s. By bits: gcc moves a comparison of a loop invariant out of the loop and
+ * then does not vectorise it. */
+static INLINE real copysign_bits(real v, real s)
 {
     return real_from_bits(real_bits(v) | (real_bits(s) & SIGN_BIT));
 }
 
-/* The other p, a = 2 - p and b = 1 - p: 2 (max(y, 0)^a/(ab) - y x^b/b + x^a/a), the derivative by x
- * being 2 (x - y) x^-p. Where y is close to x the three terms cancel. x^a is x x^b; a term rounds
- * and overflows as a whole. */
+/* All other p, with a = 2 - p and b = 1 - p: 2 (max(y, 0)^a/(ab) - y x^b/b + x^a/a), and
+ * dl/dx = 2 (x - y) x^-p. For y close to x the three terms cancel. x^a is x x^b. Each term is
+ * scaled as a whole, so that it rounds once and only its result overflows. */
 static INLINE result tweedie_deviance(const int negative, const int above_2, real x, real y,
                                       const real *p)
 {
     const real a = 2 - p[0], b = 1 - p[0], c = (real)(2 / ((double)a * (double)b));
-    const real of_a = 2 / a, of_b = 2 / b;
+    const real two_over_a = 2 / a, two_over_b = 2 / b;
     real d = x - y;
-    logarithm log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
+    log_parts log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
     power_parts x_b = power_in_parts(log_x, b), y_b = power_in_parts(log_y, b);
-    real first = in_one(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
-    real middle = in_one(x_b.v * (log_y.m * FABS(of_b)), x_b.exponent + log_y.e);
-    real last = in_one(x_b.v * (log_x.m * FABS(of_a)), x_b.exponent + log_x.e);
-    first = y > 0 ? with_sign(first, c) : 0;
-    middle = y == 0 ? 0 : with_sign(middle, of_b);
-    middle = negative && y < 0 ? -middle : middle;
-    real l = first - middle + with_sign(last, of_a);
-    l = l > -REAL_INFINITY ? maximum(l, 0)
-                           : REAL_INFINITY; /* a difference of terms that overflow */
+    real y_term = round_scaled(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
+    real xy_term = round_scaled(x_b.v * (log_y.m * FABS(two_over_b)), x_b.exponent + log_y.e);
+    real x_term = round_scaled(x_b.v * (log_x.m * FABS(two_over_a)), x_b.exponent + log_x.e);
+    y_term = y > 0 ? copysign_bits(y_term, c) : 0;
+    xy_term = y == 0 ? 0 : copysign_bits(xy_term, two_over_b);
+    xy_term = negative && y < 0 ? -xy_term : xy_term;
+    real l = y_term - xy_term + copysign_bits(x_term, two_over_a);
+    l = l > -REAL_INFINITY ? maximum(l, 0) : REAL_INFINITY; /* terms may overflow */
     l = d == 0 ? 0 : l;
 
-    real x_slope = in_one(x_b.v * FABS(of_b), x_b.exponent);
-    real y_slope = in_one(y_b.v * FABS(of_b), y_b.exponent);
+    real x_slope = round_scaled(x_b.v * FABS(two_over_b), x_b.exponent);
+    real y_slope = round_scaled(y_b.v * FABS(two_over_b), y_b.exponent);
     y_slope = !negative || y > 0 ? y_slope : 0;
-    real rise = with_sign(y_slope, of_b) - with_sign(x_slope, of_b);
-    rise = rise == rise ? rise : d * -REAL_INFINITY; /* both overflow */
-    real slope = negative ? in_one(x_b.v / log_x.m, x_b.exponent - log_x.e)
-                          : 2 * in_one(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
-    slope = negative ? times(FABS(d), slope) : slope;
-    slope = d == 0 || (!negative && x == REAL_INFINITY) ? 0 : slope;
-    slope = d == -REAL_INFINITY || (negative && d == REAL_INFINITY) ? REAL_INFINITY : slope;
-    real far = above_2 && x == REAL_INFINITY ? first : FABS(d);
-    return (result){.l = FABS(d) < REAL_INFINITY ? l : unless_nan(far, d),
-                    .dx = 2 * unless_nan(d < 0 ? -slope : slope, d),
-                    .dy = unless_nan(d == 0 ? 0 : rise, d)};
+    real dy = copysign_bits(y_slope, two_over_b) - copysign_bits(x_slope, two_over_b);
+    dy = dy == dy ? dy : d * -REAL_INFINITY; /* both overflow */
+    real abs_dx = negative ? round_scaled(x_b.v / log_x.m, x_b.exponent - log_x.e)
+                           : 2 * round_scaled(x_b.v * FABS((real)0.5 * (d / x)), x_b.exponent);
+    abs_dx = negative ? times(FABS(d), abs_dx) : abs_dx; /* |dl/dx| / 2 */
+    abs_dx = d == 0 || (!negative && x == REAL_INFINITY) ? 0 : abs_dx;
+    abs_dx = d == -REAL_INFINITY || (negative && d == REAL_INFINITY) ? REAL_INFINITY : abs_dx;
+    real far = above_2 && x == REAL_INFINITY ? y_term : FABS(d);
+    return (result){.l = FABS(d) < REAL_INFINITY ? l : or_nan(far, d),
+                    .dx = 2 * or_nan(d < 0 ? -abs_dx : abs_dx, d),
+                    .dy = or_nan(d == 0 ? 0 : dy, d)};
 }
 
 /* p < 0 */

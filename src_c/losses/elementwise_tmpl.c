@@ -1,103 +1,110 @@
-/* The elementwise kind: a formula over up to three arrays, once per (instruction set, real).
+/* The elementwise losses: applies a formula to up to three arrays. Compiled once per (instruction
+ * set, real).
  *
- * A unit is an element. A block goes tile by tile: load, check, map the formula, weigh, add up,
- * store. */
+ * A unit is an element. A block is processed tile by tile: load, apply the formula and check
+ * domains in one pass, multiply by weights, sum, store. */
 #include "losses/elementwise_formulas.h"
 #include "vector/loader.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <string.h>
 
+/* Outputs of a formula, a set of bits; DX << k is the derivative with respect to operand k. */
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
-/* Entries that are mapped at a time where gradients go past the caches, so that memory is read and
- * written at the same time. */
-enum { CHUNK = 8 * LANES };
+/* Elements to compute between stores of gradients that are streamed (non-temporal), so that reads
+ * and writes of memory overlap. */
+enum { STREAM_CHUNK = 8 * LANES };
 
-/* A row of the table as constants. */
+/* A row of losses.def as constants. */
 typedef struct {
     formula f;
     int operands;
     fl_domain domain[FL_OPERANDS];
-} form;
+} formula_spec;
 
-/* Where a formula is mapped: from x, y, z to l and the derivatives, which are multiplied by scale.
- */
+/* The arguments of a formula for a tile: x, y and z, where to write l and the derivatives, and the
+ * factor of the derivatives. */
 typedef struct {
     const real *operand[FL_OPERANDS];
     real *result[1 + FL_OPERANDS];
     real scale, params[FL_PARAMS];
-} mapping;
+} formula_args;
 
-/* What comes along in each lane: in a pass of its own it would cost as much as a short formula. */
+/* What each lane accumulates in the same pass; a separate pass would cost as much as a short
+ * formula. */
 typedef struct {
     lane_sum sum;                 /* Σ l */
-    uint_real domain_flag[LANES]; /* the sign bit: some entry may not be allowed */
-} along;
+    uint_real domain_flag[LANES]; /* sign bit set: an element may be invalid */
+} lane_state;
 
-static INLINE void copy_along(along *to, const along *from)
+static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
 {
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
 }
 
-/* The formula at entries [i, n), whole lines; outputs that `wanted` leaves out are not touched. */
-static INLINE void map(const form t, const int wanted, const mapping *m, int64_t i, int64_t n,
-                       along *a)
+/* Applies the formula to elements [i, n), a multiple of LANES, and writes the requested outputs. */
+static INLINE void apply_formula(const formula_spec spec, const int outputs,
+                                 const formula_args *args, int64_t i, int64_t n, lane_state *state)
 {
-    along here; /* in registers */
-    copy_along(&here, a);
+    lane_state local; /* in registers */
+    copy_lane_state(&local, state);
     for (; i < n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            real x = m->operand[0][i + k], y = m->operand[1][i + k], z = m->operand[2][i + k];
-            result r = t.f(x, y, z, m->params);
-            here.domain_flag[k] |= domain_flag(x, t.domain[0]) | domain_flag(y, t.domain[1]) |
-                                   domain_flag(z, t.domain[2]);
-            if (wanted & VALUE)
-                m->result[0][i + k] = r.l;
-            if (wanted & VALUE)
-                add_to_lane(&here.sum, k, (double)r.l);
-            if (wanted & DX)
-                m->result[1][i + k] = r.dx * m->scale;
-            if (wanted & DY)
-                m->result[2][i + k] = r.dy * m->scale;
-            if (wanted & DZ)
-                m->result[3][i + k] = r.dz * m->scale;
+            real x = args->operand[0][i + k], y = args->operand[1][i + k],
+                 z = args->operand[2][i + k];
+            result r = spec.f(x, y, z, args->params);
+            local.domain_flag[k] |= domain_flag(x, spec.domain[0]) |
+                                    domain_flag(y, spec.domain[1]) | domain_flag(z, spec.domain[2]);
+            if (outputs & VALUE)
+                args->result[0][i + k] = r.l;
+            if (outputs & VALUE)
+                add_to_lane(&local.sum, k, (double)r.l);
+            if (outputs & DX)
+                args->result[1][i + k] = r.dx * args->scale;
+            if (outputs & DY)
+                args->result[2][i + k] = r.dy * args->scale;
+            if (outputs & DZ)
+                args->result[3][i + k] = r.dz * args->scale;
         }
-    copy_along(a, &here);
+    copy_lane_state(state, &local);
 }
 
-/* The usual wishes have a loop of their own, the others share one (its surplus goes to scratch). */
-static INLINE void map_wanted(const form t, int wanted, const mapping *m, int64_t i, int64_t n,
-                              along *a)
+/* The common combinations of outputs have specialised loops; the others share a loop that writes
+ * all outputs, those not requested to scratch. */
+static INLINE void apply_outputs(const formula_spec spec, int outputs, const formula_args *args,
+                                 int64_t i, int64_t n, lane_state *state)
 {
-    const int all = t.operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
-    switch (wanted) {
+    const int all = spec.operands == 3 ? VALUE | DX | DY | DZ : VALUE | DX | DY;
+    switch (outputs) {
     case VALUE:
-        map(t, VALUE, m, i, n, a);
+        apply_formula(spec, VALUE, args, i, n, state);
         break;
     case DX:
-        map(t, DX, m, i, n, a);
+        apply_formula(spec, DX, args, i, n, state);
         break;
     case VALUE | DX:
-        map(t, VALUE | DX, m, i, n, a);
+        apply_formula(spec, VALUE | DX, args, i, n, state);
         break;
     default:
-        map(t, all, m, i, n, a);
+        apply_formula(spec, all, args, i, n, state);
         break;
     }
 }
 
-/* The table becomes code here and nowhere else. */
-static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t i, int64_t n,
-                        along *a)
+/* The only place where the rows of losses.def become code. */
+static void dispatch_formula(fl_formula formula, int outputs, const formula_args *args, int64_t i,
+                             int64_t n, lane_state *state)
 {
-    switch (number) {
+    switch (formula) {
 #define ELEMENTWISE(name, operands, ...) \
     case FL_FORMULA_##name: \
-        map_wanted((form){name, operands, {__VA_ARGS__}}, wanted, m, i, n, a); \
+        apply_outputs((formula_spec){name, operands, {__VA_ARGS__}}, outputs, args, i, n, state); \
         break;
 #define ROWS(...)
 #include "losses.def"
@@ -108,40 +115,43 @@ static void map_formula(fl_formula number, int wanted, const mapping *m, int64_t
     }
 }
 
-/* The n < LANES entries from i on: a line, filled up with the last one, which adds nothing. */
-static void map_end(fl_formula number, int wanted, const mapping *m, int64_t i, int64_t n, along *a)
+/* The remaining n < LANES elements from i on, padded to LANES by copies of the last one, which are
+ * not summed. */
+static void apply_tail(fl_formula formula, int outputs, const formula_args *args, int64_t i,
+                       int64_t n, lane_state *state)
 {
     real operand[FL_OPERANDS][LANES], result[1 + FL_OPERANDS][LANES];
-    mapping line = *m;
-    along surplus = *a;
+    formula_args padded = *args;
+    lane_state padded_state = *state;
     for (int k = 0; k < FL_OPERANDS; k++) {
         for (int64_t j = 0; j < LANES; j++)
-            operand[k][j] = m->operand[k][i + (j < n ? j : n - 1)];
-        line.operand[k] = operand[k];
+            operand[k][j] = args->operand[k][i + (j < n ? j : n - 1)];
+        padded.operand[k] = operand[k];
     }
     for (int k = 0; k <= FL_OPERANDS; k++)
-        line.result[k] = result[k];
-    map_formula(number, wanted, &line, 0, LANES, &surplus);
+        padded.result[k] = result[k];
+    dispatch_formula(formula, outputs, &padded, 0, LANES, &padded_state);
     for (int k = 0; k <= FL_OPERANDS; k++)
-        if (wanted & VALUE << k)
-            memcpy(m->result[k] + i, result[k], (size_t)n * sizeof(real));
-    for (int k = 0; wanted & VALUE && k < n; k++)
-        add_to_lane(&a->sum, k, (double)result[0][k]);
+        if (outputs & VALUE << k)
+            memcpy(args->result[k] + i, result[k], (size_t)n * sizeof(real));
+    for (int k = 0; outputs & VALUE && k < n; k++)
+        add_to_lane(&state->sum, k, (double)result[0][k]);
     for (int k = 0; k < LANES; k++)
-        a->domain_flag[k] = surplus.domain_flag[k];
+        state->domain_flag[k] = padded_state.domain_flag[k];
 }
 
-/* A gradient of which `period` units share an entry: sums run through the tile, finished entries
- * are stored. */
-static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first, int64_t n,
-                        fl_partial *partial)
+/* Sums the gradient d (n) of operand k where `period` consecutive units share one entry. The sums
+ * continue from tile to tile; complete entries are stored. */
+static void reduce_broadcast_grad(const fl_call *call, int k, const real *d, int64_t first,
+                                  int64_t n, fl_partial *partial)
 {
     const int64_t period = call->broadcast_period[k];
     for (int64_t done = 0; done < n;) {
-        int64_t rest = period - (first + done) % period, piece = rest < n - done ? rest : n - done;
-        partial->broadcast_grad[k] = dd_add(partial->broadcast_grad[k], sum_tile(d + done, piece));
-        done += piece;
-        if (piece == rest && fl_gradient_sums_in_block(call, k)) {
+        int64_t remaining = period - (first + done) % period;
+        int64_t count = remaining < n - done ? remaining : n - done;
+        partial->broadcast_grad[k] = dd_add(partial->broadcast_grad[k], sum_tile(d + done, count));
+        done += count;
+        if (count == remaining && fl_gradient_sums_in_block(call, k)) {
             real entry = (real)partial->broadcast_grad[k].hi;
             fl_store(&call->grad[k], (first + done) / period - 1, 1, &entry);
             partial->broadcast_grad[k] = (fl_dd){0, 0};
@@ -150,61 +160,64 @@ static void reduce_tile(const fl_call *call, int k, const real *d, int64_t first
 }
 
 static void check_operands(const fl_call *call, const real *const *operand, int64_t first,
-                           int64_t n, const double *factor, fl_partial *partial)
+                           int64_t n, const double *weight, fl_partial *partial)
 {
     for (int k = 0; k < FL_OPERANDS; k++)
         if (operand[k])
-            check_tile(operand[k], n, call->spec[k].domain, factor, k, first, 1, partial);
+            check_tile(operand[k], n, call->spec[k].domain, weight, k, first, 1, partial);
 }
 
-/* weight · sample weight, 0 only where one of them is; NULL where there is neither. */
-static const double *load_factor(const fl_call *call, int64_t first, int64_t n,
-                                 const double *sample, double *scratch)
+/* The product of weight and sample weight of each unit, NULL if the call has neither. It is 0 only
+ * if one of the factors is: a product that underflows would remove the unit. */
+static const double *load_unit_weight(const fl_call *call, int64_t first, int64_t n,
+                                      const double *sample_weight, double *scratch)
 {
     if (!call->weight.data)
-        return sample;
+        return sample_weight;
     double tile[TILE];
-    const double *weight = fl_load_double(&call->weight, first, n, sample ? tile : scratch);
-    for (int64_t i = 0; sample && i < n; i++) {
-        double product = weight[i] * sample[i];
-        int removed = weight[i] == 0 || sample[i] == 0;
+    const double *weight = fl_load_double(&call->weight, first, n, sample_weight ? tile : scratch);
+    for (int64_t i = 0; sample_weight && i < n; i++) {
+        double product = weight[i] * sample_weight[i];
+        int removed = weight[i] == 0 || sample_weight[i] == 0;
         scratch[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
     }
-    return sample ? scratch : weight;
+    return sample_weight ? scratch : weight;
 }
 
-static void add_divisor(const double *divisor, const double *factor, int64_t n, fl_partial *partial)
+/* Adds n units to Σ d and the count; units of weight 0 are not counted. divisor (n) and weight (n)
+ * may be NULL for ones. */
+static void add_divisor(const double *divisor, const double *weight, int64_t n, fl_partial *partial)
 {
     partial->divisor_sum = divisor ? dd_add(partial->divisor_sum, sum_doubles(divisor, n))
                                    : dd_add_double(partial->divisor_sum, (double)n);
     partial->count += n;
-    for (int64_t i = 0; factor && i < n; i++)
-        partial->count -= factor[i] == 0;
+    for (int64_t i = 0; weight && i < n; i++)
+        partial->count -= weight[i] == 0;
 }
 
-/* Whether gradient k is stored chunk by chunk. */
-static int is_sent(const fl_call *call, int k, int weighed)
+/* Whether gradient k is streamed while the formula is applied, not stored at the end. */
+static int is_streamed(const fl_call *call, int k, int scale_later)
 {
-    return call->requested & FL_GRAD << k && call->grad[k].non_temporal && !weighed;
+    return call->requested & FL_GRAD << k && call->grad[k].non_temporal && !scale_later;
 }
 
-/* Maps the formula over the tile, and stores gradients that go past the caches. */
-static void map_tile(const fl_call *call, int wanted, const mapping *m, int weighed, int64_t first,
-                     int64_t n, along *a)
+/* Applies the formula to the tile, and streams gradients. */
+static void apply_tile(const fl_call *call, int outputs, const formula_args *args, int scale_later,
+                       int64_t first, int64_t n, lane_state *state)
 {
     const int64_t whole = n - n % LANES;
-    int sent = 0;
+    int streamed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
-        sent |= is_sent(call, k, weighed);
+        streamed |= is_streamed(call, k, scale_later);
     for (int64_t i = 0, next; i < n; i = next) {
-        next = sent && i + CHUNK < whole ? i + CHUNK : i < whole ? whole : n;
+        next = streamed && i + STREAM_CHUNK < whole ? i + STREAM_CHUNK : i < whole ? whole : n;
         if (i < whole)
-            map_formula(call->formula, wanted, m, i, next, a);
+            dispatch_formula(call->formula, outputs, args, i, next, state);
         else
-            map_end(call->formula, wanted, m, i, next - i, a);
-        for (int k = 0; sent && k < FL_OPERANDS; k++)
-            if (is_sent(call, k, weighed))
-                fl_store(&call->grad[k], first + i, next - i, m->result[1 + k] + i);
+            apply_tail(call->formula, outputs, args, i, next - i, state);
+        for (int k = 0; streamed && k < FL_OPERANDS; k++)
+            if (is_streamed(call, k, scale_later))
+                fl_store(&call->grad[k], first + i, next - i, args->result[1 + k] + i);
     }
 }
 
@@ -212,13 +225,13 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
                      fl_partial *partial)
 {
     real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
-    double sample_tile[TILE], factor_tile[TILE], upstream_tile[TILE];
+    double sample_weight_tile[TILE], weight_tile[TILE], grad_output_tile[TILE];
     const real *operand[FL_OPERANDS];
 
-    const double *sample = load_sample_weight(call, first, n, sample_tile, partial);
-    const double *factor = load_factor(call, first, n, sample, factor_tile);
-    const double *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? factor : sample;
-    add_divisor(divisor, factor, n, partial);
+    const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);
+    const double *weight = load_unit_weight(call, first, n, sample_weight, weight_tile);
+    const double *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? weight : sample_weight;
+    add_divisor(divisor, weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
         const int needed = phase != FL_PREPARE || call->spec[k].domain != FL_ANY;
         operand[k] = needed && call->operand[k].data
@@ -226,60 +239,64 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
                          : 0;
     }
     if (phase == FL_PREPARE) {
-        check_operands(call, operand, first, n, factor, partial);
+        check_operands(call, operand, first, n, weight, partial);
         return;
     }
 
-    const double *upstream = load_grad_output(call, first, n, upstream_tile);
-    int wanted = call->requested & (FL_SUM | FL_VALUES) ? VALUE : 0;
+    const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
+    int outputs = call->requested & (FL_SUM | FL_VALUES) ? VALUE : 0;
     real *l = fl_output_buffer(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
-        int elementwise = call->requested & FL_GRAD << k && !call->broadcast_period[k];
-        wanted |= call->requested & FL_GRAD << k ? DX << k : 0;
+        int per_unit = call->requested & FL_GRAD << k && !call->broadcast_period[k];
+        outputs |= call->requested & FL_GRAD << k ? DX << k : 0;
         grad[k] =
-            elementwise ? fl_output_buffer(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
+            per_unit ? fl_output_buffer(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
     }
-    /* The scale is applied on the way, or in double with the weights where a real might not hold
-     * it; rounded alike, so that weights of 1 change nothing. */
-    double size = __builtin_fabs(call->grad_scale);
-    int fits = size == 0 || (size > 1e-30 && size < 1e30), later = factor || upstream || !fits;
-    double scale = fits ? (double)(real)call->grad_scale : call->grad_scale;
-    mapping m = {.operand = {operand[0], operand[1] ? operand[1] : operand[0],
-                             operand[2] ? operand[2] : operand[0]},
-                 .result = {l, grad[0], grad[1], grad[2]},
-                 .scale = later ? 1 : (real)scale};
+    /* The scale is applied by the formula's loop or, if there are weights or a real might not hold
+     * it, later in double. It is rounded to real in either case, so that weights of 1 change
+     * nothing. */
+    double magnitude = __builtin_fabs(call->grad_scale);
+    int fits_real = magnitude == 0 || (magnitude > 1e-30 && magnitude < 1e30);
+    int scale_later = weight || grad_output || !fits_real;
+    double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
+    formula_args args = {.operand = {operand[0], operand[1] ? operand[1] : operand[0],
+                                     operand[2] ? operand[2] : operand[0]},
+                         .result = {l, grad[0], grad[1], grad[2]},
+                         .scale = scale_later ? 1 : (real)scale};
     for (int k = 0; k < FL_PARAMS; k++)
-        m.params[k] = (real)call->params[k];
-    along a = {{{0}, {0}}, {0}};
-    map_tile(call, wanted, &m, later, first, n, &a);
-    uint_real doubts = 0;
+        args.params[k] = (real)call->params[k];
+    lane_state state = {{{0}, {0}}, {0}};
+    apply_tile(call, outputs, &args, scale_later, first, n, &state);
+    uint_real flags = 0;
     for (int k = 0; k < LANES; k++)
-        doubts |= a.domain_flag[k];
-    if (doubts >= SIGN_BIT && !call->prepare) /* else it was checked, and may be overwritten */
-        check_operands(call, operand, first, n, factor, partial);
+        flags |= state.domain_flag[k];
+    /* After FL_PREPARE the tile is known to be valid, and outputs may have overwritten it. */
+    if (flags >= SIGN_BIT && !call->prepare)
+        check_operands(call, operand, first, n, weight, partial);
 
-    if (wanted & VALUE) {
-        if (factor)
-            scale_tile(l, factor, 0, 1, n);
-        partial->sum = dd_add(partial->sum, factor ? sum_tile(l, n) : reduce_lanes(&a.sum));
+    if (outputs & VALUE) {
+        if (weight)
+            scale_tile(l, weight, 0, 1, n);
+        partial->sum = dd_add(partial->sum, weight ? sum_tile(l, n) : reduce_lanes(&state.sum));
         fl_store(&call->values, first, n, l);
         if (wants_unit_terms(call))
-            emit_unit_terms(call, first, n, l, 1, divisor, factor, partial);
+            emit_unit_terms(call, first, n, l, 1, divisor, weight, partial);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
-        if (!(wanted & DX << k) || is_sent(call, k, later))
+        if (!(outputs & DX << k) || is_streamed(call, k, scale_later))
             continue;
-        if (later)
-            scale_tile(grad[k], factor, upstream, scale, n);
+        if (scale_later)
+            scale_tile(grad[k], weight, grad_output, scale, n);
         if (call->broadcast_period[k])
-            reduce_tile(call, k, grad[k], first, n, partial);
+            reduce_broadcast_grad(call, k, grad[k], first, n, partial);
         else
             fl_store(&call->grad[k], first, n, grad[k]);
     }
 }
 
-/* Units of the tile that starts at `first`. Where units share a gradient entry a tile holds whole
- * entries or a piece of one, counted from its start: its sum then does not depend on its place. */
+/* The number of units in the tile that starts at `first`. If units share a gradient entry, a tile
+ * holds the units of whole entries, or part of the units of one at a fixed offset: the sum of an
+ * entry then does not depend on its position. */
 static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 {
     int64_t n = last - first < TILE ? last - first : TILE;
@@ -287,8 +304,8 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
         int64_t period = call->broadcast_period[k];
         if (period == 0 || period >= call->units)
             continue;
-        int64_t rest = period - first % period;
-        n = period > TILE ? (n < rest ? n : rest) : n < period ? n : n / period * period;
+        int64_t remaining = period - first % period;
+        n = period > TILE ? (n < remaining ? n : remaining) : n < period ? n : n / period * period;
     }
     return n;
 }

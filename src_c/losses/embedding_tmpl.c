@@ -17,7 +17,9 @@
  * Hinges are active at 0; equal distances share the gradient of their minimum. */
 #include "vector/loader.h"
 #include "vector/row_span.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <math.h>
 #include <string.h>
@@ -69,7 +71,8 @@ typedef struct {
 static void load_operands(const setting *s, row_span at, real (*tile)[TILE], const real **x)
 {
     for (int k = 0; k < s->operands; k++)
-        x[k] = fl_load(&s->call->operand[k], entry(s->call, at), entries(at), tile[k]);
+        x[k] =
+            fl_load(&s->call->operand[k], first_element(s->call, at), element_count(at), tile[k]);
 }
 
 /* --- sums along a row --- */
@@ -489,7 +492,8 @@ static void write_gradients(const setting *s, row_span at, const row *rows, cons
         load_operands(s, at, x_tile, x);
         for (int k = 0; k < s->operands; k++) /* what nobody wants goes to scratch */
             g[k] = call->requested & FL_GRAD << k
-                       ? fl_output_buffer(&call->grad[k], entry(call, at), entries(at), g_tile[k])
+                       ? fl_output_buffer(&call->grad[k], first_element(call, at),
+                                          element_count(at), g_tile[k])
                        : g_tile[k];
         for (int64_t i = 0; i < at.n; i++) {
             int64_t start = i * columns;
@@ -504,7 +508,7 @@ static void write_gradients(const setting *s, row_span at, const row *rows, cons
         }
         for (int k = 0; k < s->operands; k++)
             if (call->requested & FL_GRAD << k)
-                fl_store(&call->grad[k], entry(call, at), entries(at), g[k]);
+                fl_store(&call->grad[k], first_element(call, at), element_count(at), g[k]);
     }
 }
 

@@ -19,7 +19,9 @@
 #include "losses/elementwise_formulas.h"
 #include "vector/loader.h"
 #include "vector/row_span.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
+#include "vector/domain_check.h"
+#include "vector/unit_outputs.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -182,16 +184,17 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t columns = at.to - at.from;
         const real *x =
-            all ? all : fl_load(&call->operand[0], entry(call, at), entries(at), x_tile);
+            all ? all
+                : fl_load(&call->operand[0], first_element(call, at), element_count(at), x_tile);
         excess_rows(rows, x, at, z);
-        for (int64_t i = 0; squared && i < entries(at); i++)
+        for (int64_t i = 0; squared && i < element_count(at); i++)
             square[i] = z[i] * z[i];
         for (int64_t i = 0; i < n; i++)
             rows[i].sum =
                 dd_add(rows[i].sum, sum_row((squared ? square : z) + i * columns, columns));
         if (!(call->requested & FL_GRAD))
             continue;
-        slope_tile(squared, entries(at), z);
+        slope_tile(squared, element_count(at), z);
         for (int64_t i = 0; i < n; i++)
             rows[i].slopes = dd_add(rows[i].slopes, sum_row(z + i * columns, columns));
     }
@@ -204,11 +207,14 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t columns = at.to - at.from;
         if (!one_piece) {
-            excess_rows(rows, fl_load(&call->operand[0], entry(call, at), entries(at), x_tile), at,
-                        z);
-            slope_tile(squared, entries(at), z);
+            excess_rows(
+                rows,
+                fl_load(&call->operand[0], first_element(call, at), element_count(at), x_tile), at,
+                z);
+            slope_tile(squared, element_count(at), z);
         }
-        real *g = fl_output_buffer(&call->grad[0], entry(call, at), entries(at), g_tile);
+        real *g =
+            fl_output_buffer(&call->grad[0], first_element(call, at), element_count(at), g_tile);
         for (int64_t i = 0; i < n; i++) {
             const row *r = &rows[i];
             double scale = r->kept ? r->scale * r->weight : 0;
@@ -219,7 +225,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             if (r->kept && r->label >= at.from && r->label < at.to)
                 g_row[r->label - at.from] = (real)(-scale * r->slopes.hi + nan);
         }
-        fl_store(&call->grad[0], entry(call, at), entries(at), g);
+        fl_store(&call->grad[0], first_element(call, at), element_count(at), g);
     }
 }
 
@@ -423,7 +429,8 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
         sample_tile[i] = rows[i].sample;
 
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
-        int64_t start = entry(call, at), size = entries(at), columns = at.to - at.from;
+        int64_t start = first_element(call, at), size = element_count(at),
+                columns = at.to - at.from;
         const double *w =
             call->weight.data ? fl_load_double(&call->weight, start, size, weight_tile) : NULL;
         const real *y = fl_load(&call->operand[1], start, size, y_tile);

@@ -8,7 +8,7 @@
 #include "vector/vector_math_tmpl.h"
 #include "vector/loader.h"
 #include "vector/vector_math.h"
-#include "vector/tile.h"
+#include "vector/lanes.h"
 
 enum { SHORT = 256, UNITS = FL_ROW_BATCH, GROUPS = UNITS / LANES };
 
@@ -194,7 +194,7 @@ static INLINE void add_exp(const setting *s, stripe at, group *g, const int colu
     for (int64_t i = 0; i < at.lines; i++)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            real e = at.e[i * at.step + k], one = e == 1 ? R(1.0) : R(0.0);
+            real e = at.e[i * at.step + k], one = e == 1 ? REAL_C(1.0) : REAL_C(0.0);
             ones[k] += one;
             add_to_lane(&rest, k, (double)(e - one));
         }

@@ -1,6 +1,10 @@
-/* The floating-point mode in which all is computed, whatever the caller's. */
-#ifndef FASTLOSS_FPMODE_H
-#define FASTLOSS_FPMODE_H
+/* The floating-point environment of all computations, independent of the caller's: round to
+ * nearest, no flush to zero, exceptions masked.
+ *
+ * Other libraries set flush-to-zero or another rounding mode in some threads and not in others.
+ * Writing the control register is slow, so it is written only if that changes the mode. */
+#ifndef FASTLOSS_FP_ENV_H
+#define FASTLOSS_FP_ENV_H
 
 #include <stdint.h>
 
@@ -10,12 +14,9 @@
 #include <fenv.h>
 #endif
 
-/* Other libraries leave flush-to-zero or another rounding set in some threads and not in others.
- * Writing the register is slow, so it happens only where it changes something. */
-
 #if defined(__x86_64__) || defined(_M_X64)
 
-#define MXCSR_FLAGS 0x3fu /* sticky exception flags: not a mode */
+#define MXCSR_FLAGS 0x3fu /* sticky exception flags, not part of the mode */
 #define MXCSR_DEFAULT 0x1f80u
 typedef unsigned int fp_mode;
 

@@ -1,7 +1,7 @@
-/* The block loader: storage in, storage out. Kernels see tiles of `real` and know nothing else
- * about arrays.
+/* The block loader: reads arrays of any dtype, strides and byte order as tiles of `real`, and
+ * writes tiles back. Kernels know nothing else about the storage of arrays.
  *
- * Entries are named by their flat index in C order of the (broadcast) shape. */
+ * An entry is addressed by its flat index in C order of the (broadcast) shape. */
 #ifndef FASTLOSS_LOADER_H
 #define FASTLOSS_LOADER_H
 
@@ -20,34 +20,37 @@
 #define fl_scatter SUFFIXED(fl_scatter)
 #define fl_clear_rows SUFFIXED(fl_clear_rows)
 
-/* Entries [first, first + n) of an array, n <= TILE: in place where they lie there as reals one
- * after the other, else converted into scratch. */
+/* Entries [first, first + n) of an array, n <= TILE: a pointer into the array if they are
+ * contiguous reals, else to scratch, into which they are converted. */
 const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scratch);
 
-/* The same as doubles, whatever the real: weights, of which products must not overflow. */
+/* The same entries as doubles for either real: products of weights must not overflow. Always in
+ * scratch. */
 const double *fl_load_double(const fl_array *array, int64_t first, int64_t n, double *scratch);
 
-/* The same of integers; what int64 cannot hold becomes INT64_MIN. */
+/* The same entries as integers, always in scratch. A value outside the range of int64 becomes
+ * INT64_MIN. */
 const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, int64_t *scratch);
 
-/* Where to write entries [first, first + n): in place or scratch. Pass the pointer to fl_store()
- * when they are there. */
+/* Where to write entries [first, first + n): into the array if they are contiguous reals there,
+ * else into scratch. Pass the pointer to fl_store() when they are complete. */
 real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *scratch);
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from); /* reals */
 
-/* Rows of `size` entries, transposed: entries [from, to) of rows [first, first + n), entry j of row
- * i at table[(j - from) * ld + i - first]. Columns without a row are filled with 0. */
+/* Entries [from, to) of rows [first, first + n), transposed: entry j of row i is at
+ * tile[(j - from) * ld + i - first]. Columns n ... ld - 1 of the tile are 0. */
 typedef struct {
     int64_t first, n, from, to, ld;
 } fl_tile2d;
 
-enum { TILE_2D = 4 * TILE }; /* entries of a table, at most */
+enum { TILE_2D = 4 * TILE }; /* elements of a transposed tile, at most */
 
-void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *table);
-void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *table);
+/* `size` is the number of entries of a row. */
+void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *tile);
+void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *tile);
 
-/* What is read after these entries, for prefetching: line i of the rows from the r-th on, a line
- * being LANES entries, is at + r row + i line. */
+/* Addresses of the entries that are read after this tile, for prefetching: cache line i (LANES
+ * entries) of the rows from the r-th on is at `at + r * row + i * line`. */
 typedef struct {
     const char *at;
     int64_t row, line;
@@ -55,13 +58,16 @@ typedef struct {
 
 fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at);
 
-/* Of each row from `first` on the entry of this number; none where it is negative. */
+/* Gathers entry[i] of each row from `first` on into out (n). A row with a negative index is
+ * skipped. */
 void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                real *out);
 
-/* The same entries written, and rows filled with 0. */
+/* Scatters from (n) to the same entries. */
 void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                 const real *from);
+
+/* Fills rows [first, first + n) with 0. */
 void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n);
 
 #endif

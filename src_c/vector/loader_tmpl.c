@@ -1,4 +1,4 @@
-/* The block loader, once per (instruction set, real). See loader.h. */
+/* The block loader, compiled once per (instruction set, real). See loader.h. */
 #include "vector/loader.h"
 #include "vector/half.h"
 
@@ -8,11 +8,11 @@
 #include <immintrin.h>
 #endif
 
-/* --- one entry, the dtype being a constant in every use --- */
+/* --- One entry; the dtype is a constant at every call --- */
 
 static const uint8_t item_size[FL_DTYPES] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
 
-#define EACH_DTYPE(X) \
+#define FOR_EACH_DTYPE(X) \
     X(FL_F32) \
     X(FL_F64) \
     X(FL_F16) \
@@ -27,9 +27,9 @@ static INLINE real read_real(const char *from, fl_dtype dtype)
     case FL_F64:
         return (real)READ(double, from);
     case FL_F16:
-        return (real)from_f16(READ(uint16_t, from));
+        return (real)float_from_f16(READ(uint16_t, from));
     case FL_BF16:
-        return (real)from_bf16(READ(uint16_t, from));
+        return (real)float_from_bf16(READ(uint16_t, from));
     case FL_BOOL:
         return (real)(READ(uint8_t, from) != 0);
     case FL_I8:
@@ -88,17 +88,17 @@ static INLINE void write_real(char *to, fl_dtype dtype, real x)
         WRITE(double, to, (double)x);
         break;
     case FL_F16:
-        WRITE(uint16_t, to, to_f16(to_float_odd(x)));
+        WRITE(uint16_t, to, f16_from_float(round_to_odd(x)));
         break;
     case FL_BF16:
-        WRITE(uint16_t, to, to_bf16(to_float_odd(x)));
+        WRITE(uint16_t, to, bf16_from_float(round_to_odd(x)));
         break;
     default:
         break;
     }
 }
 
-/* The entry at `from` with its bytes in the other order. */
+/* The bytes of an entry in reverse order. */
 typedef struct {
     char bytes[8];
 } swapped_entry;
@@ -111,7 +111,8 @@ static inline swapped_entry swap_entry(const char *from, fl_dtype dtype)
     return e;
 }
 
-/* The entry at `from` in native byte order: itself, or what is put into `swapped`. */
+/* A pointer to the entry at `from` in native byte order: `from` itself, or *swapped, to which it is
+ * then copied. */
 static INLINE const char *native_entry(const fl_array *array, const char *from,
                                        swapped_entry *swapped)
 {
@@ -121,7 +122,7 @@ static INLINE const char *native_entry(const fl_array *array, const char *from,
     return swapped->bytes;
 }
 
-/* --- a run of equally spaced entries --- */
+/* --- A run of equally spaced entries --- */
 
 typedef void run_fn(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile);
 
@@ -138,7 +139,7 @@ static INLINE void read_run(const char *at, int64_t stride, int64_t n, real *out
             out[i] = read_real(at + i * stride, dtype);
 }
 
-/* Rare: byte order is undone entry by entry. */
+/* Rare, hence entry by entry. */
 static void read_swapped(const fl_array *array, char *at, int64_t stride, int64_t n, real *out)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -165,7 +166,7 @@ static void load_run(const fl_array *array, char *at, int64_t stride, int64_t n,
     case dtype: \
         read_run(at, stride, n, out, dtype); \
         break;
-        EACH_DTYPE(CASE)
+        FOR_EACH_DTYPE(CASE)
 #undef CASE
     default:
         break;
@@ -213,7 +214,8 @@ static void load_index_run(const fl_array *array, char *at, int64_t stride, int6
 static void stream_words(char *to, const char *from, int64_t bytes)
 {
     int word;
-    if (((intptr_t)to | bytes) % 4 != 0) { /* halves in odd places: not both ways in one line */
+    /* Half types at odd multiples of 2 bytes. A cache line gets either kind of store, not both. */
+    if (((intptr_t)to | bytes) % 4 != 0) {
         memcpy(to, from, (size_t)bytes);
         return;
     }
@@ -223,7 +225,7 @@ static void stream_words(char *to, const char *from, int64_t bytes)
     }
 }
 
-static INLINE void stream_line(char *to, const char *from)
+static INLINE void stream_cache_line(char *to, const char *from)
 {
 #if defined(__AVX512F__)
     _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
@@ -236,18 +238,22 @@ static INLINE void stream_line(char *to, const char *from)
 #endif
 }
 
-/* A copy past the caches: lines are not read first, also those whose rest the next copy writes. */
-static void stream(char *to, const char *from, int64_t bytes)
+/* Copies with non-temporal stores: no cache line is read before it is written, not even a partial
+ * one that the next copy completes. */
+static void stream_bytes(char *to, const char *from, int64_t bytes)
 {
     int64_t at = -(intptr_t)to & 63;
     at = at < bytes ? at : bytes;
     stream_words(to, from, at);
     for (; at + 64 <= bytes; at += 64)
-        stream_line(to + at, from + at);
+        stream_cache_line(to + at, from + at);
     stream_words(to + at, from + at, bytes - at);
 }
 #else
-static void stream(char *to, const char *from, int64_t bytes) { memcpy(to, from, (size_t)bytes); }
+static void stream_bytes(char *to, const char *from, int64_t bytes)
+{
+    memcpy(to, from, (size_t)bytes);
+}
 #endif
 
 static INLINE void write_run(char *at, int64_t stride, int64_t n, const real *from, fl_dtype dtype)
@@ -274,18 +280,18 @@ static INLINE void write_halves(fl_dtype dtype, const real *from, int64_t n, cha
         write_run(at, 2, n, from, FL_BF16);
 }
 
-/* A run past the caches, narrowed on its way where it is of a half type. */
+/* Writes a run with non-temporal stores, after conversion if the array is of a half type. */
 static void stream_run(const fl_array *array, char *at, int64_t n, const real *from)
 {
     char half[2 * TILE];
     if (array->is_direct) {
-        stream(at, (const char *)from, n * (int64_t)sizeof(real));
+        stream_bytes(at, (const char *)from, n * (int64_t)sizeof(real));
         return;
     }
     for (int64_t i = 0; i < n; i += TILE) {
-        const int64_t piece = n - i < TILE ? n - i : TILE;
-        write_halves(array->dtype, from + i, piece, half);
-        stream(at + 2 * i, half, 2 * piece);
+        const int64_t count = n - i < TILE ? n - i : TILE;
+        write_halves(array->dtype, from + i, count, half);
+        stream_bytes(at + 2 * i, half, 2 * count);
     }
 }
 
@@ -320,11 +326,12 @@ static void store_run(const fl_array *array, char *at, int64_t stride, int64_t n
     }
 }
 
-/* --- walking an array --- */
+/* --- Runs of an array --- */
 
-/* Calls run() on each piece of [first, first + n) along the last axis; `size` is that of a tile's
- * entry. */
-static void walk(const fl_array *array, int64_t first, int64_t n, run_fn *run, void *tile, int size)
+/* Calls run() for entries [first, first + n), once for each stretch of them along the last axis.
+ * `size` is the number of bytes of an entry in the tile. */
+static void for_each_run(const fl_array *array, int64_t first, int64_t n, run_fn *run, void *tile,
+                         int size)
 {
     int last = array->ndim - 1;
     int64_t index[FL_MAX_DIMS];
@@ -339,12 +346,12 @@ static void walk(const fl_array *array, int64_t first, int64_t n, run_fn *run, v
         at += index[axis] * array->stride[axis];
     }
     for (int64_t done = 0; done < n;) {
-        int64_t piece = array->shape[last] - index[last];
-        piece = piece < n - done ? piece : n - done;
-        run(array, at, array->stride[last], piece, (char *)tile + done * size);
-        done += piece;
-        index[last] += piece;
-        at += piece * array->stride[last];
+        int64_t count = array->shape[last] - index[last];
+        count = count < n - done ? count : n - done;
+        run(array, at, array->stride[last], count, (char *)tile + done * size);
+        done += count;
+        index[last] += count;
+        at += count * array->stride[last];
         for (int axis = last; axis > 0 && index[axis] == array->shape[axis]; axis--) {
             at += array->stride[axis - 1] - array->shape[axis] * array->stride[axis];
             index[axis] = 0;
@@ -353,43 +360,43 @@ static void walk(const fl_array *array, int64_t first, int64_t n, run_fn *run, v
     }
 }
 
-/* The place of entries [first, first + n) if they lie there one after the other, else NULL. */
-static char *in_place(const fl_array *array, int64_t first, int64_t n)
+/* The address of entries [first, first + n) if they are contiguous, else NULL. */
+static char *contiguous_address(const fl_array *array, int64_t first, int64_t n)
 {
     int64_t offset = 0, size = item_size[array->dtype];
     if (array->ndim == 1 && array->contiguous_run > 1)
         return array->data + first * size;
-    int64_t within = first % array->contiguous_run, rest = first / array->contiguous_run;
+    int64_t within = first % array->contiguous_run, run = first / array->contiguous_run;
     if (within + n > array->contiguous_run)
         return NULL;
     int axis = array->ndim - 1;
     if (array->contiguous_run > 1)
         axis--;
     for (; axis >= 0; axis--) {
-        offset += rest % array->shape[axis] * array->stride[axis];
-        rest /= array->shape[axis];
+        offset += run % array->shape[axis] * array->stride[axis];
+        run /= array->shape[axis];
     }
     return array->data + offset + within * size;
 }
 
 const real *fl_load(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
-    char *place = array->is_direct ? in_place(array, first, n) : NULL;
-    if (place)
-        return (const real *)place;
-    walk(array, first, n, load_run, scratch, sizeof *scratch);
+    char *address = array->is_direct ? contiguous_address(array, first, n) : NULL;
+    if (address)
+        return (const real *)address;
+    for_each_run(array, first, n, load_run, scratch, sizeof *scratch);
     return scratch;
 }
 
 const double *fl_load_double(const fl_array *array, int64_t first, int64_t n, double *scratch)
 {
-    walk(array, first, n, load_double_run, scratch, sizeof *scratch);
+    for_each_run(array, first, n, load_double_run, scratch, sizeof *scratch);
     return scratch;
 }
 
 const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, int64_t *scratch)
 {
-    walk(array, first, n, load_index_run, scratch, sizeof *scratch);
+    for_each_run(array, first, n, load_index_run, scratch, sizeof *scratch);
     return scratch;
 }
 
@@ -397,152 +404,154 @@ real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *sc
 {
     if (array->non_temporal)
         return scratch;
-    char *place = array->data && array->is_direct ? in_place(array, first, n) : NULL;
-    return place ? (real *)place : scratch;
+    char *address = array->data && array->is_direct ? contiguous_address(array, first, n) : NULL;
+    return address ? (real *)address : scratch;
 }
 
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
 {
     if (!array->data)
         return;
-    char *place = array->is_direct ? in_place(array, first, n) : NULL;
-    if (place == (const char *)from)
+    char *address = array->is_direct ? contiguous_address(array, first, n) : NULL;
+    if (address == (const char *)from)
         return;
-    if (place && array->non_temporal)
-        stream_run(array, place, n, from);
+    if (address && array->non_temporal)
+        stream_run(array, address, n, from);
     else
-        walk(array, first, n, store_run, (void *)from, sizeof(real));
+        for_each_run(array, first, n, store_run, (void *)from, sizeof(real));
 }
 
-/* --- rows, entry by entry --- */
+/* --- Rows --- */
 
-/* Rows that lie equally spaced: entry j of the k-th is at + k row + j entry. */
+/* Equally spaced rows. Strides are in bytes. */
 typedef struct {
     char *at;
-    int64_t rows, row, entry;
-} stretch;
+    int64_t rows, row_stride, entry_stride;
+} strided_rows;
 
-/* Those from this row on. Rows that are neighbours in the array may have been merged into one axis
- * with their entries. */
-static stretch stretch_from(const fl_array *array, int64_t size, int64_t first)
+/* The longest such sequence from row `first` on. The binding may have merged the axis of the rows
+ * with the axis of their entries. */
+static strided_rows strided_rows_from(const fl_array *array, int64_t size, int64_t first)
 {
     int last = array->ndim - 1;
     int64_t index = first * size;
-    stretch s = {.at = array->data, .rows = INT64_MAX};
+    strided_rows s = {.at = array->data, .rows = INT64_MAX};
     for (int axis = last; axis >= 0; axis--) {
         int64_t within = index % array->shape[axis], step = array->stride[axis];
         index /= array->shape[axis];
         s.at += within * step;
         if (axis == last)
-            s.entry = step;
+            s.entry_stride = step;
         if (s.rows == INT64_MAX && (axis < last || array->shape[axis] > size)) {
             int64_t entries = axis == last ? size : 1;
             s.rows = (array->shape[axis] - within) / entries;
-            s.row = step * entries;
+            s.row_stride = step * entries;
         }
     }
     return s;
 }
 
-/* Reals that lie in lines of this many bytes. */
+/* A matrix of reals; the stride between lines is in bytes. */
 typedef struct {
     char *at;
-    int64_t step;
-} lines;
+    int64_t stride;
+} strided_lines;
 
 typedef real quad __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real))));
 typedef int_real quad_index __attribute__((vector_size(4 * sizeof(real))));
 
 #ifdef __clang__
-#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
-#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (quad_index){i, j, k, l})
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (quad_index){i, j, k, l})
 #endif
 
-/* Four entries of each of four lines; a strided copy would take four times as long. */
-static INLINE void transpose_square(lines from, lines to)
+/* Transposes 4 x 4 entries. A strided copy would take four times as long. */
+static INLINE void transpose_4x4(strided_lines from, strided_lines to)
 {
-    quad a = READ(quad, from.at), b = READ(quad, from.at + from.step);
-    quad c = READ(quad, from.at + 2 * from.step), d = READ(quad, from.at + 3 * from.step);
-    quad ac = PICK(a, c, 0, 4, 1, 5), AC = PICK(a, c, 2, 6, 3, 7);
-    quad bd = PICK(b, d, 0, 4, 1, 5), BD = PICK(b, d, 2, 6, 3, 7);
-    WRITE(quad, to.at, PICK(ac, bd, 0, 4, 1, 5));
-    WRITE(quad, to.at + to.step, PICK(ac, bd, 2, 6, 3, 7));
-    WRITE(quad, to.at + 2 * to.step, PICK(AC, BD, 0, 4, 1, 5));
-    WRITE(quad, to.at + 3 * to.step, PICK(AC, BD, 2, 6, 3, 7));
+    quad a = READ(quad, from.at), b = READ(quad, from.at + from.stride);
+    quad c = READ(quad, from.at + 2 * from.stride), d = READ(quad, from.at + 3 * from.stride);
+    quad ac = SHUFFLE4(a, c, 0, 4, 1, 5), AC = SHUFFLE4(a, c, 2, 6, 3, 7);
+    quad bd = SHUFFLE4(b, d, 0, 4, 1, 5), BD = SHUFFLE4(b, d, 2, 6, 3, 7);
+    WRITE(quad, to.at, SHUFFLE4(ac, bd, 0, 4, 1, 5));
+    WRITE(quad, to.at + to.stride, SHUFFLE4(ac, bd, 2, 6, 3, 7));
+    WRITE(quad, to.at + 2 * to.stride, SHUFFLE4(AC, BD, 0, 4, 1, 5));
+    WRITE(quad, to.at + 3 * to.stride, SHUFFLE4(AC, BD, 2, 6, 3, 7));
 }
 
-/* Entry j of line i becomes entry i of line j; of each at least 4. The last squares overlap. */
-static void transpose(lines from, int64_t i_end, lines to, int64_t j_end)
+/* Transposes lines x columns entries, each at least 4, by squares; the last squares overlap. */
+static void transpose(strided_lines from, int64_t lines, strided_lines to, int64_t columns)
 {
     const int64_t size = sizeof(real);
-    for (int64_t block = 0; block < i_end; block += 4)
-        for (int64_t column = 0; column < j_end; column += 4) {
-            int64_t i = block + 4 < i_end ? block : i_end - 4;
-            int64_t j = column + 4 < j_end ? column : j_end - 4;
-            transpose_square((lines){from.at + i * from.step + j * size, from.step},
-                             (lines){to.at + j * to.step + i * size, to.step});
+    for (int64_t line = 0; line < lines; line += 4)
+        for (int64_t column = 0; column < columns; column += 4) {
+            int64_t i = line + 4 < lines ? line : lines - 4;
+            int64_t j = column + 4 < columns ? column : columns - 4;
+            transpose_4x4((strided_lines){from.at + i * from.stride + j * size, from.stride},
+                          (strided_lines){to.at + j * to.stride + i * size, to.stride});
         }
 }
 
-typedef enum { TO_TABLE, FROM_TABLE } direction;
+typedef enum { ARRAY_TO_TILE, TILE_TO_ARRAY } direction;
 
-static void walk_columns(const fl_array *array, int64_t size, fl_tile2d at, direction way,
-                         real *table)
+static void copy_transposed(const fl_array *array, int64_t size, fl_tile2d at, direction direction,
+                            real *tile)
 {
     const int64_t entries = at.to - at.from;
     for (int64_t i = 0, n; i < at.n; i += n) {
-        stretch s = stretch_from(array, size, at.first + i);
+        strided_rows s = strided_rows_from(array, size, at.first + i);
         n = s.rows < at.n - i ? s.rows : at.n - i;
-        if (array->is_direct && s.entry == sizeof(real) && n >= 4 && entries >= 4) {
-            lines rows = {s.at + at.from * s.entry, s.row};
-            lines columns = {(char *)(table + i), at.ld * (int64_t)sizeof(real)};
-            if (way == TO_TABLE)
+        if (array->is_direct && s.entry_stride == sizeof(real) && n >= 4 && entries >= 4) {
+            strided_lines rows = {s.at + at.from * s.entry_stride, s.row_stride};
+            strided_lines columns = {(char *)(tile + i), at.ld * (int64_t)sizeof(real)};
+            if (direction == ARRAY_TO_TILE)
                 transpose(rows, n, columns, entries);
-            else if (array->non_temporal && s.row == entries * s.entry) {
-                real whole[TILE_2D];
-                transpose(columns, entries, (lines){(char *)whole, s.row}, n);
-                stream(rows.at, (const char *)whole, n * s.row);
+            else if (array->non_temporal && s.row_stride == entries * s.entry_stride) {
+                real buffer[TILE_2D];
+                transpose(columns, entries, (strided_lines){(char *)buffer, s.row_stride}, n);
+                stream_bytes(rows.at, (const char *)buffer, n * s.row_stride);
             } else
                 transpose(columns, entries, rows, n);
             continue;
         }
-        run_fn *run = way == TO_TABLE ? load_run : store_run;
+        run_fn *run = direction == ARRAY_TO_TILE ? load_run : store_run;
         for (int64_t j = at.from; j < at.to; j++)
-            run(array, s.at + j * s.entry, s.row, n, table + (j - at.from) * at.ld + i);
+            run(array, s.at + j * s.entry_stride, s.row_stride, n,
+                tile + (j - at.from) * at.ld + i);
     }
 }
 
 fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at)
 {
     const int last = at.to == size;
-    stretch s = stretch_from(array, size, at.first + (last ? at.n : 0));
-    return (fl_prefetch){.at = s.at + (last ? 0 : at.to) * s.entry,
-                         .row = s.row,
-                         .line = s.entry < s.row ? LANES * s.entry : s.entry};
+    strided_rows s = strided_rows_from(array, size, at.first + (last ? at.n : 0));
+    return (fl_prefetch){.at = s.at + (last ? 0 : at.to) * s.entry_stride,
+                         .row = s.row_stride,
+                         .line = s.entry_stride < s.row_stride ? LANES * s.entry_stride
+                                                               : s.entry_stride};
 }
 
-void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *table)
+void fl_load_transposed(const fl_array *array, int64_t size, fl_tile2d at, real *tile)
 {
     for (int64_t j = 0; j < at.to - at.from; j++)
         for (int64_t i = at.n; i < at.ld; i++)
-            table[j * at.ld + i] = 0;
-    walk_columns(array, size, at, TO_TABLE, table);
+            tile[j * at.ld + i] = 0;
+    copy_transposed(array, size, at, ARRAY_TO_TILE, tile);
 }
 
-void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *table)
+void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, const real *tile)
 {
-    walk_columns(array, size, at, FROM_TABLE, (real *)table);
+    copy_transposed(array, size, at, TILE_TO_ARRAY, (real *)tile);
 }
 
 void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                real *out)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
-        stretch s = stretch_from(array, size, first + i);
+        strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
         for (int64_t k = i; k < i + rows; k++) {
-            const char *at = s.at + (k - i) * s.row + entry[k] * s.entry;
+            const char *at = s.at + (k - i) * s.row_stride + entry[k] * s.entry_stride;
             swapped_entry swapped;
             if (entry[k] >= 0)
                 out[k] = array->is_direct
@@ -556,11 +565,11 @@ void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, c
                 const real *from)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
-        stretch s = stretch_from(array, size, first + i);
+        strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
         for (int64_t k = i; k < i + rows; k++)
             if (entry[k] >= 0)
-                store_run(array, s.at + (k - i) * s.row + entry[k] * s.entry, 0, 1,
+                store_run(array, s.at + (k - i) * s.row_stride + entry[k] * s.entry_stride, 0, 1,
                           (void *)&from[k]);
     }
 }
@@ -570,16 +579,17 @@ void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n
     const int64_t item = item_size[array->dtype];
     real zeros[TILE] = {0};
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
-        stretch s = stretch_from(array, size, first + i);
+        strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
-        if (s.entry == item && (s.row == size * item || rows == 1)) {
+        if (s.entry_stride == item && (s.row_stride == size * item || rows == 1)) {
             memset(s.at, 0, (size_t)(rows * size * item));
             continue;
         }
         for (int64_t j = 0; j < size; j++)
-            for (int64_t k = 0, piece; k < rows; k += piece) {
-                piece = rows - k < TILE ? rows - k : TILE;
-                store_run(array, s.at + j * s.entry + k * s.row, s.row, piece, zeros);
+            for (int64_t k = 0, count; k < rows; k += count) {
+                count = rows - k < TILE ? rows - k : TILE;
+                store_run(array, s.at + j * s.entry_stride + k * s.row_stride, s.row_stride, count,
+                          zeros);
             }
     }
 }

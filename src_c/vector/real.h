@@ -1,9 +1,8 @@
-/* The type the kernels compute in, and the words that depend on it.
+/* `real`, the type in which the kernels compute, and the constants that depend on it.
  *
- * Every `*_tmpl.c` is compiled once per instruction set and per type, as
+ * Every `*_tmpl.c` is compiled once per instruction set and type, as
  *     cc -DISA=avx2 -DREAL_IS_DOUBLE=0 <flags of that set> -c elementwise_tmpl.c
- * and reads as ordinary C on `real`; what it exports is named by SUFFIXED().
- */
+ * and is ordinary C on `real`. SUFFIXED() gives each exported function a name per variant. */
 #ifndef FASTLOSS_REAL_H
 #define FASTLOSS_REAL_H
 
@@ -22,7 +21,7 @@ typedef double real;
 typedef int64_t int_real;
 typedef uint64_t uint_real;
 #define SUFFIXED(name) FL_PASTE(name, ISA, f64)
-#define R(constant) constant /* a literal of type real */
+#define REAL_C(constant) constant /* a literal of type real */
 #define REAL_MANTISSA_BITS 52
 #define REAL_EXPONENT_BIAS 1023
 #define REAL_EPSILON 0x1p-52
@@ -36,7 +35,7 @@ typedef float real;
 typedef int32_t int_real;
 typedef uint32_t uint_real;
 #define SUFFIXED(name) FL_PASTE(name, ISA, f32)
-#define R(constant) constant##f
+#define REAL_C(constant) constant##f
 #define REAL_MANTISSA_BITS 23
 #define REAL_EXPONENT_BIAS 127
 #define REAL_EPSILON 0x1p-23f
@@ -49,13 +48,12 @@ typedef uint32_t uint_real;
 
 #define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
 
-/* Inlined at every level of optimisation: a call left standing in a loop keeps it scalar. */
+/* Inlined at every optimisation level: a loop that contains a call is not vectorised. */
 #define INLINE inline __attribute__((always_inline))
 
-/* a * b + c, with one rounding where the target has the instruction and two where it has not.
- * The kernels are compiled with -ffp-contract=off, so these are the only source of fused operations
- * and the body of a vectorised loop rounds as its tail does.
- */
+/* a * b + c, rounded once if the target has fused multiply-add, else twice. The kernels are
+ * compiled with -ffp-contract=off, so no other operation is fused, and the body and the tail of a
+ * vectorised loop round alike. */
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define REAL_HAS_FMA 1
 #define FMA_DOUBLE(a, b, c) __builtin_fma(a, b, c)
@@ -70,13 +68,15 @@ typedef uint32_t uint_real;
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 
-/* A tile is what a kernel works on between two visits to memory: 4 KiB per operand stay in L1. */
+/* Elements that a kernel loads, computes on and stores before it loads the next: 4 KiB of each
+ * operand stay in the L1 cache. */
 #define TILE ((int)(4096 / sizeof(real)))
 
-/* Independent partial sums of a reduction: one AVX-512 register, two of AVX2, four of SSE2. */
+/* Independent partial results of a reduction: the elements of one AVX-512 register, two AVX2 or
+ * four SSE2 registers. */
 #define LANES ((int)(64 / sizeof(real)))
 
-/* The bits of a number and back; both compile to nothing and vectorise. */
+/* Reinterpret a real as an integer and back. Both compile to no instruction and vectorise. */
 static INLINE uint_real real_bits(real x)
 {
     uint_real bits;
