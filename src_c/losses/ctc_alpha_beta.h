@@ -7,15 +7,40 @@
 #ifndef FASTLOSS_CTC_ALPHA_BETA_H
 #define FASTLOSS_CTC_ALPHA_BETA_H
 
-#include "losses/ctc_arena.h"
 #include "losses/ctc_frames.h"
+
+/* A pass at its first frame. NULL after an invalid label or without memory, which are recorded. A
+ * target with more labels than frames has no alignment: its passes have no labels and the log scale
+ * -inf. */
+static ctc_pass *ctc_new_pass(const fl_call *call, int64_t n, ctc_direction direction,
+                              int recomputes, fl_partial *partial)
+{
+    const int is_feasible = call->labels[n] <= call->frames[n];
+    if (!is_feasible && !ctc_load_labels(call, n, NULL, partial))
+        return NULL;
+    const ctc_geometry g =
+        ctc_pass_geometry(call, n, is_feasible ? call->labels[n] : 0, direction, recomputes);
+    ctc_pass *pass = ctc_alloc_pass(call, n, direction, &g, partial);
+    if (!pass)
+        return NULL;
+    if (is_feasible && !ctc_load_labels(call, n, pass->label_slot, partial)) {
+        fl_scratch_free(pass);
+        return NULL;
+    }
+    if (!is_feasible)
+        pass->log_scale[0] = -__builtin_inf();
+    ctc_set_target(pass);
+    for (int64_t k = 0; k < pass->batch_frames * pass->padded_classes; k++)
+        pass->scores[k] = -__builtin_inf(); /* remains in the padding */
+    return pass;
+}
 
 /* The row at frame j: α without the probability of frame j, so it depends on frames 0 ... j - 1. */
 static ctc_row *ctc_row_at_frame(const ctc_pass *pass, int64_t j)
 {
-    return &pass->row[j < pass->resident_rows
-                          ? j
-                          : pass->resident_rows + (j - pass->resident_rows) % pass->ring_rows];
+    if (j < pass->resident_rows)
+        return &pass->row[j];
+    return &pass->row[pass->resident_rows + (j - pass->resident_rows) % pass->ring_rows];
 }
 
 /* From the row at frame j, the current one, to the next. */
@@ -56,13 +81,13 @@ static ctc_row ctc_recompute_row(ctc_pass *recompute, const ctc_pass *opposite, 
 
 /* The alpha pass over frames 0 ... T/2 - 1, or the beta pass over the others, from the last one
  * back. NULL if the sample is removed, or after an error. */
-static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, int is_beta,
+static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_direction direction,
                                      fl_partial *partial)
 {
     double weight;
-    ctc_pass *pass = ctc_is_removed(call, n, &weight, partial)
-                         ? NULL
-                         : ctc_new_pass(call, n, is_beta, 0, partial);
+    if (ctc_is_removed(call, n, &weight, partial))
+        return NULL;
+    ctc_pass *pass = ctc_new_pass(call, n, direction, 0, partial);
     if (!pass)
         return NULL;
     ctc_init_row(&pass->lattice, *ctc_row_at_frame(pass, 0));
@@ -111,6 +136,25 @@ static double ctc_combine_frame(ctc_pass *pass, int64_t j, ctc_row opposite_row,
     for (int64_t i = at.first; i < at.last_label; i++)
         posterior[pass->label_slot[i]] += pass->label_posterior[i];
     return blank + sum_doubles(pass->label_posterior + at.first, at.last_label - at.first).hi;
+}
+
+/* The sum over paths of the product of p, (14), at the midpoint of the pass. The pass is then ready
+ * to continue from there. */
+static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *opposite,
+                                           ctc_pass *recompute)
+{
+    ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - pass->midpoint);
+    pass->end = pass->call->requested & FL_GRAD ? pass->T : pass->midpoint + 1;
+    pass->frame_source = pass->resident_rows > 0 && opposite->resident_rows > 0 &&
+                                 !pass->has_scaled_frame && !opposite->has_scaled_frame
+                             ? opposite
+                             : NULL;
+    ctc_set_frame(pass, pass->midpoint);
+    ctc_state_range at = ctc_joint_range(pass, pass->midpoint);
+    double top =
+        ctc_max_joint_exponent(&pass->lattice, *ctc_row_at_frame(pass, pass->midpoint),
+                               &pass->frame, opposite_row, at.first, at.last_blank, at.last_label);
+    return (scaled_double){ctc_combine_frame(pass, pass->midpoint, opposite_row, top), top};
 }
 
 /* Σ log p_scale over the frames before the midpoint. */

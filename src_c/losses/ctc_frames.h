@@ -30,7 +30,7 @@ static const double CTC_NO_FRACTION = -0x1p50;
 
 static int64_t ctc_frame_index(const ctc_pass *pass, int64_t j)
 {
-    return pass->is_beta ? pass->T - 1 - j : j;
+    return pass->direction == CTC_BETA ? pass->T - 1 - j : j;
 }
 
 /* The flat index of a frame's first entry in the (N, T, C) arrays. */
@@ -48,9 +48,12 @@ typedef double ctc_doubles
  */
 static void ctc_to_double(int64_t n, const real *from, double *to)
 {
-    for (int64_t k = 0; n < CTC_LANES && k < n; k++)
-        to[k] = (double)from[k];
-    for (int64_t k = 0; n >= CTC_LANES && k < n; k += CTC_LANES) {
+    if (n < CTC_LANES) {
+        for (int64_t k = 0; k < n; k++)
+            to[k] = (double)from[k];
+        return;
+    }
+    for (int64_t k = 0; k < n; k += CTC_LANES) {
         int64_t at = k + CTC_LANES <= n ? k : n - CTC_LANES;
         *(ctc_doubles *)(to + at) =
             __builtin_convertvector(*(const ctc_reals *)(from + at), ctc_doubles);
@@ -59,9 +62,12 @@ static void ctc_to_double(int64_t n, const real *from, double *to)
 
 static void ctc_from_double(int64_t n, const double *from, real *to)
 {
-    for (int64_t k = 0; n < CTC_LANES && k < n; k++)
-        to[k] = (real)from[k];
-    for (int64_t k = 0; n >= CTC_LANES && k < n; k += CTC_LANES) {
+    if (n < CTC_LANES) {
+        for (int64_t k = 0; k < n; k++)
+            to[k] = (real)from[k];
+        return;
+    }
+    for (int64_t k = 0; k < n; k += CTC_LANES) {
         int64_t at = k + CTC_LANES <= n ? k : n - CTC_LANES;
         *(ctc_reals *)(to + at) =
             __builtin_convertvector(*(const ctc_doubles *)(from + at), ctc_reals);
@@ -93,7 +99,9 @@ static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
     const int64_t *class = pass->class_index;
     const real *row = fl_output_buffer(&pass->call->operand[0], ctc_frame_entry(pass, frame),
                                        pass->call->C, NULL);
-    for (int64_t k = 0; row && k < pass->class_count; k++)
+    if (!row)
+        return;
+    for (int64_t k = 0; k < pass->class_count; k++)
         __builtin_prefetch(&row[class[k]]);
 }
 
@@ -192,8 +200,9 @@ static void ctc_load_frames(ctc_pass *pass, int64_t j)
     const int64_t n = ctc_next_batch_size(pass, j), K = pass->padded_classes;
     const int64_t at = pass->resident_rows > 0 && j < pass->midpoint ? j : 0;
     double *p = pass->p_buffer + at * K, *exponent_range = pass->range_buffer + at;
-    for (int64_t f = j + n; !pass->uses_all_classes && f < pass->end && f < j + 2 * n; f++)
-        ctc_prefetch_scores(pass, ctc_frame_index(pass, f));
+    if (!pass->uses_all_classes)
+        for (int64_t f = j + n; f < pass->end && f < j + 2 * n; f++)
+            ctc_prefetch_scores(pass, ctc_frame_index(pass, f));
     for (int64_t f = 0; f < n; f++)
         ctc_load_scores(pass, ctc_frame_index(pass, j + f), pass->scores + f * K);
     for (int64_t f = 0; f < n; f++)
@@ -202,8 +211,9 @@ static void ctc_load_frames(ctc_pass *pass, int64_t j)
     for (int64_t f = 0; f < n; f++)
         ctc_subtract_max(K, pass->scores + f * K, pass->frame_max[f], p + f * K);
     vector_math_double(MATH_EXP, n * K, p, p);
-    for (int64_t f = 0; REAL_IS_DOUBLE && f < n; f++)
-        ctc_correct_rounding(K, pass->scores + f * K, pass->frame_max[f], p + f * K);
+    if (REAL_IS_DOUBLE)
+        for (int64_t f = 0; f < n; f++)
+            ctc_correct_rounding(K, pass->scores + f * K, pass->frame_max[f], p + f * K);
     pass->p = p;
     pass->exponent_range = exponent_range;
     ctc_gather_labels(pass, j, n);
@@ -285,9 +295,10 @@ static real ctc_max_tile(const real *x, int64_t n, real m)
 #pragma omp simd
         for (int k = 0; k < WIDTH; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
-    for (int half = WIDTH / 2; i > 0 && half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
+    if (i > 0)
+        for (int half = WIDTH / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++)
+                lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
     m = lane[0];
     for (; i < n; i++)
         m = m < x[i] ? x[i] : m;
@@ -386,8 +397,9 @@ static void ctc_frame_normalisers(ctc_pass *pass)
     for (int64_t f = 0; f < padded; f++)
         p_scale[f] = pass->frame_max[f] - max[f];
     vector_math_double(MATH_EXP, padded, p_scale, p_scale);
-    for (int64_t f = 0; logits && f < padded; f++)
-        p_scale[f] /= 1 + sum_minus_one[f];
+    if (logits)
+        for (int64_t f = 0; f < padded; f++)
+            p_scale[f] /= 1 + sum_minus_one[f];
 }
 
 #endif

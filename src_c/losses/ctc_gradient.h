@@ -127,45 +127,33 @@ static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j,
         ctc_check_frame_sum(call, pass->sample, t, probability_sum, partial);
 }
 
+/* What a sample's loss is divided by where it is summed or differentiated. */
+static double ctc_target_length(const fl_call *call, int64_t n)
+{
+    return call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
+}
+
 /* The factor of a sample's gradient. */
-static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight, double labels)
+static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
     double scratch, scale = call->grad_scale * weight;
     if (call->grad_output_array.data)
         scale *= *fl_load_double(&call->grad_output_array, n, 1, &scratch);
-    return scale / labels;
+    return scale / ctc_target_length(call, n);
 }
 
 static void ctc_write_value(const fl_call *call, int64_t n, double loss, double weight,
-                            double labels, fl_partial *partial)
+                            fl_partial *partial)
 {
+    const double target_length = ctc_target_length(call, n);
     real scratch, *l = fl_output_buffer(&call->values, n, 1, &scratch);
     *l = (real)(loss * weight);
-    partial->sum = dd_add_double(partial->sum, (double)*l / labels);
+    partial->sum = dd_add_double(partial->sum, (double)*l / target_length);
     fl_store(&call->values, n, 1, l);
     if (wants_unit_terms(call))
-        emit_unit_terms(call, n, 1, l, labels, &weight, &weight, partial);
-}
-
-/* The sum over paths of the product of p, (14), at the midpoint of the pass. The pass is then ready
- * to continue from there. */
-static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *opposite,
-                                           ctc_pass *recompute)
-{
-    ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - pass->midpoint);
-    pass->end = pass->call->requested & FL_GRAD ? pass->T : pass->midpoint + 1;
-    pass->frame_source = pass->resident_rows > 0 && opposite->resident_rows > 0 &&
-                                 !pass->has_scaled_frame && !opposite->has_scaled_frame
-                             ? opposite
-                             : NULL;
-    ctc_set_frame(pass, pass->midpoint);
-    ctc_state_range at = ctc_joint_range(pass, pass->midpoint);
-    double top =
-        ctc_max_joint_exponent(&pass->lattice, *ctc_row_at_frame(pass, pass->midpoint),
-                               &pass->frame, opposite_row, at.first, at.last_blank, at.last_label);
-    return (scaled_double){ctc_combine_frame(pass, pass->midpoint, opposite_row, top), top};
+        emit_unit_terms(call, n, 1, l, target_length, &weight, &weight, partial);
 }
 
 /* Continues a pass from its midpoint to its last frame: each row is combined with the row of the
@@ -183,6 +171,18 @@ static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pas
         ctc_write_frame(pass, opposite, j, total, scale, partial);
         ctc_step(pass, j);
     }
+}
+
+/* The gradient where there is no posterior: NaN for a loss that is not finite, 0 where
+ * zero_infinity has replaced it. */
+static void ctc_write_undefined_gradient(const ctc_pass *pass, double loss, fl_partial *partial)
+{
+    const fl_call *call = pass->call;
+    const int64_t from = pass->direction == CTC_BETA ? 0 : pass->T / 2,
+                  to = pass->direction == CTC_BETA ? pass->T / 2 : pass->T;
+    ctc_fill_frames(call, pass->sample, from, to, loss == 0 ? 0 : REAL_NAN);
+    if (call->formula == FL_FORMULA_ctc && ctc_gradient_is_separate(call))
+        ctc_check_frame_sums(call, pass->sample, from, to, partial);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* Targets: from the labels of a sample to its extended target and the classes in use. */
+/* Targets: from the labels of a sample to the target of a pass and the classes in use. */
 #ifndef FASTLOSS_CTC_TARGETS_H
 #define FASTLOSS_CTC_TARGETS_H
 
@@ -58,45 +58,52 @@ static int64_t ctc_class_slot(const ctc_pass *pass, int64_t class)
     return low;
 }
 
-/* With few classes, all of them are loaded. */
-static int ctc_loads_all_classes(const fl_call *call, int64_t S)
+static void ctc_reverse_labels(int64_t *label, int64_t S)
 {
-    return call->C <= TILE && call->C / 2 <= S;
+    for (int64_t i = 0; i < S / 2; i++) {
+        int64_t opposite = label[S - 1 - i];
+        label[S - 1 - i] = label[i];
+        label[i] = opposite;
+    }
 }
 
-static int64_t ctc_round_up(int64_t n) { return (n + CTC_LANES - 1) / CTC_LANES * CTC_LANES; }
-
-/* From the labels in label_slot, in the order of the sample: puts them in the order of the pass,
- * finds the classes in use, replaces labels by slots, and sets which labels may follow without a
- * blank. */
+/* Collects the classes in use in class_index, ascending, and replaces the classes in label_slot by
+ * their positions there. */
 static void ctc_index_classes(ctc_pass *pass)
 {
-    int64_t n = pass->S;
-    for (int64_t i = 0; pass->is_beta && i < n / 2; i++) {
-        int64_t label = pass->label_slot[n - 1 - i];
-        pass->label_slot[n - 1 - i] = pass->label_slot[i];
-        pass->label_slot[i] = label;
-    }
-    for (int64_t i = 0; i < n; i++)
-        pass->lattice.skip_allowed[i] = i == 0 || pass->label_slot[i] != pass->label_slot[i - 1];
+    const int64_t S = pass->S;
+    int64_t *class = pass->class_index, K = 0;
+    if (S > 0)
+        memcpy(class, pass->label_slot, (size_t)S * sizeof *class);
+    class[S] = pass->call->blank;
+    qsort(class, (size_t)S + 1, sizeof *class, ctc_compare_classes);
+    for (int64_t i = 0; i <= S; i++)
+        if (i == 0 || class[i] != class[K - 1])
+            class[K++] = class[i];
+    pass->class_count = K;
+    for (int64_t i = 0; i < S; i++)
+        pass->label_slot[i] = ctc_class_slot(pass, pass->label_slot[i]);
+    pass->blank_slot = ctc_class_slot(pass, pass->call->blank);
+}
+
+/* Turns the labels in label_slot, in the order of the sample, into the target of the pass. */
+static void ctc_set_target(ctc_pass *pass)
+{
+    const int64_t S = pass->S, *label = pass->label_slot;
+    if (pass->direction == CTC_BETA)
+        ctc_reverse_labels(pass->label_slot, S);
+    for (int64_t i = 0; i < S; i++)
+        pass->lattice.skip_allowed[i] = i == 0 || label[i] != label[i - 1];
     if (pass->uses_all_classes) {
         pass->class_count = pass->call->C;
         pass->blank_slot = pass->call->blank;
     } else {
-        if (n > 0)
-            memcpy(pass->class_index, pass->label_slot, (size_t)n * sizeof *pass->class_index);
-        pass->class_index[n] = pass->call->blank;
-        qsort(pass->class_index, (size_t)n + 1, sizeof *pass->class_index, ctc_compare_classes);
-        for (int64_t i = 0; i <= n; i++)
-            if (i == 0 || pass->class_index[i] != pass->class_index[pass->class_count - 1])
-                pass->class_index[pass->class_count++] = pass->class_index[i];
-        for (int64_t i = 0; i < n; i++)
-            pass->label_slot[i] = ctc_class_slot(pass, pass->label_slot[i]);
-        pass->blank_slot = ctc_class_slot(pass, pass->call->blank);
+        ctc_index_classes(pass);
     }
-    for (int64_t k = 0; k < ctc_round_up(pass->class_count); k++)
+    pass->padded_classes = ctc_round_up(pass->class_count);
+    for (int64_t k = 0; k < pass->padded_classes; k++)
         pass->mask[k] = __builtin_inf();
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < S; i++)
         pass->mask[pass->label_slot[i]] = -__builtin_inf();
     pass->mask[pass->blank_slot] = -__builtin_inf();
 }

@@ -38,49 +38,60 @@
  * ctc_gradient.h posteriors and gradients; here the phases of a call. */
 #include "losses/ctc_gradient.h"
 
-/* Value and gradient of a sample from the midpoint on: each pass writes the gradient of the frames
- * of its second half, the alpha pass also the value. A sample without passes is removed. */
-static void ctc_finish_pass(const fl_call *call, int64_t n, int is_beta, ctc_pass *const *passes,
-                            fl_partial *partial)
+/* A removed sample has the value 0, the gradient 0, and is not counted. */
+static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partial)
 {
-    ctc_pass *pass = passes[is_beta], *recompute = NULL;
-    const ctc_pass *opposite = passes[!is_beta];
+    if (call->requested & (FL_SUM | FL_VALUES))
+        ctc_write_value(call, n, 0, 0, partial);
+    if (call->requested & FL_GRAD)
+        ctc_fill_frames(call, n, 0, call->T, 0);
+}
+
+/* The value of a sample, and the gradient 0 of its padding frames. */
+static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double weight,
+                             fl_partial *partial)
+{
+    partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
+    partial->count++;
+    if (call->requested & (FL_SUM | FL_VALUES))
+        ctc_write_value(call, n, loss, weight, partial);
+    if (call->requested & FL_GRAD)
+        ctc_fill_frames(call, n, call->frames[n], call->T, 0);
+}
+
+/* Finishes a sample from the midpoint on: each pass writes the gradient of the frames of its second
+ * half, the alpha pass also the value. Without passes the sample is removed. */
+static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direction,
+                            ctc_pass *const *passes, fl_partial *partial)
+{
+    ctc_pass *pass = passes[direction], *recompute = NULL;
+    const ctc_pass *opposite = passes[!direction];
     const int wants_gradient = (call->requested & FL_GRAD) != 0;
-    const double labels = call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
-    double weight, loss = 0;
-    int removed = ctc_is_removed(call, n, &weight, partial) || !pass || !opposite, finite = 0;
-    scaled_double total = {1, 0};
-    if (!removed && wants_gradient && opposite->checkpoint_period > 1) {
-        recompute = ctc_new_pass(call, n, !is_beta, 1, partial);
+    double weight;
+    if (ctc_is_removed(call, n, &weight, partial) || !pass || !opposite) {
+        if (direction == CTC_ALPHA)
+            ctc_write_removed(call, n, partial);
+        return;
+    }
+    if (wants_gradient && opposite->checkpoint_period > 1) {
+        recompute = ctc_new_pass(call, n, opposite->direction, 1, partial);
         if (!recompute)
             return;
     }
-    if (!removed) {
-        if (pass->midpoint < pass->T)
-            total = ctc_total_probability(pass, opposite, recompute);
-        loss = ctc_loss_of(pass, opposite, total);
-        finite = loss - loss == 0;
-        if (loss == __builtin_inf() && call->zero_infinity)
-            loss = 0;
-    }
-    if (!is_beta) {
-        partial->divisor_sum = dd_add_double(partial->divisor_sum, removed ? 0 : weight);
-        partial->count += !removed;
-        if (call->requested & (FL_SUM | FL_VALUES))
-            ctc_write_value(call, n, loss, removed ? 0 : weight, labels, partial);
-        if (wants_gradient)
-            ctc_fill_frames(call, n, removed ? 0 : pass->T, call->T, 0);
-    }
-    const int64_t meeting = pass ? pass->T / 2 : 0, from = is_beta ? 0 : meeting,
-                  to = is_beta ? meeting : call->frames[n];
-    if (wants_gradient && finite) {
-        ctc_write_gradient(pass, opposite, recompute, total,
-                           ctc_gradient_scale(call, n, weight, labels), partial);
-    } else if (wants_gradient && !removed) {
-        ctc_fill_frames(call, n, from, to, (real)(loss == 0 ? 0 : REAL_NAN));
-        if (call->formula == FL_FORMULA_ctc && ctc_gradient_is_separate(call))
-            ctc_check_frame_sums(call, n, from, to, partial);
-    }
+    scaled_double total = {1, 0};
+    if (pass->midpoint < pass->T)
+        total = ctc_total_probability(pass, opposite, recompute);
+    double loss = ctc_loss_of(pass, opposite, total);
+    const int is_finite = loss - loss == 0;
+    if (loss == __builtin_inf() && call->zero_infinity)
+        loss = 0;
+    if (direction == CTC_ALPHA)
+        ctc_write_sample(call, n, loss, weight, partial);
+    if (wants_gradient && is_finite)
+        ctc_write_gradient(pass, opposite, recompute, total, ctc_gradient_scale(call, n, weight),
+                           partial);
+    else if (wants_gradient)
+        ctc_write_undefined_gradient(pass, loss, partial);
     fl_scratch_free(recompute);
 }
 
@@ -98,9 +109,9 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
     ctc_load_labels(call, n, NULL, partial);
 }
 
-/* A unit is a sample; in the split phases an item is one pass of a sample. The beta pass, which
- * finishes over the first frames, is finished first: of several invalid positions the lowest is
- * reported. */
+/* A unit is a sample. In the split phases an item is one pass of a sample: items 2 n and 2 n + 1
+ * run the alpha and the beta pass to the midpoint, and finish the beta and the alpha pass, as the
+ * beta pass then writes the first frames: of several invalid positions the lowest is reported. */
 void SUFFIXED(fl_ctc)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                       fl_partial *partial)
 {
@@ -109,17 +120,21 @@ void SUFFIXED(fl_ctc)(const fl_call *call, fl_phase phase, int64_t first, int64_
         if (phase == FL_PREPARE) {
             ctc_prepare(call, i, partial);
         } else if (phase == FL_SPLIT_PARTIAL) {
-            call->split_state[i] = ctc_run_to_midpoint(call, n, (int)(i % 2), partial);
+            ctc_direction direction = i % 2 == 0 ? CTC_ALPHA : CTC_BETA;
+            call->split_state[i] = ctc_run_to_midpoint(call, n, direction, partial);
         } else if (phase == FL_SPLIT_FINISH) {
-            ctc_finish_pass(call, n, 1 - (int)(i % 2), (ctc_pass *const *)&call->split_state[2 * n],
-                            partial);
+            ctc_direction direction = i % 2 == 0 ? CTC_BETA : CTC_ALPHA;
+            ctc_pass *const *passes = (ctc_pass *const *)&call->split_state[2 * n];
+            ctc_finish_pass(call, n, direction, passes, partial);
         } else {
-            ctc_pass *passes[] = {ctc_run_to_midpoint(call, i, 0, partial),
-                                  ctc_run_to_midpoint(call, i, 1, partial)};
-            for (int is_beta = 1; partial->error_unit == FL_NOWHERE && is_beta >= 0; is_beta--)
-                ctc_finish_pass(call, i, is_beta, passes, partial);
-            fl_scratch_free(passes[0]);
-            fl_scratch_free(passes[1]);
+            ctc_pass *passes[] = {ctc_run_to_midpoint(call, i, CTC_ALPHA, partial),
+                                  ctc_run_to_midpoint(call, i, CTC_BETA, partial)};
+            if (partial->error_unit == FL_NOWHERE)
+                ctc_finish_pass(call, i, CTC_BETA, passes, partial);
+            if (partial->error_unit == FL_NOWHERE)
+                ctc_finish_pass(call, i, CTC_ALPHA, passes, partial);
+            fl_scratch_free(passes[CTC_ALPHA]);
+            fl_scratch_free(passes[CTC_BETA]);
         }
     }
 }
