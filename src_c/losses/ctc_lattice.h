@@ -1,105 +1,79 @@
-/* The lattice of connectionist temporal classification: numbers of unlimited range, and the sums
- * over paths on them. In double, whatever the real; knows no arrays.
+/* The lattice of CTC: rows of α and β, one step of the forward recursion, and the product α y β.
+ * Equation numbers are those of Graves et al. (2006), see ctc_tmpl.c. Everything is in double,
+ * whatever the real; nothing here accesses the arrays of a call.
  *
- * A number is m 2^e, both double, e a whole number or -DBL_MAX with m = 0; so no path is too
- * improbable, and no cell needs exp or log. States stand in two groups, each contiguous: with
- * labels l_0 ... l_(S-1), the blanks B_0 ... B_S around them, and L_0 ... L_(S-1).
+ * States. The extended target l' has 2 S + 1 states: a blank before, between and after the labels
+ * l_0 ... l_(S-1). A row stores them in two contiguous arrays, so that a step runs in vectors:
+ * blank[i] is state 2 i, label[i] is state 2 i + 1.
  *
- * Most rows are level: B_i and L_i have one exponent, which the rows that follow keep for as long
- * as mantissas cannot leave the range of a double. A step then is a few multiplications. What
- * spreads too far for that, within a frame's probabilities or between neighbours, takes a step with
- * an exponent for each state. Both give the same mantissas but for powers of two. */
+ * Forward recursion. A row holds α without the probability of its own frame,
+ *     a_t(s) = α_t(s) / y_t(l'_s),
+ * the sum over the paths that reach state s at frame t of their probability up to frame t - 1.
+ * With B_i, L_i for a_t of the two kinds of states, b_i = y_t(blank) B_i and k_i = y_t(l_i) L_i,
+ * equations (6) and (7) become
+ *     B'_i = b_i + k_(i-1)
+ *     L'_i = k_i + b_i + k_(i-1), the last term only if l_i != l_(i-1).
+ * The product α_t(s) β_t(s) / y_t(l'_s) of (14) then is a_t(s) y_t(l'_s) b_t(s): there is no
+ * division by a probability, which may be 0.
+ *
+ * Backward recursion. β is α of the reversed frames and the reversed target, which turns (10) and
+ * (11) into (6) and (7). Both passes therefore run the same step.
+ *
+ * Scaling. Values are scaled doubles. In most rows B_i and L_i share an exponent, which the rows
+ * that follow inherit for as long as the mantissas cannot leave the range of a double; a step then
+ * is a few multiplications. If the probabilities of a frame or neighbouring states differ by too
+ * many powers of two, the step computes an exponent for each state. Both give the same mantissas
+ * up to powers of two. */
 #ifndef FASTLOSS_CTC_LATTICE_H
 #define FASTLOSS_CTC_LATTICE_H
 
-#include "vector/real.h"
+#include "losses/ctc_scaled_double.h"
 
-#include <float.h>
 #include <string.h>
 
-typedef struct {
-    double m, e;
-} scaled_double;
-
-/* States at a time: a fixed number, so that no result depends on the vectors' width. */
-enum { CTC_LANES = 8 };
-
-/* A group has the places 0 ... S, filled up to whole vectors, and one vector more before and after
- * them. */
+/* Entries 0 ... S of an array of states, rounded up to whole vectors; and with one more vector of
+ * zeros before and after them. */
 static INLINE int64_t ctc_padded_states(int64_t S) { return (S / CTC_LANES + 1) * CTC_LANES; }
 static INLINE int64_t ctc_row_stride(int64_t S) { return ctc_padded_states(S) + 2 * CTC_LANES; }
 
-/* blank[i] is B_i, label[i] is L_i, label[S] is of no use; around them are zeros. Exponents may be
- * those of an earlier row; a row's own stand behind its mantissas. */
+/* One row of α or β. The four arrays are consecutive in memory, but the exponents in use may be
+ * the ones of an earlier row. */
 enum { CTC_ROW_ARRAYS = 4 };
 typedef struct {
-    double *blank, *label, *blank_e, *label_e;
-    int64_t exponent_set; /* which set of them */
+    double *blank, *label;     /* (S + 1), (S) mantissas; label[S] is not used */
+    double *blank_e, *label_e; /* (S + 1), (S) exponents */
+    int64_t exponent_set;      /* equal in rows with the same exponents */
 } ctc_row;
 
-/* The probabilities of a frame: of the blank and of the labels, around which are zeros. */
+/* Probabilities of one frame. */
 typedef struct {
     scaled_double blank;
-    double *label, *label_e;
-    double exponent_range; /* powers of two between them; up to FRAME_SPREAD all have e = 0 */
+    double *label, *label_e; /* (S) of l_i, between zeros */
+    double exponent_range;   /* log2(largest / smallest); up to CTC_FRAME_RANGE all have e = 0 */
 } ctc_frame;
 
-/* What does not change with every frame. */
+/* The state of a recursion apart from its rows. */
 typedef struct {
     int64_t S;
-    double *skip_allowed;             /* 1 where l_(i-1) may lead to l_i, else 0 */
-    double *shift_scale, *skip_scale; /* of level rows: 2^(e_(i-1) - e_i), and that times follows */
-    double exponent_headroom,
-        growth_per_step; /* by what powers of two mantissas may still change, and grow in a step */
-    int64_t exponent_sets;  /* sets of them so far */
-    double *joint_scale[4]; /* of two rows that are joined, 2^e in two factors: blanks, labels */
-    int64_t joint_sets[2];  /* the rows' sets */
+    double *skip_allowed; /* (S + 1) 1 if l_i may follow l_(i-1) without a blank, else 0 */
+    double *shift_scale,  /* rows with shared exponents: (S + 1) 2^(e_(i-1) - e_i), ... */
+        *skip_scale;      /* ... and that times skip_allowed */
+    double exponent_headroom, growth_per_step; /* powers of two by which mantissas may still change,
+                                                  and by which a step may enlarge them */
+    int64_t exponent_sets;                     /* created so far */
+    double *joint_scale[4]; /* 2^(e of α y β - top), each as a product of two factors: (S + 1)
+                               [0] [1] of blanks, (S) [2] [3] of labels */
+    int64_t joint_sets[2];  /* the exponent sets of α and β that joint_scale belongs to */
 } ctc_lattice;
 
-/* In powers of two: between the states of a row when it is made level, and the greatest fall from
- * one to the next; within a frame; what mantissas may then change by. */
+/* Limits, in powers of two: range of the states of a row that is given shared exponents; decrease
+ * of the shared exponent from one pair of states to the next; range of a frame with exponent 0;
+ * change of mantissas under the same exponents. */
 enum { CTC_ROW_RANGE = 150, CTC_MAX_FALL = 100, CTC_FRAME_RANGE = 250, CTC_HEADROOM = 300 };
-
-static INLINE uint64_t ctc_double_bits(double x)
-{
-    uint64_t bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static INLINE double ctc_double_from_bits(uint64_t bits)
-{
-    double x;
-    __builtin_memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static INLINE double ctc_max(double a, double b) { return a > b ? a : b; }
-static INLINE double ctc_min(double a, double b) { return a < b ? a : b; }
-
-/* 2^n for a whole n <= 1023, 0 below -1022. */
-static INLINE double ctc_exp2(double n)
-{
-    double power = ctc_double_from_bits(ctc_double_bits(n + (0x1.8p52 + 1023)) << 52);
-    return n < -1022 ? 0 : power;
-}
-
-/* That of m, which is normal or 0. */
-static INLINE double ctc_exponent(double m)
-{
-    double e = ctc_double_from_bits((ctc_double_bits(m) >> 52) | ctc_double_bits(0x1p52)) -
-               (0x1p52 + 1023);
-    return m > 0 ? e : -DBL_MAX;
-}
-
-/* The exponent of a sum: finite, so that a difference from it is never inf - inf. */
-static INLINE double ctc_max_exponent(double a, double b)
-{
-    return ctc_max(ctc_max(a, b), -DBL_MAX);
-}
 
 /* --- rows --- */
 
+/* The row at `data`, with its own exponents. */
 static INLINE ctc_row ctc_row_at(double *data, int64_t S)
 {
     int64_t n = ctc_row_stride(S);
@@ -109,14 +83,14 @@ static INLINE ctc_row ctc_row_at(double *data, int64_t S)
 
 static void ctc_copy_row(int64_t S, ctc_row from, ctc_row to)
 {
-    const double *part[] = {from.blank, from.label, from.blank_e, from.label_e};
+    const double *source[] = {from.blank, from.label, from.blank_e, from.label_e};
     double *copy[] = {to.blank, to.label, to.blank_e, to.label_e};
     for (int k = 0; k < CTC_ROW_ARRAYS; k++)
-        memcpy(copy[k] - CTC_LANES, part[k] - CTC_LANES,
+        memcpy(copy[k] - CTC_LANES, source[k] - CTC_LANES,
                (size_t)ctc_row_stride(S) * sizeof(double));
 }
 
-/* No path yet but those that are about to begin, in B_0 or L_0. */
+/* The row before the first frame: paths begin in the first blank or in the first label. */
 static void ctc_init_row(ctc_lattice *lattice, ctc_row row)
 {
     memset(row.blank - CTC_LANES, 0,
@@ -126,143 +100,127 @@ static void ctc_init_row(ctc_lattice *lattice, ctc_row row)
     lattice->exponent_headroom = 0;
 }
 
-static void ctc_clear(double *places, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        places[i] = 0;
-}
-
-/* Mantissas of [0, n) to [1, 2), zeros from there on. */
-static void ctc_normalise(double *restrict m, const double *e, double *to, int64_t n, int64_t all)
-{
-    ctc_clear(m + n, all - n);
-#pragma omp simd
-    for (int64_t i = 0; i < all; i++) {
-        double change = ctc_exponent(m[i]);
-        double one =
-            ctc_double_from_bits((ctc_double_bits(m[i]) & 0xfffffffffffffu) | ctc_double_bits(1));
-        to[i] = m[i] > 0 ? e[i] + change : -DBL_MAX;
-        m[i] = m[i] > 0 ? one : 0;
-    }
-}
-
+/* Brings the mantissas of states 0 ... n - 1 to [1, 2), with exponents of the row's own. */
 static void ctc_normalise_row(ctc_lattice *lattice, ctc_row *row, int64_t n)
 {
-    const int64_t all = ctc_padded_states(lattice->S);
-    ctc_row own = ctc_row_at(row->blank - CTC_LANES, lattice->S);
-    ctc_normalise(row->blank, row->blank_e, own.blank_e, n, all);
-    ctc_normalise(row->label, row->label_e, own.label_e, n, all);
-    own.label_e[-1] = -DBL_MAX;
-    *row = own;
+    const int64_t padded = ctc_padded_states(lattice->S);
+    ctc_row normalised = ctc_row_at(row->blank - CTC_LANES, lattice->S);
+    ctc_normalise(row->blank, row->blank_e, normalised.blank_e, n, padded);
+    ctc_normalise(row->label, row->label_e, normalised.label_e, n, padded);
+    normalised.label_e[-1] = -DBL_MAX;
+    *row = normalised;
     row->exponent_set = ++lattice->exponent_sets;
 }
 
-/* Makes a normalised row level, where B_i and L_i have one exponent, if the states allow it. */
+/* Gives B_i and L_i of a normalised row one exponent. Returns 0, with the row unchanged, if a state
+ * is too far below its exponent. */
 static int ctc_share_exponents(ctc_lattice *lattice, ctc_row row)
 {
     const int64_t n = ctc_padded_states(lattice->S);
     double *restrict shift_scale = lattice->shift_scale, *restrict skip_scale = lattice->skip_scale,
-                     *level = skip_scale;
-    double e = -DBL_MAX, lowest = 0, growth_per_step = 0;
-    level[-1] = e;
+                     *shared_e = skip_scale;
+    double e = -DBL_MAX, lowest = 0, growth = 0;
+    shared_e[-1] = e;
     for (int64_t i = 0; i < n; i++) {
         double highest = ctc_max(row.blank_e[i], row.label_e[i]);
         e = highest > -DBL_MAX ? ctc_max(highest, e - CTC_MAX_FALL) : e;
-        level[i] = e;
+        shared_e[i] = e;
     }
-#pragma omp simd reduction(min : lowest) reduction(max : growth_per_step)
+#pragma omp simd reduction(min : lowest) reduction(max : growth)
     for (int64_t i = 0; i < n; i++) {
-        double fall = level[i - 1] - level[i];
-        double b = row.blank[i] > 0 ? row.blank_e[i] - level[i] : 0;
-        double l = row.label[i] > 0 ? row.label_e[i] - level[i] : 0;
+        double fall = shared_e[i - 1] - shared_e[i];
+        double b = row.blank[i] > 0 ? row.blank_e[i] - shared_e[i] : 0;
+        double l = row.label[i] > 0 ? row.label_e[i] - shared_e[i] : 0;
         lowest = ctc_min(lowest, ctc_min(b, l));
-        growth_per_step = ctc_max(growth_per_step, fall);
+        growth = ctc_max(growth, fall);
         shift_scale[i] = ctc_exp2(fall);
     }
     if (lowest < -CTC_ROW_RANGE)
         return 0;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        row.blank[i] *= ctc_exp2(row.blank_e[i] - level[i]);
-        row.label[i] *= ctc_exp2(row.label_e[i] - level[i]);
-        row.blank_e[i] = row.label_e[i] = level[i];
+        row.blank[i] *= ctc_exp2(row.blank_e[i] - shared_e[i]);
+        row.label[i] *= ctc_exp2(row.label_e[i] - shared_e[i]);
+        row.blank_e[i] = row.label_e[i] = shared_e[i];
         skip_scale[i] = shift_scale[i] * lattice->skip_allowed[i];
     }
     lattice->exponent_headroom = CTC_HEADROOM;
-    lattice->growth_per_step = growth_per_step;
+    lattice->growth_per_step = growth;
     return 1;
 }
 
-/* --- steps --- */
+/* --- the recursion --- */
 
-/* The sums over paths one frame further: with b_i = p_blank B_i and l_i = p(l_i) L_i,
- *     B'_i = b_i + l_(i-1),  L'_i = l_i + b_i + l_(i-1) if l_i != l_(i-1). */
+/* α of the next frame, (6) and (7), from the states [0, n) of a row with shared exponents. */
 static void ctc_step_shared_exponent(const ctc_lattice *lattice, ctc_row from,
                                      const ctc_frame *frame, ctc_row to, int64_t n)
 {
-    const double *restrict B = from.blank, *restrict L = from.label, *restrict p = frame->label,
+    const double *restrict B = from.blank, *restrict L = from.label, *restrict y = frame->label,
                            *restrict shift_scale = lattice->shift_scale,
                            *restrict skip_scale = lattice->skip_scale;
-    double *restrict B_to = to.blank, *restrict L_to = to.label;
-    const double blank = frame->blank.m;
+    double *restrict next_B = to.blank, *restrict next_L = to.label;
+    const double y_blank = frame->blank.m;
     for (int64_t i = 0; i < n; i += CTC_LANES)
 #pragma omp simd
         for (int64_t k = i; k < i + CTC_LANES; k++) {
-            double b = B[k] * blank, l = L[k - 1] * p[k - 1];
-            B_to[k] = b + l * shift_scale[k];
-            L_to[k] = L[k] * p[k] + (b + l * skip_scale[k]);
+            double b = B[k] * y_blank, l = L[k - 1] * y[k - 1];
+            next_B[k] = b + l * shift_scale[k];
+            next_L[k] = L[k] * y[k] + (b + l * skip_scale[k]);
         }
 }
 
+/* The same from any row, with a new exponent for each state. */
 static void ctc_step_per_state_exponent(const ctc_lattice *lattice, ctc_row from,
                                         const ctc_frame *frame, ctc_row to)
 {
     const double *restrict B = from.blank, *restrict B_e = from.blank_e, *restrict L = from.label,
-                           *restrict L_e = from.label_e, *restrict p = frame->label,
-                           *restrict p_e = frame->label_e,
+                           *restrict L_e = from.label_e, *restrict y = frame->label,
+                           *restrict y_e = frame->label_e,
                            *restrict skip_allowed = lattice->skip_allowed;
-    double *restrict B_to = to.blank, *restrict B_to_e = to.blank_e, *restrict L_to = to.label,
-                     *restrict L_to_e = to.label_e;
-    const double none = -__builtin_inf(); /* so that no zero decides an exponent */
-    const scaled_double blank = {frame->blank.m, frame->blank.m > 0 ? frame->blank.e : none};
+    double *restrict next_B = to.blank, *restrict next_B_e = to.blank_e,
+                     *restrict next_L = to.label, *restrict next_L_e = to.label_e;
+    const double zero_e = -__builtin_inf(); /* below every other, so that no 0 sets an exponent */
+    const scaled_double y_blank = {frame->blank.m, frame->blank.m > 0 ? frame->blank.e : zero_e};
 #pragma omp simd
     for (int64_t i = 0; i <= lattice->S; i++) {
-        double b = B[i] * blank.m, b_e = B_e[i] + blank.e;
-        double l = L[i - 1] * p[i - 1], l_e = p[i - 1] > 0 ? L_e[i - 1] + p_e[i - 1] : none;
-        double k = L[i] * p[i], k_e = p[i] > 0 ? L_e[i] + p_e[i] : none;
-        double e = ctc_max_exponent(b_e, l_e);
-        B_to[i] = b * ctc_exp2(b_e - e) + l * ctc_exp2(l_e - e);
-        B_to_e[i] = e;
-        l_e = skip_allowed[i] > 0 ? l_e : none;
-        e = ctc_max(ctc_max_exponent(b_e, l_e), k_e);
-        L_to[i] = k * ctc_exp2(k_e - e) + (b * ctc_exp2(b_e - e) + l * ctc_exp2(l_e - e));
-        L_to_e[i] = e;
+        double b = B[i] * y_blank.m, b_e = B_e[i] + y_blank.e;
+        double l = L[i - 1] * y[i - 1], l_e = y[i - 1] > 0 ? L_e[i - 1] + y_e[i - 1] : zero_e;
+        double k = L[i] * y[i], k_e = y[i] > 0 ? L_e[i] + y_e[i] : zero_e;
+        double e = ctc_sum_exponent(b_e, l_e);
+        next_B[i] = b * ctc_exp2(b_e - e) + l * ctc_exp2(l_e - e);
+        next_B_e[i] = e;
+        l_e = skip_allowed[i] > 0 ? l_e : zero_e;
+        e = ctc_max(ctc_sum_exponent(b_e, l_e), k_e);
+        next_L[i] = k * ctc_exp2(k_e - e) + (b * ctc_exp2(b_e - e) + l * ctc_exp2(l_e - e));
+        next_L_e[i] = e;
     }
 }
 
-/* From row j, where paths have come to place j at most, to the next. */
+/* One step of the forward recursion: α of frame j, the row `from`, gives α of frame j + 1. The beta
+ * pass calls it as well, with reversed frames and target. At frame j only the states 0 ... j of
+ * both arrays can be reached, so no more than those are computed. */
 static void ctc_alpha_step(ctc_lattice *lattice, int64_t j, ctc_row *from, const ctc_frame *frame,
                            ctc_row *to)
 {
-    const int64_t S = lattice->S, all = ctc_padded_states(S);
-    int64_t n = j < S ? ctc_padded_states(j + 1) : all;
+    const int64_t S = lattice->S, padded = ctc_padded_states(S);
+    int64_t n = j < S ? ctc_padded_states(j + 1) : padded;
     double change =
         ctc_max(frame->exponent_range, lattice->growth_per_step) + 2; /* 2: there are three terms */
-    int level = frame->exponent_range <= CTC_FRAME_RANGE;
-    if (!level || lattice->exponent_headroom < change) {
+    int is_shared = frame->exponent_range <= CTC_FRAME_RANGE;
+    if (!is_shared || lattice->exponent_headroom < change) {
         ctc_normalise_row(lattice, from, n);
         lattice->exponent_headroom = 0;
-        level = level && ctc_share_exponents(lattice, *from);
+        is_shared = is_shared && ctc_share_exponents(lattice, *from);
     }
     *to = ctc_row_at(to->blank - CTC_LANES, S);
-    if (level) {
+    if (is_shared) {
         ctc_step_shared_exponent(lattice, *from, frame, *to, n);
         lattice->exponent_headroom -= ctc_max(frame->exponent_range, lattice->growth_per_step) + 2;
         to->blank_e = from->blank_e;
         to->label_e = from->label_e;
         to->exponent_set = from->exponent_set;
     } else {
-        n = all;
+        n = padded;
         ctc_clear(to->blank + S, n - S);
         ctc_clear(to->label + S, n - S);
         ctc_step_per_state_exponent(lattice, *from, frame, *to);
@@ -274,78 +232,73 @@ static void ctc_alpha_step(ctc_lattice *lattice, int64_t j, ctc_row *from, const
     ctc_clear(to->label + n, CTC_LANES);
 }
 
-/* --- where two rows meet --- */
+/* --- α y β --- */
 
-/* The paths through a state are a p b: a of those that come to it, p of its class, b of those that
- * go on from it, which stands in the order of the reversed labels. The largest exponent of those in
- * [first, last); beyond, a row need not have been written. */
-static double ctc_max_joint_exponent(const ctc_lattice *lattice, ctc_row a, const ctc_frame *p,
-                                     ctc_row b, int64_t first, int64_t last_blank,
+/* The paths through a state have the probability a y b, with a of the paths that reach it, y of its
+ * class and b of the paths that leave it; `beta` is in the order of the reversed target. Returns
+ * the largest exponent among the states of `alpha` in [first, last_blank) and [first, last_label);
+ * other states need not have been written. */
+static double ctc_max_joint_exponent(const ctc_lattice *lattice, ctc_row alpha, const ctc_frame *y,
+                                     ctc_row beta, int64_t first, int64_t last_blank,
                                      int64_t last_label)
 {
     const int64_t S = lattice->S;
-    double top = -DBL_MAX, blank = p->blank.e + ctc_exponent(p->blank.m);
+    double top = -DBL_MAX, y_blank = y->blank.e + ctc_exponent(y->blank.m);
 #pragma omp simd reduction(max : top)
     for (int64_t i = first; i < last_blank; i++)
-        top = ctc_max(top, ctc_exponent(a.blank[i]) + ctc_exponent(b.blank[S - i]) + blank +
-                               (a.blank_e[i] + b.blank_e[S - i]));
+        top = ctc_max(top, ctc_exponent(alpha.blank[i]) + ctc_exponent(beta.blank[S - i]) +
+                               y_blank + (alpha.blank_e[i] + beta.blank_e[S - i]));
 #pragma omp simd reduction(max : top)
     for (int64_t i = first; i < last_label; i++)
-        top = ctc_max(top, ctc_exponent(a.label[i]) + ctc_exponent(b.label[S - 1 - i]) +
-                               ctc_exponent(p->label[i]) + p->label_e[i] +
-                               (a.label_e[i] + b.label_e[S - 1 - i]));
+        top = ctc_max(top, ctc_exponent(alpha.label[i]) + ctc_exponent(beta.label[S - 1 - i]) +
+                               ctc_exponent(y->label[i]) + y->label_e[i] +
+                               (alpha.label_e[i] + beta.label_e[S - 1 - i]));
     return top;
 }
 
-/* 2^e in two factors: mantissas may be far above 1, and 2^e far below where doubles end. */
-static INLINE void ctc_split_exp2(double e, double *first, double *second)
-{
-    double n = ctc_max(e < 2000 ? e : 2000, -2000), half = (n * 0.5 + 0x1.8p52) - 0x1.8p52;
-    *first = ctc_exp2(half);
-    *second = ctc_exp2(n - half);
-}
-
-/* Rare, and apart from the loops that want the registers. */
-static __attribute__((noinline)) void
-ctc_update_joint_scale(ctc_lattice *lattice, ctc_row a, const ctc_frame *p, ctc_row b, double top)
+/* Rarely needed, and not inlined so that it takes no registers from the loops of the caller. */
+static __attribute__((noinline)) void ctc_update_joint_scale(ctc_lattice *lattice, ctc_row alpha,
+                                                             const ctc_frame *y, ctc_row beta,
+                                                             double top)
 {
     const int64_t S = lattice->S;
-    double *const *joint = lattice->joint_scale;
+    double *const *scale = lattice->joint_scale;
 #pragma omp simd
     for (int64_t i = 0; i <= S; i++)
-        ctc_split_exp2(a.blank_e[i] + b.blank_e[S - i] + p->blank.e - top, &joint[0][i],
-                       &joint[1][i]);
+        ctc_split_exp2(alpha.blank_e[i] + beta.blank_e[S - i] + y->blank.e - top, &scale[0][i],
+                       &scale[1][i]);
 #pragma omp simd
     for (int64_t i = 0; i < S; i++)
-        ctc_split_exp2(a.label_e[i] + b.label_e[S - 1 - i] + p->label_e[i] - top, &joint[2][i],
-                       &joint[3][i]);
+        ctc_split_exp2(alpha.label_e[i] + beta.label_e[S - 1 - i] + y->label_e[i] - top,
+                       &scale[2][i], &scale[3][i]);
 }
 
-/* a p b 2^-top of the labels of [first, last), whole vectors of places. Returns the sum of those of
- * the blanks. */
-static double ctc_combine_alpha_beta(ctc_lattice *lattice, ctc_row a, const ctc_frame *p, ctc_row b,
-                                     double top, int64_t first, int64_t last,
+/* a y b 2^-top of the labels in [first, last), multiples of CTC_LANES, to `label`. Returns the sum
+ * of a y b 2^-top over the blanks. */
+static double ctc_combine_alpha_beta(ctc_lattice *lattice, ctc_row alpha, const ctc_frame *y,
+                                     ctc_row beta, double top, int64_t first, int64_t last,
                                      double *restrict label)
 {
-    const int64_t S = lattice->S, of[] = {a.exponent_set, b.exponent_set};
-    int is_near = p->exponent_range <= CTC_FRAME_RANGE;
-    if (!is_near || of[0] != lattice->joint_sets[0] || of[1] != lattice->joint_sets[1])
-        ctc_update_joint_scale(lattice, a, p, b, top);
-    lattice->joint_sets[0] = is_near ? of[0] : -1;
-    lattice->joint_sets[1] = of[1];
+    const int64_t S = lattice->S, sets[] = {alpha.exponent_set, beta.exponent_set};
+    int is_reusable = y->exponent_range <= CTC_FRAME_RANGE; /* y has no exponents */
+    if (!is_reusable || sets[0] != lattice->joint_sets[0] || sets[1] != lattice->joint_sets[1])
+        ctc_update_joint_scale(lattice, alpha, y, beta, top);
+    lattice->joint_sets[0] = is_reusable ? sets[0] : -1;
+    lattice->joint_sets[1] = sets[1];
     const double *restrict f = lattice->joint_scale[0], *restrict g = lattice->joint_scale[1],
                            *restrict f_label = lattice->joint_scale[2],
                            *restrict g_label = lattice->joint_scale[3];
-    const double *restrict p_label = p->label, *b_blank = b.blank + S, *b_label = b.label + S - 1;
-    const double blank = p->blank.m;
+    const double *restrict y_label = y->label, *beta_blank = beta.blank + S,
+                           *beta_label = beta.label + S - 1;
+    const double y_blank = y->blank.m;
     double lane[CTC_LANES] = {0};
     for (int64_t i = first; i < last; i += CTC_LANES) {
 #pragma omp simd
         for (int64_t k = 0; k < CTC_LANES; k++)
-            lane[k] += a.blank[i + k] * blank * f[i + k] * (b_blank[-i - k] * g[i + k]);
+            lane[k] += alpha.blank[i + k] * y_blank * f[i + k] * (beta_blank[-i - k] * g[i + k]);
 #pragma omp simd
         for (int64_t k = i; k < i + CTC_LANES; k++)
-            label[k] = a.label[k] * p_label[k] * f_label[k] * (b_label[-k] * g_label[k]);
+            label[k] = alpha.label[k] * y_label[k] * f_label[k] * (beta_label[-k] * g_label[k]);
     }
     for (int half = CTC_LANES / 2; half > 0; half /= 2)
         for (int k = 0; k < half; k++)

@@ -1,0 +1,182 @@
+/* The forward (alpha) and backward (beta) passes, and the total probability where they meet.
+ *
+ * ctc_run_to_midpoint() runs either pass over its half of the frames. The rows of a pass are stored
+ * for the gradient, which needs them when the other pass arrives at their frames: all of them if
+ * they are few, else a checkpoint every √(T/2) rows, from which ctc_recompute_row() computes the
+ * rows in between once more. */
+#ifndef FASTLOSS_CTC_ALPHA_BETA_H
+#define FASTLOSS_CTC_ALPHA_BETA_H
+
+#include "losses/ctc_frames.h"
+
+/* A pass at its first frame. NULL after an invalid label or without memory, which are recorded. A
+ * target with more labels than frames has no alignment: its passes have no labels and the log scale
+ * -inf. */
+static ctc_pass *ctc_new_pass(const fl_call *call, int64_t n, ctc_direction direction,
+                              int recomputes, fl_partial *partial)
+{
+    const int is_feasible = call->labels[n] <= call->frames[n];
+    if (!is_feasible && !ctc_load_labels(call, n, NULL, partial))
+        return NULL;
+    const ctc_geometry g =
+        ctc_pass_geometry(call, n, is_feasible ? call->labels[n] : 0, direction, recomputes);
+    ctc_pass *pass = ctc_alloc_pass(call, n, direction, &g, partial);
+    if (!pass)
+        return NULL;
+    if (is_feasible && !ctc_load_labels(call, n, pass->label_slot, partial)) {
+        fl_scratch_free(pass);
+        return NULL;
+    }
+    if (!is_feasible)
+        pass->log_scale[0] = -__builtin_inf();
+    ctc_set_target(pass);
+    for (int64_t k = 0; k < pass->batch_frames * pass->padded_classes; k++)
+        pass->scores[k] = -__builtin_inf(); /* remains in the padding */
+    return pass;
+}
+
+/* The row at frame j: α without the probability of frame j, so it depends on frames 0 ... j - 1. */
+static ctc_row *ctc_row_at_frame(const ctc_pass *pass, int64_t j)
+{
+    if (j < pass->resident_rows)
+        return &pass->row[j];
+    return &pass->row[pass->resident_rows + (j - pass->resident_rows) % pass->ring_rows];
+}
+
+/* From the row at frame j, the current one, to the next. */
+static void ctc_step(ctc_pass *pass, int64_t j)
+{
+    ctc_alpha_step(&pass->lattice, j, ctc_row_at_frame(pass, j), &pass->frame,
+                   ctc_row_at_frame(pass, j + 1));
+}
+
+static int ctc_is_checkpoint(const ctc_pass *pass, int64_t j)
+{
+    return pass->checkpoint_period > 1 && j % pass->checkpoint_period == 0;
+}
+
+/* The row at frame j < midpoint of the opposite pass. Without `recompute`, a pass in the same
+ * direction, the row is resident. Rows must be requested from the last one to the first. */
+static ctc_row ctc_recompute_row(ctc_pass *recompute, const ctc_pass *opposite, int64_t j)
+{
+    if (!recompute)
+        return *ctc_row_at_frame(opposite, j);
+    int64_t start = j - j % recompute->checkpoint_period;
+    if (j == opposite->midpoint - 1 ||
+        j % recompute->checkpoint_period == recompute->checkpoint_period - 1) {
+        ctc_row first = ctc_row_at(recompute->row[0].blank - CTC_LANES, recompute->S);
+        ctc_copy_row(recompute->S, opposite->checkpoint[start / recompute->checkpoint_period],
+                     first);
+        first.exponent_set = ++recompute->lattice.exponent_sets;
+        recompute->row[0] = first;
+        recompute->lattice.exponent_headroom = 0;
+        recompute->end = j;
+        for (int64_t i = start; i < j; i++) {
+            ctc_set_frame(recompute, i);
+            ctc_step(recompute, i);
+        }
+    }
+    return *ctc_row_at_frame(recompute, j);
+}
+
+/* The alpha pass over frames 0 ... T/2 - 1, or the beta pass over the others, from the last one
+ * back. NULL if the sample is removed, or after an error. */
+static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_direction direction,
+                                     fl_partial *partial)
+{
+    double weight;
+    if (ctc_is_removed(call, n, &weight, partial))
+        return NULL;
+    ctc_pass *pass = ctc_new_pass(call, n, direction, 0, partial);
+    if (!pass)
+        return NULL;
+    ctc_init_row(&pass->lattice, *ctc_row_at_frame(pass, 0));
+    for (int64_t j = 0; j < pass->midpoint; j++) {
+        if (ctc_is_checkpoint(pass, j)) /* renews exponents, as the recomputation will */
+            pass->lattice.exponent_headroom = 0;
+        if (ctc_is_checkpoint(pass, j) && pass->saves_rows)
+            ctc_copy_row(pass->S, *ctc_row_at_frame(pass, j),
+                         pass->checkpoint[j / pass->checkpoint_period]);
+        if (j == pass->batch_end) {
+            ctc_load_frames(pass, j);
+            ctc_frame_normalisers(pass);
+        }
+        ctc_set_frame(pass, j);
+        ctc_step(pass, j);
+    }
+    return pass;
+}
+
+/* States that both passes reach at frame j: blanks [first, last_blank), labels [first, last_label).
+ * After j frames no more than j labels can be complete, and at least S - (T - j) must be. */
+typedef struct {
+    int64_t first, last_blank, last_label;
+} ctc_state_range;
+
+static ctc_state_range ctc_joint_range(const ctc_pass *pass, int64_t j)
+{
+    const int64_t S = pass->S, first = S - (pass->T - j);
+    return (ctc_state_range){.first = first > 0 ? first : 0,
+                             .last_blank = j < S ? j + 1 : S + 1,
+                             .last_label = j < S ? j + 1 : S};
+}
+
+/* The sum over the states of each class of a y b 2^-top at frame j, to `posterior`: γ times their
+ * total, P 2^-top by (14), which is returned. */
+static double ctc_combine_frame(ctc_pass *pass, int64_t j, ctc_row opposite_row, double top)
+{
+    const ctc_state_range at = ctc_joint_range(pass, j);
+    double *posterior = pass->posterior;
+    double blank = ctc_combine_alpha_beta(&pass->lattice, *ctc_row_at_frame(pass, j), &pass->frame,
+                                          opposite_row, top, at.first / CTC_LANES * CTC_LANES,
+                                          at.last_label / CTC_LANES * CTC_LANES + CTC_LANES,
+                                          pass->label_posterior);
+    ctc_clear(posterior, pass->padded_classes);
+    posterior[pass->blank_slot] = blank;
+    for (int64_t i = at.first; i < at.last_label; i++)
+        posterior[pass->label_slot[i]] += pass->label_posterior[i];
+    return blank + sum_doubles(pass->label_posterior + at.first, at.last_label - at.first).hi;
+}
+
+/* The sum over paths of the product of p, (14), at the midpoint of the pass. The pass is then ready
+ * to continue from there. */
+static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *opposite,
+                                           ctc_pass *recompute)
+{
+    ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - pass->midpoint);
+    pass->end = pass->call->requested & FL_GRAD ? pass->T : pass->midpoint + 1;
+    pass->frame_source = pass->resident_rows > 0 && opposite->resident_rows > 0 &&
+                                 !pass->has_scaled_frame && !opposite->has_scaled_frame
+                             ? opposite
+                             : NULL;
+    ctc_set_frame(pass, pass->midpoint);
+    ctc_state_range at = ctc_joint_range(pass, pass->midpoint);
+    double top =
+        ctc_max_joint_exponent(&pass->lattice, *ctc_row_at_frame(pass, pass->midpoint),
+                               &pass->frame, opposite_row, at.first, at.last_blank, at.last_label);
+    return (scaled_double){ctc_combine_frame(pass, pass->midpoint, opposite_row, top), top};
+}
+
+/* Σ log p_scale over the frames before the midpoint. */
+static fl_dd ctc_log_scale_sum(const ctc_pass *pass)
+{
+    fl_dd sum = {0, 0};
+    for (int i = 0; i < CTC_LANES; i++) {
+        sum = dd_add_double(sum, pass->log_scale[i]);
+        if (pass->log_scale_lo[i] - pass->log_scale_lo[i] == 0) /* inf and NaN have no remainder */
+            sum = dd_add_double(sum, pass->log_scale_lo[i]);
+    }
+    return sum;
+}
+
+/* -log P, from the sum over paths of the product of p, and the log scales of both passes. */
+static double ctc_loss_of(const ctc_pass *pass, const ctc_pass *opposite, scaled_double total)
+{
+    fl_dd log_scale = dd_add(ctc_log_scale_sum(pass), ctc_log_scale_sum(opposite));
+    int in_range = total.e > -500 && total.e < 500;
+    double log, m = in_range ? total.m * ctc_exp2(total.e) : total.m, e = in_range ? 0 : total.e;
+    vector_math_double(MATH_LOG, 1, &m, &log);
+    return 0 - (log_scale.hi + (e * 0x1.62e42fefa39efp-1 + (log + log_scale.lo)));
+}
+
+#endif

@@ -1,0 +1,405 @@
+/* Frames: from the input to the probabilities of the current frame's states, and to the scale that
+ * all probabilities of a frame have in common.
+ *
+ * Of a frame's classes a pass loads the ones in use, or all if they are few (K). Their
+ * probabilities y_t(c) are split as
+ *     y_t(c) = p_scale_t p_tc,  p_tc = exp(x_tc - frame_max_t),
+ * with frame_max the largest loaded x. The recursion runs on p, and log p_scale is summed
+ * separately (log_scale), so that a confident prediction with P near 1 keeps full relative
+ * accuracy. The scale is exp(frame_max) for log-probabilities. For logits it is
+ *     exp(frame_max - m) / (1 + R),  m = max_c x_tc,  R = Σ_c exp(x_tc - m) - 1,
+ * where R is summed without one of the entries that are exactly 1, and log1p(R) has no
+ * cancellation. */
+#ifndef FASTLOSS_CTC_FRAMES_H
+#define FASTLOSS_CTC_FRAMES_H
+
+#include "losses/ctc_targets.h"
+#include "vector/vector_math.h"
+#include "vector/vector_math_tmpl.h"
+
+/* ln 2 in two parts, the first of 32 bits, so that its products with whole exponents are exact. */
+#define CTC_LN2_HI 0x1.62e42feep-1
+#define CTC_LN2_LO 0x1.a39ef35793c76p-33
+
+#define CTC_LOG2_E 0x1.71547652b82fep+0
+
+/* Arguments of exp below this have no fractional bits. */
+static const double CTC_NO_FRACTION = -0x1p50;
+
+/* --- loading --- */
+
+static int64_t ctc_frame_index(const ctc_pass *pass, int64_t j)
+{
+    return pass->direction == CTC_BETA ? pass->T - 1 - j : j;
+}
+
+/* The flat index of a frame's first entry in the (N, T, C) arrays. */
+static int64_t ctc_frame_entry(const ctc_pass *pass, int64_t frame)
+{
+    return (pass->sample * pass->call->T + frame) * pass->call->C;
+}
+
+typedef real ctc_reals
+    __attribute__((vector_size(CTC_LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef double ctc_doubles
+    __attribute__((vector_size(CTC_LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
+
+/* Conversion of reals to doubles and back, in whole vectors: the last one overlaps its neighbour.
+ */
+static void ctc_to_double(int64_t n, const real *from, double *to)
+{
+    if (n < CTC_LANES) {
+        for (int64_t k = 0; k < n; k++)
+            to[k] = (double)from[k];
+        return;
+    }
+    for (int64_t k = 0; k < n; k += CTC_LANES) {
+        int64_t at = k + CTC_LANES <= n ? k : n - CTC_LANES;
+        *(ctc_doubles *)(to + at) =
+            __builtin_convertvector(*(const ctc_reals *)(from + at), ctc_doubles);
+    }
+}
+
+static void ctc_from_double(int64_t n, const double *from, real *to)
+{
+    if (n < CTC_LANES) {
+        for (int64_t k = 0; k < n; k++)
+            to[k] = (real)from[k];
+        return;
+    }
+    for (int64_t k = 0; k < n; k += CTC_LANES) {
+        int64_t at = k + CTC_LANES <= n ? k : n - CTC_LANES;
+        *(ctc_reals *)(to + at) =
+            __builtin_convertvector(*(const ctc_doubles *)(from + at), ctc_reals);
+    }
+}
+
+/* x of the loaded classes, (K). */
+static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restrict score)
+{
+    const fl_array *x = &pass->call->operand[0];
+    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, frame),
+                  *class = pass->class_index;
+    real tile[TILE], one;
+    /* fl_output_buffer() without scratch returns NULL if the row cannot be read in place. */
+    const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_output_buffer(x, entry, C, NULL);
+    if (pass->uses_all_classes)
+        ctc_to_double(C, row, score);
+    else if (row)
+        for (int64_t k = 0; k < pass->class_count; k++)
+            score[k] = (double)row[class[k]];
+    else
+        for (int64_t k = 0; k < pass->class_count; k++)
+            score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
+}
+
+/* Prefetches x of the loaded classes: entries that are far apart each cost a cache miss. */
+static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
+{
+    const int64_t *class = pass->class_index;
+    const real *row = fl_output_buffer(&pass->call->operand[0], ctc_frame_entry(pass, frame),
+                                       pass->call->C, NULL);
+    if (!row)
+        return;
+    for (int64_t k = 0; k < pass->class_count; k++)
+        __builtin_prefetch(&row[class[k]]);
+}
+
+/* The largest score, NaN if a class in use has NaN or +inf; and, in powers of two, how far below it
+ * the smallest finite score of a class in use is. */
+static void ctc_frame_bounds(int64_t n, const double *score, const double *mask, double *max,
+                             double *exponent_range)
+{
+    const double inf = __builtin_inf();
+    double high = -inf, low = inf;
+#pragma omp simd reduction(max : high) reduction(min : low)
+    for (int64_t k = 0; k < n; k++) {
+        double x = score[k] < inf ? score[k] : -mask[k];
+        high = ctc_max(high, x);
+        low = ctc_min(x > mask[k] ? x : inf, low);
+    }
+    *max = high < inf ? high : __builtin_nan("");
+    *exponent_range = high - high == 0 && low < inf ? (high - low) * CTC_LOG2_E : 0;
+}
+
+/* p = score - max, or -inf if max is not finite. */
+static void ctc_subtract_max(int64_t n, const double *restrict score, double max,
+                             double *restrict p)
+{
+    const int is_finite = max - max == 0;
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++)
+        p[k] = is_finite ? score[k] - max : -__builtin_inf();
+}
+
+/* The rounding error of the difference x - max (two-sum), 0 where exp makes it irrelevant. */
+static INLINE double ctc_rounding_error(double x, double max)
+{
+    double d = x - max, back = d - x;
+    return d > CTC_NO_FRACTION && d <= 0 ? (x - (d - back)) - (max + back) : 0;
+}
+
+/* Corrects p = exp(fl(score - max)) for the rounding error of the difference, to first order. Not
+ * needed for float scores, whose differences in double have no significant error. */
+static void ctc_correct_rounding(int64_t n, const double *restrict score, double max,
+                                 double *restrict p)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) {
+        double correction = p[k] * ctc_rounding_error(score[k], max);
+        p[k] += correction == correction ? correction : 0; /* inf stays */
+    }
+}
+
+/* Σ p - 1 without cancellation: one of the entries that are 1 is left out of the sum. */
+static double ctc_sum_minus_one(int64_t n, const double *p)
+{
+    double sum[CTC_LANES] = {0}, low[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
+    for (int64_t k = 0; k < n; k += CTC_LANES)
+#pragma omp simd
+        for (int i = 0; i < CTC_LANES; i++) {
+            double one = p[k + i] == 1, v = p[k + i] - one, a = sum[i], total = a + v,
+                   b = total - a;
+            low[i] += (a - (total - b)) + (v - b);
+            sum[i] = total;
+            ones[i] += one;
+        }
+    for (int half = CTC_LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) {
+            sum[i] += sum[i + half];
+            low[i] += low[i + half];
+            ones[i] += ones[i + half];
+        }
+    return (ones[0] - 1) + (sum[0] + (low[0] - low[0] == 0 ? low[0] : 0));
+}
+
+/* --- batches of frames --- */
+
+/* Makes frames [j, j + n), whose p is set, the batch: p of the labels. */
+static void ctc_gather_labels(ctc_pass *pass, int64_t j, int64_t n)
+{
+    const int64_t stride = ctc_row_stride(pass->S), *slot = pass->label_slot;
+    for (int64_t f = 0; f < n; f++) {
+        const double *restrict p = pass->p + f * pass->frame_stride * pass->padded_classes;
+        double *restrict label = pass->label_p + f * stride;
+        for (int64_t i = 0; i < pass->S; i++)
+            label[i] = p[slot[i]];
+    }
+    pass->batch_first = j;
+    pass->batch_end = j + n;
+}
+
+static int64_t ctc_next_batch_size(const ctc_pass *pass, int64_t j)
+{
+    return pass->end - j < pass->batch_frames ? pass->end - j : pass->batch_frames;
+}
+
+/* Loads a batch of frames from frame j on. */
+static void ctc_load_frames(ctc_pass *pass, int64_t j)
+{
+    const int64_t n = ctc_next_batch_size(pass, j), K = pass->padded_classes;
+    const int64_t at = pass->resident_rows > 0 && j < pass->midpoint ? j : 0;
+    double *p = pass->p_buffer + at * K, *exponent_range = pass->range_buffer + at;
+    if (!pass->uses_all_classes)
+        for (int64_t f = j + n; f < pass->end && f < j + 2 * n; f++)
+            ctc_prefetch_scores(pass, ctc_frame_index(pass, f));
+    for (int64_t f = 0; f < n; f++)
+        ctc_load_scores(pass, ctc_frame_index(pass, j + f), pass->scores + f * K);
+    for (int64_t f = 0; f < n; f++)
+        ctc_frame_bounds(K, pass->scores + f * K, pass->mask, &pass->frame_max[f],
+                         &exponent_range[f]);
+    for (int64_t f = 0; f < n; f++)
+        ctc_subtract_max(K, pass->scores + f * K, pass->frame_max[f], p + f * K);
+    vector_math_double(MATH_EXP, n * K, p, p);
+    if (REAL_IS_DOUBLE)
+        for (int64_t f = 0; f < n; f++)
+            ctc_correct_rounding(K, pass->scores + f * K, pass->frame_max[f], p + f * K);
+    pass->p = p;
+    pass->exponent_range = exponent_range;
+    ctc_gather_labels(pass, j, n);
+}
+
+/* Takes a batch of frames from the buffer of the pass in the other direction, which loaded them
+ * before it reached the midpoint. */
+static void ctc_reuse_frames(ctc_pass *pass, int64_t j)
+{
+    pass->p = pass->frame_source->p_buffer + (pass->T - 1 - j) * pass->padded_classes;
+    pass->exponent_range = pass->frame_source->range_buffer + (pass->T - 1 - j);
+    pass->frame_stride = -1;
+    ctc_gather_labels(pass, j, ctc_next_batch_size(pass, j));
+}
+
+/* --- the current frame --- */
+
+/* p of the current frame as scaled doubles. With whole n and score - max = n ln 2 + r it is
+ * exp(r) 2^n. */
+static void ctc_scale_frame(ctc_pass *pass)
+{
+    const double *score = pass->scores + pass->current * pass->padded_classes;
+    const double magic = 0x1.8p52, max = pass->frame_max[pass->current];
+    double *m = pass->scaled_m, *e = pass->scaled_e;
+    for (int64_t k = 0; k < pass->class_count; k++) {
+        double a = score[k] - max, n = a * CTC_LOG2_E;
+        double whole = (n + magic) - magic, low = ctc_rounding_error(score[k], max);
+        e[k] = a > CTC_NO_FRACTION ? whole : n;
+        m[k] = a > CTC_NO_FRACTION ? (a - whole * CTC_LN2_HI) + (low - whole * CTC_LN2_LO) : 0;
+    }
+    vector_math_double(MATH_EXP, pass->class_count, m, m);
+    for (int64_t k = 0; k < pass->class_count; k++)
+        m[k] = e[k] < -DBL_MAX ? 0 : m[k];
+    for (int64_t i = 0; i < pass->S; i++) {
+        pass->frame.label[i] = m[pass->label_slot[i]];
+        pass->label_e[i] = e[pass->label_slot[i]];
+    }
+    pass->frame.blank = (scaled_double){m[pass->blank_slot], e[pass->blank_slot]};
+}
+
+/* p of the current frame, (K). */
+static const double *ctc_frame_p(const ctc_pass *pass)
+{
+    return pass->p + pass->current * pass->frame_stride * pass->padded_classes;
+}
+
+/* Makes j the current frame: sets p of its states. */
+static void ctc_set_frame(ctc_pass *pass, int64_t j)
+{
+    const int was_scaled = pass->frame.exponent_range > CTC_FRAME_RANGE;
+    if ((j < pass->batch_first || j >= pass->batch_end) && pass->frame_source)
+        ctc_reuse_frames(pass, j);
+    else if (j < pass->batch_first || j >= pass->batch_end)
+        ctc_load_frames(pass, j);
+    pass->current = j - pass->batch_first;
+    pass->frame =
+        (ctc_frame){.blank = {ctc_frame_p(pass)[pass->blank_slot], 0},
+                    .label = pass->label_p + pass->current * ctc_row_stride(pass->S),
+                    .label_e = pass->label_e,
+                    .exponent_range = pass->exponent_range[pass->current * pass->frame_stride]};
+    if (pass->frame.exponent_range > CTC_FRAME_RANGE)
+        ctc_scale_frame(pass);
+    else if (was_scaled)
+        ctc_clear(pass->label_e, pass->S);
+}
+
+/* --- scales and softmax normalisers --- */
+
+/* max(m, max x), in several independent dependency chains. A NaN in x may be ignored: it reappears
+ * in R. */
+static real ctc_max_tile(const real *x, int64_t n, real m)
+{
+    enum { WIDTH = 4 * LANES };
+    real lane[WIDTH];
+    int64_t i = 0;
+    for (int k = 0; k < WIDTH; k++)
+        lane[k] = m;
+    for (; i + WIDTH <= n; i += WIDTH)
+#pragma omp simd
+        for (int k = 0; k < WIDTH; k++)
+            lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
+    if (i > 0)
+        for (int half = WIDTH / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++)
+                lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
+    m = lane[0];
+    for (; i < n; i++)
+        m = m < x[i] ? x[i] : m;
+    return m;
+}
+
+/* The sum of the entries that are not 1. Adds the number of the others to *ones. */
+static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
+{
+    lane_sum sum = {{0}, {0}};
+    real count[LANES] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            real one = e[i + k] == 1;
+            add_to_lane(&sum, k, (double)(e[i + k] - one));
+            count[k] += one;
+        }
+    for (int k = 0; i + k < n; k++) {
+        real one = e[i + k] == 1;
+        add_to_lane(&sum, k, (double)(e[i + k] - one));
+        count[k] += one;
+    }
+    for (int k = 0; k < LANES; k++)
+        total += count[k];
+    *ones += (int64_t)total;
+    return reduce_lanes(&sum);
+}
+
+/* m and R of the logits of frame j, over all C classes. */
+static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, double *sum_minus_one)
+{
+    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, ctc_frame_index(pass, j));
+    real tile[TILE], e[TILE], m = -REAL_INFINITY;
+    fl_dd sum = {0, 0};
+    int64_t ones = 0;
+    for (int64_t from = 0; from < C; from += TILE) {
+        int64_t n = C - from < TILE ? C - from : TILE;
+        m = ctc_max_tile(fl_load(&pass->call->operand[0], entry + from, n, tile), n, m);
+    }
+    for (int64_t from = 0; from < C; from += TILE) {
+        int64_t n = C - from < TILE ? C - from : TILE;
+        const real *x = fl_load(&pass->call->operand[0], entry + from, n, tile);
+        for (int64_t c = 0; c < n; c++)
+            e[c] = x[c] - m;
+        for (int64_t c = 0; c < n; c++)
+            e[c] = EXP(e[c]);
+        sum = dd_add(sum, ctc_sum_exp_tile(e, n, &ones));
+    }
+    *max = (double)m;
+    *sum_minus_one = dd_add_double(sum, (double)(ones - 1)).hi;
+}
+
+/* Adds the n values, whole vectors, to the double-double sums of log_scale. */
+static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
+{
+    double *restrict sum = pass->log_scale, *restrict low = pass->log_scale_lo;
+    for (int64_t f = 0; f < n; f += CTC_LANES)
+#pragma omp simd
+        for (int i = 0; i < CTC_LANES; i++) {
+            double a = sum[i], b = v[f + i], total = a + b, c = total - a;
+            low[i] += (a - (total - c)) + (b - c);
+            sum[i] = total;
+        }
+}
+
+/* Adds log p_scale of the frames of the batch to log_scale, and stores m, R and p_scale if the pass
+ * in the other direction needs them for the gradient. */
+static void ctc_frame_normalisers(ctc_pass *pass)
+{
+    const int64_t n = pass->batch_end - pass->batch_first,
+                  at = pass->saves_rows ? pass->batch_first : 0;
+    const int logits = pass->call->formula == FL_FORMULA_ctc_with_logits;
+    double *max = pass->softmax_max + at, *sum_minus_one = pass->sum_minus_one + at,
+           *p_scale = pass->p_scale + at, log_p_scale[CTC_BATCH_FRAMES];
+    for (int64_t f = 0; f < n; f++) {
+        pass->has_scaled_frame |= pass->exponent_range[f] > CTC_FRAME_RANGE;
+        max[f] = logits ? pass->frame_max[f] : 0;
+        if (pass->uses_all_classes && (logits || pass->saves_rows))
+            sum_minus_one[f] =
+                ctc_sum_minus_one(pass->padded_classes, pass->p + f * pass->padded_classes);
+        else if (logits)
+            ctc_softmax_normaliser(pass, pass->batch_first + f, &max[f], &sum_minus_one[f]);
+    }
+    const int64_t padded = ctc_round_up(n);
+    if (logits)
+        vector_math_double(MATH_LOG1P, padded, sum_minus_one, log_p_scale);
+    for (int64_t f = 0; f < n; f++) /* R - R: an infinite R gives the loss NaN */
+        log_p_scale[f] = pass->frame_max[f] - max[f] -
+                         (logits ? log_p_scale[f] + (sum_minus_one[f] - sum_minus_one[f]) : 0);
+    ctc_clear(log_p_scale + n, padded - n);
+    ctc_accumulate_log_scale(pass, padded, log_p_scale);
+    if (!pass->saves_rows)
+        return;
+    for (int64_t f = 0; f < padded; f++)
+        p_scale[f] = pass->frame_max[f] - max[f];
+    vector_math_double(MATH_EXP, padded, p_scale, p_scale);
+    if (logits)
+        for (int64_t f = 0; f < padded; f++)
+            p_scale[f] /= 1 + sum_minus_one[f];
+}
+
+#endif

@@ -1,0 +1,188 @@
+/* Posteriors and gradients, frame by frame from the midpoint on.
+ *
+ *     γ_t(c) = Σ_{s: l'_s = c} α_t(s) β_t(s) / y_t(c) / P
+ *     gradient = y - γ, equation (16), or γ itself */
+#ifndef FASTLOSS_CTC_GRADIENT_H
+#define FASTLOSS_CTC_GRADIENT_H
+
+#include "losses/ctc_alpha_beta.h"
+#include "vector/unit_outputs.h"
+
+/* Sets the gradient of frames [from, to) of a sample to v. */
+static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to, real v)
+{
+    real tile[TILE];
+    int64_t entry = (n * call->T + from) * call->C, end = (n * call->T + to) * call->C;
+    for (; entry < end; entry += TILE) {
+        int64_t m = end - entry < TILE ? end - entry : TILE;
+        real *g = fl_output_buffer(&call->grad[0], entry, m, tile);
+        for (int64_t i = 0; i < m; i++)
+            g[i] = v;
+        fl_store(&call->grad[0], entry, m, g);
+    }
+}
+
+/* Whether the gradient is written to another array than the input: frames can then be checked
+ * while the gradient is computed, else they are checked before anything is written. */
+static int ctc_gradient_is_separate(const fl_call *call)
+{
+    return call->grad[0].data != call->operand[0].data;
+}
+
+/* Records frame t if its probabilities do not sum to 1; a NaN passes. */
+static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
+                                fl_partial *partial)
+{
+    if (__builtin_fabs(sum - 1) > call->sum_tolerance)
+        record_error(partial, n, 0, t);
+}
+
+/* The same for frames [from, to) of log-probabilities. */
+static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
+                                 fl_partial *partial)
+{
+    real tile[TILE], e[TILE];
+    for (int64_t t = from; t < to; t++) {
+        fl_dd sum = {0, 0};
+        for (int64_t first = 0; first < call->C; first += TILE) {
+            int64_t m = call->C - first < TILE ? call->C - first : TILE;
+            const real *x =
+                fl_load(&call->operand[0], (n * call->T + t) * call->C + first, m, tile);
+            for (int64_t c = 0; c < m; c++)
+                e[c] = EXP(x[c]);
+            sum = dd_add(sum, sum_tile(e, m));
+        }
+        ctc_check_frame_sum(call, n, t, sum.hi, partial);
+    }
+}
+
+/* posterior = p_factor p + posterior_factor posterior, (K); for ctc_posteriors without p. */
+static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double posterior_factor)
+{
+    const double *restrict p = ctc_frame_p(pass);
+    double *restrict gradient = pass->posterior;
+    const int posterior_only = pass->call->formula == FL_FORMULA_ctc_posteriors;
+#pragma omp simd
+    for (int64_t k = 0; k < pass->padded_classes; k++)
+        gradient[k] = gradient[k] * posterior_factor + (posterior_only ? 0 : p[k] * p_factor);
+}
+
+/* Writes the gradient of a frame of which all classes are loaded. */
+static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
+{
+    real tile[TILE];
+    const fl_array *gradient = &pass->call->grad[0];
+    real *g = fl_output_buffer(gradient, entry, pass->call->C, tile);
+    ctc_from_double(pass->call->C, pass->posterior, g);
+    fl_store(gradient, entry, pass->call->C, g);
+}
+
+/* Writes the gradient of a frame of which the classes in use are loaded: factor exp(x - shift) of
+ * the other classes, whose γ is 0. Returns Σ_c exp(x_c) of log-probabilities. */
+static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real shift, real factor)
+{
+    const fl_call *call = pass->call;
+    const int64_t C = call->C;
+    real x_tile[TILE], e[TILE], g_tile[TILE];
+    fl_dd sum = {0, 0};
+    for (int64_t from = 0, k = 0; from < C; from += TILE) {
+        int64_t n = C - from < TILE ? C - from : TILE;
+        real *g = fl_output_buffer(&call->grad[0], entry + from, n, g_tile);
+        if (call->formula == FL_FORMULA_ctc_posteriors) {
+            memset(g, 0, (size_t)n * sizeof *g);
+        } else {
+            const real *x = fl_load(&call->operand[0], entry + from, n, x_tile);
+            for (int64_t c = 0; c < n; c++)
+                e[c] = EXP(x[c] - shift);
+            for (int64_t c = 0; c < n; c++)
+                g[c] = e[c] * factor;
+            if (call->formula == FL_FORMULA_ctc)
+                sum = dd_add(sum, sum_tile(e, n));
+        }
+        for (; k < pass->class_count && pass->class_index[k] < from + n; k++)
+            g[pass->class_index[k] - from] = (real)pass->posterior[k];
+        fl_store(&call->grad[0], entry + from, n, g);
+    }
+    return sum.hi;
+}
+
+/* Writes the gradient of frame j, whose normalisers the opposite pass has stored: with total =
+ * Σ posterior it is scale (p_scale p - posterior / total), or posterior / total itself. */
+static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j, double total,
+                            double scale, fl_partial *partial)
+{
+    const fl_call *call = pass->call;
+    const int64_t t = ctc_frame_index(pass, j), entry = ctc_frame_entry(pass, t),
+                  opposite_j = pass->T - 1 - j;
+    const double p_scale = opposite->p_scale[opposite_j], R = opposite->sum_minus_one[opposite_j];
+    double probability_sum = p_scale * (1 + R);
+    ctc_frame_gradient(pass, p_scale * scale,
+                       call->formula == FL_FORMULA_ctc_posteriors ? 1 / total : -scale / total);
+    if (pass->uses_all_classes)
+        ctc_write_all_classes(pass, entry);
+    else
+        probability_sum = ctc_write_used_classes(
+            pass, entry, (real)opposite->softmax_max[opposite_j], (real)(scale / (1 + R)));
+    if (call->formula == FL_FORMULA_ctc && ctc_gradient_is_separate(call))
+        ctc_check_frame_sum(call, pass->sample, t, probability_sum, partial);
+}
+
+/* What a sample's loss is divided by where it is summed or differentiated. */
+static double ctc_target_length(const fl_call *call, int64_t n)
+{
+    return call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
+}
+
+/* The factor of a sample's gradient. */
+static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
+{
+    if (call->formula == FL_FORMULA_ctc_posteriors)
+        return 1;
+    double scratch, scale = call->grad_scale * weight;
+    if (call->grad_output_array.data)
+        scale *= *fl_load_double(&call->grad_output_array, n, 1, &scratch);
+    return scale / ctc_target_length(call, n);
+}
+
+static void ctc_write_value(const fl_call *call, int64_t n, double loss, double weight,
+                            fl_partial *partial)
+{
+    const double target_length = ctc_target_length(call, n);
+    real scratch, *l = fl_output_buffer(&call->values, n, 1, &scratch);
+    *l = (real)(loss * weight);
+    partial->sum = dd_add_double(partial->sum, (double)*l / target_length);
+    fl_store(&call->values, n, 1, l);
+    if (wants_unit_terms(call))
+        emit_unit_terms(call, n, 1, l, target_length, &weight, &weight, partial);
+}
+
+/* Continues a pass from its midpoint to its last frame: each row is combined with the row of the
+ * opposite pass. */
+static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pass *recompute,
+                               scaled_double at_midpoint, double scale, fl_partial *partial)
+{
+    double total = at_midpoint.m;
+    for (int64_t j = pass->midpoint; j < pass->T; j++) {
+        if (j > pass->midpoint) {
+            ctc_set_frame(pass, j);
+            total = ctc_combine_frame(
+                pass, j, ctc_recompute_row(recompute, opposite, pass->T - 1 - j), at_midpoint.e);
+        }
+        ctc_write_frame(pass, opposite, j, total, scale, partial);
+        ctc_step(pass, j);
+    }
+}
+
+/* The gradient where there is no posterior: NaN for a loss that is not finite, 0 where
+ * zero_infinity has replaced it. */
+static void ctc_write_undefined_gradient(const ctc_pass *pass, double loss, fl_partial *partial)
+{
+    const fl_call *call = pass->call;
+    const int64_t from = pass->direction == CTC_BETA ? 0 : pass->T / 2,
+                  to = pass->direction == CTC_BETA ? pass->T / 2 : pass->T;
+    ctc_fill_frames(call, pass->sample, from, to, loss == 0 ? 0 : REAL_NAN);
+    if (call->formula == FL_FORMULA_ctc && ctc_gradient_is_separate(call))
+        ctc_check_frame_sums(call, pass->sample, from, to, partial);
+}
+
+#endif
