@@ -444,7 +444,7 @@ def test_unequal_leading_dimensions(data):
     ("options", "remedy"),
     [
         ({"per_sample": "x.npy"}, "map_blocks"),
-        ({"state": "x.json"}, "computes again"),
+        ({"state": "x.json"}, "recomputes"),
         ({"chunk_rows": 10}, "rechunk"),
         ({"progress": True}, "ProgressBar"),
     ],

@@ -59,9 +59,8 @@ class Accumulator:
     criterion : Criterion
         The criterion, with `reduction` "mean" or "sum", or "batchmean" if the loss has it.
     by : {None, "class", "group"}, default None
-        Whether to sum separately as well: for each class of the targets, or for each group whose
-        labels are passed to every `update`. An update then needs 25 bytes of temporary memory per
-        loss.
+        Also sums the losses of each class of the targets, or of each group, whose labels are passed
+        to every `update`. An update then needs 25 bytes of temporary memory per loss.
 
     Raises
     ------
@@ -243,7 +242,7 @@ class Accumulator:
 
     @property
     def by(self) -> str | None:
-        """The separate totals: None, "class" or "group"."""
+        """Whether losses are also summed by class or by group: None, "class" or "group"."""
         return self._by
 
     @property

@@ -1,11 +1,12 @@
 """The checkpoint of an evaluation (`state=`): a JSON file from which it resumes.
 
-    version        of the format
-    identity       criteria, data and per_sample of the evaluation that wrote it
-    position       of the reader: rows or batches that are done
-    bytes, seconds read, and spent
-    rows_written   by the writer of each criterion
-    accumulators   one for each criterion
+    version        version of the format
+    identity       criteria, data and per_sample of the evaluation that saved it
+    position       number of rows or batches that are done
+    bytes          number of bytes that were read
+    seconds        time that was spent
+    rows_written   number of rows in the file of unreduced losses of each criterion
+    accumulators   state of the accumulator of each criterion
 
 It is replaced atomically, so that it always holds one complete checkpoint.
 """

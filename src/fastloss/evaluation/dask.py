@@ -50,7 +50,7 @@ class Partial:
 # Options that are not supported with Dask, and what to do instead.
 _UNSUPPORTED = {
     "per_sample": "for unreduced losses, dask.array.map_blocks(loss, ..., reduction='none')",
-    "state": "the scheduler computes again what a worker lost",
+    "state": "the scheduler recomputes the blocks of a lost worker",
     "chunk_rows": "rechunk the arrays",
     "progress": "use dask.diagnostics.ProgressBar, or the dashboard",
 }

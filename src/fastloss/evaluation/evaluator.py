@@ -58,15 +58,15 @@ def evaluate(
     sample_weight
         Weights of the losses, as in a call of the loss; anything that `data` may be.
     by : "class", "group", or labels like one of the arrays, optional
-        Whether to sum separately as well: for each class of the targets, or for each group. Labels
-        are integers, floats or, in memory, strings, one per loss or one per row. With "group", each
-        batch has its own labels.
+        Also sums the losses of each class of the targets, or of each group. Labels are integers,
+        floats or, in memory, strings, one per loss or one per row. With "group", each batch has its
+        own labels.
     per_sample : path or array, or a list or dict of them like `criterion`, optional
         Where to write the unreduced losses: a .npy file, which appears when it is complete, or an
         array, memory map or dataset, which is filled chunk by chunk.
     state : path, optional
-        Checkpoint file. If it exists, the evaluation resumes from it, and the result is bitwise
-        identical to that without the interruption. The file is deleted on completion.
+        Checkpoint file. If it exists, the evaluation resumes from it, and the result is bitwise the
+        same as without the interruption. The file is deleted on completion.
     chunk_rows : int, optional
         Number of rows to read at once, rounded up to whole blocks. By default, chunks fit into the
         last-level cache.

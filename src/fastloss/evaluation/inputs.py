@@ -30,12 +30,12 @@ class EvaluationInput:
             options = (self.sample_weight, self.labels, self.chunk_rows)
             if any(option is not None for option in options):
                 raise TypeError(
-                    "sample_weight, labels in by and chunk_rows go with arrays: batches hold their "
-                    "own, as dicts with sample_weight and group"
+                    "sample_weight, labels in by and chunk_rows require arrays: for batches, pass "
+                    "dicts with sample_weight and group"
                 )
             return True
         if self.by == "group" and self.labels is None:
-            raise TypeError("by='group' goes with batches that hold their group: pass the labels")
+            raise TypeError("by='group' requires batches with a group: for arrays, pass labels")
         if len(self.data) != len(self.operands):
             raise TypeError(
                 f"{self.criteria[0].loss.__name__} reads {len(self.operands)} arrays "

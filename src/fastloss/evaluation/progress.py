@@ -31,7 +31,7 @@ class ProgressBar:
 def progress_callback(
     progress: bool | Callable[[int, int | None], None],
 ) -> Iterator[Callable[[int, int | None], None]]:
-    """The function to call after every chunk, for an argument `progress` of `evaluate`."""
+    """The function to call after every chunk, by the option `progress` of `evaluate`."""
     if callable(progress):
         yield progress
     elif not progress:

@@ -11,7 +11,7 @@ MAX_CACHED_BYTES = 64 << 20  # decompressed rows that are kept for the next requ
 
 
 class ChunkedSource(Source):
-    """Reads whole chunks into the result; caches the decoded rows of a chunk that is cut."""
+    """Reads rows directly where possible; otherwise decodes a chunk and caches its rows."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -41,7 +41,7 @@ class ChunkedSource(Source):
         return out
 
     def _direct_rows(self, row: int, stop: int) -> int:
-        """How many rows from `row` on can be read without the cache."""
+        """The number of rows from `row` on that can be read without the cache."""
         return 0
 
     def _read_into(self, row: int, out: np.ndarray) -> None:

@@ -24,7 +24,7 @@ class ArraySource(Source):
 
 
 class LabelSource:
-    """Labels of groups, which may be strings: a `Source` of another dtype."""
+    """Labels of groups, which may be strings; has the interface of `Source`."""
 
     buffered = False
     row_bytes = 0

@@ -14,8 +14,8 @@
     fingerprint()        JSON-serializable; differs if the data are known to differ
 
 A source may be read on another thread than it was opened on, by one thread at a time. Requests need
-not be aligned with the chunks of the storage: each chunk is decompressed once, unless the chunks of
-one range of rows exceed 64 MB.
+not be aligned with the chunks of the storage: each chunk is decompressed once, unless the chunks
+that hold the same rows exceed 64 MB.
 
 Files are read into buffers and never memory-mapped: mapped pages count as memory of the process,
 and reading a mapped file that another process has truncated kills the process. Damaged data raise a
