@@ -21,7 +21,7 @@ import numpy as np
 import fastloss as fl
 from benchmarks import command
 from fastloss.evaluation.chunks import CHUNK_BYTES
-from fastloss.evaluation.sources import READ_BYTES
+from fastloss.evaluation.sources.source import READ_BYTES
 
 GB = 10**9
 BATCH = (1 << 20,)

@@ -21,12 +21,13 @@ from fastloss.losses import *
 
 if TYPE_CHECKING:
     from fastloss.evaluation.accumulators import Accumulator
-    from fastloss.evaluation.evaluator import Evaluation, evaluate
+    from fastloss.evaluation.evaluator import evaluate
+    from fastloss.evaluation.results import Evaluation
 
 # Imported on first access: files, JSON and locks take longer to import than all the losses.
 _LAZY = {
     "Accumulator": "fastloss.evaluation.accumulators",
-    "Evaluation": "fastloss.evaluation.evaluator",
+    "Evaluation": "fastloss.evaluation.results",
     "evaluate": "fastloss.evaluation.evaluator",
 }
 

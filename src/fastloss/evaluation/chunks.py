@@ -1,7 +1,7 @@
-"""The data of an evaluation, chunk by chunk: arrays that are cut by rows, or batches.
+"""Readers: the data of an evaluation in chunks, either of the rows of arrays or one per batch.
 
-Reading and computing overlap: `_read_ahead` reads a chunk of every source on a thread while the
-caller works on the one before.
+Reading overlaps with computing: `_read_ahead` reads the next chunk of every source on a thread
+while the caller computes on the current one.
 """
 
 import contextlib
@@ -12,100 +12,59 @@ import queue
 import threading
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from fastloss._arrays import is_dask
-from fastloss.criteria import Criterion
-from fastloss.evaluation.accumulators import as_labels
-from fastloss.evaluation.sources import checksum, open_source
+from fastloss.evaluation.inputs import (
+    EvaluationInput,
+    array_name,
+    batch_by_name,
+    element_weights_by_criterion,
+    is_row_aligned,
+    supports_row_chunks,
+)
+from fastloss.evaluation.sources import open_labels, open_source
 
-CHUNK_BYTES = 8 << 20  # of all arrays together, at most: long enough to hide the hand-over
-WEIGHTS = ("weight", "pos_weight")
-
-
-@dataclass
-class Given:
-    """What there is to evaluate: arrays or batches. `kind` of groups: None, "class" or "group"."""
-
-    criteria: list[Criterion]
-    data: tuple[Any, ...]
-    sample_weight: Any
-    kind: Literal["class", "group"] | None
-    labels: Any  # of the groups, None where batches hold them
-    chunk_rows: int | None
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.criteria[0].loss.operands
-
-    def are_batches(self) -> bool:
-        """Whether the data are batches (True) or the arrays of the loss (False)."""
-        if len(self.data) == 1 and len(self.operands) > 1:
-            beside = (self.sample_weight, self.labels, self.chunk_rows)
-            if any(option is not None for option in beside):
-                raise TypeError(
-                    "sample_weight, labels in by and chunk_rows go with arrays: batches hold their "
-                    "own, as dicts with sample_weight and group"
-                )
-            return True
-        if self.kind == "group" and self.labels is None:
-            raise TypeError("by='group' goes with batches that name their group: give the labels")
-        if len(self.data) != len(self.operands):
-            raise TypeError(
-                f"{self.criteria[0].loss.__name__} reads {len(self.operands)} arrays "
-                f"({', '.join(self.operands)}) or one iterable of batches, {len(self.data)} given"
-            )
-        return False
-
-    def arrays(self) -> dict[Any, Any]:
-        """The arrays by name; weights of elements by the number of their criterion and name."""
-        found: dict[Any, Any] = dict(zip(self.operands, self.data, strict=False))
-        found |= {"sample_weight": self.sample_weight, "by": self.labels}
-        for k, criterion in enumerate(self.criteria):
-            found |= {(k, name): criterion.get_params().get(name) for name in WEIGHTS}
-        return {key: value for key, value in found.items() if value is not None}
-
-    def on_dask(self) -> bool:
-        """Whether there is a collection of Dask among the arrays, or in a list of batches."""
-        listed = self.data[0] if len(self.data) == 1 else ()
-        batches = listed if isinstance(listed, (list, tuple)) else ()
-        return any(map(is_dask, (*self.arrays().values(), *batches)))
+# The largest chunk, all arrays together: long enough to hide handing it over between threads.
+CHUNK_BYTES = 8 << 20
 
 
 @dataclass
 class Chunk:
-    """Some rows, or a batch: `weights` are those of elements, of each criterion by name."""
+    """Some rows, or a batch; `element_weights` are `weight` and `pos_weight` of each criterion."""
 
     arrays: list[Any]
     sample_weight: Any
     group: Any
-    weights: list[dict[str, Any]]
-    place: int  # in the feed, behind it
+    element_weights: list[dict[str, Any]]
+    next_position: int  # of the reader: rows or batches up to the end of this chunk
     nbytes: int
 
 
-def open_feed(stack: contextlib.ExitStack, given: Given) -> "Batches | Rows":
-    """The data as chunks. `stack` closes what is open, should it not come to reading."""
-    return Batches(given) if given.are_batches() else Rows(stack, given)
+def open_reader(stack: contextlib.ExitStack, inputs: EvaluationInput) -> "BatchReader | RowReader":
+    """The reader of the data. `stack` closes the files if an error precedes reading."""
+    return BatchReader(inputs) if inputs.is_batches() else RowReader(stack, inputs)
 
 
-class Batches:
-    """An iterable of batches, each taken when the one before is done with."""
+# ---- batches -------------------------------------------------------------------------------------
+
+
+class BatchReader:
+    """Reads an iterable of batches, one at a time: a batch may reuse the memory of the previous."""
 
     nbytes = None
     constant_bytes = 0
 
-    def __init__(self, given: Given):
-        (batches,) = given.data
+    def __init__(self, inputs: EvaluationInput):
+        (batches,) = inputs.data
         if isinstance(batches, (str, os.PathLike, np.ndarray)) or not hasattr(batches, "__iter__"):
             raise TypeError(
-                f"the data is one {type(batches).__name__}: {given.criteria[0].loss.__name__} "
-                f"reads {', '.join(given.operands)}, or an iterable of batches"
+                f"the data is one {type(batches).__name__}: {inputs.criteria[0].loss.__name__} "
+                f"reads {', '.join(inputs.operands)}, or an iterable of batches"
             )
-        self._operands = given.operands
-        self._none: list[dict[str, Any]] = [{} for _ in given.criteria]
+        self._operands = inputs.operands
+        self._no_weights: list[dict[str, Any]] = [{} for _ in inputs.criteria]
         self._batches: Iterable[Any] = batches
         self._number = 0
 
@@ -113,83 +72,70 @@ class Batches:
         return "batches"
 
     @contextlib.contextmanager
-    def describing(self):
-        """Adds the batch to an error of the loss, which counts rows over all of them."""
+    def annotate_errors(self):
+        """Adds the number of the batch to errors of the loss, whose rows count from batch 0."""
         try:
             yield
         except (ValueError, TypeError) as error:
             raise type(error)(f"{error} [in batch {self._number}]") from error
 
-    def chunks(self, done: int) -> Generator[Chunk, None, None]:
+    def chunks(self, position: int) -> Generator[Chunk, None, None]:
+        """The batches from a position on."""
         number = -1
         for number, batch in enumerate(self._batches):
-            if number < done:
+            if number < position:
                 continue
             self._number = number
-            named_arrays = named_batch(self._operands, batch, number)
-            arrays = [named_arrays[name] for name in self._operands]
+            by_name = batch_by_name(self._operands, batch, number)
+            arrays = [by_name[name] for name in self._operands]
             nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)
             yield Chunk(
                 arrays,
-                named_arrays.get("sample_weight"),
-                named_arrays.get("group"),
-                self._none,
+                by_name.get("sample_weight"),
+                by_name.get("group"),
+                self._no_weights,
                 number + 1,
                 nbytes,
             )
-        if number + 1 < done:
+        if number + 1 < position:
             raise ValueError(
-                f"there are {number + 1} batches, and {done} are done by the state: delete its "
-                "file to begin anew"
+                f"there are {number + 1} batches, but the state has done {position}: delete its "
+                "file to start over"
             )
 
 
-def named_batch(operands: tuple[str, ...], batch: Any, number: int) -> dict[str, Any]:
-    """The arrays of a batch by name, which may have sample_weight and group."""
-    names = (*operands, "sample_weight")
-    if isinstance(batch, dict):
-        unknown = set(batch) - {*names, "group"}
-        if not unknown and set(operands) <= set(batch):
-            return batch
-    elif isinstance(batch, (tuple, list)) and len(batch) in (len(names) - 1, len(names)):
-        return dict(zip(names, batch, strict=False))
-    what = f"a {type(batch).__name__}"
-    if isinstance(batch, dict):
-        what += f" of {', '.join(map(str, batch)) or 'nothing'}"
-    elif isinstance(batch, (tuple, list)):
-        what += f" of {len(batch)}"
-    raise TypeError(
-        f"batch {number} is {what}: it must be a tuple of {', '.join(operands)} "
-        "(and sample_weight), or a dict of them"
-    )
+# ---- rows of arrays ------------------------------------------------------------------------------
 
 
-class Rows:
-    """Arrays that are cut along their leading axis."""
+class RowReader:
+    """Reads arrays in chunks of whole blocks of their leading axis."""
 
-    def __init__(self, stack: contextlib.ExitStack, given: Given):
-        self._names, self._count = given.operands, len(given.criteria)
+    def __init__(self, stack: contextlib.ExitStack, inputs: EvaluationInput):
+        self._operands, self._criteria_count = inputs.operands, len(inputs.criteria)
+        arrays = inputs.arrays()
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
-        for key, value in given.arrays().items():
-            open_it = _open_labels if key == "by" else open_source
-            source = open_it(value, key if isinstance(key, str) else key[1])
+        for key, value in arrays.items():
+            opener = open_labels if key == "by" else open_source
+            source = opener(value, array_name(key))
             self._sources[key] = opened.enter_context(contextlib.closing(source))
-        self._plan(given.criteria, given.chunk_rows)
-        weak = {k: v for k, v in given.arrays().items() if isinstance(v, (int, float))}
-        self._constant |= {key: weak[key] for key in self._constant if key in weak}
-        opened.pop_all()  # from here on the chunks close what they read
+        self._plan_chunks(inputs.criteria, inputs.chunk_rows)
+        for key in self._constant:
+            if isinstance(arrays[key], (int, float)):  # a Python scalar has no dtype of its own
+                self._constant[key] = arrays[key]
+        opened.pop_all()  # from now on chunks() closes the sources
 
-    def _plan(self, chosen, chunk_rows):
+    def _plan_chunks(self, criteria, chunk_rows):
+        """Reads the arrays that apply to all rows, and sets the number of rows in a chunk."""
         sources = self._sources
-        leaders = (sources[name] for name in self._names if sources[name].shape)
-        leader = self._leader = next(leaders, sources[self._names[0]])
-        ndims = [len(sources[name].shape) for name in self._names[:2]]
-        whole = not all(goes_by_rows(criterion, *ndims) for criterion in chosen)
+        leaders = (sources[name] for name in self._operands if sources[name].shape)
+        leader = self._leader = next(leaders, sources[self._operands[0]])
+        ndims = [len(sources[name].shape) for name in self._operands[:2]]
+        whole = not all(supports_row_chunks(criterion, *ndims) for criterion in criteria)
         self._streamed = {
             key: source
             for key, source in sources.items()
-            if source is leader or (not whole and follows(key, source.shape, leader.shape))
+            if source is leader or (not whole and is_row_aligned(key, source.shape, leader.shape))
         }
         for source in self._streamed.values():
             if source.rows != leader.rows:
@@ -199,8 +145,8 @@ class Rows:
         }
         self.constant_bytes = sum(array.nbytes for array in self._constant.values())
         self.nbytes = sum(source.nbytes for source in sources.values())
-        blocks = [c.loss._rows_per_block(leader.shape) for c in chosen]
-        self.step = _rows_per_chunk(blocks, leader, self._streamed.values(), chunk_rows, whole)
+        blocks = [criterion.loss._rows_per_block(leader.shape) for criterion in criteria]
+        self._step = _rows_per_chunk(blocks, leader, self._streamed.values(), chunk_rows, whole)
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -209,63 +155,39 @@ class Rows:
         }
 
     @contextlib.contextmanager
-    def describing(self):
-        """Adds the arrays to an error of the loss, which knows arguments only."""
+    def annotate_errors(self):
+        """Adds the arrays to errors of the loss, which knows the names of arguments only."""
         try:
             yield
         except (ValueError, TypeError) as error:
-            described = ", ".join(
-                f"{key if isinstance(key, str) else key[1]}: {source}"
-                for key, source in self._sources.items()
+            arrays = ", ".join(
+                f"{array_name(key)}: {source}" for key, source in self._sources.items()
             )
-            raise type(error)(f"{error} [{described}]") from error
+            raise type(error)(f"{error} [{arrays}]") from error
 
-    def chunks(self, done: int) -> Generator[Chunk, None, None]:
-        sources = list(self._streamed.values())
-        if done > max(self._leader.rows, 1):
+    def chunks(self, position: int) -> Generator[Chunk, None, None]:
+        """The rows from a position on, which must be the end of a chunk; closes the sources."""
+        sources, rows = list(self._streamed.values()), self._leader.rows
+        if position > max(rows, 1):
             raise ValueError(
-                f"{done} rows are done by the state, and there are fewer: {self._leader}"
+                f"the state has done {position} rows, but there are fewer: {self._leader}"
             )
-        cut = _read_ahead if any(source.buffered for source in sources) else _slices
-        with contextlib.closing(cut(sources, self._leader.rows, self.step, done)) as pieces:
-            for start, arrays in pieces:
-                at = {**self._constant, **dict(zip(self._streamed, arrays, strict=True))}
+        read = _read_ahead if any(source.buffered for source in sources) else _read_slices
+        with contextlib.closing(read(sources, rows, self._step, position)) as slices:
+            for start, streamed in slices:
+                arrays = {**self._constant, **dict(zip(self._streamed, streamed, strict=True))}
                 yield Chunk(
-                    [at[name] for name in self._names],
-                    at.get("sample_weight"),
-                    at.get("by"),
-                    [
-                        {name: at[k, name] for name in WEIGHTS if (k, name) in at}
-                        for k in range(self._count)
-                    ],
-                    min(start + self.step, max(self._leader.rows, 1)),
-                    sum(array.nbytes for array in arrays),
+                    [arrays[name] for name in self._operands],
+                    arrays.get("sample_weight"),
+                    arrays.get("by"),
+                    element_weights_by_criterion(arrays, self._criteria_count),
+                    min(start + self._step, max(rows, 1)),
+                    sum(array.nbytes for array in streamed),
                 )
 
 
-def goes_by_rows(criterion: Criterion, frames_ndim: int, targets_ndim: int) -> bool:
-    """Whether the losses of some leading rows are those of a call on them alone.
-
-    Of sequences, that is so if samples lead and each has its row of labels.
-    """
-    if "input_lengths" not in criterion.loss.operands:
-        return True
-    return frames_ndim == 3 and targets_ndim == 2 and bool(criterion.get_params()["batch_first"])
-
-
-def follows(key: Any, shape: tuple[int, ...], leader: tuple[int, ...]) -> bool:
-    """Whether an array goes by the leader's rows (True) or stands for all of them (False)."""
-    if not shape:
-        return False
-    same_ndim = len(shape) == len(leader)
-    one_for_all = same_ndim and shape[0] == 1 != leader[0]
-    if isinstance(key, tuple):  # weights broadcast to the input, whose last axes they meet
-        return same_ndim and not one_for_all
-    return not (key == "var" and one_for_all)
-
-
 def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: bool) -> int:
-    """Rows to read at once: whole blocks, on which the sums of each loss are built."""
+    """Rows to read at once: a multiple of the blocks over which each loss forms its sums."""
     if whole:
         return max(leader.rows, 1)
     if chunk_rows is None:
@@ -279,7 +201,7 @@ def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: boo
 
 
 def _chunk_bytes() -> int:
-    """A quarter of the last cache: two chunks, and what is computed of one, fit in it."""
+    """A quarter of the last-level cache, which then holds two chunks and the results of one."""
     try:
         cache = os.sysconf("SC_LEVEL3_CACHE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -287,65 +209,30 @@ def _chunk_bytes() -> int:
     return min(cache // 4, CHUNK_BYTES) if cache >= CHUNK_BYTES else CHUNK_BYTES
 
 
-class _Labels:
-    """Labels of groups in memory, which may be strings."""
-
-    buffered = False
-    row_bytes = 0
-
-    def __init__(self, labels: np.ndarray):
-        self._labels, self.shape = labels, labels.shape
-        self.rows, self.nbytes = (labels.shape[0] if labels.shape else 1), labels.nbytes
-
-    def __str__(self):
-        return f"by {self._labels.dtype}{list(self.shape)}"
-
-    def read(self, start: int, stop: int, buffer: Any) -> np.ndarray:
-        return self._labels[start:stop] if self.shape else self._labels
-
-    def read_all(self) -> np.ndarray:
-        return self._labels
-
-    def close(self) -> None:
-        pass
-
-    def fingerprint(self) -> dict[str, Any]:
-        crc = checksum(self._labels)
-        return {"shape": list(self.shape), "dtype": str(self._labels.dtype), "crc": crc}
+# ---- reading slices, on this thread or ahead on another ------------------------------------------
 
 
-def _open_labels(by: Any, name: str) -> Any:
-    if isinstance(by, (str, os.PathLike)):
-        return open_source(by, name)
-    labels = by if isinstance(getattr(by, "dtype", None), np.dtype) else as_labels(by, name)
-    strings = labels.dtype.kind in "UTO"
-    return _Labels(as_labels(labels, name)) if strings else open_source(labels, name)
+def _slice_starts(rows: int, step: int, first_row: int) -> range:
+    """The first row of each slice; an empty array still has one slice."""
+    return range(first_row, max(rows, 1), step)
 
 
-# -------------------------------------------------------------------------------------- reading
-
-
-def _starts(rows: int, step: int, done: int) -> range:
-    """Of no rows at all there is one chunk."""
-    return range(done, max(rows, 1), step)
-
-
-def _slices(sources, rows: int, step: int, done: int) -> Generator[Any, None, None]:
-    """The sources' next `step` rows, again and again, where they need no buffer."""
+def _read_slices(sources, rows: int, step: int, first_row: int) -> Generator[Any, None, None]:
+    """(first row, arrays) of consecutive slices of `step` rows of sources that need no buffer."""
     try:
-        for start in _starts(rows, step, done):
+        for start in _slice_starts(rows, step, first_row):
             yield start, [source.read(start, min(start + step, rows), None) for source in sources]
     finally:
         for source in sources:
             source.close()
 
 
-def _read_ahead(sources, rows: int, step: int, done: int) -> Generator[Any, None, None]:
-    """The same, read into buffers while the caller works on what came before.
+def _read_ahead(sources, rows: int, step: int, first_row: int) -> Generator[Any, None, None]:
+    """As `_read_slices`, but the next slice is read on a thread, into a second set of buffers.
 
-    An array is the caller's until it asks for the next.
+    The arrays of a slice are valid until the caller asks for the next.
     """
-    starts = _starts(rows, step, done)
+    starts = _slice_starts(rows, step, first_row)
     free: queue.SimpleQueue = queue.SimpleQueue()
     full: queue.SimpleQueue = queue.SimpleQueue()
     for _ in range(min(2, len(starts))):
@@ -367,7 +254,7 @@ def _read_ahead(sources, rows: int, step: int, done: int) -> Generator[Any, None
             for source in sources:
                 source.close()
 
-    # A daemon, as a read from a pipe or a network may never come back.
+    # A daemon thread, because a read from a pipe or a network may never return.
     thread = threading.Thread(target=read, name="fastloss-reader", daemon=True)
     thread.start()
     try:
