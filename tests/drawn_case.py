@@ -1,4 +1,4 @@
-"""A case of the table with arrays drawn for it, and what tests over all cases share."""
+"""A case of `tests/cases.py` with random arrays, and the parametrisations over all cases."""
 
 import numpy as np
 import pytest
@@ -7,21 +7,27 @@ import fastloss as fl
 from tests.cases import CASES, FLOATS
 
 REDUCTIONS = ("none", "mean", "sum")
-TILE = {np.float32: 1024, np.float64: 512}
-BLOCK = 8192
+TILE = {np.float32: 1024, np.float64: 512}  # elements that a kernel loads at a time
+BLOCK = 8192  # elements whose partial sums are combined in a fixed order
 
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-elementwise = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.kind == "elements"], ids=lambda case: case.id
-)
-by_row = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.kind == "rows"], ids=lambda case: case.id
-)
+
+def cases_where(condition):
+    """Parametrises a test by the cases for which `condition(case)` is true."""
+    chosen = [case for case in CASES if condition(case)]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.id)
+
+
+cases = cases_where(lambda case: True)
+elementwise = cases_where(lambda case: case.kind == "elements")
+by_row = cases_where(lambda case: case.kind == "rows")
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
 
 
 class DrawnCase:
-    """A case with arrays: the loss, its operands and its keywords."""
+    """A case with arrays: the loss, its operands and its keywords.
+
+    `wrt` are the arguments with a gradient: the floating ones of `loss.differentiable`.
+    """
 
     def __init__(self, case, shape, dtype, hard=False, classes=7, seed=0):
         rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
@@ -48,26 +54,29 @@ class DrawnCase:
     def sums(self, **more):
         return self.loss.sums(*self.arrays, **self.keywords, **more)
 
-    def at(self, index, **keywords):
-        """The same case at some of its rows."""
+    def with_arrays(self, arrays, **keywords):
+        """The same loss and keywords with other arrays."""
         other = object.__new__(DrawnCase)
         other.__dict__.update(self.__dict__)
-        other.arrays = self.case.at(self.arrays, index)
-        if self.case.kind == "sequences" and np.isscalar(index):  # without a batch nothing pads
-            other.arrays[1] = other.arrays[1][: other.arrays[3]]
-        other.keywords = {k: self._at(v, index) for k, v in (self.keywords | keywords).items()}
+        other.arrays, other.keywords = list(arrays), self.keywords | keywords
         return other
 
-    def _at(self, value, index):
-        whole = not isinstance(value, np.ndarray) or self.case.weighs_classes
-        return value if whole else value[index]
+    def at(self, index):
+        """The rows of this index, with their weights."""
+        arrays = self.case.at(self.arrays, index)
+        if self.case.kind == "sequences" and np.isscalar(index):  # one sequence has no padding
+            arrays[1] = arrays[1][: arrays[3]]
+        weights = {k: v for k, v in self.keywords.items() if isinstance(v, np.ndarray)}
+        if self.case.weighs_classes:
+            weights.pop("weight", None)
+        return self.with_arrays(arrays, **{k: v[index] for k, v in weights.items()})
 
     def gradients_at(self, gradients, index):
-        """Gradients of some of the rows."""
+        """The rows of this index of each gradient."""
         return tuple(self.case.at(gradients, index))
 
     def by_unit(self, factors):
-        """Factors of the unreduced losses, to multiply a gradient with."""
+        """Factors of the unreduced losses, in a shape that broadcasts to a gradient."""
         return np.expand_dims(factors, self.case.row_axes(len(self.shape)))
 
 

@@ -1,4 +1,4 @@
-"""Cross entropy: long rows, alone and in parts on several threads, and limits."""
+"""Cross entropy: limits, long rows, and rows that several threads split."""
 
 import numpy as np
 import pytest
@@ -9,51 +9,55 @@ from tests.bitwise import assert_bitwise
 from tests.drawn_case import floats
 
 
-def test_smoothing_of_far_logits(isa):
-    """Their distance is beyond float32, the loss is not: 0.01 of five distances of 6e38."""
+def test_label_smoothing_of_distant_logits(isa):
+    """The loss is finite although the logits differ by 6e38, which overflows in float32.
+
+    Five of ten classes are that far below the label, each with a smoothed probability of 0.01.
+    """
     x = np.array([[3e38, -3e38] * 5], np.float32)
     exact = 0.01 * 5 * 2 * float(x[0, 0])
     assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(exact, rel=1e-6)
 
 
-def test_probabilities_of_no_classes(isa):
+def test_no_classes(isa):
     assert fl.cross_entropy(np.zeros((3, 0)), np.zeros((3, 0))) == 0
 
 
 @floats
 @pytest.mark.parametrize("classes", [512, 50_257, 1 << 20])
 def test_long_rows(classes, dtype):
-    """Equal logits but one: sum and gradient are known, whatever rounding exp has."""
+    """All logits but one are equal: value and gradient follow from one rounded exponential."""
     lead = dtype(0.75)
     x = np.zeros((1, classes), dtype)
     x[0, 5] = lead
     value, gradient = fl.cross_entropy.value_and_grad(x, np.array([0]))
-    ratio = mp.mpf(float(fl._binding.math("exp", np.array([-lead]))[0]))  # each of the others
-    others = 1 + (classes - 1) * ratio
-    assert abs(gradient[0, 1] / float(ratio / others) - 1) <= 2 * np.finfo(dtype).eps
-    exact = float(mp.log(others)) + float(lead)
+    exp = mp.mpf(float(fl._binding.math("exp", np.array([-lead]))[0]))
+    exp_sum = 1 + (classes - 1) * exp
+    assert abs(gradient[0, 1] / float(exp / exp_sum) - 1) <= 2 * np.finfo(dtype).eps
+    exact = float(mp.log(exp_sum)) + float(lead)
     assert abs(value / exact - 1) <= 4 * np.finfo(dtype).eps
 
 
-def softmax_loss(x, q, dq):
-    """-Σ q log softmax(x) of one row in extended precision, its gradients along x and, for
-    dq = ∂q_c/∂y_c, along y, and the terms of which that along x is the difference. A class
-    without q adds nothing."""
+def row_loss(x, q, dq):
+    """-Σ q_c log softmax(x)_c of one row in extended precision, 0 log 0 being 0.
+
+    Returns the loss, its gradients by x and, with dq = ∂q_c/∂y_c, by y, and the sum of the two
+    terms whose difference is the gradient by x.
+    """
     x, q = x.astype(np.longdouble), q.astype(np.longdouble)
-    below = x.max() - x
-    e = np.exp(-below)
-    rest = np.delete(e, e.argmax()).sum()
-    surprise = below + np.log1p(rest)
-    value = np.where(q == 0, 0, q * np.where(q == 0, 0, surprise)).sum()
-    others = q.sum() - q
-    top = rest + 1 - e
-    slopes_y = dq * np.where(np.equal(dq, 0), 0, surprise)
-    pull, push = e * others / (1 + rest), q * top / (1 + rest)
-    return value, pull - push, slopes_y, pull + push
+    gap = x.max() - x
+    exp = np.exp(-gap)
+    exp_rest = np.delete(exp, exp.argmax()).sum()
+    minus_log_softmax = gap + np.log1p(exp_rest)
+    value = np.where(q == 0, 0, q * np.where(q == 0, 0, minus_log_softmax)).sum()
+    grad_y = dq * np.where(np.equal(dq, 0), 0, minus_log_softmax)
+    positive = exp * (q.sum() - q) / (1 + exp_rest)
+    negative = q * (exp_rest + 1 - exp) / (1 + exp_rest)
+    return value, positive - negative, grad_y, positive + negative
 
 
 def rising(rng, classes):
-    """Maxima that come later and later, by steps that float32 holds."""
+    """Every logit is a new maximum, by steps that are exact in float32."""
     return np.arange(classes) * 2.0**-10
 
 
@@ -62,7 +66,7 @@ def falling(rng, classes):
 
 
 def late(rng, classes):
-    """Nothing for long, then a little, the largest at the very end."""
+    """9000 logits of -inf first, and the maximum last."""
     x = rng.integers(-600, 600, classes) / 64
     x[:9000] = -np.inf
     x[-1] = 17.5
@@ -73,63 +77,61 @@ def late(rng, classes):
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
 @pytest.mark.parametrize("classes", [4097, 40_003, 140_001])
 @pytest.mark.parametrize("logits", [rising, falling, late])
-def test_sums_move_to_a_higher_maximum(logits, classes, smoothing, dtype, each_isa):
-    """Long rows go in pieces, each under the largest logit so far."""
+def test_rescaling_to_a_larger_maximum(logits, classes, smoothing, dtype, each_isa):
+    """Rows of several tiles, whose running maximum grows, against extended precision."""
     rng = np.random.default_rng(classes)
     x = logits(rng, classes).astype(dtype)[np.newaxis]
     y, label = rng.random((1, classes)).astype(dtype), np.array([classes // 2])
     y[0, :9000] = 0
-    w = rng.integers(0, 5, classes).astype(dtype)
-    w[:9000] = 0  # of an infinite loss, with smoothing
-    one = np.arange(classes) == label
-    keywords = {"weight": w, "label_smoothing": smoothing, "reduction": "sum"}
+    weight = rng.integers(0, 5, classes).astype(dtype)
+    weight[:9000] = 0  # with smoothing, the loss would be infinite
+    one_hot = np.arange(classes) == label
+    keywords = {"weight": weight, "label_smoothing": smoothing, "reduction": "sum"}
     eps = float(np.finfo(dtype).eps)
-    lost = float(np.finfo(dtype).smallest_subnormal)  # of an exponential that underflows
+    subnormal = float(np.finfo(dtype).smallest_subnormal)  # the error of exp where it underflows
     for _ in each_isa():
-        q = w * ((1 - smoothing) * one + smoothing / classes)
-        value, slopes, _, terms = softmax_loss(x[0], q, 0)
-        number, dx = fl.cross_entropy.value_and_grad(x, label, **keywords)
-        assert abs(number - value) <= 8 * eps * value
-        assert (abs(dx[0] - slopes) <= 8 * eps * terms + lost * q.sum()).all()
+        q = weight * ((1 - smoothing) * one_hot + smoothing / classes)
+        exact, exact_dx, _, terms = row_loss(x[0], q, 0)
+        value, dx = fl.cross_entropy.value_and_grad(x, label, **keywords)
+        assert abs(value - exact) <= 8 * eps * exact
+        assert (abs(dx[0] - exact_dx) <= 8 * eps * terms + subnormal * q.sum()).all()
 
-        q = w * ((1 - smoothing) * y[0].astype(float) + smoothing / classes)
-        value, slopes, targets, terms = softmax_loss(x[0], q, (1 - smoothing) * w)
-        number, (dx, dy) = fl.cross_entropy.value_and_grad(
-            x, y, wrt=("input", "target"), **keywords
-        )
+        q = weight * ((1 - smoothing) * y[0].astype(float) + smoothing / classes)
+        exact, exact_dx, exact_dy, terms = row_loss(x[0], q, (1 - smoothing) * weight)
+        value, (dx, dy) = fl.cross_entropy.value_and_grad(x, y, wrt=("input", "target"), **keywords)
         finite = np.isfinite(x[0])
-        assert abs(number - value) <= 8 * eps * value
-        assert (abs(dx[0] - slopes) <= 8 * eps * terms + lost * q.sum()).all()
-        assert (abs(dy[0] - targets)[finite] <= 8 * eps * targets[finite]).all()
+        assert abs(value - exact) <= 8 * eps * exact
+        assert (abs(dx[0] - exact_dx) <= 8 * eps * terms + subnormal * q.sum()).all()
+        assert (abs(dy[0] - exact_dy)[finite] <= 8 * eps * exact_dy[finite]).all()
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(1, 140_003), (3, 50_003)])
-@pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
+@pytest.mark.parametrize("target", ["labels", "smoothed", "probabilities"])
 @floats
-def test_long_rows_in_parts_have_the_bits_of_whole_ones(kind, rows, classes, dtype):
-    """Fewer than the threads, their parts are computed side by side."""
+def test_split_rows_are_bitwise_identical(target, rows, classes, dtype):
+    """With fewer rows than threads, the threads compute parts of rows."""
     rng = np.random.default_rng(rows)
     x = (rng.standard_normal((rows, classes)) * 3).astype(dtype)
     y = rng.integers(0, classes, rows)
     y[-1] = classes - 1
     keywords = {"weight": rng.random(classes).astype(dtype)}
-    if kind == "smoothed":
+    if target == "smoothed":
         keywords["label_smoothing"] = 0.1
-    if kind == "probabilities":
+    if target == "probabilities":
         y = rng.random((rows, classes)).astype(dtype)
-    upstream, sample_weight = rng.normal(size=(2, rows)) ** 2
+    grad_output, sample_weight = rng.normal(size=(2, rows)) ** 2
     loss = fl.cross_entropy
 
     def results():
-        inside = x.copy()
-        loss.grad(inside, y, **keywords, out=inside)
-        both = {"wrt": ("input", "target")} if kind == "probabilities" else {}
+        in_place = x.copy()
+        loss.grad(in_place, y, **keywords, out=in_place)
+        wrt = {"wrt": ("input", "target")} if target == "probabilities" else {}
         return (
-            inside,
+            in_place,
             loss(x, y, **keywords, reduction="none"),
             loss(x, y, **keywords, sample_weight=sample_weight),
-            loss.grad(x, y, **keywords, **both),
-            loss.value_and_grad(x, y, **keywords, reduction="none", grad_output=upstream),
+            loss.grad(x, y, **keywords, **wrt),
+            loss.value_and_grad(x, y, **keywords, reduction="none", grad_output=grad_output),
             loss.value_and_grad(x.astype(np.float16), y, **keywords),
             loss.sums(x, y, **keywords, sample_weight=sample_weight),
         )
@@ -143,26 +145,30 @@ def test_long_rows_in_parts_have_the_bits_of_whole_ones(kind, rows, classes, dty
 
 @pytest.mark.parametrize("rows", [1, 3])
 @floats
-def test_long_rows_in_parts_have_the_errors_of_whole_ones(rows, dtype):
+def test_split_rows_raise_the_same_error(rows, dtype):
+    """The error names the first of several invalid entries on any number of threads."""
     classes, last = 50_003, rows - 1
     x = np.zeros((rows, classes), dtype)
-    y = np.full((rows, classes), 0.5, dtype)
-    y[last, [17_000, 40_000]] = -1
-    label = np.full(rows, 5)
-    label[last] = classes
+    probabilities = np.full((rows, classes), 0.5, dtype)
+    probabilities[last, [17_000, 40_000]] = -1
+    labels = np.full(rows, 5)
+    labels[last] = classes
     loss = fl.cross_entropy
     for call in (loss, loss.grad, loss.value_and_grad):
-        for target, place in ((y, rf"target\[{last}, 17000\]"), (label, rf"target\[{last}\]")):
+        for target, first in (
+            (probabilities, rf"target\[{last}, 17000\]"),
+            (labels, rf"target\[{last}\]"),
+        ):
             messages = set()
             for threads in (1, 2, 5):
-                with fl.num_threads(threads), pytest.raises(ValueError, match=place) as error:
+                with fl.num_threads(threads), pytest.raises(ValueError, match=first) as error:
                     call(x, target)
                 messages.add(str(error.value))
             assert len(messages) == 1
 
 
-def test_long_rows_in_place_side_by_side():
-    """The label's logit is read before another thread writes the gradient there."""
+def test_split_rows_in_place():
+    """The label's logit is read before another thread overwrites it with the gradient."""
     rng = np.random.default_rng(7)
     x = rng.standard_normal((3, 1_000_000), dtype=np.float32)
     for trial in range(8):

@@ -1,4 +1,4 @@
-"""Losses of vectors and margins: derivatives at kinks."""
+"""Embedding losses: cosine_embedding_loss and triplet_margin_loss at their kinks."""
 
 import numpy as np
 import pytest
@@ -7,33 +7,38 @@ import fastloss as fl
 from tests.drawn_case import floats
 
 
+def gradients(loss, dtype, *arrays, **options):
+    arrays = [np.array(a, dtype) for a in arrays]
+    results = loss.grad(*arrays, reduction="sum", wrt=loss.default_wrt, **options)
+    return [gradient.tolist() for gradient in results]
+
+
 @floats
-def test_kinks_of_rows(dtype, isa):
-    """The gradient exactly at a kink, in numbers that round nothing."""
+def test_cosine_embedding_at_the_margin(dtype, isa):
+    """At a cosine equal to the margin the gradient is that of the hinge's upper side."""
+    dx1, dx2 = gradients(fl.cosine_embedding_loss, dtype, [1, 0], [0, 1], -1)
+    assert (dx1, dx2) == (pytest.approx([0, 1]), pytest.approx([1, 0]))
 
-    def gradients(loss, *arrays, **options):
-        arrays = [np.array(a, dtype if np.ndim(a) or type(a) is float else None) for a in arrays]
-        return [
-            g.tolist() for g in loss.grad(*arrays, reduction="sum", wrt=loss.default_wrt, **options)
-        ]
 
-    unit, across, zero = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
-    one, two = gradients(fl.cosine_embedding_loss, unit, across, -1.0)
-    assert (one, two) == (pytest.approx([0, 1]), pytest.approx([1, 0]))
-    assert gradients(fl.cosine_embedding_loss, zero, zero, 1.0) == [zero, zero]
-    plain = {"eps": 0.0, "margin": 2.0}
+@floats
+def test_cosine_embedding_of_zero_vectors(dtype, isa):
+    assert gradients(fl.cosine_embedding_loss, dtype, [0, 0], [0, 0], 1) == [[0, 0], [0, 0]]
+
+
+@floats
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, np.inf])
+def test_triplet_margin_at_kinks(p, dtype, isa):
+    """At the margin, and where `swap` has two equal distances, which share the gradient."""
+    options = {"eps": 0.0, "margin": 2.0, "p": p}
     triplet = fl.triplet_margin_loss
-    for p in (1.0, 2.0, 3.0, np.inf):
-        at_margin = gradients(triplet, [0.0], [1.0], [3.0], p=p, **plain)
-        assert at_margin == [[0], [1], [-1]], p
-        tie = gradients(triplet, [0.0], [0.0], [2.0], p=p, swap=True, **plain)
-        assert tie == [[0.5], [0.5], [-1]], p
-    shared = gradients(triplet, [3.0, -3.0, 0.0], [0.0] * 3, [4.0, 0.0, 0.0], p=np.inf, **plain)
-    assert shared == [[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, -1, 0]]
-    assert fl.multi_margin_loss.grad(np.array([1, 0, 2], dtype), 0).tolist() == pytest.approx(
-        [-1 / 3, 0, 1 / 3], rel=1e-6
-    )
-    labels = np.array([0, -1, -1])
-    assert fl.multilabel_margin_loss.grad(np.array([1, 0, 2], dtype), labels).tolist() == (
-        pytest.approx([-1 / 3, 0, 1 / 3], rel=1e-6)
-    )
+    assert gradients(triplet, dtype, [0], [1], [3], **options) == [[0], [1], [-1]]
+    tie = gradients(triplet, dtype, [0], [0], [2], swap=True, **options)
+    assert tie == [[0.5], [0.5], [-1]]
+
+
+@floats
+def test_triplet_margin_with_two_largest_differences(dtype, isa):
+    """For p = inf, entries of the same largest difference share its gradient."""
+    options = {"eps": 0.0, "margin": 2.0, "p": np.inf}
+    dx = gradients(fl.triplet_margin_loss, dtype, [3, -3, 0], [0, 0, 0], [4, 0, 0], **options)
+    assert dx == [[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, -1, 0]]

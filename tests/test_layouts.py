@@ -1,4 +1,4 @@
-"""Arrays of any strides, byte order and alignment, of any number of axes, and empty ones."""
+"""Strides, byte order and alignment of arrays, number of axes, empty arrays."""
 
 import math
 
@@ -20,7 +20,7 @@ def reversed_axes(a):
     return np.ascontiguousarray(a[flip])[flip]
 
 
-def rows_apart(a):
+def every_other_row(a):
     buffer = np.full((2 * a.shape[0], *a.shape[1:]), 7, a.dtype)
     buffer[::2] = a
     return buffer[::2]
@@ -43,69 +43,80 @@ def misaligned(a):
     return view
 
 
-def swapped(a):
+def byte_swapped(a):
     return a.astype(a.dtype.newbyteorder())
 
 
-LAYOUTS = [strided, reversed_axes, rows_apart, transposed, np.asfortranarray, read_only]
-LAYOUTS += [misaligned, swapped, lambda a: swapped(strided(a)), lambda a: misaligned(a).T.copy().T]
+def byte_swapped_and_strided(a):
+    return byte_swapped(strided(a))
+
+
+def misaligned_and_transposed(a):
+    return misaligned(a.T).T
+
+
+LAYOUTS = [
+    strided,
+    reversed_axes,
+    every_other_row,
+    transposed,
+    np.asfortranarray,
+    read_only,
+    misaligned,
+    byte_swapped,
+    byte_swapped_and_strided,
+    misaligned_and_transposed,
+]
+NO_OUT = (read_only, byte_swapped, byte_swapped_and_strided)
 
 
 @cases
 @floats
-def test_layouts_change_nothing(case, dtype, isa):
-    beside_tile = [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
+def test_layouts(case, dtype, isa):
+    """Bitwise the results of contiguous arrays: for operands, weights and `out` of any layout."""
+    around_tile = [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
     shapes = {
-        "elements": ((700,), (23, 41), (5, 7, 11), *beside_tile),
+        "elements": ((700,), (23, 41), (5, 7, 11), *around_tile),
         "rows": ((700,), (23, 41), (5, 7, 11)),
         "sequences": ((60,),),
     }
     for shape in shapes[case.kind]:
         draw = DrawnCase(case, shape, dtype)
-        samples = draw.rng.uniform(0.5, 2, shape).astype(dtype)
-        upstream = draw.rng.normal(size=shape).astype(dtype)
-        expected = draw.both("none", sample_weight=samples, grad_output=upstream)
-        added = draw.sums(sample_weight=samples)
+        sample_weight = draw.rng.uniform(0.5, 2, shape).astype(dtype)
+        grad_output = draw.rng.normal(size=shape).astype(dtype)
+        expected = draw.both("none", sample_weight=sample_weight, grad_output=grad_output)
+        expected_sums = draw.sums(sample_weight=sample_weight)
         for layout in LAYOUTS:
-            other = draw.at(...)
-            other.arrays = [layout(a) for a in draw.arrays]
-            for before, after in zip(draw.arrays, other.arrays, strict=True):
-                np.testing.assert_array_equal(before, after)
-            other.keywords = {
-                k: layout(v) if isinstance(v, np.ndarray) else v for k, v in draw.keywords.items()
-            }
-            more = {"sample_weight": layout(samples)}
-            got = other.both("none", **more, grad_output=layout(upstream))
-            assert_bitwise(got, expected, (layout.__name__, shape))
-            assert other.sums(**more) == added, layout.__name__
-            # and into such arrays
-            if layout in (read_only, swapped):
-                continue
-            out, outs = layout(expected[0] * 0), tuple(layout(g * 0) for g in expected[1])
-            if out.dtype != dtype:
-                continue
-            draw.both("none", sample_weight=samples, grad_output=upstream, out=(out, outs))
-            assert_bitwise((out, outs), expected, (layout.__name__, shape))
+            where = (layout.__name__, shape)
+            keywords = {k: layout(v) for k, v in draw.keywords.items() if isinstance(v, np.ndarray)}
+            laid_out = draw.with_arrays(map(layout, draw.arrays), **keywords)
+            for contiguous, array in zip(draw.arrays, laid_out.arrays, strict=True):
+                np.testing.assert_array_equal(contiguous, array)
+            weights = {"sample_weight": layout(sample_weight)}
+            results = laid_out.both("none", **weights, grad_output=layout(grad_output))
+            assert_bitwise(results, expected, where)
+            assert laid_out.sums(**weights) == expected_sums, where
+            if layout not in NO_OUT:
+                losses, gradients = expected
+                out = layout(losses * 0), tuple(layout(g * 0) for g in gradients)
+                draw.both("none", sample_weight=sample_weight, grad_output=grad_output, out=out)
+                assert_bitwise(out, expected, where)
 
 
 @cases
 @floats
-def test_repeated_rows_need_no_memory(case, dtype):
-    """Operands broadcast by strides of 0."""
+def test_zero_strides(case, dtype):
+    """One row, broadcast without a copy, gives the results of copies of it."""
     draw = DrawnCase(case, (6,), dtype)
-    first = draw.at(slice(1)).arrays
-    wide = [np.broadcast_to(a, b.shape) for a, b in zip(first, draw.arrays, strict=True)]
-    full = [np.ascontiguousarray(a) for a in wide]
-    got, expected = (
-        draw.loss.value_and_grad(*a, **draw.keywords, reduction="none", wrt=draw.wrt)
-        for a in (wide, full)
-    )
-    assert_bitwise(got, expected)
+    row = draw.at(slice(1)).arrays
+    broadcast = [np.broadcast_to(a, b.shape) for a, b in zip(row, draw.arrays, strict=True)]
+    copied = draw.with_arrays(map(np.ascontiguousarray, broadcast))
+    assert_bitwise(draw.with_arrays(broadcast).both("none"), copied.both("none"))
 
 
 @cases
 @floats
-def test_empty(case, dtype):
+def test_empty_arrays(case, dtype):
     for shape in ((0,), (0, 3), (3, 0), (0, 3, 2)):
         draw = DrawnCase(case, shape, dtype)
         value, gradients = draw.both("none")
@@ -121,26 +132,26 @@ def test_empty(case, dtype):
 
 @cases
 @floats
-def test_no_dimensions(case, dtype):
-    """A loss without axes is a NumPy scalar, with the bits of an array of one."""
+def test_zero_dimensional_loss(case, dtype):
+    """A loss without axes is a NumPy scalar, bitwise the entry of a loss of shape (1,)."""
     one = DrawnCase(case, (1,), dtype)
-    none = one.at(0)
-    value, gradients = one.both("none")
-    got, slopes = none.both("none")
-    assert type(got) is dtype
-    assert_bitwise(got, value[0])
+    scalar = one.at(0)
+    losses, gradients = one.both("none")
+    value, slopes = scalar.both("none")
+    assert type(value) is dtype
+    assert_bitwise(value, losses[0])
     assert_bitwise(slopes, one.gradients_at(gradients, 0))
     assert all(isinstance(s, dtype if case.kind == "elements" else np.ndarray) for s in slopes)
     for reduction in REDUCTIONS:
-        assert_bitwise(none.both(reduction)[1], one.gradients_at(one.both(reduction)[1], 0))
-    assert_bitwise(none.value("mean"), one.value("mean"))
+        expected = one.gradients_at(one.both(reduction)[1], 0)
+        assert_bitwise(scalar.both(reduction)[1], expected, reduction)
+    assert_bitwise(scalar.value("mean"), one.value("mean"))
     out = np.zeros((), dtype)
-    none.value(out=out)
-    assert_bitwise(out, value[0])
+    scalar.value(out=out)
+    assert_bitwise(out, losses[0])
 
 
-def test_a_memory_map_is_an_out(tmp_path):
+def test_memory_map_as_out(tmp_path):
     out = np.memmap(tmp_path / "out", np.float64, "w+", shape=(3,))
-    got = fl.mse_loss.grad(np.ones(3), np.zeros(3), reduction="sum", out=out)
-    assert got is out
+    assert fl.mse_loss.grad(np.ones(3), np.zeros(3), reduction="sum", out=out) is out
     np.testing.assert_array_equal(out, [2, 2, 2])

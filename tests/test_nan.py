@@ -1,4 +1,4 @@
-"""NaN in any argument of every loss."""
+"""NaN in any floating argument of every loss."""
 
 import math
 
@@ -11,66 +11,66 @@ from tests.drawn_case import DrawnCase, cases, floats
 
 @cases
 @floats
-def test_nan_stays_where_it_is(case, dtype, isa):
+def test_nan_affects_only_its_own_loss(case, dtype, isa):
+    """One NaN makes its loss and its gradients NaN; all other results are bitwise the same."""
     draw = DrawnCase(case, (2100 if case.kind != "sequences" else 210,), dtype)
-    units = len(draw.value())
-    value, gradients = draw.both("none")
-    places = counted(draw)
+    losses, gradients = draw.both("none")
+    active = active_units(draw)
     for k, array in enumerate(draw.arrays):
         if array.dtype.kind != "f":
             continue
-        for i in (places[0], places[len(places) // 2], places[-1]):
-            arrays = [a.copy() for a in draw.arrays]
-            entry = spoilt_entry(draw, k, i)
-            case.leading(arrays[k])[entry] = np.nan
-            got, slopes = draw.loss.value_and_grad(
-                *arrays, **draw.keywords, reduction="none", wrt=draw.wrt
+        for unit in (active[0], active[len(active) // 2], active[-1]):
+            entry = entry_read(draw, k, unit)
+            with_nan = draw.with_arrays(a.copy() for a in draw.arrays)
+            case.leading(with_nan.arrays[k])[entry] = np.nan
+            losses_nan, gradients_nan = with_nan.both("none")
+            assert math.isnan(losses_nan[unit]), (k, unit)
+            others = np.arange(len(losses)) != unit
+            assert_bitwise(losses_nan[others], losses[others])
+            assert_bitwise(
+                draw.gradients_at(gradients_nan, others), draw.gradients_at(gradients, others)
             )
-            assert math.isnan(got[i]), (k, i)
-            others = np.arange(units) != i
-            assert_bitwise(got[others], value[others])
-            assert_bitwise(draw.gradients_at(slopes, others), draw.gradients_at(gradients, others))
-            for slope, gradient in zip(slopes, gradients, strict=True):
-                slope, gradient = (np.array(case.leading(g)[i]) for g in (slope, gradient))
+            for gradient_nan, gradient in zip(gradients_nan, gradients, strict=True):
+                row_nan, row = (np.array(case.leading(g)[unit]) for g in (gradient_nan, gradient))
                 if case.operands[0] is LOG_SCORES or case.operands[1] is UNITS:
-                    # whose classes know nothing of each other
-                    assert np.isnan(slope[entry[1:]])
-                    slope[entry[1:]] = gradient[entry[1:]]
-                    assert_bitwise(slope, gradient)
+                    # The gradient of a class depends on no other class.
+                    assert np.isnan(row_nan[entry[1:]])
+                    row_nan[entry[1:]] = row[entry[1:]]
+                    assert_bitwise(row_nan, row)
                 else:
-                    assert np.isnan(slope[looked_at(draw, i)]).all(), (k, i)
-            assert math.isnan(draw.loss(*arrays, **draw.keywords))
+                    assert np.isnan(row_nan[entries_with_gradient(draw, unit)]).all(), (k, unit)
+            assert math.isnan(with_nan.value("mean"))
 
 
-def counted(draw):
-    """The units that no weight and no index removes, nor the want of frames."""
-    case, counts = draw.case, np.ones(draw.shape, bool)
+def active_units(draw):
+    """The units that neither a weight of 0 nor `ignore_index` removes."""
+    case, active = draw.case, np.ones(draw.shape, bool)
     for name in ("weight", "pos_weight"):
         weight = draw.keywords.get(name)
         if weight is not None and case.weighs_classes:
             if case.by_class:
-                counts &= weight[draw.arrays[1]] != 0
+                active &= weight[draw.arrays[1]] != 0
         elif weight is not None:
-            counts &= weight.reshape(len(counts), -1)[:, 0] != 0
+            active &= weight.reshape(len(active), -1)[:, 0] != 0
     if case.ignored is not None:
-        counts &= draw.arrays[1] != case.ignored
-    return np.flatnonzero(counts)
+        active &= draw.arrays[1] != case.ignored
+    return np.flatnonzero(active)
 
 
-def spoilt_entry(draw, k, i):
-    """An entry of unit i of operand k that is looked at: of the row, that of its label."""
-    row = draw.case.leading(draw.arrays[k])[i]
+def entry_read(draw, k, unit):
+    """The index of an entry of operand k that the loss of the unit depends on."""
+    row = draw.case.leading(draw.arrays[k])[unit]
     if draw.case.by_class:
-        return (i, draw.arrays[1][i])
+        return (unit, draw.arrays[1][unit])
     if draw.case.kind == "sequences":
-        return (i, 0, draw.keywords.get("blank", 0))
-    return (i, *[0] * row.ndim)
+        return (unit, 0, draw.keywords.get("blank", 0))
+    return (unit, *[0] * row.ndim)
 
 
-def looked_at(draw, i):
-    """The entries of unit i that count: all but those of weight 0, and frames after the last."""
+def entries_with_gradient(draw, unit):
+    """The entries of the unit except those of weight 0 and the padding frames."""
     if draw.case.kind == "sequences":
-        return slice(draw.arrays[2][i])
+        return slice(draw.arrays[2][unit])
     if "weight" in draw.keywords and not draw.case.weighs_classes:
-        return draw.keywords["weight"][i] != 0
+        return draw.keywords["weight"][unit] != 0
     return ...
