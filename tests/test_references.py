@@ -38,7 +38,7 @@ def operands(loss, n=24, seed=0, soft=False):
     indices = rng.integers(0, 6, n // 3)
     if loss in ("nll_loss", "cross_entropy", "multi_margin_loss"):
         return (normal.reshape(-1, 6), rng.uniform(0, 0.4, (n // 3, 6)) if soft else indices)
-    if REFERENCES[loss].kind == "sequences":
+    if REFERENCES[loss].unit == "sequence":
         x = rng.normal(size=(5, 4, 3))
         lengths = A([4, 3, 4, 4, 2]), A([2, 1, 0, 2, 2])
         spelled = A([[1, 2], [2, 0], [0, 0], [1, 1], [2, 1]])
@@ -421,7 +421,7 @@ def test_gradients_are_differences(loss, options, arrays):
     reference = REFERENCES[loss]
     names = [*reference.operands, *reference.extra]
     normalised = names[0] == "log_probs"
-    formula = reference.soft if arrays[1].dtype == float and reference.soft else reference.formula
+    formula = reference.probabilities if arrays[1].dtype == float and reference.probabilities else reference.formula
     scalars = {
         k: mpf(v) if type(v) is float else v for k, v in options.items() if k != "batch_first"
     }
@@ -429,7 +429,7 @@ def test_gradients_are_differences(loss, options, arrays):
         h = mpf(2) ** -50
         for i in range(len(arrays[-1])):
             entry = [numbers(a[i]) for a in arrays]
-            if reference.kind == "sequences":
+            if reference.unit == "sequence":
                 entry = [entry[0][: entry[2]], entry[1][: entry[3]]]
                 if normalised:
                     entry[0] = [log_softmaxed(frame) for frame in entry[0]]
@@ -440,7 +440,7 @@ def test_gradients_are_differences(loss, options, arrays):
                 k = names.index(name)
                 places = np.ndindex(np.shape(arrays[k][i]))
                 for place in (
-                    places if reference.kind != "sequences" else np.ndindex(len(entry[0]), 3)
+                    places if reference.unit != "sequence" else np.ndindex(len(entry[0]), 3)
                 ):
 
                     def function(step, place=place, k=k, entry=entry):
@@ -490,7 +490,7 @@ def extreme(loss, soft):
     y = x[::-1].copy()
     labels, unit = rng.choice([-1.0, 1], 40), 10.0 ** rng.uniform(-300, 0, 40)
     rows, indices = x.reshape(-1, 4), np.arange(10) % 4
-    if REFERENCES[loss].kind == "sequences":
+    if REFERENCES[loss].unit == "sequence":
         far = 50 * rng.normal(size=(5, 4, 3))
         return (far if loss.endswith("logits") else log_softmax(far), *operands(loss)[1:])
     return {
@@ -553,7 +553,7 @@ def test_every_path_is_summed(classes, blank):
                 with mp.workprec(references.BITS):
                     (one, gammas), (two, others) = (
                         compute(x, labels, blank)
-                        for compute in (references.ctc_sum, references.ctc_paths)
+                        for compute in (references.ctc_sum, references.ctc_sum_over_alignments)
                     )
                     assert abs(one - two) <= mpf(2) ** -150
                     for a, b in zip(
@@ -582,7 +582,7 @@ def test_the_best_path_is_the_likeliest():
             if merged == labels:
                 cost = -sum(frame[c] for frame, c in zip(x, path, strict=True))
                 likeliest = min(likeliest, cost)
-        assert abs(references._best_path(x, labels, 0) - likeliest) < 1e-12
+        assert abs(references.best_alignment_cost(x, labels, 0) - likeliest) < 1e-12
 
 
 def test_posteriors():
@@ -693,7 +693,7 @@ def test_sums_and_reductions_agree(loss, options, arrays):
     added, weight, count = sums(loss, arrays, keywords)
     assert count == len(arrays[-1])
     equal(reduced(loss, arrays, keywords)[0].value, added / weight)
-    if REFERENCES[loss].kind != "sequences":  # whose mean divides each by the number of its labels
+    if REFERENCES[loss].unit != "sequence":  # whose mean divides each by the number of its labels
         equal(reduced(loss, arrays, {**keywords, "reduction": "sum"})[0].value, added)
         equal(unreduced(loss, arrays, keywords).value.sum(), added)
 
