@@ -421,7 +421,8 @@ def test_gradients_are_differences(loss, options, arrays):
     reference = REFERENCES[loss]
     names = [*reference.operands, *reference.extra]
     normalised = names[0] == "log_probs"
-    formula = reference.probabilities if arrays[1].dtype == float and reference.probabilities else reference.formula
+    is_soft = reference.probabilities and arrays[1].dtype == float
+    formula = reference.probabilities if is_soft else reference.formula
     scalars = {
         k: mpf(v) if type(v) is float else v for k, v in options.items() if k != "batch_first"
     }
