@@ -53,6 +53,12 @@ class Case(NamedTuple):
         return "-".join([self.loss, *["probabilities"] * self.has_probabilities, *options])
 
     @property
+    def formula(self):
+        """The row of src_c/losses.def that computes it."""
+        loss = getattr(fl, self.loss)
+        return loss.formula_of(probabilities=self.has_probabilities, **self.options)
+
+    @property
     def unit(self):
         """What has one unreduced loss: an "element", a "row" or a "sequence"."""
         extents = {domain.extent for domain in self.operands}
@@ -258,9 +264,7 @@ def _cases(loss, *variants, probabilities=False, **narrower):
     cases = []
     for options in variants:
         options = {k: weight_of(called) if v is WEIGHT else v for k, v in options.items()}
-        numbers = {k: v for k, v in options.items() if not isinstance(v, Domain)}
-        arrays = {k: True for k in options.keys() - numbers.keys()}
-        formula = called.formula_of(probabilities=probabilities, **numbers, **arrays)
+        formula = called.formula_of(probabilities=probabilities, **options)
         operands = operands_of(called, formula, **narrower)
         cases.append(Case(loss, operands, options, called.row_axis or -1))
     return cases
