@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_PARAMS = 3 };
+enum { FL_MAX_DIMS = 64, FL_OPERANDS = 3, FL_STATISTICS = 8, FL_PARAMS = 3 };
 
 /* Storage types. Kernels compute in float or double; the loader converts. */
 typedef enum {
@@ -100,8 +100,17 @@ typedef struct {
     fl_operand_spec spec[FL_OPERANDS];
 } fl_loss;
 
-/* The requested outputs, a set of bits. FL_VALUES includes the sum. */
-enum { FL_SUM = 1, FL_VALUES = 2, FL_GRAD = 4 /* << operand */ };
+/* The outputs that a call can ask for, each an array. A loss writes those that the binding lets
+ * through for it, today the losses and the gradients; second derivatives and statistics have their
+ * numbers here so that a family can add them without a change to the contract. The gradient of a
+ * shared operand is summed over all units. */
+enum {
+    FL_LOSSES,                                         /* (units) unreduced */
+    FL_GRADIENT,                                       /* + k: dl/d operand k, like operand k */
+    FL_SECOND_DERIVATIVE = FL_GRADIENT + FL_OPERANDS,  /* + k: its diagonal, like operand k */
+    FL_STATISTIC = FL_SECOND_DERIVATIVE + FL_OPERANDS, /* + i: (units) */
+    FL_OUTPUTS = FL_STATISTIC + FL_STATISTICS
+};
 
 /* A mean divides by Σ d over the units, where d is */
 typedef enum {
@@ -128,13 +137,24 @@ typedef struct {
     int64_t blocks, row_units, rows_per_block, segments, segment_units;
 } fl_grid;
 
+/* Sample n has frames[n] <= T frames of C classes, and its labels are the entries from
+ * first_label[n] on of operand 1, a flat sequence. */
+typedef struct {
+    int64_t T, C, blank;
+    const int64_t *frames, *labels, *first_label;
+    int zero_infinity;
+    int per_label;        /* a loss is divided by max(labels[n], 1) where it is summed or
+                             differentiated, not in values */
+    double sum_tolerance; /* of the sum of a frame's probabilities, about 1 */
+} fl_sequences;
+
 typedef struct {
     fl_family_id family;
     fl_formula formula;
     int is_double; /* the compute type */
-    int requested; /* FL_SUM | ... */
-    int prepare;   /* run FL_PREPARE first */
-    int mean;      /* gradients are divided by the divisor */
+    int wants_sum;
+    int prepare; /* run FL_PREPARE first */
+    int mean;    /* gradients are divided by the divisor */
     fl_mean_divisor mean_divisor;
     double
         divisor_scale;  /* batchmean: Σ d counts elements, and this is how many a row has; else 1 */
@@ -154,23 +174,14 @@ typedef struct {
     fl_array operand[FL_OPERANDS]; /* x, y, z */
     fl_operand_spec spec[FL_OPERANDS];
     fl_array weight;                           /* of entries, like operand 0 */
-    const void *class_weight;                  /* (C), or NULL */
-    int class_weight_is_float;                 /* they are floats, else doubles */
     fl_array sample_weight, grad_output_array; /* of units */
-    fl_array values, grad[FL_OPERANDS];
-    int64_t broadcast_period[FL_OPERANDS]; /* consecutive units that share one entry of the
-                                              gradient; 0: each unit has its own */
+    fl_array *output[FL_OUTPUTS];              /* NULL: not requested */
+    int64_t broadcast_period[FL_OPERANDS];     /* consecutive units that share one entry of the
+                                                  gradient; 0: each unit has its own */
 
     int64_t ignore_index; /* classes */
 
-    /* FL_SHAPES_SEQUENCES: sample n has frames[n] <= T frames, and its labels are the entries from
-     * first_label[n] on of operand 1, a flat sequence. */
-    int64_t T, C, blank;
-    const int64_t *frames, *labels, *first_label;
-    int zero_infinity;
-    int per_label;        /* a loss is divided by max(labels[n], 1) where it is summed or
-                             differentiated, not in values */
-    double sum_tolerance; /* of the sum of a frame's probabilities, about 1 */
+    fl_sequences sequences; /* FL_SHAPES_SEQUENCES */
 
     int wants_moments;                    /* sum the moments of the losses too */
     double *weighted_loss, *unit_divisor; /* NULL, or (units): what each unit adds to Σ l and Σ d */
@@ -244,13 +255,14 @@ static inline int fl_gradient_sums_in_block(const fl_call *call, int k)
     return call->broadcast_period[k] <= call->grid.segment_units;
 }
 
-/* The weight of a class. */
+/* The weight of a class. The weights of all classes are a shared operand, z: floats or doubles. */
 static inline double fl_class_weight(const fl_call *call, int64_t c)
 {
-    if (!call->class_weight)
+    const fl_array *weight = &call->operand[2];
+    if (!weight->data)
         return 1;
-    return call->class_weight_is_float ? (double)((const float *)call->class_weight)[c]
-                                       : ((const double *)call->class_weight)[c];
+    return weight->dtype == FL_F32 ? (double)((const float *)weight->data)[c]
+                                   : ((const double *)weight->data)[c];
 }
 
 /* runtime/totals.c */

@@ -7,9 +7,10 @@ cdef extern from "fastloss.h" nogil:
     enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
     enum: FL_NO_MEMORY
-    enum: FL_SUM
-    enum: FL_VALUES
-    enum: FL_GRAD
+    enum: FL_LOSSES
+    enum: FL_GRADIENT
+    enum: FL_SECOND_DERIVATIVE
+    enum: FL_OUTPUTS
     ctypedef enum fl_dtype:
         FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
         FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
@@ -42,10 +43,17 @@ cdef extern from "fastloss.h" nogil:
         double hi, lo
     ctypedef struct fl_grid:
         int64_t blocks, row_units, rows_per_block, segments, segment_units
+    ctypedef struct fl_sequences:
+        int64_t T, C, blank
+        const int64_t *frames
+        const int64_t *labels
+        const int64_t *first_label
+        int zero_infinity, per_label
+        double sum_tolerance
     ctypedef struct fl_call:
         fl_family_id family
         fl_formula formula
-        int is_double, requested, prepare, mean
+        int is_double, wants_sum, prepare, mean
         fl_mean_divisor mean_divisor
         double divisor_scale, grad_output
         double params[3]
@@ -53,18 +61,11 @@ cdef extern from "fastloss.h" nogil:
         fl_array operand[3]
         fl_operand_spec spec[3]
         fl_array weight
-        const void *class_weight
-        int class_weight_is_float
-        fl_array sample_weight, grad_output_array, values
-        fl_array grad[3]
+        fl_array sample_weight, grad_output_array
+        fl_array *output[FL_OUTPUTS]
         int64_t broadcast_period[3]
         int64_t ignore_index
-        int64_t T, C, blank
-        const int64_t *frames
-        const int64_t *labels
-        const int64_t *first_label
-        int zero_infinity, per_label
-        double sum_tolerance
+        fl_sequences sequences
         int wants_moments
         double *weighted_loss
         double *unit_divisor

@@ -137,8 +137,10 @@ cdef inline int storage(cnp.ndarray a) except -2:
 cdef dict FLOATING_NAMES = {FL_F32: "float32", FL_F64: "float64", FL_F16: "float16",
                             FL_BF16: "bfloat16"}
 
-# NumPy's numbers for F32, F64 and F16.
-cdef int[3] TYPE_NUM = [cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16]
+# NumPy's type numbers of these; it has none for bfloat16.
+cdef int[4] TYPE_NUM
+TYPE_NUM[<int>FL_F32], TYPE_NUM[<int>FL_F64] = cnp.NPY_FLOAT, cnp.NPY_DOUBLE
+TYPE_NUM[<int>FL_F16] = cnp.NPY_FLOAT16
 
 
 cdef inline bint is_floating(int dtype):
@@ -956,13 +958,14 @@ cdef class Call:
     cdef Loss loss
     cdef Arguments a
     cdef fl_call *call
+    cdef fl_array *outputs     # of the call, by number
     cdef fl_totals totals
     cdef PyObject *arrays[4]   # the operands, which are arguments or kept
     cdef PyObject *kernel_views[4]    # the same with their axes in the order of the kernels
     cdef list owned_refs       # (name, array): alive until the end; no out may overlap a named one
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
-    cdef cnp.ndarray lengths   # of sequences: what call.frames and its neighbours point to
+    cdef cnp.ndarray lengths   # the memory of call.sequences.frames, labels, first_label
     cdef fl_loss *row          # of the table of losses
     cdef int dtype[4]          # of the operands
     cdef bint weak[4]          # Python numbers
@@ -978,12 +981,14 @@ cdef class Call:
     cdef object _run(self, int method, dict bound, tuple args, dict kwargs, LossSums state,
                      UnitOutputs units=None):
         cdef fl_call call
+        cdef fl_array outputs[FL_SECOND_DERIVATIVE]  # losses and gradients
         cdef cnp.npy_intp shape[64]
         cdef fl_partial bad
         cdef fl_status status = FL_OK
         cdef fl_interrupted ask = NULL
         self.loss._parse(&self.a, method, bound, args, kwargs)
         self.call = &call
+        self.outputs = outputs
         self.shape = shape
         self.rows_before = 0 if state is None else state.rows
         self.in_place = False
@@ -1031,7 +1036,7 @@ cdef class Call:
         self._formula()
         self._compute_type(min(n, 3))
         memset(call.broadcast_period, 0, sizeof(call.broadcast_period))
-        call.frames = NULL
+        call.sequences.frames = NULL
         self.axis = -1
         if self.loss.shapes == FL_SHAPES_EQUAL:
             self._broadcast_shape()
@@ -1168,39 +1173,40 @@ cdef class Call:
         cdef int64_t *frames
         cdef int64_t *labels
         cdef int64_t *first
-        cdef int64_t n, most, total = 0
+        cdef int64_t n, most, expected, total = 0
         if ndim != 2 and ndim != 3:
             raise _errors.bad_sequence_shape(self.loss.operands[0], x, batch_first)
         self.axis = -1 if ndim == 2 else 0 if batch_first else 1
         self.ndim = ndim - 2
         call.units = 1 if ndim == 2 else cnp.PyArray_DIM(x, self.axis)
-        call.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
-        call.C = cnp.PyArray_DIM(x, ndim - 1)
-        call.unit_size = call.T * call.C
+        call.sequences.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
+        call.sequences.C = cnp.PyArray_DIM(x, ndim - 1)
+        call.unit_size = call.sequences.T * call.sequences.C
         call.row_units = call.inner_size = 1
         self.shape[0] = self.rows = call.units
         if self.axis == 1:
             self._set_kernel_view(0, self._row_view(x, 0))
         size = 3 * call.units
         self.lengths = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, 0)
-        call.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
-        call.labels = labels = frames + call.units
-        call.first_label = first = labels + call.units
-        self._lengths(2, call.T, "frames", frames)
+        call.sequences.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
+        call.sequences.labels = labels = frames + call.units
+        call.sequences.first_label = first = labels + call.units
+        self._lengths(2, call.sequences.T, "frames", frames)
         most = cnp.PyArray_DIM(targets, 1) if rank == 2 else cnp.PyArray_SIZE(targets)
         self._lengths(3, most, "labels in targets", labels)
         for n in range(call.units):
             first[n] = n * most if rank == 2 else total
             total += labels[n]
-        if cnp.PyArray_DIM(targets, 0) != (call.units if rank == 2 else total) if (
-                rank == 1 or rank == 2) else True:
+        expected = call.units if rank == 2 else total  # padded rows, or all labels concatenated
+        if rank not in (1, 2) or cnp.PyArray_DIM(targets, 0) != expected:
             raise _errors.bad_targets((<object>targets).shape, call.units, total)
-        call.blank = self.a.blank
-        if not 0 <= call.blank < call.C:
-            raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
-        call.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
-        call.per_label = self.a.reduction == MEAN
-        call.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]], call.C)
+        call.sequences.blank = self.a.blank
+        if not 0 <= call.sequences.blank < call.sequences.C:
+            raise _errors.bad_blank(self.loss.operands[0], call.sequences.blank, call.sequences.C)
+        call.sequences.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
+        call.sequences.per_label = self.a.reduction == MEAN
+        call.sequences.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]],
+                                                             call.sequences.C)
         return 0
 
     cdef int _lengths(self, int k, int64_t most, str of, int64_t *to) except -1:
@@ -1302,14 +1308,12 @@ cdef class Call:
         cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
-        call.class_weight = NULL
         if self.a.weight != NULL and self.loss.weighs_classes:
             of_labels = not (self.loss.probabilities
                              and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
             weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
             self._hold_ref("weight", weight)
-            call.class_weight = cnp.PyArray_DATA(weight)
-            call.class_weight_is_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
+            fill_fl_array(&call.operand[2], weight, storage(weight), call.is_double)
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
             x = <cnp.ndarray>self.arrays[0]
             self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),
@@ -1355,8 +1359,9 @@ cdef class Call:
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
         values_out = grads_out = None
-        call.requested = FL_SUM if method & (VALUE | SUMS) else 0
-        call.values.data = call.grad_output_array.data = NULL
+        call.wants_sum = method & (VALUE | SUMS) != 0
+        call.grad_output_array.data = NULL
+        memset(call.output, 0, sizeof(call.output))
         call.grad_output = 1
         if self.a.out != NULL:
             if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
@@ -1365,8 +1370,7 @@ cdef class Call:
                 values_out, grads_out = _options.split_out(
                     <object>self.a.out, none, method == VALUE_AND_GRAD)
         if (method & VALUE and none) or values_out is not None:
-            self.values = self._result_array(&call.values, None, -1, self.result, values_out)
-            call.requested |= FL_VALUES
+            self.values = self._result_array(FL_LOSSES, None, self.result, values_out)
         if method & GRADIENT:
             if self.a.grad_output != NULL:
                 self._grad_output(<object>self.a.grad_output, none)
@@ -1376,8 +1380,7 @@ cdef class Call:
     cdef int _alloc_unit_outputs(self, UnitOutputs units) except -1:
         """The arrays for what is wanted of each unit."""
         if units.wants_values:
-            units.values = self._result_array(&self.call.values, None, -1, self.result, None)
-            self.call.requested |= FL_VALUES
+            units.values = self._result_array(FL_LOSSES, None, self.result, None)
         if not units.wants_terms:
             return 0
         term, share, counted = (np.zeros(shape_tuple(self.ndim, self.shape), dtype)
@@ -1411,8 +1414,7 @@ cdef class Call:
         cdef cnp.ndarray array = <cnp.ndarray>self.arrays[k]
         if not is_floating(dtype):
             raise _errors.no_gradient(name, array)
-        self.call.requested |= FL_GRAD << k
-        return self._result_array(&self.call.grad[k], array, k, dtype, out)
+        return self._result_array(FL_GRADIENT + k, array, dtype, out)
 
     cdef int _grad_output(self, object value, bint none) except -1:
         """A number, or for reduction none an array of the unreduced shape."""
@@ -1435,10 +1437,10 @@ cdef class Call:
         fill_fl_array(&self.call.grad_output_array, array, dtype, self.call.is_double)
         return 0
 
-    cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,
-                                   object out):
+    cdef cnp.ndarray _result_array(self, int output, cnp.ndarray like, int dtype, object out):
         """A fresh array or the caller's out, of the shape of `like` or of the loss."""
         cdef cnp.ndarray array, view
+        cdef int operand = output - FL_GRADIENT if like is not None else -1
         if out is not None:
             dtype = self._check_out(like, operand, dtype, out)
             array = out
@@ -1453,8 +1455,17 @@ cdef class Call:
         if self.call.units == 0:
             array.fill(0)
         view = self._row_view(array, operand)
-        fill_fl_array(f, view, dtype, self.call.is_double)
+        self.call.output[output] = &self.outputs[output]
+        fill_fl_array(&self.outputs[output], view, dtype, self.call.is_double)
         return array
+
+    cdef bint _writes_arrays(self) noexcept:
+        """Whether any output is an array."""
+        cdef int k
+        for k in range(FL_SECOND_DERIVATIVE):
+            if self.call.output[k] != NULL:
+                return True
+        return False
 
     cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
         """An out may be the argument that it differentiates; it is apart from all others."""
@@ -1522,7 +1533,7 @@ cdef class Call:
         weighted = call.sample_weight.data != NULL or (self.loss.weight_divides and (
             call.weight.data != NULL or self.row.spec[1].domain == FL_INDEX))
         call.mean = method & GRADIENT and self.a.reduction in (MEAN, BATCHMEAN)
-        call.prepare = ((call.requested & ~FL_SUM and labels) or (self.in_place and checked)
+        call.prepare = ((self._writes_arrays() and labels) or (self.in_place and checked)
                         or (call.mean and weighted))
         return 0
 
@@ -1561,10 +1572,10 @@ cdef class Call:
         if self.loss.shapes == FL_SHAPES_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
             place = bad.error_unit + self.rows_before
             if k == 1:
+                label = self.call.sequences.first_label[bad.error_unit] + bad.error_entry
                 return _arrays.label_error(self.loss.operands, <object>self.arrays[1], place,
-                                           bad.error_entry,
-                                           self.call.first_label[bad.error_unit] + bad.error_entry,
-                                           self.call.C, self.a.blank)
+                                           bad.error_entry, label, self.call.sequences.C,
+                                           self.a.blank)
             frames = np.moveaxis(<object>self.arrays[0], self.axis, 0) if self.axis >= 0 else (
                 <object>self.arrays[0])[np.newaxis]
             frame = frames[bad.error_unit, bad.error_entry]

@@ -94,7 +94,7 @@ static void class_rows_load(const softmax_config *s, row_batch *r, fl_partial *p
             break;
         }
 
-    const int weighted = labelled && call->class_weight;
+    const int weighted = labelled && call->operand[2].data;
     for (int64_t p = 0; p < n; p++)
         r->label_weight[p] = 1;
     for (int64_t p = 0; weighted && p < n; p++)
@@ -121,10 +121,10 @@ static void class_rows_load(const softmax_config *s, row_batch *r, fl_partial *p
 static void class_rows_emit_losses(const softmax_config *s, const row_batch *r, const real *l,
                                    fl_partial *partial)
 {
-    if (!(s->call->requested & (FL_SUM | FL_VALUES)))
+    if (!wants_losses(s->call))
         return;
     partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
-    fl_store(&s->call->values, r->first, r->n, l);
+    fl_store(s->call->output[FL_LOSSES], r->first, r->n, l);
     if (!wants_unit_terms(s->call))
         return;
     double divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];

@@ -93,14 +93,14 @@ static const real *class_tile_load_operand(const softmax_config *s, int k, fl_ti
 /* Where to write the gradient of operand k: in place if possible, else `tile`. */
 static real *class_tile_grad_buffer(const softmax_config *s, int k, fl_tile2d at, real *tile)
 {
-    return s->single_row ? fl_output_buffer(&s->call->grad[k], at.first * s->C + at.from,
-                                            at.to - at.from, tile)
+    return s->single_row ? fl_output_buffer(s->call->output[FL_GRADIENT + k],
+                                            at.first * s->C + at.from, at.to - at.from, tile)
                          : tile;
 }
 
 static void class_tile_store_grad(const softmax_config *s, int k, fl_tile2d at, const real *from)
 {
-    const fl_array *array = &s->call->grad[k];
+    const fl_array *array = s->call->output[FL_GRADIENT + k];
     if (s->single_row)
         fl_store(array, at.first * s->C + at.from, at.to - at.from, from);
     else

@@ -25,10 +25,7 @@
 #include "losses/softmax_gradient.h"
 #include "runtime/plan.h"
 
-static int cross_entropy_wants_gradients(const fl_call *call)
-{
-    return (call->requested & (FL_GRAD | FL_GRAD << 1)) != 0;
-}
+static int cross_entropy_wants_gradients(const fl_call *call) { return wants_gradients(call); }
 
 /* Memory for `bytes` and the exp cache of so many classes, or NULL. */
 static void *exp_cache_alloc(size_t bytes, int64_t classes)
@@ -98,10 +95,10 @@ static void nll(const softmax_config *s, row_batch *r, real *l)
                          : r->x_label[p] == r->x_label[p] ? (real)dx
                                                           : r->x_label[p];
     }
-    if (!(call->requested & FL_GRAD))
+    if (!call->output[FL_GRADIENT])
         return;
-    fl_clear_rows(&call->grad[0], s->C, r->first, r->n);
-    fl_scatter(&call->grad[0], s->C, r->first, r->n, r->label, r->dx_label);
+    fl_clear_rows(call->output[FL_GRADIENT], s->C, r->first, r->n);
+    fl_scatter(call->output[FL_GRADIENT], s->C, r->first, r->n, r->label, r->dx_label);
 }
 
 /* --- the kernel --- */
@@ -114,7 +111,7 @@ static void cross_entropy_run_batch(const softmax_config *s, fl_phase phase, row
     class_rows_load(s, r, partial);
     if (phase == FL_PREPARE && s->mode != SOFT)
         return;
-    real *l = fl_output_buffer(&call->values, r->first, r->n, value_tile);
+    real *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
     if (call->formula == FL_FORMULA_nll)
         nll(s, r, l);
     else
@@ -173,7 +170,7 @@ static void cross_entropy_run_part(const softmax_config *s, fl_phase phase, row_
     softmax_finish(s, r, 0, 1, &state);
     r->x_label[0] = r->label[0] < 0 ? 0 : parts[r->label[0] / s->classes_per_part]->x_label;
     if (part == 0) {
-        real value, *l = fl_output_buffer(&call->values, r->first, 1, &value);
+        real value, *l = fl_output_buffer(call->output[FL_LOSSES], r->first, 1, &value);
         cross_entropy_values(s, r, l);
         class_rows_emit_losses(s, r, l, partial);
     }
@@ -196,14 +193,15 @@ void SUFFIXED(fl_cross_entropy)(const fl_call *call, fl_phase phase, int64_t fir
     const int64_t C = call->unit_size;
     const int caches_exp = cross_entropy_wants_gradients(call) && C <= MAX_CACHED_CLASSES;
     const double eps = call->formula == FL_FORMULA_nll ? 0 : call->params[0];
-    softmax_config s = {.call = call,
-                        .C = C,
-                        .class_weight = target_mode_of(call) == HARD ? NULL : call->class_weight,
-                        .classes_per_part = C,
-                        .one_minus_eps = 1 - eps,
-                        .eps_over_C = eps / (double)C,
-                        .mode = target_mode_of(call),
-                        .single_row = C > MAX_SHORT_ROW && call->inner_size < LANES};
+    softmax_config s = {
+        .call = call,
+        .C = C,
+        .class_weight = target_mode_of(call) == HARD ? NULL : (const double *)call->operand[2].data,
+        .classes_per_part = C,
+        .one_minus_eps = 1 - eps,
+        .eps_over_C = eps / (double)C,
+        .mode = target_mode_of(call),
+        .single_row = C > MAX_SHORT_ROW && call->inner_size < LANES};
     s.rows_per_tile = C > 0 ? TILE_2D / C / LANES * LANES : FL_ROW_BATCH;
     if (s.rows_per_tile < LANES || s.rows_per_tile > FL_ROW_BATCH)
         s.rows_per_tile = FL_ROW_BATCH; /* few classes, or more than fit into one tile */

@@ -36,7 +36,7 @@ static int64_t ctc_frame_index(const ctc_pass *pass, int64_t j)
 /* The flat index of a frame's first entry in the (N, T, C) arrays. */
 static int64_t ctc_frame_entry(const ctc_pass *pass, int64_t frame)
 {
-    return (pass->sample * pass->call->T + frame) * pass->call->C;
+    return (pass->sample * pass->call->sequences.T + frame) * pass->call->sequences.C;
 }
 
 typedef real ctc_reals
@@ -78,7 +78,7 @@ static void ctc_from_double(int64_t n, const double *from, real *to)
 static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restrict score)
 {
     const fl_array *x = &pass->call->operand[0];
-    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, frame),
+    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass, frame),
                   *class = pass->class_index;
     real tile[TILE], one;
     /* fl_output_buffer() without scratch returns NULL if the row cannot be read in place. */
@@ -98,7 +98,7 @@ static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
 {
     const int64_t *class = pass->class_index;
     const real *row = fl_output_buffer(&pass->call->operand[0], ctc_frame_entry(pass, frame),
-                                       pass->call->C, NULL);
+                                       pass->call->sequences.C, NULL);
     if (!row)
         return;
     for (int64_t k = 0; k < pass->class_count; k++)
@@ -332,7 +332,8 @@ static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 /* m and R of the logits of frame j, over all C classes. */
 static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, double *sum_minus_one)
 {
-    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, ctc_frame_index(pass, j));
+    const int64_t C = pass->call->sequences.C,
+                  entry = ctc_frame_entry(pass, ctc_frame_index(pass, j));
     real tile[TILE], e[TILE], m = -REAL_INFINITY;
     fl_dd sum = {0, 0};
     int64_t ones = 0;

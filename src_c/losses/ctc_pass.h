@@ -105,12 +105,13 @@ static int64_t ctc_checkpoint_period_of(int64_t state_stride, int64_t midpoint)
 static ctc_geometry ctc_pass_geometry(const fl_call *call, int64_t n, int64_t S,
                                       ctc_direction direction, int recomputes)
 {
-    ctc_geometry g = {.T = call->frames[n], .S = S};
+    ctc_geometry g = {.T = call->sequences.frames[n], .S = S};
     g.midpoint = direction == CTC_BETA ? g.T - g.T / 2 : g.T / 2;
-    g.saves_rows = call->requested & FL_GRAD && !recomputes;
+    g.saves_rows = call->output[FL_GRADIENT] && !recomputes;
 
-    g.uses_all_classes = call->C <= TILE && call->C / 2 <= S; /* few, and about as many in use */
-    g.classes = g.uses_all_classes ? call->C : S + 1;
+    g.uses_all_classes =
+        call->sequences.C <= TILE && call->sequences.C / 2 <= S; /* few, and about as many in use */
+    g.classes = g.uses_all_classes ? call->sequences.C : S + 1;
     g.class_stride = ctc_round_up(g.classes);
     g.state_stride = ctc_row_stride(S);
 

@@ -16,7 +16,7 @@ double fl_ctc_work(const fl_call *call)
 {
     double work = fl_plain_work(call);
     for (int64_t n = 0; n < call->units; n++)
-        work += (double)call->frames[n] * (2 * (double)call->labels[n] + 1);
+        work += (double)call->sequences.frames[n] * (2 * (double)call->sequences.labels[n] + 1);
     return work;
 }
 
@@ -47,4 +47,4 @@ int64_t fl_ctc_stride(int64_t blocks)
     return stride > 1 ? stride : 1;
 }
 
-int fl_ctc_streaming(const fl_call *call) { return call->C >= MIN_STREAMED_CLASSES; }
+int fl_ctc_streaming(const fl_call *call) { return call->sequences.C >= MIN_STREAMED_CLASSES; }

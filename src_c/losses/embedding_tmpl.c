@@ -32,8 +32,8 @@ static void embedding_write_gradients(const embedding_config *config, row_span a
         int64_t columns = at.to - at.from;
         embedding_load_operands(config, at, x_tile, x);
         for (int k = 0; k < config->operand_count; k++) /* unrequested gradients stay in scratch */
-            g[k] = call->requested & FL_GRAD << k
-                       ? fl_output_buffer(&call->grad[k], first_element(call, at),
+            g[k] = call->output[FL_GRADIENT + k]
+                       ? fl_output_buffer(call->output[FL_GRADIENT + k], first_element(call, at),
                                           element_count(at), g_tile[k])
                        : g_tile[k];
         for (int64_t i = 0; i < at.n; i++) {
@@ -49,8 +49,9 @@ static void embedding_write_gradients(const embedding_config *config, row_span a
                                  columns, x, g);
         }
         for (int k = 0; k < config->operand_count; k++)
-            if (call->requested & FL_GRAD << k)
-                fl_store(&call->grad[k], first_element(call, at), element_count(at), g[k]);
+            if (call->output[FL_GRADIENT + k])
+                fl_store(call->output[FL_GRADIENT + k], first_element(call, at), element_count(at),
+                         g[k]);
     }
 }
 
@@ -93,16 +94,16 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
             rows[i].loss = rows[i].hinge_slope = 0;
     }
 
-    if (call->requested & (FL_SUM | FL_VALUES)) {
-        real *l = fl_output_buffer(&call->values, first, n, value_tile);
+    if (wants_losses(call)) {
+        real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
             l[i] = (real)((weight ? weight[i] : 1) * rows[i].loss);
         partial->sum = dd_add(partial->sum, sum_tile(l, n));
-        fl_store(&call->values, first, n, l);
+        fl_store(call->output[FL_LOSSES], first, n, l);
         if (wants_unit_terms(call))
             emit_unit_terms(call, first, n, l, 1, weight, weight, partial);
     }
-    if (!(call->requested & ~(FL_SUM | FL_VALUES)))
+    if (!wants_gradients(call))
         return;
 
     const double *grad_output = load_grad_output(call, first, n, grad_output_tile);

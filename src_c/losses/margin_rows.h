@@ -48,13 +48,13 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
     real value_tile[FL_ROW_BATCH];
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].active;
-    if (!(call->requested & (FL_SUM | FL_VALUES)))
+    if (!wants_losses(call))
         return;
-    real *l = fl_output_buffer(&call->values, first, n, value_tile);
+    real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
     for (int64_t i = 0; i < n; i++)
         l[i] = rows[i].active ? (real)(rows[i].sample_weight * rows[i].loss) : 0;
     partial->sum = dd_add(partial->sum, sum_tile(l, n));
-    fl_store(&call->values, first, n, l);
+    fl_store(call->output[FL_LOSSES], first, n, l);
     if (!wants_unit_terms(call))
         return;
     double weight[FL_ROW_BATCH], active[FL_ROW_BATCH];

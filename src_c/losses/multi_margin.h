@@ -81,7 +81,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         for (int64_t i = 0; i < n; i++)
             rows[i].sum =
                 dd_add(rows[i].sum, row_sum((squared ? square : z) + i * columns, columns));
-        if (!(call->requested & FL_GRAD))
+        if (!call->output[FL_GRADIENT])
             continue;
         multi_margin_slopes(squared, size, z);
         for (int64_t i = 0; i < n; i++)
@@ -91,7 +91,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         rows[i].loss = rows[i].class_weight * (rows[i].sum.hi / (double)call->unit_size);
     margin_rows_emit(call, first, n, rows, partial);
 
-    if (!(call->requested & FL_GRAD))
+    if (!call->output[FL_GRADIENT])
         return;
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t start = first_element(call, at), size = element_count(at);
@@ -100,7 +100,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             multi_margin_hinges(rows, fl_load(&call->operand[0], start, size, x_tile), at, z);
             multi_margin_slopes(squared, size, z);
         }
-        real *g = fl_output_buffer(&call->grad[0], start, size, g_tile);
+        real *g = fl_output_buffer(call->output[FL_GRADIENT], start, size, g_tile);
         for (int64_t i = 0; i < n; i++) {
             const margin_row *row = &rows[i];
             double scale = row->active ? row->grad_scale * row->class_weight : 0;
@@ -112,7 +112,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             if (row->active && row->label >= at.from && row->label < at.to)
                 g_row[row->label - at.from] = (real)(-scale * row->slope_sum.hi + nan);
         }
-        fl_store(&call->grad[0], start, size, g);
+        fl_store(call->output[FL_GRADIENT], start, size, g);
     }
 }
 

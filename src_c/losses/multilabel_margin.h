@@ -157,7 +157,7 @@ static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const
 static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                               margin_row *rows, fl_partial *partial)
 {
-    const int with_grad = (call->requested & FL_GRAD) != 0;
+    const int with_grad = call->output[FL_GRADIENT] != NULL;
     const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;
     double stack[MULTILABEL_MARGIN_STACK_SIZE];
     double *memory = stack;
@@ -174,8 +174,9 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
             if (rows[i].active)
                 multilabel_margin_load_row(call, first + i, scratch.label + i * C, &scratch,
                                            scratch.x + i * width, scratch.is_label + i * width);
-        real *g = with_grad && C > 0 ? fl_output_buffer(&call->grad[0], first * C, size, scratch.g)
-                                     : scratch.g;
+        real *g = with_grad && C > 0
+                      ? fl_output_buffer(call->output[FL_GRADIENT], first * C, size, scratch.g)
+                      : scratch.g;
         for (int64_t i = 0; i < n; i++) {
             margin_row *row = &rows[i];
             const int64_t *label = scratch.label + i * C;
@@ -191,7 +192,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
                 g[i * C + c] = row->active ? (real)(row->grad_scale * scratch.slope[c]) : 0;
         }
         if (with_grad && C > 0)
-            fl_store(&call->grad[0], first * C, size, g);
+            fl_store(call->output[FL_GRADIENT], first * C, size, g);
         margin_rows_emit(call, first, n, rows, partial);
     }
     if (memory != stack)

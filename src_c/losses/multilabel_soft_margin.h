@@ -47,8 +47,8 @@ static INLINE void multilabel_soft_margin_terms(const int with_loss, const int w
 static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                                    margin_row *rows, fl_partial *partial)
 {
-    const int with_loss = call->requested & (FL_SUM | FL_VALUES);
-    const int with_grad = call->requested >= FL_GRAD;
+    const int with_loss = wants_losses(call);
+    const int with_grad = wants_gradients(call);
     real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
     double weight_tile[TILE], sample_weight[FL_ROW_BATCH], term[TILE];
     for (int64_t i = 0; i < n; i++)
@@ -69,8 +69,8 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
 
         real *g[2];
         for (int k = 0; k < 2; k++)
-            g[k] = call->requested & FL_GRAD << k
-                       ? fl_output_buffer(&call->grad[k], start, size, g_tile[k])
+            g[k] = call->output[FL_GRADIENT + k]
+                       ? fl_output_buffer(call->output[FL_GRADIENT + k], start, size, g_tile[k])
                        : g_tile[k];
         if (with_loss && with_grad)
             multilabel_soft_margin_terms(1, 1, size, x, y, l, g[0], g[1]);
@@ -98,8 +98,8 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
                     scale_tile(g[k] + offset, 0, 0, rows[i].grad_scale, columns);
         }
         for (int k = 0; k < 2; k++)
-            if (call->requested & FL_GRAD << k)
-                fl_store(&call->grad[k], start, size, g[k]);
+            if (call->output[FL_GRADIENT + k])
+                fl_store(call->output[FL_GRADIENT + k], start, size, g[k]);
     }
     if (phase == FL_PREPARE)
         return;

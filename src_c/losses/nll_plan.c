@@ -12,6 +12,6 @@ int64_t fl_nll_block(const fl_call *call)
 
 double fl_nll_work(const fl_call *call)
 {
-    int writes_rows = (call->requested & FL_GRAD) != 0;
+    int writes_rows = call->output[FL_GRADIENT] != NULL;
     return writes_rows ? fl_plain_work(call) : (double)call->units * GATHER_ROW_COST;
 }

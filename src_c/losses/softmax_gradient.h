@@ -129,7 +129,8 @@ static void softmax_grad_prepare(const softmax_config *s, row_batch *r, int64_t 
 static void softmax_grad_write(const softmax_config *s, const row_batch *r, int64_t p,
                                softmax_state *states, class_tile *t, int64_t first, int64_t last)
 {
-    const int wants_x = s->call->requested & FL_GRAD, wants_y = s->call->requested & FL_GRAD << 1;
+    const int wants_x = s->call->output[FL_GRADIENT] != NULL;
+    const int wants_y = s->call->output[FL_GRADIENT + 1] != NULL;
     const int recomputes_exp = s->classes_per_tile < s->C && !t->exp_cache;
     const int64_t classes = s->single_row && recomputes_exp ? TILE : s->classes_per_tile;
     for (int i = 0; wants_y && i < class_tile_lane_blocks(s, t); i++)

@@ -105,11 +105,12 @@ static void choose_streams(fl_call *call)
     const int streaming = fl_family_of(call)->streaming(call);
     const double entries = (double)call->units * (double)call->unit_size;
     for (int k = 0; k < FL_OPERANDS; k++) {
-        fl_array *grad = &call->grad[k];
+        fl_array *grad = call->output[FL_GRADIENT + k];
+        if (!grad)
+            continue;
         int half = !grad->swapped && (grad->dtype == FL_F16 || grad->dtype == FL_BF16);
         int size = half ? 2 : call->is_double ? 8 : 4;
-        int whole =
-            grad->data && !call->broadcast_period[k]; /* an entry for each of the operand's */
+        int whole = !call->broadcast_period[k]; /* an entry for each of the operand's */
         grad->non_temporal =
             whole && streaming && (half || grad->is_direct) && entries * size >= STREAM_BYTES;
     }

@@ -71,7 +71,7 @@ static void store_spanning(const fl_call *call, int k, int64_t entry, double sum
 {
     float narrow = (float)sum;
     const void *from = call->is_double ? (const void *)&sum : (const void *)&narrow;
-    fl_selected_services()->store[call->is_double](&call->grad[k], entry, 1, from);
+    fl_selected_services()->store[call->is_double](call->output[FL_GRADIENT + k], entry, 1, from);
 }
 
 static void accumulate_spanning(const fl_call *call, spanning_gradients *spanning, int64_t block,
@@ -80,7 +80,7 @@ static void accumulate_spanning(const fl_call *call, spanning_gradients *spannin
     int64_t first, last;
     fl_block_range(call, FL_MAIN, block, &first, &last);
     for (int k = 0; k < FL_OPERANDS; k++) {
-        if (!call->broadcast_period[k] || !(call->requested & FL_GRAD << k) ||
+        if (!call->broadcast_period[k] || !call->output[FL_GRADIENT + k] ||
             fl_gradient_sums_in_block(call, k))
             continue;
         int64_t entry = first / call->broadcast_period[k];
