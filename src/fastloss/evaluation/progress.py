@@ -8,7 +8,7 @@ from typing import Any
 class ProgressBar:
     """A tqdm bar, called with the bytes done and the total (None if unknown).
 
-    Options are those of tqdm. Raises an ImportError if tqdm is not installed.
+    Options are passed to tqdm. Raises an ImportError if tqdm is not installed.
     """
 
     def __init__(self, **options: Any):

@@ -42,7 +42,7 @@ class Evaluation:
     isa : str
         Instruction set in use.
     accumulator : Accumulator
-        The sums, which can be merged with those of other evaluations.
+        The sums, which can be merged with another evaluation.
     """
 
     criterion: Criterion

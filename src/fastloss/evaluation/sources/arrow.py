@@ -97,7 +97,7 @@ class RowLayout:
             raise self._row_error(array, row, index, problem)
 
     def _row_error(self, array, row: int, index: int, problem: str) -> ValueError:
-        """The error of a row; raises that of an earlier row if one is wrong at a deeper level."""
+        """The error of a row; raises an earlier row's error if one is wrong at a deeper level."""
         self.to_numpy(array[:index], row)
         return ValueError(f"{self.name}: row {row + index} {problem}")
 
