@@ -82,7 +82,9 @@ static void cosine_norm_pass(const embedding_config *config, row_span at, embedd
                              real (*tile)[TILE])
 {
     cosine_accumulate(config, at, rows, tile);
-    for (int64_t i = 0; REAL_IS_DOUBLE && i < at.n; i++) {
+    if (!REAL_IS_DOUBLE)
+        return;
+    for (int64_t i = 0; i < at.n; i++) {
         int x = norm_rescale_if_needed(&rows[i].norm[0], COSINE_SMALL_SCALE);
         int y = norm_rescale_if_needed(&rows[i].norm[1], COSINE_SMALL_SCALE);
         if (x || y)

@@ -70,8 +70,9 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     partial->divisor_sum = weight ? dd_add(partial->divisor_sum, sum_doubles(weight, n))
                                   : dd_add_double(partial->divisor_sum, (double)n);
     partial->count += n;
-    for (int64_t i = 0; weight && i < n; i++)
-        partial->count -= weight[i] == 0;
+    if (weight)
+        for (int64_t i = 0; i < n; i++)
+            partial->count -= weight[i] == 0;
     if (config->is_cosine) {
         label = fl_load(&call->operand[2], first, n, label_tile);
         check_tile(label, n, call->spec[2].domain, weight, 2, first, 1, partial);

@@ -151,8 +151,9 @@ static void norm_find_max(scaled_norm *norm, const real *u, const real *v, int64
         for (int k = 0; k < LANES; k++)
             norm_merge_max(&max[k], &ties[k], fabs(entry_difference(u[i + k], v[i + k], epsilon)),
                            1);
-    for (int k = 0; i > 0 && k < LANES; k++)
-        norm_merge_max(&norm->max, &norm->ties, max[k], ties[k]);
+    if (i > 0)
+        for (int k = 0; k < LANES; k++)
+            norm_merge_max(&norm->max, &norm->ties, max[k], ties[k]);
     for (; i < n; i++)
         norm_merge_max(&norm->max, &norm->ties, fabs(entry_difference(u[i], v[i], epsilon)), 1);
 }

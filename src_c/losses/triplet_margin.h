@@ -63,7 +63,9 @@ static void triplet_norm_pass(const embedding_config *config, row_span at, embed
                 rows[i].norm[k].scale = norm_power_scale(rows[i].norm[k].max, config->p);
         triplet_accumulate(config, 0, at, rows, tile);
     }
-    for (int64_t i = 0; REAL_IS_DOUBLE && config->p == 2 && i < at.n; i++) {
+    if (!REAL_IS_DOUBLE || config->p != 2)
+        return;
+    for (int64_t i = 0; i < at.n; i++) {
         int rescaled = 0;
         for (int k = 0; k < config->norm_count; k++)
             rescaled |= norm_rescale_if_needed(&rows[i].norm[k], SMALL_SUM);
