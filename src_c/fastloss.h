@@ -204,8 +204,8 @@ typedef struct {
 typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                        fl_partial *partial);
 typedef void fl_store_fn(const fl_array *array, int64_t first, int64_t n, const void *from);
-typedef void fl_vector_math_fn(int function, int64_t n, const void *x,
-                               void *out); /* the scalar maths, for tests */
+/* A function of vector/vector_math_list.h over an array of reals. */
+typedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out);
 
 /* One entry of the dispatch table: the kernels of one instruction set. */
 typedef struct {

@@ -62,6 +62,10 @@ def dense(dtype):
         return np.concatenate(parts).astype(dtype)
 
 
+def test_every_function_is_tested():
+    assert sorted(FUNCTIONS) == sorted(fl._binding.math_functions())
+
+
 @functions
 def test_float32(function, isa):
     """Against the float64 functions of NumPy, whose error is 2^-29 of the bound."""

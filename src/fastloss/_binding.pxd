@@ -99,6 +99,10 @@ cdef extern from "fastloss.h" nogil:
     int fl_isa_selected()
     const fl_kernels *fl_kernels_selected()
 
+cdef extern from "vector/vector_math_list.h" nogil:
+    enum: MATH_FUNCTIONS
+    const char *vector_math_name(int function)
+
 cdef extern from "runtime/parallel.h" nogil:
     const char *fl_openmp_runtime()
     void fl_set_process_threads(int threads)

@@ -148,13 +148,8 @@ static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
     real t = EXP(y), d = y - x;
     int zero = y == -REAL_INFINITY && x == x;
     int infinite = FABS(d) == REAL_INFINITY; /* exp may have underflowed to 0 */
-    return (result){.l = zero       ? 0
-                         : infinite ? d
-                                    : t * d,
-                    .dx = or_nan(-t, x),
-                    .dy = zero       ? 0
-                          : infinite ? d
-                                     : t * (d + 1)};
+    real l = infinite ? d : t * d, dy = infinite ? d : t * (d + 1);
+    return (result){.l = zero ? 0 : l, .dx = or_nan(-t, x), .dy = zero ? 0 : dy};
 }
 
 /* -(y log x + (1 - y) log(1 - x)), with logarithms clamped to at least -100 and x(1 - x) to at

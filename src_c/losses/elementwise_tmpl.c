@@ -184,17 +184,6 @@ static const double *load_unit_weight(const fl_call *call, int64_t first, int64_
     return sample_weight ? scratch : weight;
 }
 
-/* Adds n units to Σ d and the count; units of weight 0 are not counted. divisor (n) and weight (n)
- * may be NULL for ones. */
-static void add_divisor(const double *divisor, const double *weight, int64_t n, fl_partial *partial)
-{
-    partial->divisor_sum = divisor ? dd_add(partial->divisor_sum, sum_doubles(divisor, n))
-                                   : dd_add_double(partial->divisor_sum, (double)n);
-    partial->count += n;
-    for (int64_t i = 0; weight && i < n; i++)
-        partial->count -= weight[i] == 0;
-}
-
 /* Whether gradient k is streamed while the formula is applied, not stored at the end. */
 static int is_streamed(const fl_call *call, int k, int scale_later)
 {
@@ -231,7 +220,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);
     const double *weight = load_unit_weight(call, first, n, sample_weight, weight_tile);
     const double *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? weight : sample_weight;
-    add_divisor(divisor, weight, n, partial);
+    add_divisors(divisor, n, partial);
+    add_count(weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
         const int needed = phase != FL_PREPARE || call->spec[k].domain != FL_ANY;
         operand[k] = needed && call->operand[k].data
@@ -244,7 +234,7 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     }
 
     const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
-    int outputs = call->requested & (FL_SUM | FL_VALUES) ? VALUE : 0;
+    int outputs = wants_losses(call) ? VALUE : 0;
     real *l = fl_output_buffer(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
         int per_unit = call->requested & FL_GRAD << k && !call->broadcast_period[k];
@@ -277,10 +267,8 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     if (outputs & VALUE) {
         if (weight)
             scale_tile(l, weight, 0, 1, n);
-        partial->sum = dd_add(partial->sum, weight ? sum_tile(l, n) : reduce_lanes(&state.sum));
-        fl_store(&call->values, first, n, l);
-        if (wants_unit_terms(call))
-            emit_unit_terms(call, first, n, l, 1, divisor, weight, partial);
+        fl_dd sum = weight ? sum_tile(l, n) : reduce_lanes(&state.sum);
+        emit_losses(call, first, n, l, sum, 1, divisor, weight, partial);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!(outputs & DX << k) || is_streamed(call, k, scale_later))

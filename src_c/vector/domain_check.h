@@ -4,7 +4,6 @@
 #define FASTLOSS_DOMAIN_CHECK_H
 
 #include "fastloss.h"
-#include "runtime/double_double.h"
 #include "vector/loader.h"
 #include "vector/real.h"
 
@@ -41,6 +40,22 @@ static INLINE uint_real domain_flag(real v, fl_domain domain)
         return 0 - ((bits ^ one) & ~SIGN_BIT);
     default:
         return 0;
+    }
+}
+
+/* Records an invalid value. Of all that are recorded the partial retains the first, in the order of
+ * unit, argument and entry. */
+static inline void record_error(fl_partial *partial, int64_t unit, int argument, int64_t entry)
+{
+    int64_t error[] = {unit, argument, entry};
+    int64_t recorded[] = {partial->error_unit, partial->error_argument, partial->error_entry};
+    int k = 0;
+    while (k < 2 && error[k] == recorded[k])
+        k++;
+    if (partial->error_unit == FL_NOWHERE || error[k] < recorded[k]) {
+        partial->error_unit = unit;
+        partial->error_argument = argument;
+        partial->error_entry = entry;
     }
 }
 

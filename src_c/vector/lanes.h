@@ -20,9 +20,9 @@ typedef struct {
 static INLINE void add_to_lane(lane_sum *sum, int k, double v)
 {
 #if REAL_IS_DOUBLE
-    double a = sum->hi[k], s = a + v, b = s - a;
-    sum->lo[k] += (a - (s - b)) + (v - b);
-    sum->hi[k] = s;
+    fl_dd s = two_sum(sum->hi[k], v);
+    sum->hi[k] = s.hi;
+    sum->lo[k] += s.lo;
 #else
     sum->hi[k] += v;
 #endif
@@ -50,50 +50,67 @@ static INLINE void add_product_to_lane(lane_sum *sum, int k, double a, double b)
 #endif
 }
 
-/* The sum of all lanes: in double-double, lane after lane, for doubles; by a tree for floats. */
+/* Reductions of v (n) by a binary tree, n a power of two: the order does not depend on the width of
+ * the vector registers. v is overwritten. */
+static INLINE double reduce_sum(double *v, int n)
+{
+#pragma GCC unroll 8
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            v[k] += v[k + half];
+    return v[0];
+}
+
+static INLINE real reduce_real_sum(real *v, int n)
+{
+#pragma GCC unroll 8
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            v[k] += v[k + half];
+    return v[0];
+}
+
+/* A NaN may be lost. */
+static INLINE real reduce_real_max(real *v, int n)
+{
+#pragma GCC unroll 8
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            v[k] = v[k] < v[k + half] ? v[k + half] : v[k];
+    return v[0];
+}
+
+/* The sum of all lanes: lane after lane in double-double for doubles, by a tree for floats. */
 static inline fl_dd reduce_lanes(lane_sum *sum)
 {
 #if REAL_IS_DOUBLE
     fl_dd total = {0, 0};
-    for (int k = 0; k < LANES; k++) {
-        total = dd_add_double(total, sum->hi[k]);
-        if (sum->lo[k] - sum->lo[k] == 0) /* inf and NaN have no rounding error */
-            total = dd_add_double(total, sum->lo[k]);
-    }
+    for (int k = 0; k < LANES; k++)
+        total = dd_add(total, (fl_dd){sum->hi[k], finite_or_zero(sum->lo[k])});
     return total;
 #else
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            sum->hi[k] += sum->hi[k + half];
-    return (fl_dd){sum->hi[0], 0};
+    return (fl_dd){reduce_sum(sum->hi, LANES), 0};
 #endif
 }
 
-static inline fl_dd sum_tile(const real *v, int64_t n)
+static INLINE double real_at(const void *v, int64_t i) { return (double)((const real *)v)[i]; }
+static INLINE double double_at(const void *v, int64_t i) { return ((const double *)v)[i]; }
+
+/* Σ at(v, i) for i = 0 ... n - 1. */
+static INLINE fl_dd sum_entries(double (*at)(const void *, int64_t), const void *v, int64_t n)
 {
     lane_sum sum = {{0}, {0}};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++)
-            add_to_lane(&sum, k, (double)v[i + k]);
+            add_to_lane(&sum, k, at(v, i + k));
     for (int k = 0; i + k < n; k++)
-        add_to_lane(&sum, k, (double)v[i + k]);
+        add_to_lane(&sum, k, at(v, i + k));
     return reduce_lanes(&sum);
 }
 
-static inline fl_dd sum_doubles(const double *v, int64_t n)
-{
-    lane_sum sum = {{0}, {0}};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-#pragma omp simd
-        for (int k = 0; k < LANES; k++)
-            add_to_lane(&sum, k, v[i + k]);
-    for (int k = 0; i + k < n; k++)
-        add_to_lane(&sum, k, v[i + k]);
-    return reduce_lanes(&sum);
-}
+static inline fl_dd sum_tile(const real *v, int64_t n) { return sum_entries(real_at, v, n); }
+static inline fl_dd sum_doubles(const double *v, int64_t n) { return sum_entries(double_at, v, n); }
 
 #endif

@@ -6,6 +6,8 @@
 #ifndef FASTLOSS_REAL_H
 #define FASTLOSS_REAL_H
 
+#include "runtime/inline.h"
+
 #include <stdint.h>
 
 #if !defined(ISA) || !defined(REAL_IS_DOUBLE)
@@ -47,9 +49,6 @@ typedef uint32_t uint_real;
 #endif
 
 #define SIGN_BIT ((uint_real)1 << (8 * sizeof(real) - 1))
-
-/* Inlined at every optimisation level: a loop that contains a call is not vectorised. */
-#define INLINE inline __attribute__((always_inline))
 
 /* a * b + c, rounded once if the target has fused multiply-add, else twice. The kernels are
  * compiled with -ffp-contract=off, so no other operation is fused, and the body and the tail of a

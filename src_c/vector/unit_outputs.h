@@ -1,15 +1,34 @@
-/* What each unit contributes: its terms of Σ l, Σ d, the count and the moments of the losses, and
- * the factors of its gradients. */
+/* What each unit contributes to the results of a call: its terms of Σ l, Σ d, the count and the
+ * moments of the losses, its value, and the factors of its gradients. */
 #ifndef FASTLOSS_UNIT_OUTPUTS_H
 #define FASTLOSS_UNIT_OUTPUTS_H
 
 #include "fastloss.h"
+#include "runtime/double_double.h"
 #include "runtime/moments.h"
+#include "vector/lanes.h"
 #include "vector/loader.h"
 #include "vector/real.h"
 
+/* --- Sums over units --- */
+
+/* Adds n units to Σ d; divisor (n) may be NULL for ones. */
+static inline void add_divisors(const double *divisor, int64_t n, fl_partial *partial)
+{
+    partial->divisor_sum = divisor ? dd_add(partial->divisor_sum, sum_doubles(divisor, n))
+                                   : dd_add_double(partial->divisor_sum, (double)n);
+}
+
+/* Counts the units that are not removed by active = 0; active (n) may be NULL for ones. */
+static inline void add_count(const double *active, int64_t n, fl_partial *partial)
+{
+    partial->count += n;
+    for (int64_t i = 0; active && i < n; i++)
+        partial->count -= active[i] == 0;
+}
+
 /* Adds n units to the moments. In lanes: a chain of dependent additions would take as long as the
- * formula. Parameters as in emit_unit_terms(). */
+ * formula. Parameters as in emit_losses(). */
 static inline void accumulate_moments(fl_moments *moments, int64_t n, const real *l,
                                       const double *divisor, double target_length)
 {
@@ -36,13 +55,18 @@ static inline void accumulate_moments(fl_moments *moments, int64_t n, const real
         moments_add(moments, (double)l[i] / target_length, divisor ? divisor[i] : 1);
 }
 
+/* Whether the losses of the units are needed. */
+static inline int wants_losses(const fl_call *call)
+{
+    return (call->requested & (FL_SUM | FL_VALUES)) != 0;
+}
+
+/* Whether their terms are needed one by one, that is divisor and active of emit_losses(). */
 static inline int wants_unit_terms(const fl_call *call)
 {
     return call->wants_moments || call->weighted_loss;
 }
 
-/* Emits what units [first, first + n) add to the sums: l / target_length to Σ l and divisor to Σ d.
- * A unit with active = 0 is not counted. divisor (n) and active (n) may be NULL for ones. */
 static inline void emit_unit_terms(const fl_call *call, int64_t first, int64_t n, const real *l,
                                    double target_length, const double *divisor,
                                    const double *active, fl_partial *partial)
@@ -56,6 +80,23 @@ static inline void emit_unit_terms(const fl_call *call, int64_t first, int64_t n
     }
 }
 
+/* Emits the losses of units [first, first + n), if wants_losses(): adds `sum` to Σ l, stores the
+ * values, and emits the terms of each unit. l (n) includes the weights, and is divided by
+ * target_length everywhere but in the values; `sum` = Σ l / target_length. The units add
+ * divisor (n) to Σ d; those with active (n) = 0 are removed. Both may be NULL for ones, and are not
+ * read unless wants_unit_terms(). */
+static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, const real *l,
+                               fl_dd sum, double target_length, const double *divisor,
+                               const double *active, fl_partial *partial)
+{
+    partial->sum = dd_add(partial->sum, sum);
+    fl_store(&call->values, first, n, l);
+    if (wants_unit_terms(call))
+        emit_unit_terms(call, first, n, l, target_length, divisor, active, partial);
+}
+
+/* --- Factors of gradients --- */
+
 /* grad_output of units [first, first + n), NULL if the call has one scalar for all of them. */
 static inline const double *load_grad_output(const fl_call *call, int64_t first, int64_t n,
                                              double *scratch)
@@ -63,6 +104,17 @@ static inline const double *load_grad_output(const fl_call *call, int64_t first,
     return call->grad_output_array.data
                ? fl_load_double(&call->grad_output_array, first, n, scratch)
                : 0;
+}
+
+/* scale[i] := grad_scale sample_weight[i] grad_output[i], the factor of the gradients of unit
+ * first + i, i < n. sample_weight (n) may be NULL for ones. */
+static inline void load_gradient_scale(const fl_call *call, int64_t first, int64_t n,
+                                       const double *sample_weight, double *scale)
+{
+    const double *grad_output = load_grad_output(call, first, n, scale);
+    for (int64_t i = 0; i < n; i++)
+        scale[i] = call->grad_scale * (sample_weight ? sample_weight[i] : 1) *
+                   (grad_output ? grad_output[i] : 1);
 }
 
 /* v := scale weight grad_output v, exactly 0 where weight = 0 removes the entry. weight (n) and

@@ -1,34 +1,28 @@
-/* The functions of scalar_math.h over arrays, so that the tests can reach every instruction set. */
+/* The functions of vector_math.h over arrays, compiled once per (instruction set, real).
+ *
+ * Cross entropy and the CTC losses call the double variant for either real, through
+ * vector_math_tmpl.h. The binding exposes every variant to the tests. */
 #include "vector/vector_math.h"
+#include "vector/vector_math_tmpl.h"
 
-void SUFFIXED(fl_vector_math)(int function, int64_t n, const real *x, real *out);
+fl_vector_math_fn SUFFIXED(fl_vector_math);
 
-void SUFFIXED(fl_vector_math)(int function, int64_t n, const real *x, real *out)
+static INLINE void apply(real (*f)(real), int64_t n, const real *x, real *out)
 {
-    switch (function) {
-    case 0:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = EXP(x[i]);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = f(x[i]);
+}
+
+void SUFFIXED(fl_vector_math)(int function, int64_t n, const void *x, void *out)
+{
+    switch ((vector_math_function)function) {
+#define CASE(f, name) \
+    case MATH_##f: \
+        apply(f, n, x, out); \
         break;
-    case 1:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = LOG(x[i]);
-        break;
-    case 2:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = LOG1P(x[i]);
-        break;
-    case 3:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = EXPM1(x[i]);
-        break;
-    case 4:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = EXP_NEGATIVE(x[i]);
-        break;
-    case 5:
-        for (int64_t i = 0; i < n; i++)
-            out[i] = LOG1P_UNIT(x[i]);
+        FOR_EACH_VECTOR_MATH(CASE)
+#undef CASE
+    case MATH_FUNCTIONS:
         break;
     }
 }
