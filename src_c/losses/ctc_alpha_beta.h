@@ -161,11 +161,8 @@ static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *oppos
 static fl_dd ctc_log_scale_sum(const ctc_pass *pass)
 {
     fl_dd sum = {0, 0};
-    for (int i = 0; i < CTC_LANES; i++) {
-        sum = dd_add_double(sum, pass->log_scale[i]);
-        if (pass->log_scale_lo[i] - pass->log_scale_lo[i] == 0) /* inf and NaN have no remainder */
-            sum = dd_add_double(sum, pass->log_scale_lo[i]);
-    }
+    for (int i = 0; i < CTC_LANES; i++)
+        sum = dd_add(sum, (fl_dd){pass->log_scale[i], finite_or_zero(pass->log_scale_lo[i])});
     return sum;
 }
 

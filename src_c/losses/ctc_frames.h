@@ -154,23 +154,18 @@ static void ctc_correct_rounding(int64_t n, const double *restrict score, double
 /* Σ p - 1 without cancellation: one of the entries that are 1 is left out of the sum. */
 static double ctc_sum_minus_one(int64_t n, const double *p)
 {
-    double sum[CTC_LANES] = {0}, low[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
+    double hi[CTC_LANES] = {0}, lo[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
     for (int64_t k = 0; k < n; k += CTC_LANES)
 #pragma omp simd
         for (int i = 0; i < CTC_LANES; i++) {
-            double one = p[k + i] == 1, v = p[k + i] - one, a = sum[i], total = a + v,
-                   b = total - a;
-            low[i] += (a - (total - b)) + (v - b);
-            sum[i] = total;
+            double one = p[k + i] == 1;
+            fl_dd sum = two_sum(hi[i], p[k + i] - one);
+            hi[i] = sum.hi;
+            lo[i] += sum.lo;
             ones[i] += one;
         }
-    for (int half = CTC_LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) {
-            sum[i] += sum[i + half];
-            low[i] += low[i + half];
-            ones[i] += ones[i + half];
-        }
-    return (ones[0] - 1) + (sum[0] + (low[0] - low[0] == 0 ? low[0] : 0));
+    return (reduce_sum(ones, CTC_LANES) - 1) +
+           (reduce_sum(hi, CTC_LANES) + finite_or_zero(reduce_sum(lo, CTC_LANES)));
 }
 
 /* --- batches of frames --- */
@@ -296,10 +291,7 @@ static real ctc_max_tile(const real *x, int64_t n, real m)
         for (int k = 0; k < WIDTH; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
     if (i > 0)
-        for (int half = WIDTH / 2; half > 0; half /= 2)
-            for (int k = 0; k < half; k++)
-                lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
-    m = lane[0];
+        m = reduce_real_max(lane, WIDTH);
     for (; i < n; i++)
         m = m < x[i] ? x[i] : m;
     return m;
@@ -356,13 +348,13 @@ static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, doubl
 /* Adds the n values, whole vectors, to the double-double sums of log_scale. */
 static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
 {
-    double *restrict sum = pass->log_scale, *restrict low = pass->log_scale_lo;
+    double *restrict hi = pass->log_scale, *restrict lo = pass->log_scale_lo;
     for (int64_t f = 0; f < n; f += CTC_LANES)
 #pragma omp simd
         for (int i = 0; i < CTC_LANES; i++) {
-            double a = sum[i], b = v[f + i], total = a + b, c = total - a;
-            low[i] += (a - (total - c)) + (b - c);
-            sum[i] = total;
+            fl_dd sum = two_sum(hi[i], v[f + i]);
+            hi[i] = sum.hi;
+            lo[i] += sum.lo;
         }
 }
 

@@ -138,9 +138,8 @@ static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
-    double scratch, scale = call->grad_scale * weight;
-    if (call->grad_output_array.data)
-        scale *= *fl_load_double(&call->grad_output_array, n, 1, &scratch);
+    double scale;
+    load_gradient_scale(call, n, 1, &weight, &scale);
     return scale / ctc_target_length(call, n);
 }
 
@@ -150,10 +149,8 @@ static void ctc_write_value(const fl_call *call, int64_t n, double loss, double 
     const double target_length = ctc_target_length(call, n);
     real scratch, *l = fl_output_buffer(&call->values, n, 1, &scratch);
     *l = (real)(loss * weight);
-    partial->sum = dd_add_double(partial->sum, (double)*l / target_length);
-    fl_store(&call->values, n, 1, l);
-    if (wants_unit_terms(call))
-        emit_unit_terms(call, n, 1, l, target_length, &weight, &weight, partial);
+    fl_dd sum = {(double)*l / target_length, 0};
+    emit_losses(call, n, 1, l, sum, target_length, &weight, &weight, partial);
 }
 
 /* Continues a pass from its midpoint to its last frame: each row is combined with the row of the

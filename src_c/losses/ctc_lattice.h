@@ -28,6 +28,7 @@
 #define FASTLOSS_CTC_LATTICE_H
 
 #include "losses/ctc_scaled_double.h"
+#include "vector/lanes.h"
 
 #include <string.h>
 
@@ -300,10 +301,7 @@ static double ctc_combine_alpha_beta(ctc_lattice *lattice, ctc_row alpha, const 
         for (int64_t k = i; k < i + CTC_LANES; k++)
             label[k] = alpha.label[k] * y_label[k] * f_label[k] * (beta_label[-k] * g_label[k]);
     }
-    for (int half = CTC_LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            lane[k] += lane[k + half];
-    return lane[0];
+    return reduce_sum(lane, CTC_LANES);
 }
 
 #endif

@@ -11,7 +11,7 @@
 
 #include "fastloss.h"
 #include "losses/ctc_lattice.h"
-#include "runtime/double_double.h"
+#include "vector/domain_check.h"
 
 #include <string.h>
 

@@ -4,8 +4,6 @@
 
 #include "losses/ctc_pass.h"
 #include "vector/loader.h"
-#include "vector/domain_check.h"
-#include "vector/lanes.h"
 
 #include <stdlib.h>
 #include <string.h>

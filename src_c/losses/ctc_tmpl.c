@@ -52,7 +52,7 @@
 /* The value and the gradient of a removed sample are 0, and it is not counted. */
 static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partial)
 {
-    if (call->requested & (FL_SUM | FL_VALUES))
+    if (wants_losses(call))
         ctc_write_value(call, n, 0, 0, partial);
     if (call->requested & FL_GRAD)
         ctc_fill_frames(call, n, 0, call->T, 0);
@@ -64,7 +64,7 @@ static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double
 {
     partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
     partial->count++;
-    if (call->requested & (FL_SUM | FL_VALUES))
+    if (wants_losses(call))
         ctc_write_value(call, n, loss, weight, partial);
     if (call->requested & FL_GRAD)
         ctc_fill_frames(call, n, call->frames[n], call->T, 0);
