@@ -1,15 +1,15 @@
-/* Frames: from the input to the probabilities of the current frame's states, and to the scale that
- * all probabilities of a frame have in common.
+/* Frames: from the input to the probabilities of a frame's states, and the scale that they have in
+ * common.
  *
- * Of a frame's classes a pass loads the ones in use, or all if they are few (K). Their
- * probabilities y_t(c) are split as
+ * A pass loads K classes of each frame: those in use, or all C if they are few. The probability of
+ * class c in frame t is split into
  *     y_t(c) = p_scale_t p_tc,  p_tc = exp(x_tc - frame_max_t),
- * with frame_max the largest loaded x. The recursion runs on p, and log p_scale is summed
- * separately (log_scale), so that a confident prediction with P near 1 keeps full relative
- * accuracy. The scale is exp(frame_max) for log-probabilities. For logits it is
- *     exp(frame_max - m) / (1 + R),  m = max_c x_tc,  R = Σ_c exp(x_tc - m) - 1,
- * where R is summed without one of the entries that are exactly 1, and log1p(R) has no
- * cancellation. */
+ * where frame_max_t is the largest loaded x. The recursion runs on p. The logarithms of p_scale are
+ * summed separately (log_scale), so that the loss of a confident prediction, whose P is near 1, has
+ * full relative accuracy. p_scale_t is exp(frame_max_t) for log-probabilities; for logits it is
+ *     exp(frame_max_t - m) / (1 + R),  m = max_c x_tc,  R = Σ_c exp(x_tc - m) - 1.
+ * R is the sum over all entries but one that is exactly 1. This avoids the cancellation, and the
+ * logarithm of the denominator is log1p(R). */
 #ifndef FASTLOSS_CTC_FRAMES_H
 #define FASTLOSS_CTC_FRAMES_H
 
@@ -23,7 +23,8 @@
 
 #define CTC_LOG2_E 0x1.71547652b82fep+0
 
-/* Arguments of exp below this have no fractional bits. */
+/* Arguments of exp below this have at most two fractional bits; exp is then taken to be a power of
+ * two. */
 static const double CTC_NO_FRACTION = -0x1p50;
 
 /* --- loading --- */
@@ -44,8 +45,8 @@ typedef real ctc_reals
 typedef double ctc_doubles
     __attribute__((vector_size(CTC_LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
 
-/* Conversion of reals to doubles and back, in whole vectors: the last one overlaps its neighbour.
- */
+/* Conversion of reals to doubles and back by whole vectors, the last of which overlaps the one
+ * before it. */
 static void ctc_to_double(int64_t n, const real *from, double *to)
 {
     if (n < CTC_LANES) {
@@ -74,7 +75,7 @@ static void ctc_from_double(int64_t n, const double *from, real *to)
     }
 }
 
-/* x of the loaded classes, (K). */
+/* Loads x of the K classes of a frame. */
 static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restrict score)
 {
     const fl_array *x = &pass->call->operand[0];
@@ -93,7 +94,7 @@ static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restric
             score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
 }
 
-/* Prefetches x of the loaded classes: entries that are far apart each cost a cache miss. */
+/* Prefetches them: entries that are far apart cost a cache miss each. */
 static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
 {
     const int64_t *class = pass->class_index;
@@ -105,8 +106,8 @@ static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
         __builtin_prefetch(&row[class[k]]);
 }
 
-/* The largest score, NaN if a class in use has NaN or +inf; and, in powers of two, how far below it
- * the smallest finite score of a class in use is. */
+/* max: the largest score, NaN if the score of a class in use is NaN or +inf. exponent_range: the
+ * difference to the smallest finite score of a class in use, in powers of two. */
 static void ctc_frame_bounds(int64_t n, const double *score, const double *mask, double *max,
                              double *exponent_range)
 {
@@ -122,7 +123,7 @@ static void ctc_frame_bounds(int64_t n, const double *score, const double *mask,
     *exponent_range = high - high == 0 && low < inf ? (high - low) * CTC_LOG2_E : 0;
 }
 
-/* p = score - max, or -inf if max is not finite. */
+/* p := score - max, or -inf if max is not finite. */
 static void ctc_subtract_max(int64_t n, const double *restrict score, double max,
                              double *restrict p)
 {
@@ -132,26 +133,26 @@ static void ctc_subtract_max(int64_t n, const double *restrict score, double max
         p[k] = is_finite ? score[k] - max : -__builtin_inf();
 }
 
-/* The rounding error of the difference x - max (two-sum), 0 where exp makes it irrelevant. */
+/* The rounding error of x - max, as in two_sum(); 0 if exp(x - max) is a power of two or inf. */
 static INLINE double ctc_rounding_error(double x, double max)
 {
     double d = x - max, back = d - x;
     return d > CTC_NO_FRACTION && d <= 0 ? (x - (d - back)) - (max + back) : 0;
 }
 
-/* Corrects p = exp(fl(score - max)) for the rounding error of the difference, to first order. Not
- * needed for float scores, whose differences in double have no significant error. */
+/* Corrects p = exp(score - max) to first order for the rounding error of the difference. Scores
+ * that were floats do not need it. */
 static void ctc_correct_rounding(int64_t n, const double *restrict score, double max,
                                  double *restrict p)
 {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) {
         double correction = p[k] * ctc_rounding_error(score[k], max);
-        p[k] += correction == correction ? correction : 0; /* inf stays */
+        p[k] += correction == correction ? correction : 0; /* not NaN = inf 0 */
     }
 }
 
-/* Σ p - 1 without cancellation: one of the entries that are 1 is left out of the sum. */
+/* Σ p - 1, the sum over all entries but one that is 1. */
 static double ctc_sum_minus_one(int64_t n, const double *p)
 {
     double hi[CTC_LANES] = {0}, lo[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
@@ -170,7 +171,7 @@ static double ctc_sum_minus_one(int64_t n, const double *p)
 
 /* --- batches of frames --- */
 
-/* Makes frames [j, j + n), whose p is set, the batch: p of the labels. */
+/* Gathers p of the labels of frames [j, j + n), which become the batch. */
 static void ctc_gather_labels(ctc_pass *pass, int64_t j, int64_t n)
 {
     const int64_t stride = ctc_row_stride(pass->S), *slot = pass->label_slot;
@@ -184,12 +185,13 @@ static void ctc_gather_labels(ctc_pass *pass, int64_t j, int64_t n)
     pass->batch_end = j + n;
 }
 
+/* Frames in the batch that starts at frame j. */
 static int64_t ctc_next_batch_size(const ctc_pass *pass, int64_t j)
 {
     return pass->end - j < pass->batch_frames ? pass->end - j : pass->batch_frames;
 }
 
-/* Loads a batch of frames from frame j on. */
+/* Loads the batch that starts at frame j, and prefetches the next one. */
 static void ctc_load_frames(ctc_pass *pass, int64_t j)
 {
     const int64_t n = ctc_next_batch_size(pass, j), K = pass->padded_classes;
@@ -214,8 +216,8 @@ static void ctc_load_frames(ctc_pass *pass, int64_t j)
     ctc_gather_labels(pass, j, n);
 }
 
-/* Takes a batch of frames from the buffer of the pass in the other direction, which loaded them
- * before it reached the midpoint. */
+/* Takes the batch that starts at frame j from the opposite pass, which loaded it before it reached
+ * the midpoint. */
 static void ctc_reuse_frames(ctc_pass *pass, int64_t j)
 {
     pass->p = pass->frame_source->p_buffer + (pass->T - 1 - j) * pass->padded_classes;
@@ -226,8 +228,8 @@ static void ctc_reuse_frames(ctc_pass *pass, int64_t j)
 
 /* --- the current frame --- */
 
-/* p of the current frame as scaled doubles. With whole n and score - max = n ln 2 + r it is
- * exp(r) 2^n. */
+/* p of the current frame as scaled doubles: exp(r) 2^n, with a whole n and
+ * r = score - max - n ln 2. */
 static void ctc_scale_frame(ctc_pass *pass)
 {
     const double *score = pass->scores + pass->current * pass->padded_classes;
@@ -255,7 +257,7 @@ static const double *ctc_frame_p(const ctc_pass *pass)
     return pass->p + pass->current * pass->frame_stride * pass->padded_classes;
 }
 
-/* Makes j the current frame: sets p of its states. */
+/* Makes j the current frame and sets p of its states. */
 static void ctc_set_frame(ctc_pass *pass, int64_t j)
 {
     const int was_scaled = pass->frame.exponent_range > CTC_FRAME_RANGE;
@@ -277,8 +279,8 @@ static void ctc_set_frame(ctc_pass *pass, int64_t j)
 
 /* --- scales and softmax normalisers --- */
 
-/* max(m, max x), in several independent dependency chains. A NaN in x may be ignored: it reappears
- * in R. */
+/* max(m, max x), in several independent chains of vector operations. A NaN in x may be lost: R will
+ * be NaN. */
 static real ctc_max_tile(const real *x, int64_t n, real m)
 {
     enum { WIDTH = 4 * LANES };
@@ -297,7 +299,7 @@ static real ctc_max_tile(const real *x, int64_t n, real m)
     return m;
 }
 
-/* The sum of the entries that are not 1. Adds the number of the others to *ones. */
+/* The sum of the entries that are not 1. Adds the number of ones to *ones. */
 static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 {
     lane_sum sum = {{0}, {0}};
@@ -345,7 +347,7 @@ static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, doubl
     *sum_minus_one = dd_add_double(sum, (double)(ones - 1)).hi;
 }
 
-/* Adds the n values, whole vectors, to the double-double sums of log_scale. */
+/* Adds v (n), whole vectors, to log_scale. */
 static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
 {
     double *restrict hi = pass->log_scale, *restrict lo = pass->log_scale_lo;
@@ -358,8 +360,8 @@ static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
         }
 }
 
-/* Adds log p_scale of the frames of the batch to log_scale, and stores m, R and p_scale if the pass
- * in the other direction needs them for the gradient. */
+/* Adds log p_scale of the frames in the batch to log_scale. Stores m, R and p_scale if the opposite
+ * pass needs them for the gradient. */
 static void ctc_frame_normalisers(ctc_pass *pass)
 {
     const int64_t n = pass->batch_end - pass->batch_first,
@@ -379,7 +381,7 @@ static void ctc_frame_normalisers(ctc_pass *pass)
     const int64_t padded = ctc_round_up(n);
     if (logits)
         vector_math_double(MATH_LOG1P, padded, sum_minus_one, log_p_scale);
-    for (int64_t f = 0; f < n; f++) /* R - R: an infinite R gives the loss NaN */
+    for (int64_t f = 0; f < n; f++) /* R - R: if R is infinite, the loss is NaN */
         log_p_scale[f] = pass->frame_max[f] - max[f] -
                          (logits ? log_p_scale[f] + (sum_minus_one[f] - sum_minus_one[f]) : 0);
     ctc_clear(log_p_scale + n, padded - n);

@@ -1,7 +1,7 @@
-/* Posteriors and gradients, frame by frame from the midpoint on.
+/* Posteriors, gradients and values. A pass computes the gradient of the frames after its midpoint:
  *
- *     γ_t(c) = Σ_{s: l'_s = c} α_t(s) β_t(s) / y_t(c) / P
- *     gradient = y - γ, equation (16), or γ itself */
+ *     γ_t(c) = Σ_{s: l'_s = c} α_t(s) β_t(s) / (y_t(c) P),
+ *     gradient = y_t(c) - γ_t(c), equation (16), or γ_t(c) itself. */
 #ifndef FASTLOSS_CTC_GRADIENT_H
 #define FASTLOSS_CTC_GRADIENT_H
 
@@ -22,8 +22,8 @@ static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_
     }
 }
 
-/* Whether the gradient is written to another array than the input: frames can then be checked
- * while the gradient is computed, else they are checked before anything is written. */
+/* Whether input and gradient are different arrays. If so, frames are checked while their gradient
+ * is computed; else all are checked before anything is written. */
 static int ctc_gradient_is_separate(const fl_call *call)
 {
     return call->grad[0].data != call->operand[0].data;
@@ -37,7 +37,7 @@ static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, doubl
         record_error(partial, n, 0, t);
 }
 
-/* The same for frames [from, to) of log-probabilities. */
+/* Checks frames [from, to) of log-probabilities. */
 static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
                                  fl_partial *partial)
 {
@@ -56,7 +56,7 @@ static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, i
     }
 }
 
-/* posterior = p_factor p + posterior_factor posterior, (K); for ctc_posteriors without p. */
+/* posterior := p_factor p + posterior_factor posterior, (K); without p for ctc_posteriors. */
 static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double posterior_factor)
 {
     const double *restrict p = ctc_frame_p(pass);
@@ -67,7 +67,7 @@ static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double pos
         gradient[k] = gradient[k] * posterior_factor + (posterior_only ? 0 : p[k] * p_factor);
 }
 
-/* Writes the gradient of a frame of which all classes are loaded. */
+/* Writes the gradient of a frame if all classes are loaded. */
 static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
 {
     real tile[TILE];
@@ -77,8 +77,8 @@ static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
     fl_store(gradient, entry, pass->call->C, g);
 }
 
-/* Writes the gradient of a frame of which the classes in use are loaded: factor exp(x - shift) of
- * the other classes, whose γ is 0. Returns Σ_c exp(x_c) of log-probabilities. */
+/* Writes the gradient of a frame if only the classes in use are loaded. γ of the others is 0, and
+ * their gradient is factor exp(x - shift). Returns Σ_c exp(x_c) for log-probabilities. */
 static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real shift, real factor)
 {
     const fl_call *call = pass->call;
@@ -106,8 +106,8 @@ static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real s
     return sum.hi;
 }
 
-/* Writes the gradient of frame j, whose normalisers the opposite pass has stored: with total =
- * Σ posterior it is scale (p_scale p - posterior / total), or posterior / total itself. */
+/* Writes the gradient of frame j: scale (p_scale p - posterior / total), or posterior / total for
+ * ctc_posteriors. total = Σ posterior; the opposite pass has stored p_scale. */
 static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j, double total,
                             double scale, fl_partial *partial)
 {
@@ -127,13 +127,13 @@ static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j,
         ctc_check_frame_sum(call, pass->sample, t, probability_sum, partial);
 }
 
-/* What a sample's loss is divided by where it is summed or differentiated. */
+/* The divisor of a sample's loss where it is summed or differentiated. */
 static double ctc_target_length(const fl_call *call, int64_t n)
 {
     return call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
 }
 
-/* The factor of a sample's gradient. */
+/* The factor of a sample's gradients. */
 static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
@@ -143,6 +143,7 @@ static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
     return scale / ctc_target_length(call, n);
 }
 
+/* Writes the value of a sample and adds it to the sums. */
 static void ctc_write_value(const fl_call *call, int64_t n, double loss, double weight,
                             fl_partial *partial)
 {
@@ -153,8 +154,8 @@ static void ctc_write_value(const fl_call *call, int64_t n, double loss, double 
     emit_losses(call, n, 1, l, sum, target_length, &weight, &weight, partial);
 }
 
-/* Continues a pass from its midpoint to its last frame: each row is combined with the row of the
- * opposite pass. */
+/* Continues a pass from its midpoint to its last frame. Combines each of its rows with the row of
+ * the opposite pass at the same frame, and writes the gradient of the frame. */
 static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pass *recompute,
                                scaled_double at_midpoint, double scale, fl_partial *partial)
 {
@@ -170,8 +171,8 @@ static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pas
     }
 }
 
-/* The gradient where there is no posterior: NaN for a loss that is not finite, 0 where
- * zero_infinity has replaced it. */
+/* Writes the gradient of the same frames if the loss is not finite, so that there are no
+ * posteriors: NaN, or 0 if zero_infinity has replaced the loss by 0. */
 static void ctc_write_undefined_gradient(const ctc_pass *pass, double loss, fl_partial *partial)
 {
     const fl_call *call = pass->call;

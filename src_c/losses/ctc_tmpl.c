@@ -92,7 +92,7 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
     scaled_double total = {1, 0}; /* of no frames */
     if (pass->midpoint < pass->T)
         total = ctc_total_probability(pass, opposite, recompute);
-    double loss = ctc_loss_of(pass, opposite, total);
+    double loss = ctc_neg_log_likelihood(pass, opposite, total);
     const int is_finite = loss - loss == 0;
     if (loss == __builtin_inf() && call->zero_infinity)
         loss = 0;
