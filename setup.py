@@ -83,7 +83,8 @@ class Build(build_ext):
         extra = (
             [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
         )
-        isa_list = ("FL_ISA_LIST", " ".join(f"ISA({isa})" for isa, _ in ISAS))
+        each_isa = " ".join(f"F({isa}, argument)" for isa, _ in ISAS)
+        isa_list = ("FL_FOR_EACH_ISA(F, argument)", each_isa)
 
         jobs = [
             *KERNELS,

@@ -1,15 +1,22 @@
-"""What is computed: every loss, its data, its sizes. Needs NumPy alone, as any peer has it."""
+"""The cells of the benchmarks: losses, data and sizes.
+
+`losses` derives the table from fastloss, in the process that asks for cells; a `Cell` takes what it
+needs of it along to the processes of the peers, whose environments may have NumPy alone.
+"""
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
-# ---- data: (generator of random numbers, shape of the input, dtype) -> array
+# ---- data: (random generator, shape of the input, dtype) -> array
 
 
 def _tiled(draw, size, shape):
-    """Repeats after 1 Mi numbers: drawing more takes long, and no kernel can tell."""
+    """Draws at most 1 Mi numbers and repeats them: drawing all takes long, and no kernel is faster
+    on repeated data."""
     return np.resize(draw(min(size, 1 << 20)), shape)
 
 
@@ -41,13 +48,18 @@ def sign(rng, shape, dtype):
     return 2 * binary(rng, shape, dtype) - 1
 
 
-def label(rng, shape, dtype):
-    """Class indices of (N, C, ...)."""
-    places = shape[:1] + shape[2:]
-    return _tiled(lambda n: rng.integers(0, shape[1], n), np.prod(places), places)
+def sign_of_row(rng, shape, dtype):
+    """-1 or 1 for each row."""
+    return sign(rng, shape[:-1], dtype)
 
 
-def labels(rng, shape, dtype):
+def class_index(rng, shape, dtype):
+    """Class indices for (N, C, ...)."""
+    units = shape[:1] + shape[2:]
+    return _tiled(lambda n: rng.integers(0, shape[1], n), np.prod(units), units)
+
+
+def label_rows(rng, shape, dtype):
     """Up to five classes for each of N rows, then -1."""
     rows, classes = shape
     listed = np.full(shape, -1)
@@ -63,12 +75,11 @@ def probability(rng, shape, dtype):
     return x
 
 
-def likeness(rng, shape, dtype):
-    """-1 or 1 for each pair of rows."""
-    return sign(rng, shape[:-1], dtype)
+def class_weight(rng, shape, dtype):
+    return rng.uniform(0.5, 1.5, shape[1]).astype(dtype)
 
 
-# Of sequences, shape (T, N, C, S): frames, batch, classes, labels of each sample.
+# For sequences the shape is (T, N, C, S): frames, batch, classes, labels of each sample.
 
 
 def frames(rng, shape, dtype):
@@ -80,7 +91,7 @@ def log_frames(rng, shape, dtype):
     return (x - np.log(np.exp(x).sum(axis=2, keepdims=True))).astype(dtype)
 
 
-def targets(rng, shape, dtype):
+def target_labels(rng, shape, dtype):
     return rng.integers(1, shape[2], (shape[1], shape[3]))
 
 
@@ -92,11 +103,26 @@ def all_labels(rng, shape, dtype):
     return np.full(shape[1], shape[3])
 
 
-def class_weight(rng, shape, dtype):
-    return rng.uniform(0.5, 1.5, shape[1]).astype(dtype)
+# By extent and domain of an operand, as in `operand_specs`.
+OF_ELEMENTS = {
+    ("unit", "any"): normal,
+    ("unit", "nonnegative"): positive,
+    ("unit", "positive"): positive,
+    ("unit", "unit_interval"): binary,
+    ("unit", "sign"): sign,
+}
+OF_ROWS = {
+    ("unit", "index"): class_index,
+    ("unit", "sign"): sign_of_row,
+    ("row", "any"): normal,
+    ("row", "score"): normal,
+    ("row", "unit_interval"): binary,
+    ("row", "labels"): label_rows,
+}
+OF_SEQUENCES = {("row", "score"): frames, ("row", "index"): target_labels}
+LENGTHS = (all_frames, all_labels)
 
-
-# ---- the table
+# ---- sizes
 
 ELEMENTWISE = (
     ("small", (64, 10)),
@@ -137,7 +163,9 @@ GROUPS = ("small", "cached", "large")
 HALVES = ("float16", "bfloat16")  # a group of their own
 SLOW = {(16384, 1024), (2048, 50257), (8, 21, 512, 512), (65536, 128), (1000, 8, 5000, 200)}
 
-# Options; arrays among them are made from the shape, and a target takes the place of the usual one.
+# ---- losses
+
+# Options; an array among them is drawn for the shape, and a target replaces the usual one.
 VARIANTS = {
     "": {},
     "smoothed": {"label_smoothing": 0.1},
@@ -145,65 +173,90 @@ VARIANTS = {
     "probabilities": {"target": probability},
     "power 1.5": {"power": 1.5},
 }
+VARIANT_POWERS = {"power 1.5": 2}  # of x and of y; another power of the same number is a product
 
 
 @dataclass(frozen=True)
 class Loss:
-    """exps and logs: so many per entry of the input as the mathematics needs, not as a kernel does
-    it (a power is one of each; whatever is needed once per row does not count). None: no limit is
-    known.
+    """The benchmarks of a loss.
+
+    `exps` and `logs` are the fewest that an entry of the input needs, whatever a kernel does: a
+    power is one of each, and what is needed once per row does not count. They bound the time from
+    below, and so does the default of 0; None if no bound is known.
     """
 
-    arrays: tuple  # one generator for each positional argument
+    arrays: tuple[Callable, ...]  # draws each operand
+    wrt: int  # number of leading operands that are differentiated
+    sizes: tuple
     exps: int | None = 0
     logs: int = 0
-    wrt: int = 1  # how many of the leading arrays are differentiated
-    sizes: tuple = ELEMENTWISE
     variants: tuple = ("",)
     halves: tuple = ()  # shapes in half precision
-    sparse: int | None = None  # the array of which the value needs a few entries per row
-    slack: float = 1  # of gradients: peers' CTC in log space is off by percents
+    sparse: int | None = None  # the operand of which the value needs a few entries per row
+    slack: float = 1  # factor on the tolerance of gradients
 
 
-FRAMES = (log_frames, targets, all_frames, all_labels)
-LOGIT_FRAMES = (frames, targets, all_frames, all_labels)
-
-LOSSES = {
-    "l1_loss": Loss((normal, normal)),
-    "mse_loss": Loss((normal, normal)),
-    "smooth_l1_loss": Loss((normal, normal)),
-    "huber_loss": Loss((normal, normal)),
-    "log_cosh_loss": Loss((normal, normal), exps=1, logs=1),
-    "pinball_loss": Loss((normal, normal)),
-    "poisson_nll_loss": Loss((normal, count), exps=1),
-    "gaussian_nll_loss": Loss((normal, normal, positive), logs=1),
-    "gamma_nll_loss": Loss((normal, positive), exps=1),
-    "tweedie_deviance_loss": Loss((positive, positive), variants=("", "power 1.5")),
-    "kl_div": Loss((log_probability, fraction), logs=1),
-    "binary_cross_entropy": Loss((fraction, binary), logs=2),
-    "binary_cross_entropy_with_logits": Loss((normal, binary), exps=1, logs=1),
-    "sigmoid_focal_loss": Loss((normal, binary), exps=1, logs=1),
-    "hinge_embedding_loss": Loss((normal, sign)),
-    "soft_margin_loss": Loss((normal, sign), exps=1, logs=1),
-    "margin_ranking_loss": Loss((normal, normal, sign), wrt=2),
-    "cosine_embedding_loss": Loss((normal, normal, likeness), wrt=2, sizes=PAIRS),
-    "triplet_margin_loss": Loss((normal, normal, normal), wrt=3, sizes=PAIRS),
-    "multi_margin_loss": Loss((normal, label), sizes=ROWS),
-    "multilabel_margin_loss": Loss((normal, labels), sizes=ROWS, sparse=1),
-    "multilabel_soft_margin_loss": Loss((normal, binary), exps=1, logs=1, sizes=ROWS),
-    "nll_loss": Loss((log_probability, label), sizes=CLASSES, variants=("", "weighted"), sparse=0),
-    "cross_entropy": Loss(
-        (normal, label),
-        exps=1,
-        sizes=(*CLASSES, *MAPS),
-        variants=("", "smoothed", "weighted", "probabilities"),
-        halves=((2048, 50257),),
-    ),
-    "ctc_loss": Loss(FRAMES, None, sizes=SEQUENCES, slack=1000),
-    "ctc_loss_with_logits": Loss(LOGIT_FRAMES, None, sizes=SEQUENCES, slack=1000),
+# What differs from the defaults; the name of an operand replaces its data.
+DECLARED = {
+    "log_cosh_loss": {"exps": 1, "logs": 1},
+    "poisson_nll_loss": {"exps": 1, "target": count},
+    "gaussian_nll_loss": {"logs": 1},
+    "gamma_nll_loss": {"exps": 1},
+    "tweedie_deviance_loss": {
+        "variants": ("", "power 1.5"),
+        "input": positive,
+        "target": positive,
+    },
+    "kl_div": {"logs": 1, "input": log_probability, "target": fraction},
+    "binary_cross_entropy": {"logs": 2, "input": fraction},
+    "binary_cross_entropy_with_logits": {"exps": 1, "logs": 1},
+    "sigmoid_focal_loss": {"exps": 1, "logs": 1},
+    "soft_margin_loss": {"exps": 1, "logs": 1},
+    "multilabel_margin_loss": {"sparse": 1},
+    "multilabel_soft_margin_loss": {"exps": 1, "logs": 1},
+    "nll_loss": {"variants": ("", "weighted"), "sparse": 0, "input": log_probability},
+    "cross_entropy": {
+        "exps": 1,
+        "sizes": (*CLASSES, *MAPS),
+        "variants": ("", "smoothed", "weighted", "probabilities"),
+        "halves": ((2048, 50257),),
+    },
+    # Peers compute CTC in log space, where gradients are off by percents.
+    "ctc_loss": {"exps": None, "slack": 1000, "log_probs": log_frames},
+    "ctc_loss_with_logits": {"exps": None, "slack": 1000},
 }
 
-VARIANT_POWERS = {"power 1.5": 2}  # of x and of y; another power of the same number is a product
+
+@cache
+def losses():
+    """{name: Loss} of every loss of fastloss."""
+    import fastloss
+
+    named = ((name, getattr(fastloss, name)) for name in fastloss.losses.__all__)
+    return {
+        name: _loss(loss, dict(DECLARED.get(name, {})))
+        for name, loss in named
+        if isinstance(loss, fastloss._binding.Loss)
+    }
+
+
+def _loss(loss, declared):
+    specs = loss.operand_specs[loss.formula_of()]
+    is_sequence = len(specs) < len(loss.operands)  # lengths are not in the table
+    kinds = {spec[1:] for spec in specs}
+    if is_sequence:
+        draws, sizes = OF_SEQUENCES, SEQUENCES
+    elif loss.row_axis is None:
+        draws, sizes = OF_ELEMENTS, ELEMENTWISE
+    else:
+        pairs = ("row", "any") in kinds
+        draws, sizes = OF_ROWS, PAIRS if pairs else CLASSES if loss.row_axis == 1 else ROWS
+    arrays = [declared.pop(name, draws[extent, domain]) for name, extent, domain in specs]
+    arrays += LENGTHS if is_sequence else ()
+    return replace(Loss(tuple(arrays), len(loss.default_wrt), sizes), **declared)
+
+
+# ---- cells
 
 
 @dataclass(frozen=True)
@@ -213,6 +266,10 @@ class Cell:
     shape: tuple
     dtype: str
     group: str
+    spec: Loss = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "spec", losses()[self.loss])  # pickle takes it along
 
     @property
     def name(self):
@@ -224,7 +281,7 @@ class Cell:
         """The arrays and the keywords of a call; the same numbers in every process."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         dtype = dtype_of(self.dtype)
-        arrays = [draw(rng, self.shape, dtype) for draw in LOSSES[self.loss].arrays]
+        arrays = [draw(rng, self.shape, dtype) for draw in self.spec.arrays]
         options = {
             name: value(rng, self.shape, dtype) if callable(value) else value
             for name, value in VARIANTS[self.variant].items()
@@ -234,23 +291,23 @@ class Cell:
         return arrays, options
 
     def work(self, arrays):
-        """{product: bytes read and written, arrays read, exps and logs, at the least}, or None."""
-        loss = LOSSES[self.loss]
-        if loss.exps is None:
+        """{product: the least bytes read and written, arrays read, exps and logs}, or None."""
+        spec = self.spec
+        if spec.exps is None:
             return None
         powers = VARIANT_POWERS.get(self.variant, 0)
         read = [x.nbytes for x in arrays]
-        if loss.sparse is not None:
+        if spec.sparse is not None:
             rows = arrays[0].size // self.shape[1]
-            read[loss.sparse] = rows * min(CACHE_LINE, read[loss.sparse] // rows)
-        made = {
+            read[spec.sparse] = rows * min(CACHE_LINE, read[spec.sparse] // rows)
+        common = {
             "read": sum(read),
             "streams": sum(n > sum(read) / 10 for n in read),
-            "exp": arrays[0].size * (loss.exps + powers),
-            "log": arrays[0].size * (loss.logs + powers),
+            "exp": arrays[0].size * (spec.exps + powers),
+            "log": arrays[0].size * (spec.logs + powers),
         }
-        value = made | {"write": 0}
-        gradient = made | {"write": sum(x.nbytes for x in arrays[: loss.wrt])}
+        value = common | {"write": 0}
+        gradient = common | {"write": sum(x.nbytes for x in arrays[: spec.wrt])}
         return {"value": value, "gradient": gradient, "out": gradient}
 
 
@@ -263,19 +320,19 @@ def dtype_of(name):
 
 
 def cells(dtype="float32", quick=False):
-    """Half precision has cells of its own beside float32, where float32 is asked for."""
-    made = [
+    """All cells in a dtype; those of float32 include the ones in half precision."""
+    listed = [
         Cell(name, variant, shape, dtype, "half" if dtype in HALVES else group)
-        for name, loss in LOSSES.items()
+        for name, loss in losses().items()
         for variant in loss.variants
         for group, shape in loss.sizes
         if not (quick and (variant or group == "cached" or shape in SLOW))
     ]
     if dtype == "float32" and not quick:
-        made += [
+        listed += [
             Cell(name, "", shape, half, "half")
-            for name, loss in LOSSES.items()
+            for name, loss in losses().items()
             for half in HALVES
             for shape in loss.halves
         ]
-    return made
+    return listed

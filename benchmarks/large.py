@@ -20,8 +20,8 @@ import numpy as np
 
 import fastloss as fl
 from benchmarks import command
-from fastloss._feeds import CHUNK_BYTES
-from fastloss.sources import READ_BYTES
+from fastloss.evaluation.chunks import CHUNK_BYTES
+from fastloss.evaluation.sources.source import READ_BYTES
 
 GB = 10**9
 BATCH = (1 << 20,)

@@ -9,7 +9,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from benchmarks.cells import GROUPS, LOSSES
+from benchmarks.cells import GROUPS
 from benchmarks.peers import Late, PeerError, disagreement
 
 PRODUCTS = ("value", "gradient", "out")
@@ -48,7 +48,7 @@ def check(cell, peers, patience=20):
         for product in products:
             try:
                 result = peer.ask("result", product, patience)
-                slack = LOSSES[cell.loss].slack
+                slack = cell.spec.slack
                 add(name, product, refused=disagreement(result, reference, cell.dtype, slack))
             except Late as error:
                 add(name, product, left_out=str(error))

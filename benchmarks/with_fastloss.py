@@ -1,11 +1,10 @@
-"""fastloss: value, value and gradient in fresh arrays, the same into arrays kept between calls."""
+"""fastloss: the value, and value and gradient into new or into preallocated arrays."""
 
 from functools import partial
 
 import numpy as np
 
 import fastloss
-from benchmarks.cells import LOSSES
 
 
 def start(threads):
@@ -16,7 +15,7 @@ def start(threads):
 
 def products(cell, arrays, options):
     loss = getattr(fastloss, cell.loss)
-    gradients = tuple(np.empty_like(x) for x in arrays[: LOSSES[cell.loss].wrt])
+    gradients = tuple(np.empty_like(x) for x in arrays[: cell.spec.wrt])
     out = gradients if len(gradients) > 1 else gradients[0]
     return {
         "value": partial(loss, *arrays, **options),
@@ -26,7 +25,7 @@ def products(cell, arrays, options):
 
 
 def numbers(result):
-    """(value, list of gradients) of what a product returned."""
+    """(value, list of gradients) from the result of a product."""
     if not isinstance(result, tuple):
         return result, []
     value, gradients = result

@@ -1,7 +1,8 @@
-"""NumPy, as its users write these losses: vectorised formulas, gradients by hand; one thread.
+"""NumPy as its users write these losses: vectorised formulas, gradients by hand, one thread.
 
-An elementwise loss returns its unreduced values and what gives their derivatives; a loss over
-classes returns its mean and what gives the mean's gradient.
+A function returns the values and a function for the derivatives: of the unreduced losses if the
+loss is elementwise, of the mean otherwise. An elementwise loss takes the array namespace as `xp`:
+`with_jax` and `with_torch` use its values for losses that they have no function of their own for.
 """
 
 import math
@@ -11,102 +12,102 @@ import numpy as np
 from benchmarks.cells import HALVES
 
 
-def l1_loss(x, t):
+def l1_loss(x, t, xp=np):
     d = x - t
-    return np.abs(d), lambda: np.sign(d)
+    return xp.abs(d), lambda: xp.sign(d)
 
 
-def mse_loss(x, t):
+def mse_loss(x, t, xp=np):
     d = x - t
     return d**2, lambda: 2 * d
 
 
-def smooth_l1_loss(x, t):
-    return huber_loss(x, t)  # the same at beta = delta = 1
+def smooth_l1_loss(x, t, xp=np):
+    return huber_loss(x, t, xp)  # the same at beta = delta = 1
 
 
-def huber_loss(x, t):
+def huber_loss(x, t, xp=np):
     d = x - t
-    a = np.abs(d)
-    return np.where(a < 1, 0.5 * d**2, a - 0.5), lambda: np.clip(d, -1, 1)
+    a = xp.abs(d)
+    return xp.where(a < 1, 0.5 * d**2, a - 0.5), lambda: xp.clip(d, -1, 1)
 
 
-def log_cosh_loss(x, t):
+def log_cosh_loss(x, t, xp=np):
     d = x - t
-    return np.logaddexp(d, -d) - math.log(2), lambda: np.tanh(d)
+    return xp.logaddexp(d, -d) - math.log(2), lambda: xp.tanh(d)
 
 
-def poisson_nll_loss(x, t):
-    e = np.exp(x)
+def poisson_nll_loss(x, t, xp=np):
+    e = xp.exp(x)
     return e - t * x, lambda: e - t
 
 
-def gaussian_nll_loss(x, t, var):
-    v = np.maximum(var, 1e-6)
+def gaussian_nll_loss(x, t, var, xp=np):
+    v = xp.maximum(var, 1e-6)
     d = x - t
-    return 0.5 * (np.log(v) + d**2 / v), lambda: d / v
+    return 0.5 * (xp.log(v) + d**2 / v), lambda: d / v
 
 
-def kl_div(x, t):
-    return t * (np.log(t) - x), lambda: -t
+def kl_div(x, t, xp=np):
+    return t * (xp.log(t) - x), lambda: -t
 
 
-def binary_cross_entropy(x, y):
-    elements = -(y * np.log(x) + (1 - y) * np.log1p(-x))
+def binary_cross_entropy(x, y, xp=np):
+    elements = -(y * xp.log(x) + (1 - y) * xp.log1p(-x))
     return elements, lambda: (x - y) / (x * (1 - x))
 
 
-def binary_cross_entropy_with_logits(x, y):
-    return np.logaddexp(0, x) - y * x, lambda: 1 / (1 + np.exp(-x)) - y
+def binary_cross_entropy_with_logits(x, y, xp=np):
+    return xp.logaddexp(0, x) - y * x, lambda: 1 / (1 + xp.exp(-x)) - y
 
 
-def hinge_embedding_loss(x, y):
-    elements = np.where(y == 1, x, np.maximum(0, 1 - x))
-    return elements, lambda: np.where(y == 1, 1, np.where(x <= 1, -1, 0)).astype(x.dtype)
+def hinge_embedding_loss(x, y, xp=np):
+    elements = xp.where(y == 1, x, xp.maximum(0, 1 - x))
+    return elements, lambda: xp.where(y == 1, 1, xp.where(x <= 1, -1, 0)).astype(x.dtype)
 
 
-def soft_margin_loss(x, y):
-    return np.logaddexp(0, -y * x), lambda: -y / (1 + np.exp(y * x))
+def soft_margin_loss(x, y, xp=np):
+    return xp.logaddexp(0, -y * x), lambda: -y / (1 + xp.exp(y * x))
 
 
-def margin_ranking_loss(x1, x2, y):
+def margin_ranking_loss(x1, x2, y, xp=np):
     z = -y * (x1 - x2)
 
     def derivatives():
-        d = np.where(z >= 0, -y, 0)
+        d = xp.where(z >= 0, -y, 0)
         return d, -d
 
-    return np.maximum(0, z), derivatives
+    return xp.maximum(0, z), derivatives
 
 
-def sigmoid_focal_loss(x, y):
-    p = 1 / (1 + np.exp(-x))
-    each = np.logaddexp(0, x) - y * x
-    missed = p + y - 2 * p * y
+def sigmoid_focal_loss(x, y, xp=np):
+    p = 1 / (1 + xp.exp(-x))
+    entropy = xp.logaddexp(0, x) - y * x
+    wrong = p + y - 2 * p * y  # probability of the wrong class
     a = 0.25 * y + 0.75 * (1 - y)
 
     def derivative():
-        return a * (missed**2 * (p - y) + 2 * missed * p * (1 - p) * (1 - 2 * y) * each)
+        return a * (wrong**2 * (p - y) + 2 * wrong * p * (1 - p) * (1 - 2 * y) * entropy)
 
-    return a * each * missed**2, derivative
+    return a * entropy * wrong**2, derivative
 
 
-def pinball_loss(x, y):
+def pinball_loss(x, y, xp=np):
     d = y - x
-    return np.maximum(0.5 * d, -0.5 * d), lambda: -0.5 * np.sign(d)
+    return xp.maximum(0.5 * d, -0.5 * d), lambda: -0.5 * xp.sign(d)
 
 
-def gamma_nll_loss(x, y):
-    e = y * np.exp(-x)
+def gamma_nll_loss(x, y, xp=np):
+    e = y * xp.exp(-x)
     return x + e, lambda: 1 - e
 
 
-def tweedie_deviance_loss(x, y, power=0.0):
+def tweedie_deviance_loss(x, y, power=0.0, xp=np):
     if power == 0:
-        return mse_loss(x, y)
+        return mse_loss(x, y, xp)
     a, b = 2 - power, 1 - power
-    each = y**a / (a * b) - y * x**b / b + x**a / a
-    return 2 * each, lambda: 2 * (x - y) * x**-power
+    half = y**a / (a * b) - y * x**b / b + x**a / a
+    return 2 * half, lambda: 2 * (x - y) * x**-power
 
 
 def multilabel_soft_margin_loss(x, y):
@@ -166,7 +167,7 @@ def nll_loss(x, y, weight=None):
 
 
 def cross_entropy(x, y, weight=None, label_smoothing=0.0):
-    """With class weights, smoothing or probabilities for a target; no cell has two of them."""
+    """With class weights, smoothing or probabilities as the target; no cell has two of these."""
     if y.dtype.kind == "f":
         return _soft_cross_entropy(x, y)
     if x.ndim > 2:  # the class axis goes last
@@ -181,9 +182,9 @@ def cross_entropy(x, y, weight=None, label_smoothing=0.0):
     e = np.exp(z)
     s = e.sum(axis=1, keepdims=True)
     log_s = np.log(s)[:, 0]
-    each = log_s - z[rows, y]
+    entropy = log_s - z[rows, y]
     if label_smoothing:
-        each = (1 - label_smoothing) * each + label_smoothing * (log_s - z.mean(axis=1))
+        entropy = (1 - label_smoothing) * entropy + label_smoothing * (log_s - z.mean(axis=1))
 
     def gradient():
         g = e / s
@@ -193,7 +194,7 @@ def cross_entropy(x, y, weight=None, label_smoothing=0.0):
         g *= (w / w.sum())[:, None]
         return g
 
-    return (w * each).sum() / w.sum(), gradient
+    return (w * entropy).sum() / w.sum(), gradient
 
 
 def _soft_cross_entropy(x, y):
@@ -222,9 +223,11 @@ def products(cell, arrays, options):
 
     def gradient():
         elements, derivatives = loss(*arrays, **options)
-        made = derivatives()
-        made = made if isinstance(made, tuple) else (made,)
-        return elements.mean(), [g / elements.size for g in made] if elements.ndim else made
+        gradients = derivatives()
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        if elements.ndim:
+            gradients = [g / elements.size for g in gradients]
+        return elements.mean(), gradients
 
     return {"value": value, "gradient": gradient}
 

@@ -6,13 +6,13 @@ import warnings
 import torch
 from torch.nn import functional
 
-from benchmarks.cells import LOSSES
+from benchmarks import with_numpy
 
-warnings.simplefilter("ignore")  # kl_div warns about its mean at every call
+warnings.simplefilter("ignore")  # kl_div warns about "mean" on every call
 
 
 def log_cosh_loss(input, target):
-    """PyTorch has none; this is what its users write."""
+    """Not in PyTorch; this is what its users write."""
     d = input - target
     return (d + functional.softplus(-2 * d) - math.log(2)).mean()
 
@@ -22,28 +22,19 @@ def ctc_loss_with_logits(logits, *arrays):
 
 
 def sigmoid_focal_loss(input, target):
-    """torchvision's."""
+    """As in torchvision."""
     p = torch.sigmoid(input)
-    each = functional.binary_cross_entropy_with_logits(input, target, reduction="none")
-    missed = 1 - (p * target + (1 - p) * (1 - target))
-    return ((0.25 * target + 0.75 * (1 - target)) * each * missed**2).mean()
-
-
-def pinball_loss(input, target):
-    d = target - input
-    return torch.maximum(0.5 * d, -0.5 * d).mean()
-
-
-def gamma_nll_loss(input, target):
-    return (input + target * torch.exp(-input)).mean()
+    entropy = functional.binary_cross_entropy_with_logits(input, target, reduction="none")
+    wrong = 1 - (p * target + (1 - p) * (1 - target))
+    return ((0.25 * target + 0.75 * (1 - target)) * entropy * wrong**2).mean()
 
 
 def tweedie_deviance_loss(input, target, power=0.0):
     if power == 0:
         return functional.mse_loss(input, target)
     a, b = 2 - power, 1 - power
-    each = target.pow(a) / (a * b) - target * input.pow(b) / b + input.pow(a) / a
-    return 2 * each.mean()
+    half = target.pow(a) / (a * b) - target * input.pow(b) / b + input.pow(a) / a
+    return 2 * half.mean()
 
 
 def start(threads):
@@ -52,7 +43,7 @@ def start(threads):
 
 
 def tensor(x):
-    if x.dtype.name == "bfloat16":  # unknown to NumPy proper
+    if x.dtype.name == "bfloat16":  # not a dtype of NumPy itself
         return torch.tensor(x.view("int16")).view(torch.bfloat16)
     return torch.tensor(x)
 
@@ -63,11 +54,20 @@ def array(tensor):
     return tensor.numpy()
 
 
+def mean_of(name):
+    """The function of this module or of PyTorch, or else the mean of the one of `with_numpy`."""
+    function = globals().get(name) or getattr(functional, name, None)
+    if function is not None:
+        return function
+    formula = getattr(with_numpy, name)
+    return lambda *arrays, **options: formula(*arrays, **options, xp=torch)[0].mean()
+
+
 def products(cell, arrays, options, compiled=lambda f: f):
-    loss = compiled(globals().get(cell.loss) or getattr(functional, cell.loss))
+    loss = compiled(mean_of(cell.loss))
     inputs = [tensor(x) for x in arrays]
     options = {k: v if isinstance(v, float) else tensor(v) for k, v in options.items()}
-    leaves = [x.clone().requires_grad_() for x in inputs[: LOSSES[cell.loss].wrt]]
+    leaves = [x.clone().requires_grad_() for x in inputs[: cell.spec.wrt]]
     arguments = leaves + inputs[len(leaves) :]
 
     def value():
@@ -76,9 +76,9 @@ def products(cell, arrays, options, compiled=lambda f: f):
     def gradient():
         for leaf in leaves:
             leaf.grad = None
-        made = loss(*arguments, **options)
-        made.backward()
-        return made, leaves
+        value = loss(*arguments, **options)
+        value.backward()
+        return value, leaves
 
     return {"value": value, "gradient": gradient}
 

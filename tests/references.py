@@ -1,32 +1,33 @@
-"""Every loss a second time, in as many digits as it takes.
+"""Reference implementation of every loss, in as much precision as it takes.
 
-The top half of this file is one small function per loss: the formula, written plainly on mpmath
-numbers. Nothing is rearranged against cancellation; the working precision is raised instead. The
-bottom half, the same for all losses, applies those functions to arrays: weights, removed entries,
-divisors, reductions, gradients summed over broadcasting.
+The first half of this file has one small function for each loss: the formula on mpmath numbers,
+written as in a textbook and registered by `@reference`. Nothing is rearranged against cancellation;
+the working precision is raised instead. The second half, which is the same for all losses, applies
+these functions to arrays: weights, removed entries, divisors, reductions, and gradients summed over
+broadcasting. Nothing here may use the kernels or the table that they are built from.
 
 A result is a `Number`: its value, the largest term of its formula and the exponents in it, from
-which `tolerance` makes the promised error bound
+which `tolerance` computes the promised error bound
 
     |got - value| <= 4 ULP(term) + exponent/2 ULP(term),    ULP(t) = eps |t| in the compute type,
 
 and, where results underflow, at least 4 `floor` times the smallest subnormal number.
 
-Two laws hold for all losses and appear in no formula:
+Two rules hold for all losses and appear in no formula:
 
-- NaN in an operand of an entry makes its value and each of its gradients NaN: the whole row's where
-  an entry is a row (but in `nll` and `multilabel_soft_margin`, whose classes know nothing of each
-  other), the whole sample's where it is a sequence. So does a value that is NaN.
-- A weight of exactly 0 or `ignore_index` removes an entry: it adds 0, whatever it holds.
+- A NaN in an operand of an entry makes its value and all of its gradients NaN: those of the whole
+  row if an entry is a row (except in `nll` and `multilabel_soft_margin`, whose classes are
+  independent), those of the whole sample if it is a sequence. A value of NaN does the same.
+- A weight of exactly 0 or `ignore_index` removes an entry: it contributes 0, whatever it holds.
 
-0 times infinity is 0 where the 0 is a coefficient that the caller chose (`times`): the limit along
-the other factor. Elsewhere infinities go through the formulas as IEEE 754 takes them. Out-of-range
-operands are an error of the library; what a reference returns for them means nothing.
+0 times infinity is 0 where the 0 is a coefficient chosen by the caller (`times`): the limit along
+the other factor. Elsewhere infinities propagate through the formulas by IEEE 754. Operands out of
+range are an error of the library; the value of a reference for them is meaningless.
 
-Where a kink lies within the rounding of what is compared with it, the gradients of both its sides
-are right (`unsure`).
+Where the distance to a kink is within the rounding error of the terms compared, the gradients of
+both sides are accepted (`either_side_of_kink`).
 
-Formulas and kinks: torch.nn.functional 2.13, except where a function says so.
+Formulas and kinks are those of torch.nn.functional 2.13, unless a `source` says otherwise.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ from typing import NamedTuple
 import numpy as np
 from mpmath import mp, mpf
 
-BITS = 200  # of working precision, before what the spread of an operand adds
+BITS = 200  # of working precision, to which the range of an operand can add
 DEEPEST = 1600  # exp(-1600) is 0 in float64, and so is its product with any weight
 INF, NAN = mpf("inf"), mpf("nan")
 
 
 class Number(NamedTuple):
-    """A value with what its error bound needs; the fields may be arrays (`dtype=object`).
+    """A value with the terms of its error bound; the fields may be arrays (`dtype=object`).
 
-    `term` is the largest magnitude among the terms that the formula adds and their sum; the terms
-    of a sum along a row are those of its summands, added up.
-    `exponent` is sum |a dr/da| / term over the arguments a of exp that had to be rounded (x_j - m
-    in cross entropy, p log x in a power): the part of the term that a relative change of all a
-    moves.
-    `floor` is what multiplies a factor of the formula that may have underflowed, at least 1.
+    `term` is the largest magnitude among the terms that the formula sums and their sum; for a sum
+    along a row, it is the sum of the terms of the summands.
+    `exponent` is sum |a dr/da| / term over the arguments a of exp that have to be rounded (x_j - m
+    in cross entropy, p log x in a power): the change of the result relative to `term`, per relative
+    change of all a.
+    `floor` is the factor, at least 1, that multiplies a part of the formula that may underflow.
     """
 
     value: object
@@ -77,56 +78,56 @@ class Number(NamedTuple):
         value, term, floor = _divide(self.value, divisor), _divide(self.term, size), self.floor
         return Number(value, term, self.exponent, _divide(floor, size))
 
-    def gathered(self, owner, size):
-        """Add up the entries of each owner 0 .. size - 1, their terms, and their error bounds."""
-        value, term, moved, floor = (np.full(size, mpf(0), dtype=object) for _ in self)
+    def summed_by(self, owner, size):
+        """Sums the entries of each owner 0 .. size - 1, together with terms and error bounds."""
+        value, term, shift, floor = (np.full(size, mpf(0), dtype=object) for _ in self)
         np.add.at(value, owner, self.value)
         np.add.at(term, owner, self.term)
-        np.add.at(moved, owner, self.term * self.exponent)
+        np.add.at(shift, owner, self.term * self.exponent)
         np.add.at(floor, owner, self.floor)
-        return Number(value, term, _part(moved, term), floor)
+        return Number(value, term, _relative(shift, term), floor)
 
 
 def total(*terms, floor=1):
-    """Add the terms of a formula; what stands between the commas is what its bound scales with."""
+    """The sum of the terms of a formula; the error bound is relative to the largest of them."""
     value = sum(terms, start=mpf(0))
     return Number(value, max(abs(v) for v in (value, *terms)), mpf(0), max(abs(floor), mpf(1)))
 
 
-def at_least(term, number):
-    """The number with one more term, which is 0 but for rounding."""
+def with_term(term, number):
+    """The number with one more term in its formula, which is 0 up to rounding."""
     return number._replace(term=max(abs(term), number.term))
 
 
-def added(numbers, scale=1):
-    """The sum of numbers, times `scale`: values, terms and what bounds errors are added up."""
+def accumulated(numbers, scale=1):
+    """The sum of numbers, times `scale`: values, terms and error bounds are summed."""
     values, terms, exponents, floors = zip(*numbers, strict=True) if numbers else ((),) * 4
     term = mp.fsum(terms)
-    shifted = mp.fsum(times(e, t) for e, t in zip(exponents, terms, strict=True))
+    shift = mp.fsum(times(e, t) for e, t in zip(exponents, terms, strict=True))
     floor = max(abs(scale) * sum(floors), mpf(1))
-    return Number(scale * mp.fsum(values), abs(scale) * term, part(shifted, term), floor)
+    return Number(scale * mp.fsum(values), abs(scale) * term, relative(shift, term), floor)
 
 
-def joined(*numbers):
-    """The sum of numbers as terms of one formula: the largest of their terms bounds its error."""
+def sum_as_terms(*numbers):
+    """The sum of numbers as terms of one formula, whose error the largest of them bounds."""
     value = sum((n.value for n in numbers), start=mpf(0))
     term = max(abs(value), *(n.term for n in numbers))
-    shifted = mp.fsum(times(n.exponent, n.term) for n in numbers)
-    return Number(value, term, part(shifted, term), max(n.floor for n in numbers))
+    shift = mp.fsum(times(n.exponent, n.term) for n in numbers)
+    return Number(value, term, relative(shift, term), max(n.floor for n in numbers))
 
 
-def moved(number, exponent):
-    """The number with an argument of exp behind all of it."""
+def with_exponent_error(number, exponent):
+    """The number with the error of a rounded argument of exp, of which it is a multiple."""
     return number._replace(exponent=number.exponent + abs(exponent))
 
 
-def unsure(number, bits):
-    """A gradient beside a kink, so near that rounding decides whether it is this one or another."""
-    return moved(number, mpf(2) ** bits)
+def either_side_of_kink(number, bits):
+    """A gradient so near a kink that rounding decides between the one-sided derivatives."""
+    return with_exponent_error(number, mpf(2) ** bits)
 
 
 def rounds_to_zero(z, bits, *terms):
-    """Whether z, a sum of these terms, is 0 to within the error that is promised for it."""
+    """Whether z, a sum of these terms, is 0 to within the error promised for it."""
     least = mpf(2) ** (-149 if bits == 24 else -1074)
     return mp.isfinite(z) and abs(z) <= 4 * max(mpf(2) ** (1 - bits) * max(map(abs, terms)), least)
 
@@ -141,11 +142,11 @@ def divide(a, b):
     return NAN if a == 0 or mp.isnan(a) else INF * mp.sign(a)
 
 
-def part(moved, term):
-    return moved / term if term else mpf(0)
+def relative(shift, term):
+    return shift / term if term else mpf(0)
 
 
-_divide, _part = np.frompyfunc(divide, 2, 1), np.frompyfunc(part, 2, 1)
+_divide, _relative = np.frompyfunc(divide, 2, 1), np.frompyfunc(relative, 2, 1)
 
 
 def log(x):
@@ -164,18 +165,95 @@ def sign(x):
     return x if mp.isnan(x) else mp.sign(x)
 
 
-def tiny(x):
-    """Bits that 1 + x needs beyond those of x."""
+def bits_of_1p(x):
+    """The bits that 1 + x needs in addition to those of x."""
     return max(0, -mp.mag(x)) if x != 0 and mp.isfinite(x) else 0
 
 
-def steep(x):
-    """Bits that 1 + exp(x) needs beyond those of exp(x)."""
+def bits_of_1p_exp(x):
+    """The bits that 1 + exp(x) needs in addition to those of exp(x)."""
     return int(1.45 * min(abs(x), DEEPEST))
 
 
+# ---- Registration --------------------------------------------------------------------------------
+
+XY = ("input", "target")
+X = ("input",)
+TRIPLET = ("anchor", "positive", "negative")
+ALIGNED = ("targets", "input_lengths", "target_lengths")
+WEIGHT = ("weight",)
+ITSELF = "itself"
+REFERENCES = {}
+
+
+class Reference(NamedTuple):
+    """What the functions on arrays know about a loss.
+
+    `rows` names the operands that are rows, along `axis`; the others then have an entry for each
+    row. `divisor` is what a mean divides by: the sum of "ones", of the "weight", or of the class
+    weights ("classes"). `extra` names operands that are passed by keyword and are 1 by default.
+    `probabilities` is the formula for a floating target, which then is a row. `terms` describes the
+    terms of the value and of the gradients for docs/numerics.md, and `source` names the library
+    that defines the loss, None if no library has it.
+    """
+
+    formula: Callable
+    operands: tuple[str, ...]
+    differentiable: tuple[str, ...]
+    divisor: str
+    terms: dict[str, str]
+    source: str | None
+    rows: tuple[str, ...]
+    axis: int
+    extra: tuple[str, ...]
+    probabilities: Callable | None = None
+
+    @property
+    def unit(self):
+        """What has one unreduced loss: an "element", a "row" or a "sequence"."""
+        return "row" if self.rows else "sequence" if "input_lengths" in self.operands else "element"
+
+
+def reference(
+    loss,
+    *,
+    operands=XY,
+    differentiable=None,
+    divisor="ones",
+    terms=None,
+    source="torch.nn.functional",
+    rows=(),
+    axis=-1,
+    extra=(),
+):
+    """Registers a formula as the reference of a loss.
+
+    By default all operands are differentiable, and each result is its own only term.
+    """
+    differentiable = operands if differentiable is None else differentiable
+    terms = {"value": ITSELF, ", ".join(differentiable): ITSELF} if terms is None else terms
+
+    def register(formula):
+        REFERENCES[loss] = Reference(
+            formula, operands, differentiable, divisor, terms, source, rows, axis, extra
+        )
+        return formula
+
+    return register
+
+
+def reference_for_probabilities(loss):
+    """Registers a formula as the reference of a loss whose target holds probabilities."""
+
+    def register(formula):
+        REFERENCES[loss] = REFERENCES[loss]._replace(probabilities=formula)
+        return formula
+
+    return register
+
+
 def at_bits(extra=lambda *operands: 0):
-    """Evaluate an elementwise formula with BITS + extra(*operands) bits; NaN in is NaN out."""
+    """Evaluates an elementwise formula with BITS + extra(*operands) bits; NaN in is NaN out."""
 
     def decorate(formula):
         @wraps(formula)
@@ -193,7 +271,8 @@ def at_bits(extra=lambda *operands: 0):
 
 
 def along_rows(formula):
-    """Evaluate a formula of rows with BITS bits; NaN in or as value is NaN throughout."""
+    """Evaluates a formula of rows with BITS bits; a NaN in an operand or as the value makes all
+    results NaN."""
 
     @wraps(formula)
     def loss(*operands, **options):
@@ -210,9 +289,11 @@ def along_rows(formula):
 
 # ---- Elementwise losses: operands -> value, {operand: gradient} ----------------------------------
 #
-# A difference of two operands, or of an operand and an option, is one term: it is rounded once.
+# A difference of two operands, or of an operand and an option, counts as one term, since it is
+# rounded once.
 
 
+@reference("l1_loss", divisor="weight")
 @at_bits()
 def l1(x, y):
     """|x - y|. Gradient sign(x - y), 0 where they are equal."""
@@ -220,6 +301,7 @@ def l1(x, y):
     return total(abs(d)), {"input": total(sign(d)), "target": total(-sign(d))}
 
 
+@reference("mse_loss", divisor="weight")
 @at_bits()
 def mse(x, y):
     """(x - y)^2."""
@@ -227,6 +309,7 @@ def mse(x, y):
     return total(d * d), {"input": total(2 * d), "target": total(-2 * d)}
 
 
+@reference("smooth_l1_loss", terms={"value": "d²/(2β), or |d| and β/2", "input, target": ITSELF})
 @at_bits()
 def smooth_l1(x, y, *, beta=1.0):
     """d^2/(2 beta) for |d| < beta, else |d| - beta/2; d = x - y."""
@@ -236,6 +319,7 @@ def smooth_l1(x, y, *, beta=1.0):
     return total(abs(d), -beta / 2), {"input": total(sign(d)), "target": total(-sign(d))}
 
 
+@reference("huber_loss", terms={"value": "d²/2, or δ|d| and δ²/2", "input, target": ITSELF})
 @at_bits()
 def huber(x, y, *, delta=1.0):
     """d^2/2 for |d| < delta, else delta (|d| - delta/2); d = x - y.
@@ -250,7 +334,8 @@ def huber(x, y, *, delta=1.0):
     return value, {"input": total(slope), "target": total(-slope)}
 
 
-@at_bits(lambda x, y: 2 * tiny(x - y))
+@reference("log_cosh_loss", source=None)
+@at_bits(lambda x, y: 2 * bits_of_1p(x - y))
 def log_cosh(x, y):
     """log cosh(x - y). Gradient tanh(x - y)."""
     d = x - y
@@ -258,12 +343,21 @@ def log_cosh(x, y):
     return total(mp.log(mp.cosh(d))), {"input": total(slope), "target": total(-slope)}
 
 
+@reference(
+    "poisson_nll_loss",
+    terms={
+        "value": "exp(x), y x (log_input); x, y log(x + eps), y (not); "
+        "y log y, y, log(2πy)/2 (full)",
+        "input": "exp(x), y; or 1, y/(x + eps)",
+        "target": "x; or log(x + eps), 1; log y, 1/(2y) (full)",
+    },
+)
 @at_bits()
 def poisson_nll(x, y, *, log_input=True, full=False, eps=1e-8):
     """exp(x) - y x, or x - y log(x + eps); `full` adds y log y - y + log(2 pi y)/2 where y > 1.
 
-    The logarithm's argument x + eps is itself rounded, which moves the logarithm by up to an ULP
-    of 1: hence the terms y and 1 (the zeros below carry them).
+    The argument x + eps of the logarithm is rounded, which changes the logarithm by up to an ULP of
+    1; hence the terms y in the value and 1 in the gradient of the target.
     """
     stirling = (y * log(y), -y, log(2 * mp.pi * y) / 2) if full and y > 1 else ()
     stirling_slope = (log(y), 1 / (2 * y)) if full and y > 1 else ()
@@ -271,11 +365,20 @@ def poisson_nll(x, y, *, log_input=True, full=False, eps=1e-8):
         value = total(mp.exp(x), -times(y, x), *stirling)
         return value, {"input": total(mp.exp(x), -y), "target": total(-x, *stirling_slope)}
     rate = x + eps
-    value = at_least(y, total(x, -times(y, log(rate)), *stirling))
+    value = with_term(y, total(x, -times(y, log(rate)), *stirling))
     slope = total(mpf(1), -times(y, divide(mpf(1), rate)))
-    return value, {"input": slope, "target": at_least(1, total(-log(rate), *stirling_slope))}
+    return value, {"input": slope, "target": with_term(1, total(-log(rate), *stirling_slope))}
 
 
+@reference(
+    "gaussian_nll_loss",
+    operands=("input", "target", "var"),
+    terms={
+        "value": "log(v)/2, d²/(2v), log(2π)/2 (full)",
+        "input, target": ITSELF,
+        "var": "1/(2v), d²/(2v²)",
+    },
+)
 @at_bits()
 def gaussian_nll(x, y, var, *, full=False, eps=1e-6):
     """(log v + (x - y)^2/v)/2, v = max(var, eps); `full` adds log(2 pi)/2.
@@ -293,11 +396,19 @@ def gaussian_nll(x, y, var, *, full=False, eps=1e-6):
     }
 
 
+@reference(
+    "kl_div",
+    terms={
+        "value": "y log y, y x; or itself (log_target)",
+        "input": ITSELF,
+        "target": "log y, 1, x; or exp(y)(y - x), exp(y) (log_target)",
+    },
+)
 @at_bits()
 def kl_div(x, y, *, log_target=False):
     """y log y - y x, or exp(y) (y - x) if `log_target`; x holds log-probabilities.
 
-    Both are 0, for any x, where the target's probability is 0.
+    Both are 0, for any x, where the probability of the target is 0.
     """
     if log_target:
         p = mp.exp(y)
@@ -309,12 +420,16 @@ def kl_div(x, y, *, log_target=False):
     return value, {"input": total(-y), "target": total(log(y), mpf(1), -x)}
 
 
-@at_bits(lambda x, y: tiny(x))
+@reference(
+    "binary_cross_entropy",
+    terms={"value": ITSELF, "input": ITSELF, "target": "log x, log(1 - x)"},
+)
+@at_bits(lambda x, y: bits_of_1p(x))
 def binary_cross_entropy(x, y):
     """-y max(log x, -100) - (1 - y) max(log(1 - x), -100).
 
-    The input's gradient (x - y)/max(x (1 - x), eps) has eps = 1e-12 rounded to float32, in float64
-    too; the target's gradient is not clamped.
+    In the gradient of the input, (x - y)/max(x (1 - x), eps), eps is 1e-12 rounded to float32, for
+    float64 too; the gradient of the target is not clamped.
     """
     yes, no = log(x), log(1 - x)
     value = total(-y * max(yes, mpf(-100)), -(1 - y) * max(no, mpf(-100)))
@@ -322,7 +437,16 @@ def binary_cross_entropy(x, y):
     return value, {"input": total(slope), "target": total(no, -yes)}
 
 
-@at_bits(lambda x, y, p: steep(x))
+@reference(
+    "binary_cross_entropy_with_logits",
+    terms={
+        "value": ITSELF + ": (1 - y) softplus(x), p y softplus(-x)",
+        "input": "(1 - y) σ(x), p y σ(-x)",
+        "target": "softplus(x), p softplus(-x)",
+    },
+    extra=("pos_weight",),
+)
+@at_bits(lambda x, y, p: bits_of_1p_exp(x))
 def binary_cross_entropy_with_logits(x, y, p):
     """(1 - y) softplus(x) + p y softplus(-x), p = pos_weight."""
     value = total(times(1 - y, softplus(x)), times(p * y, softplus(-x)), floor=p)
@@ -332,6 +456,7 @@ def binary_cross_entropy_with_logits(x, y, p):
     }
 
 
+@reference("hinge_embedding_loss", differentiable=X)
 @at_bits()
 def hinge_embedding(x, y, *, margin=1.0):
     """x for y = 1, max(0, margin - x) for y = -1. Gradient -1 at the kink."""
@@ -341,17 +466,24 @@ def hinge_embedding(x, y, *, margin=1.0):
     return total(max(z, mpf(0))), {"input": total(-mpf(z >= 0))}
 
 
-@at_bits(lambda x, y: steep(x))
+@reference("soft_margin_loss", differentiable=X)
+@at_bits(lambda x, y: bits_of_1p_exp(x))
 def soft_margin(x, y):
     """log(1 + exp(-y x)), y = -1 or 1."""
     return total(softplus(-y * x)), {"input": total(-y * sigmoid(-y * x))}
 
 
+@reference(
+    "margin_ranking_loss",
+    operands=("input1", "input2", "target"),
+    differentiable=("input1", "input2"),
+    terms={"value": "margin, x1 - x2", "input1, input2": ITSELF},
+)
 @at_bits()
 def margin_ranking(x1, x2, y, *, margin=0.0, bits=53):
     """max(0, z), z = margin - y (x1 - x2), y = -1 or 1. Gradient -y and y where z >= 0.
 
-    On which side of the kink an entry lies is decided with x1 - x2 rounded to the compute type.
+    The side of the kink is decided after rounding x1 - x2 to the compute type.
     """
     d = x1 - x2
     with mp.workprec(bits):
@@ -360,21 +492,30 @@ def margin_ranking(x1, x2, y, *, margin=0.0, bits=53):
     active = NAN if mp.isnan(z) else mpf(side >= 0)
     value = total(max(z, mpf(0)))
     if z > 0 or side >= 0:
-        value = at_least(max(abs(d), abs(margin)), value)
+        value = with_term(max(abs(d), abs(margin)), value)
     return value, {"input1": total(-y * active), "input2": total(y * active)}
 
 
-@at_bits(lambda x, y: steep(x))
+@reference(
+    "sigmoid_focal_loss",
+    source="torchvision.ops",
+    terms={
+        "value": ITSELF,
+        "input": "a γ q^(γ-1) ce q', a q^γ (1 - y) σ(x), a q^γ y σ(-x)",
+        "target": "a' q^γ ce, a γ q^(γ-1) ce σ(±x), a q^γ softplus(±x)",
+    },
+)
+@at_bits(lambda x, y: bits_of_1p_exp(x))
 def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
     """a q^gamma ce, the cross entropy ce = (1 - y) softplus(x) + y softplus(-x) of a logit.
 
-    q = y sigmoid(-x) + (1 - y) sigmoid(x) is what the prediction lacks, a = alpha y +
-    (1 - alpha) (1 - y), or 1 where alpha is -1 (torchvision.ops). Infinite x: the limit.
+    q = y sigmoid(-x) + (1 - y) sigmoid(x) is the probability of the wrong class, and a = alpha y +
+    (1 - alpha) (1 - y), or 1 if alpha is -1. For infinite x, the limit.
     """
     if mp.isinf(x):
         (near, slopes), (far, others) = (
-            sigmoid_focal.__wrapped__(place * mp.sign(x), y, alpha=alpha, gamma=gamma)
-            for place in (FAR, 2 * FAR)
+            sigmoid_focal.__wrapped__(logit * mp.sign(x), y, alpha=alpha, gamma=gamma)
+            for logit in (FAR, 2 * FAR)
         )
         return _limit(near, far), {name: _limit(slopes[name], others[name]) for name in slopes}
     yes, no, more, less = sigmoid(x), sigmoid(-x), softplus(x), softplus(-x)
@@ -384,7 +525,7 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
     steeper = gamma * q ** (gamma - 1) * ce if gamma else mpf(0)
     reach = 1 + abs(x) + gamma * (ce + (q ** (gamma - 1) if q else mpf(0)))
     argument = abs(0 if gamma in (0, 1, 2) else gamma * log(q))
-    argument += 4 * gamma  # q is right to within 2 ULP, which its power makes 2 gamma
+    argument += 4 * gamma  # q is within 2 ULP, so its power is within 2 gamma ULP
     value = total(a * power * ce, floor=reach)
     slope = total(
         a * steeper * (1 - 2 * y) * yes * no,
@@ -400,9 +541,9 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
         -a * power * more,
         floor=reach,
     )
-    return moved(value, argument), {
-        "input": moved(slope, argument),
-        "target": moved(target, argument),
+    return with_exponent_error(value, argument), {
+        "input": with_exponent_error(slope, argument),
+        "target": with_exponent_error(target, argument),
     }
 
 
@@ -410,12 +551,14 @@ FAR = mpf(2) ** 40
 
 
 def _limit(near, far):
-    """What grows or shrinks from FAR to twice as far, or stays, is infinite, 0, or this at last."""
+    """The limit at infinity of what is `near` at FAR and `far` at 2 FAR: infinite if it grows, 0 if
+    it shrinks, else `far`."""
     if abs(far.value) > abs(near.value) * 1.5:
         return total(INF * mp.sign(far.value))
     return total(mpf(0)) if abs(far.value) < abs(near.value) / 2 else far
 
 
+@reference("pinball_loss", source="sklearn.metrics.mean_pinball_loss")
 @at_bits()
 def pinball(x, y, *, quantile=0.5):
     """quantile max(y - x, 0) + (1 - quantile) max(x - y, 0). Gradient 0 where they are equal."""
@@ -424,9 +567,18 @@ def pinball(x, y, *, quantile=0.5):
     return total(slope * d if d else d), {"input": total(slope), "target": total(-slope)}
 
 
+@reference(
+    "gamma_nll_loss",
+    source=None,
+    terms={
+        "value": "x, y exp(-x) (log_input); log x, y/x (not)",
+        "input": "1, y exp(-x); or 1/x, y/x²",
+        "target": ITSELF,
+    },
+)
 @at_bits()
 def gamma_nll(x, y, *, log_input=True):
-    """x + y exp(-x), x being the logarithm of the mean; or log x + y/x. Terms in y are left out."""
+    """x + y exp(-x), x being the logarithm of the mean, or log x + y/x; terms in y are omitted."""
     if log_input:
         scaled = times(y, mp.exp(-x))
         value, slope = total(x, scaled, floor=y), total(mpf(1), -scaled, floor=y)
@@ -437,21 +589,34 @@ def gamma_nll(x, y, *, log_input=True):
     return value, {"input": slope, "target": total(divide(mpf(1), x))}
 
 
+@reference(
+    "tweedie_deviance_loss",
+    source="sklearn.metrics.mean_tweedie_deviance",
+    terms={
+        "value": "2y^(2-p)/((1-p)(2-p)), 2y x^(1-p)/(1-p), 2x^(2-p)/(2-p); (x - y)² (p = 0); "
+        "2y log(y/x), 2y, 2x (p = 1); 2 log(x/y), 2y/x, 2 (p = 2)",
+        "input": ITSELF,
+        "target": "2y^(1-p)/(1-p), 2x^(1-p)/(1-p); itself (p = 0); 2 log(y/x), 2 (p = 1); "
+        "2/x, 2/y (p = 2)",
+    },
+)
 @at_bits()
 def tweedie_deviance(x, y, *, power=0.0):
     """2 (y^(2-p)/((1-p)(2-p)) - y x^(1-p)/(1-p) + x^(2-p)/(2-p)), p = power, y^.. = 0 for y < 0.
 
     p = 0: (x - y)^2; p = 1: 2 (y log(y/x) - y + x); p = 2: 2 (log(x/y) + y/x - 1). Gradient
-    2 x^-p (x - y) (sklearn.metrics.mean_tweedie_deviance).
+    2 x^-p (x - y).
     """
     p, d = power, x - y
     if p == 0:
         return total(d * d), {"input": total(2 * d), "target": total(-2 * d)}
-    slope = moved(total(2 * times(d, x**-p), floor=2 * d), 0 if p in (1, 2) else p * log(x))
+    slope = with_exponent_error(
+        total(2 * times(d, x**-p), floor=2 * d), 0 if p in (1, 2) else p * log(x)
+    )
     if p == 1:
         ratio = log(y / x)
         value = total(2 * times(y, ratio), -2 * y, 2 * x)
-        return value, {"input": slope, "target": at_least(2, total(2 * ratio))}
+        return value, {"input": slope, "target": with_term(2, total(2 * ratio))}
     if p == 2:
         value = total(2 * log(x / y), 2 * y / x, mpf(-2))
         return value, {"input": slope, "target": total(2 / x, -2 / y)}
@@ -470,8 +635,8 @@ def tweedie_deviance(x, y, *, power=0.0):
             (-(x ** (1 - p)), _argument(x, 1 - p)),
         )
     ]
-    value = total(INF) if y == INF and x == x else joined(*parts)  # the limit
-    return value, {"input": slope, "target": joined(*slopes)}
+    value = total(INF) if y == INF and x == x else sum_as_terms(*parts)  # the limit
+    return value, {"input": slope, "target": sum_as_terms(*slopes)}
 
 
 def _power(y, exponent):
@@ -480,56 +645,70 @@ def _power(y, exponent):
 
 
 def _argument(x, exponent):
-    """What exp is taken of where it makes x^exponent."""
+    """The argument of exp in x^exponent = exp(exponent log x)."""
     return exponent * log(x) if x > 0 else mpf(0)
 
 
-# ---- Losses along rows: rows and numbers -> value, {operand: [gradient]} -------------------------
+# ---- Losses of rows: rows and scalars -> value, {operand: [gradient]} ----------------------------
 #
-# w: the weights of the classes, 1 unless given.
+# w holds the weights of the classes, 1 by default.
 
 
+@reference("nll_loss", differentiable=X, divisor="classes", rows=X, axis=1, extra=WEIGHT)
 def nll(x, y, w):
-    """-w[y] x[y]; x holds log-probabilities. Nothing else of the row is read."""
-    nothing, picked = total(mpf(0)), NAN if mp.isnan(x[y]) else -w[y]
-    gradient = [total(picked) if c == y else nothing for c in range(len(x))]
+    """-w[y] x[y]; x holds log-probabilities. The other entries of the row are not read."""
+    zero, slope = total(mpf(0)), NAN if mp.isnan(x[y]) else -w[y]
+    gradient = [total(slope) if c == y else zero for c in range(len(x))]
     return total(-w[y] * x[y]), {"input": gradient}
 
 
 def _softmax(x):
-    """Of a row of logits: log sum exp(x_j), the softmax, and the exponents m - x_j, m = max(x)."""
+    """log sum exp(x_j) of a row of logits, the softmax, and max(x) - x_j, the exponents."""
     powers = [mp.exp(v) for v in x]
     power_sum, highest = mp.fsum(powers), max(x)
-    share = [p / power_sum for p in powers]
+    softmax = [p / power_sum for p in powers]
     depth = [highest - v if p else mpf(0) for v, p in zip(x, powers, strict=True)]
-    return mp.log(power_sum), share, depth
+    return mp.log(power_sum), softmax, depth
 
 
 def _row_bits(x):
-    """Bits that log sum exp(x_j) - x_c needs."""
+    """The bits that log sum exp(x_j) - x_c needs."""
     second, highest = sorted([-INF, *x])[-2:]
     largest = max(abs(v) for v in x if mp.isfinite(v))
-    return BITS + (max(0, mp.mag(largest)) if largest else 0) + steep(highest - second)
+    return BITS + (max(0, mp.mag(largest)) if largest else 0) + bits_of_1p_exp(highest - second)
 
 
 def _normal(x):
-    """Whether a softmax can be made of a row."""
+    """Whether a row has a softmax."""
     return all(v < INF for v in x) and max(x) > -INF
 
 
+@reference(
+    "cross_entropy",
+    divisor="classes",
+    rows=X,
+    axis=1,
+    extra=WEIGHT,
+    terms={
+        "value": ITSELF,
+        "input": ITSELF + "; (1 - e) w_y (s_c - [c = y]), (e/C) s_c Σw, (e/C) w_c "
+        "(label_smoothing); s_c Σq, q_c (probabilities)",
+        "target": ITSELF,
+    },
+)
 def cross_entropy(x, y, w, *, label_smoothing=0.0):
     """sum_c q_c (log sum_j exp(x_j) - x_c), q_c = w_c ((1 - e) [c = y] + e/C), e = label_smoothing.
 
-    All terms have one sign. The gradient s_c sum(q) - q_c, s = softmax(x), is taken apart into
-    (1 - e) w_y (s_c - [c = y]), with s_y - 1 one term, (e/C) s_c sum(w) and -(e/C) w_c.
-    A row that holds NaN or +inf, or nothing but -inf, is NaN throughout.
+    All terms have the same sign. The gradient s_c sum(q) - q_c, s = softmax(x), is split into the
+    terms (1 - e) w_y (s_c - [c = y]), of which s_y - 1 is one term, (e/C) s_c sum(w) and
+    -(e/C) w_c. A row that holds NaN or +inf, or only -inf, makes all results NaN.
     """
     if not _normal(x):
         return total(NAN), {"input": [total(NAN)] * len(x)}
 
     with mp.workprec(_row_bits(x)):
         classes, e = range(len(x)), label_smoothing
-        log_sum, share, depth = _softmax(x)
+        log_sum, softmax, depth = _softmax(x)
         hard, smooth = (1 - e) * w[y], [e * v / len(x) for v in w]
         smooth_sum = mp.fsum(smooth)
         terms = [times(hard, log_sum - x[y])]
@@ -537,33 +716,34 @@ def cross_entropy(x, y, w, *, label_smoothing=0.0):
             terms += [times(q, log_sum - v) for q, v in zip(smooth, x, strict=True)]
         value = total(*terms, floor=w[y])
 
-        # The exponents |x_j - m|, and what they move in the sum under the fraction bar.
-        below = mp.fsum(s * a for s, a in zip(share, depth, strict=True))
+        # The relative change of the sum of exponentials per relative change of the exponents.
+        below = mp.fsum(s * a for s, a in zip(softmax, depth, strict=True))
         others = [c for c in classes if c != y]
-        value = value._replace(exponent=part(abs(hard + smooth_sum) * below, value.term))
+        value = value._replace(exponent=relative(abs(hard + smooth_sum) * below, value.term))
 
         gradient = []
         for c in classes:
             if c == y:
-                s = -mp.fsum(share[j] for j in others)
-                above = mp.fsum(share[j] * depth[j] for j in others)
+                s = -mp.fsum(softmax[j] for j in others)
+                above = mp.fsum(softmax[j] * depth[j] for j in others)
             else:
-                s, above = share[c], share[c] * depth[c]
-            terms, shifted = [hard * s], abs(hard) * (above + abs(s) * below)
+                s, above = softmax[c], softmax[c] * depth[c]
+            terms, shift = [hard * s], abs(hard) * (above + abs(s) * below)
             if e:
-                terms += [smooth_sum * share[c], -smooth[c]]
-                shifted += abs(smooth_sum) * share[c] * (depth[c] + below)
+                terms += [smooth_sum * softmax[c], -smooth[c]]
+                shift += abs(smooth_sum) * softmax[c] * (depth[c] + below)
             number = total(*terms, floor=w[y])
-            gradient.append(number._replace(exponent=part(shifted, number.term)))
+            gradient.append(number._replace(exponent=relative(shift, number.term)))
     return value, {"input": gradient}
 
 
+@reference_for_probabilities("cross_entropy")
 def cross_entropy_probabilities(x, y, w, *, label_smoothing=0.0):
     """sum_c q_c (log sum_j exp(x_j) - x_c), q_c = w_c ((1 - e) y_c + e/C), e = label_smoothing.
 
     Gradients s_c sum(q) - q_c, s = softmax(x), and (1 - e) w_c (log sum_j exp(x_j) - x_c). A class
-    with q_c = 0 adds nothing, whatever its logit. A row that holds NaN or an infinite logit but
-    -inf, or nothing but -inf, is NaN throughout.
+    with q_c = 0 contributes nothing, whatever its logit. A row that holds NaN or the logit +inf, or
+    only -inf, makes all results NaN.
     """
     if any(mp.isnan(v) for v in y) or not _normal(x):
         nan = [total(NAN)] * len(x)
@@ -571,30 +751,30 @@ def cross_entropy_probabilities(x, y, w, *, label_smoothing=0.0):
 
     with mp.workprec(_row_bits(x)):
         e = label_smoothing
-        log_sum, share, depth = _softmax(x)
+        log_sum, softmax, depth = _softmax(x)
         surprise = [log_sum - v for v in x]
         q = [b * ((1 - e) * a + e / len(x)) for a, b in zip(y, w, strict=True)]
-        mass, below = mp.fsum(q), mp.fsum(s * a for s, a in zip(share, depth, strict=True))
+        mass, below = mp.fsum(q), mp.fsum(s * a for s, a in zip(softmax, depth, strict=True))
         reach = 1 + max(v for v in surprise if mp.isfinite(v))
         value = total(
             mp.fsum(times(b, v) for b, v in zip(q, surprise, strict=True)), floor=mass + reach
         )
         slopes, targets = [], []
         for c in range(len(x)):
-            number = total(mass * share[c], -q[c], floor=mass + 1)
-            shifted = mass * share[c] * (depth[c] + below)
-            slopes.append(number._replace(exponent=part(shifted, number.term)))
+            number = total(mass * softmax[c], -q[c], floor=mass + 1)
+            shift = mass * softmax[c] * (depth[c] + below)
+            slopes.append(number._replace(exponent=relative(shift, number.term)))
             scale = (1 - e) * w[c]
             number = total(times(scale, surprise[c]), floor=w[c])
-            targets.append(number._replace(exponent=part(scale * below, number.term)))
-        value = value._replace(exponent=part(mass * below, value.term))
+            targets.append(number._replace(exponent=relative(scale * below, number.term)))
+        value = value._replace(exponent=relative(mass * below, value.term))
     return value, {"input": slopes, "target": targets}
 
 
 def _hinge(margin, d, p, bits):
-    """(max(0, z)^p, its derivative) for z = margin + d, d a difference of two operands.
+    """max(0, z)^p and its derivative for z = margin + d, d being a difference of two operands.
 
-    Exactly at the kink the derivative is 0.
+    The derivative is 0 exactly at the kink.
     """
     z, size = mp.fadd(margin, d, exact=True), max(abs(margin), abs(d))
     near = z != 0 and rounds_to_zero(z, bits, size)
@@ -603,30 +783,46 @@ def _hinge(margin, d, p, bits):
     z = max(z, mpf(0))
     slope = total(mpf(1))
     if p == 1:
-        return at_least(size, total(z)), unsure(slope, bits) if near else slope
-    return at_least(size * (size if near else z), total(z * z)), at_least(2 * size, total(2 * z))
+        return with_term(size, total(z)), either_side_of_kink(slope, bits) if near else slope
+    return with_term(size * (size if near else z), total(z * z)), with_term(2 * size, total(2 * z))
 
 
 def _gap(a, b):
-    """a - b to the last digit, so that only what lies on a kink is found there."""
+    """a - b exactly, so that z is 0 only exactly at a kink."""
     return mp.fsub(a, b, exact=True)
 
 
+@reference(
+    "multi_margin_loss",
+    differentiable=X,
+    rows=X,
+    extra=WEIGHT,
+    terms={
+        "value": "w_y/C times each z^(p-1) margin, z^(p-1) (x_j - x_y)",
+        "input": "w_y/C times 1, or each margin, x_j - x_y (p = 2)",
+    },
+)
 @along_rows
 def multi_margin(x, y, w, *, p=1, margin=1.0, bits=53):
     """(w_y/C) sum_{j != y} max(0, margin - x_y + x_j)^p, p = 1 or 2. Gradient 0 at the kink."""
     scale, others = w[y] / len(x), [j for j in range(len(x)) if j != y]
     pairs = {j: _hinge(margin, _gap(x[j], x[y]), p, bits) for j in others}
-    value = added([v for v, _ in pairs.values()], scale)
-    slope = added([s for _, s in pairs.values()], -scale)
+    value = accumulated([v for v, _ in pairs.values()], scale)
+    slope = accumulated([s for _, s in pairs.values()], -scale)
     return value, {"input": [slope if j == y else pairs[j][1].scaled(scale) for j in range(len(x))]}
 
 
+@reference(
+    "multilabel_margin_loss",
+    differentiable=X,
+    rows=XY,
+    terms={"value": "1/C times each 1, x_k - x_j", "input": "1/C for each pair"},
+)
 @along_rows
 def multilabel_margin(x, y, *, bits=53):
-    """(1/C) sum_j sum_k max(0, 1 - x_j + x_k) over the labels j and the classes k that are none.
+    """(1/C) sum_j sum_k max(0, 1 - x_j + x_k) over the labels j and all other classes k.
 
-    The labels are those before the first -1; one that comes twice counts twice. Gradient 0 at the
+    The labels end at the first -1; a repeated label counts as often as it occurs. Gradient 0 at the
     kink.
     """
     labels = list(itertools.takewhile(lambda label: label != -1, y))
@@ -638,38 +834,59 @@ def multilabel_margin(x, y, *, bits=53):
         values.append(value)
         slopes[k].append(slope)
         slopes[j].append(slope.scaled(mpf(-1)))
-    return added(values, scale), {"input": [added(numbers, scale) for numbers in slopes]}
+    return accumulated(values, scale), {
+        "input": [accumulated(numbers, scale) for numbers in slopes]
+    }
 
 
+@reference(
+    "multilabel_soft_margin_loss",
+    rows=XY,
+    extra=WEIGHT,
+    terms={
+        "value": ITSELF,
+        "input": "w_c (1 - y_c) σ(x_c)/C, w_c y_c σ(-x_c)/C",
+        "target": ITSELF,
+    },
+)
 def multilabel_soft_margin(x, y, w):
     """(1/C) sum_c w_c ((1 - y_c) softplus(x_c) + y_c softplus(-x_c)).
 
-    Gradients w_c ((1 - y_c) sigmoid(x_c) - y_c sigmoid(-x_c))/C and -w_c x_c/C. What weighs 0 is
-    not looked at.
+    Gradients w_c ((1 - y_c) sigmoid(x_c) - y_c sigmoid(-x_c))/C and -w_c x_c/C. Classes of weight 0
+    are not read.
     """
     values, slopes, targets = [], [], []
-    for logit, share, weight in zip(x, y, w, strict=True):
-        spoilt = mp.isnan(logit) or mp.isnan(share)
-        if not weight or spoilt:
+    for logit, label, weight in zip(x, y, w, strict=True):
+        if not weight or mp.isnan(logit) or mp.isnan(label):
             number = total(NAN if weight else mpf(0))
             for numbers in (values, slopes, targets):
                 numbers.append(number)
             continue
-        value, gradients = binary_cross_entropy_with_logits(logit, share, mpf(1))
+        value, gradients = binary_cross_entropy_with_logits(logit, label, mpf(1))
         scale = weight / len(x)
         values.append(value.scaled(scale))
         slopes.append(gradients["input"].scaled(scale))
         targets.append(total(-logit).scaled(scale))
-    return added(values), {"input": slopes, "target": targets}
+    return accumulated(values), {"input": slopes, "target": targets}
 
 
+@reference(
+    "cosine_embedding_loss",
+    operands=("input1", "input2", "target"),
+    differentiable=("input1", "input2"),
+    rows=("input1", "input2"),
+    terms={
+        "value": "1 or margin; Σ|x1_i x2_i|/√(n1 n2)",
+        "input1, input2": "the other's entry/√(n1 n2); its own/n times Σ|x1_i x2_i|/√(n1 n2)",
+    },
+)
 @along_rows
 def cosine_embedding(x1, x2, y, *, margin=0.0, bits=53):
     """1 - c for y = 1, max(0, c - margin) for y = -1; c = x1.x2/sqrt(n1 n2), n = |x|^2 + eps.
 
-    eps is 1e-12, rounded to float32. Gradients -k (x2_i/sqrt(n1 n2) - c x1_i/n1) and the like,
-    k = 1 for y = 1 and -1 for y = -1 where c >= margin. The terms of c are the
-    |x1_i x2_i|/sqrt(n1 n2).
+    eps is 1e-12 rounded to float32. The gradient of x1 is -k (x2_i/sqrt(n1 n2) - c x1_i/n1), that
+    of x2 likewise, with k = 1 for y = 1, and k = -1 for y = -1 where c >= margin. The terms of c
+    are |x1_i x2_i|/sqrt(n1 n2).
     """
     eps = mpf(float(np.float32(1e-12)))
     n1, n2 = (mp.fsum(v * v for v in x) + eps for x in (x1, x2))
@@ -679,81 +896,90 @@ def cosine_embedding(x1, x2, y, *, margin=0.0, bits=53):
 
     def slopes(a, b, n):
         numbers = []
-        for one, other in zip(a, b, strict=True):
-            number = total(other / length, -c * one / n, floor=1 + 1 / mp.sqrt(n))
-            numbers.append(at_least(size * abs(one) / n, number))
+        for v, w in zip(a, b, strict=True):
+            number = total(w / length, -c * v / n, floor=1 + 1 / mp.sqrt(n))
+            numbers.append(with_term(size * abs(v) / n, number))
         return numbers
 
     gradients = {"input1": slopes(x1, x2, n1), "input2": slopes(x2, x1, n2)}
     if y == 1:
-        return at_least(size, total(mpf(1), -c)), _each(gradients, lambda g: g.scaled(mpf(-1)))
+        return with_term(size, total(mpf(1), -c)), _map_gradients(
+            gradients, lambda g: g.scaled(mpf(-1))
+        )
     z = c - margin
     near = rounds_to_zero(z, bits, size, margin)
     value = total(max(z, mpf(0)))
     if z > 0 or near:
-        value = at_least(max(size, abs(margin)), value)
+        value = with_term(max(size, abs(margin)), value)
     if near and size:
-        gradients = _each(gradients, lambda g: unsure(g, bits))
+        gradients = _map_gradients(gradients, lambda g: either_side_of_kink(g, bits))
     elif z < 0:
-        gradients = _each(gradients, lambda g: total(mpf(0)))
+        gradients = _map_gradients(gradients, lambda g: total(mpf(0)))
     return value, gradients
 
 
-def _each(gradients, change):
+def _map_gradients(gradients, change):
     return {name: [change(number) for number in row] for name, row in gradients.items()}
 
 
 def _distance(u, v, p, eps, bits):
-    """The norm |u - v + eps|_p and its gradient with respect to u: `Number`s.
+    """The norm |u - v + eps|_p and its gradient with respect to u, as `Number`s.
 
-    Gradient sign(e) (|e|/norm)^(p-1), 0 where e = u - v + eps is 0; the largest share it equally if
-    p is infinite. Powers are exp(p log(|e_i|/max|e|)) but for p = 1 and 2.
+    The gradient is sign(e) (|e|/norm)^(p-1), and 0 where e = u - v + eps is 0; if p is infinite,
+    the largest entries share it equally. Powers are exp(p log(|e_i|/max|e|)) except for p = 1, 2.
     """
     d = [a - b for a, b in zip(u, v, strict=True)]
     e = [a + eps for a in d]
     reach = [max(abs(a), abs(eps)) for a in d]  # the terms of e
     largest = max(map(abs, e), default=mpf(0))
-    nothing = total(mpf(0))
+    zero = total(mpf(0))
     if not largest:
-        return total(mpf(0)), [nothing] * len(e)
+        return zero, [zero] * len(e)
     if p == INF:
         near = [rounds_to_zero(largest - abs(a), bits, b) for a, b in zip(e, reach, strict=True)]
         ties = sum(abs(a) == largest for a in e)
-        norm = at_least(max(reach), total(largest))
+        norm = with_term(max(reach), total(largest))
         if not mp.isfinite(largest):
-            return norm, [total(NAN) if abs(a) == largest else nothing for a in e]
-        slopes = [total(sign(a) / ties) if abs(a) == largest else nothing for a in e]
+            return norm, [total(NAN) if abs(a) == largest else zero for a in e]
+        slopes = [total(sign(a) / ties) if abs(a) == largest else zero for a in e]
         if sum(near) > ties:
             slopes = [
-                unsure(at_least(1, s), bits) if n else s for s, n in zip(slopes, near, strict=True)
+                either_side_of_kink(with_term(1, s), bits) if n else s
+                for s, n in zip(slopes, near, strict=True)
             ]
         return norm, slopes
 
-    shares = [(abs(a) / largest) ** p if a else mpf(0) for a in e]
-    power_sum = mp.fsum(shares)
+    powers = [(abs(a) / largest) ** p if a else mpf(0) for a in e]
+    power_sum = mp.fsum(powers)
     norm = largest * power_sum ** (1 / p)
-    plain = p in (1, 2)
-    depths = [abs(log(abs(a) / largest)) if a and not plain else mpf(0) for a in e]
-    depth = mp.fsum(s * b for s, b in zip(shares, depths, strict=True)) / power_sum
-    depth += 0 if plain else log(power_sum) / p
+    without_exp = p in (1, 2)
+    depths = [abs(log(abs(a) / largest)) if a and not without_exp else mpf(0) for a in e]
+    depth = mp.fsum(s * b for s, b in zip(powers, depths, strict=True)) / power_sum
+    depth += 0 if without_exp else log(power_sum) / p
     slopes = [sign(a) * (abs(a) / norm) ** (p - 1) if a else mpf(0) for a in e]
     size = max(norm, mp.fsum(abs(s) * b for s, b in zip(slopes, reach, strict=True)))
     gradient = []
     for a, s, b, k in zip(e, slopes, reach, depths, strict=True):
         off = abs(p - 1) * (b / abs(a) + size / norm) if a else mpf(0)
-        number = moved(at_least(abs(s) * off, total(s)), abs(p - 1) * (k + depth))
-        if b and rounds_to_zero(a, bits, b):  # of either sign, if there is anything at all
-            number = unsure(at_least(2 * (b / norm) ** (p - 1), number), bits)
+        number = with_exponent_error(with_term(abs(s) * off, total(s)), abs(p - 1) * (k + depth))
+        if b and rounds_to_zero(a, bits, b):  # the sign of e is rounding
+            number = either_side_of_kink(with_term(2 * (b / norm) ** (p - 1), number), bits)
         gradient.append(number)
-    return moved(at_least(size, total(norm)), depth), gradient
+    return with_exponent_error(with_term(size, total(norm)), depth), gradient
 
 
+@reference(
+    "triplet_margin_loss",
+    operands=TRIPLET,
+    rows=TRIPLET,
+    terms={"value": "margin, δ(a, p), δn", "anchor, positive, negative": "those of each δ'"},
+)
 @along_rows
 def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, bits=53):
     """max(0, margin + d(anchor, positive) - d(anchor, negative)), d(u, v) = |u - v + eps|_p.
 
-    `swap` takes d(positive, negative) where it is less, and half of each gradient where the two are
-    equal. Gradient also at the kink.
+    With `swap`, d(positive, negative) replaces d(anchor, negative) where it is less, and both get
+    half of the gradient where they are equal. The gradient is not 0 at the kink.
     """
     near, toward = _distance(anchor, positive, p, eps, bits)
     far, away = _distance(anchor, negative, p, eps, bits)
@@ -766,7 +992,7 @@ def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, s
         from_positive = mpf(1) / 2 if gap == 0 else mpf(gap > 0)
         from_anchor = 1 - from_positive
         far = other if from_positive == 1 else far
-    z = joined(total(margin), near, far.scaled(mpf(-1)))
+    z = sum_as_terms(total(margin), near, far.scaled(mpf(-1)))
     kink = rounds_to_zero(z.value, bits, z.term)
     value = z._replace(value=max(z.value, mpf(0)))
     if z.value < 0 and not kink:
@@ -777,99 +1003,118 @@ def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, s
         either = h.term + k.term
         h, k = h.scaled(mpf(from_anchor)), k.scaled(mpf(from_positive))
         parts = {
-            "anchor": joined(g, h.scaled(mpf(-1))),
-            "positive": joined(g.scaled(mpf(-1)), k.scaled(mpf(-1))),
-            "negative": joined(h, k),
+            "anchor": sum_as_terms(g, h.scaled(mpf(-1))),
+            "positive": sum_as_terms(g.scaled(mpf(-1)), k.scaled(mpf(-1))),
+            "negative": sum_as_terms(h, k),
         }
         for name, number in parts.items():
             if tie:
-                number = unsure(at_least(max(g.term, either), number), bits)
+                number = either_side_of_kink(with_term(max(g.term, either), number), bits)
             if kink:
-                number = unsure(number, bits)
+                number = either_side_of_kink(number, bits)
             elif z.value < 0:
                 number = total(mpf(0))
             gradients[name].append(number)
     return value, gradients
 
 
-# ---- Alignments: frames of log-probabilities, labels -> value, {operand: [[gradient]]} -----------
+# ---- CTC: frames of log-probabilities, labels -> value, {operand: [[gradient]]} ------------------
 
 
 def ctc_sum(probabilities, labels, blank):
-    """The probability of all paths that spell the labels, and the posteriors [t][c] of their steps.
+    """The probability of the labels, summed over their alignments, and the posteriors [t][c].
 
-    A path has a class at each frame; it spells what is left when repeats are merged and then blanks
-    are dropped. Forward and backward sums, without logarithms: mpmath's exponents have no end
-    (Graves et al., ICML 2006).
+    An alignment has a class at each frame; merging repeats and then dropping blanks leaves the
+    labels. This is the forward-backward algorithm of Graves et al. (ICML 2006) without logarithms:
+    the exponents of mpmath are unlimited. `extended` is l', the labels with blanks around each.
     """
-    spelled = [blank, *itertools.chain(*((label, blank) for label in labels))]
-    states, frames = range(len(spelled)), range(len(probabilities))
+    extended = [blank, *itertools.chain(*((label, blank) for label in labels))]
+    states, frames = range(len(extended)), range(len(probabilities))
 
-    def before(s):
-        """The states from which a path may come to s."""
-        skips = s > 1 and spelled[s] not in (blank, spelled[s - 2])
-        return [r for r in (s, s - 1, s - 2)[: 3 if skips else 2] if r >= 0]
+    def predecessors(s):
+        skip_allowed = s > 1 and extended[s] not in (blank, extended[s - 2])
+        return [r for r in (s, s - 1, s - 2)[: 3 if skip_allowed else 2] if r >= 0]
 
-    after = [[q for q in states if s in before(q)] for s in states]
-    forward, backward = [], []
-    reached = [mpf(s < 2) for s in states]
+    successors = [[q for q in states if s in predecessors(q)] for s in states]
+    alpha, beta = [], []  # beta without the emission of its own frame
+    incoming = [mpf(s < 2) for s in states]
     for frame in probabilities:
-        forward.append([r * frame[c] for r, c in zip(reached, spelled, strict=True)])
-        reached = [mp.fsum(forward[-1][r] for r in before(s)) for s in states]
-    left = [mpf(s > len(spelled) - 3) for s in states]
+        alpha.append([r * frame[c] for r, c in zip(incoming, extended, strict=True)])
+        incoming = [mp.fsum(alpha[-1][r] for r in predecessors(s)) for s in states]
+    outgoing = [mpf(s > len(extended) - 3) for s in states]
     for frame in reversed(probabilities):
-        backward.insert(0, left)
-        left = [mp.fsum(frame[spelled[q]] * backward[0][q] for q in after[s]) for s in states]
+        beta.insert(0, outgoing)
+        outgoing = [mp.fsum(frame[extended[q]] * beta[0][q] for q in successors[s]) for s in states]
 
-    whole = mp.fsum(forward[-1][-2:]) if forward else mpf(not labels)
-    posteriors = [[divide(mpf(0), whole)] * len(frame) for frame in probabilities]
+    probability = mp.fsum(alpha[-1][-2:]) if alpha else mpf(not labels)
+    posteriors = [[divide(mpf(0), probability)] * len(frame) for frame in probabilities]
     for t, s in itertools.product(frames, states):
-        posteriors[t][spelled[s]] += divide(forward[t][s] * backward[t][s], whole)
-    return whole, posteriors
+        posteriors[t][extended[s]] += divide(alpha[t][s] * beta[t][s], probability)
+    return probability, posteriors
 
 
-def ctc_paths(probabilities, labels, blank):
-    """`ctc_sum` by its definition: looks at every path."""
-    whole, posteriors = mpf(0), [[mpf(0)] * len(frame) for frame in probabilities]
-    for path in itertools.product(*(range(len(frame)) for frame in probabilities)):
-        merged = [c for c, _ in itertools.groupby(path)]
+def ctc_sum_over_alignments(probabilities, labels, blank):
+    """`ctc_sum` by its definition, which enumerates all alignments."""
+    total_probability, posteriors = mpf(0), [[mpf(0)] * len(frame) for frame in probabilities]
+    for alignment in itertools.product(*(range(len(frame)) for frame in probabilities)):
+        merged = [c for c, _ in itertools.groupby(alignment)]
         if [c for c in merged if c != blank] != list(labels):
             continue
-        weight = mp.fprod(frame[c] for frame, c in zip(probabilities, path, strict=True))
-        whole += weight
-        for t, c in enumerate(path):
+        weight = mp.fprod(frame[c] for frame, c in zip(probabilities, alignment, strict=True))
+        total_probability += weight
+        for t, c in enumerate(alignment):
             posteriors[t][c] += weight
-    return whole, [[divide(v, whole) for v in frame] for frame in posteriors]
+    return total_probability, [
+        [divide(v, total_probability) for v in frame] for frame in posteriors
+    ]
 
 
+@reference(
+    "ctc_loss",
+    operands=("log_probs", *ALIGNED),
+    differentiable=("log_probs",),
+    terms={
+        "value": "Σ|x| along the likeliest path; T/8 of 1",
+        "log_probs": "16 exp(x), 16 times the posterior",
+    },
+)
 def ctc(x, y, *, blank=0, zero_infinity=False):
-    """-log of the probability of all paths that spell the labels y; x holds log-probabilities.
+    """-log of the probability of the labels y over all alignments; x holds log-probabilities.
 
-    The gradient is torch's, exp(x) - posterior: by the logits of which x is the log-softmax. NaN
-    where no path has a probability, or 0 throughout if `zero_infinity`. Each frame's exp rounds the
-    sum of paths by half an ULP of it, which moves the loss by as much of 1. A NaN of a class that
-    is neither a label nor the blank is that of its own derivative only.
+    The gradient is exp(x) - posterior, as in torch: with respect to the logits whose log-softmax is
+    x. If no alignment is possible, it is NaN, or 0 with `zero_infinity`. The exp of each frame
+    changes the sum over alignments by half an ULP of it, and hence the loss by half an ULP of 1. A
+    NaN of a class that is neither a label nor the blank affects only its own derivative.
     """
     if any(mp.isnan(frame[c]) for frame in x for c in {blank, *y}):
         return total(NAN), {"log_probs": [[total(NAN)] * len(frame) for frame in x]}
-    probabilities = [[mp.exp(v) for v in frame] for frame in x]  # NaN where no path goes
-    whole, posteriors = ctc_sum(probabilities, y, blank)
-    if not whole:
+    probabilities = [[mp.exp(v) for v in frame] for frame in x]  # NaN in classes of no alignment
+    probability, posteriors = ctc_sum(probabilities, y, blank)
+    if not probability:
         value = total(mpf(0) if zero_infinity else INF)
         slope = total(mpf(0) if zero_infinity else NAN)
         return value, {"log_probs": [[slope] * len(frame) for frame in x]}
-    best = _best_path(x, y, blank)
-    value = at_least(best, total(-mp.log(whole)))
-    value = value._replace(exponent=part(mpf(len(x)), value.term))
+    value = with_term(best_alignment_cost(x, y, blank), total(-mp.log(probability)))
+    value = value._replace(exponent=relative(mpf(len(x)), value.term))
     gradient = [
-        [_widened(max(a, b), total(a - b)) for a, b in zip(*pair, strict=True)]
+        [_within_64_ulp(max(a, b), total(a - b)) for a, b in zip(*pair, strict=True)]
         for pair in zip(probabilities, posteriors, strict=True)
     ]
     return value, {"log_probs": gradient}
 
 
+@reference(
+    "ctc_loss_with_logits",
+    operands=("logits", *ALIGNED),
+    differentiable=("logits",),
+    source=None,
+    terms={
+        "value": "Σ|log softmax(x)| along the likeliest path; T/8 of 1",
+        "logits": "16 softmax(x), 16 times the posterior",
+    },
+)
 def ctc_with_logits(x, y, *, blank=0, zero_infinity=False):
-    """`ctc` of the log-softmax of logits; a frame without one makes the sample NaN."""
+    """`ctc` of the log-softmax of logits; a frame that has none makes the sample NaN."""
     nan = {"logits": [[total(NAN)] * len(frame) for frame in x]}
     if not all(map(_normal, x)):
         return total(NAN), nan
@@ -881,343 +1126,99 @@ def ctc_with_logits(x, y, *, blank=0, zero_infinity=False):
         ]
         value, gradients = ctc(log_probs, y, blank=blank, zero_infinity=zero_infinity)
         below = mp.fsum(
-            s * a for _, share, depth in softmaxes for s, a in zip(share, depth, strict=True)
+            s * a for _, softmax, depth in softmaxes for s, a in zip(softmax, depth, strict=True)
         )
         if mp.isfinite(value.value):
-            value = moved(value, part(below, value.term))
+            value = with_exponent_error(value, relative(below, value.term))
     return value, {"logits": gradients["log_probs"]}
 
 
-def _best_path(x, y, blank):
-    """-log of the probability of the likeliest path that spells the labels."""
-    spelled = [blank, *itertools.chain(*((label, blank) for label in y))]
-    best = [mpf(0), *[INF] * (len(spelled) - 1)]
+def best_alignment_cost(x, y, blank):
+    """-log of the probability of the likeliest alignment of the labels (Viterbi)."""
+    extended = [blank, *itertools.chain(*((label, blank) for label in y))]
+    cost = [mpf(0), *[INF] * (len(extended) - 1)]
     for t, frame in enumerate(x):
-        reached = []
-        for s, c in enumerate(spelled):
-            skips = s > 1 and c not in (blank, spelled[s - 2])
-            least = min(best[max(0, s - 1 - skips) : s + 1]) if t else best[0] if s < 2 else INF
-            reached.append(least - frame[c])
-        best = reached
-    return min(best[-2:])
+        after_frame = []
+        for s, c in enumerate(extended):
+            skip_allowed = s > 1 and c not in (blank, extended[s - 2])
+            first = max(0, s - 1 - skip_allowed)
+            least = min(cost[first : s + 1]) if t else cost[0] if s < 2 else INF
+            after_frame.append(least - frame[c])
+        cost = after_frame
+    return min(cost[-2:])
 
 
 def ctc_posteriors(x, y, *, blank=0):
-    """The probability [t][c] that frame t emits class c, of a path that spells the labels."""
+    """The probability [t][c] that frame t has class c in an alignment of the labels."""
     probabilities = [[mp.exp(v) for v in frame] for frame in x]
     _, posteriors = ctc_sum(probabilities, y, blank)
-    return [[_widened(v, total(v)) for v in frame] for frame in posteriors]
+    return [[_within_64_ulp(v, total(v)) for v in frame] for frame in posteriors]
 
 
-def _widened(probability, number):
+def _within_64_ulp(probability, number):
     """The number with a bound of 64 ULP of the probability, and half an ULP per unit of its log."""
     if not probability > 0:
         return number
-    return moved(at_least(16 * probability, number), log(probability) / 16)
+    return with_exponent_error(with_term(16 * probability, number), log(probability) / 16)
 
-
-# ---- The table -----------------------------------------------------------------------------------
-
-
-class Reference(NamedTuple):
-    """What the array functions below know about a loss.
-
-    `kind`: a unit of the loss is one of "elements", "rows" or "sequences"; `rows` names the
-    operands that are rows, along `axis`, the others having an entry for each row. `divisor`: what
-    mean divides by, a sum of "ones", of the "weight" k, or of the class weights ("classes").
-    `terms`: the terms of value and gradients in words, for the documentation.
-    """
-
-    formula: Callable
-    operands: tuple[str, ...]
-    differentiable: tuple[str, ...]
-    divisor: str
-    terms: dict[str, str]
-    extra: tuple[str, ...] = ()  # operands that come by keyword; 1 if they do not come
-    kind: str = "elements"
-    rows: tuple[str, ...] = ()
-    axis: int = -1
-    soft: Callable | None = None  # the formula where the target is floating, and so a row
-
-
-XY = ("input", "target")
-X = ("input",)
-TRIPLET = ("anchor", "positive", "negative")
-ALIGNED = ("targets", "input_lengths", "target_lengths")
-WEIGHT = ("weight",)
-ITSELF = "itself"
-REFERENCES = {
-    "l1_loss": Reference(l1, XY, XY, "weight", {"value": ITSELF, "input, target": ITSELF}),
-    "mse_loss": Reference(mse, XY, XY, "weight", {"value": ITSELF, "input, target": ITSELF}),
-    "smooth_l1_loss": Reference(
-        smooth_l1, XY, XY, "ones", {"value": "d²/(2β), or |d| and β/2", "input, target": ITSELF}
-    ),
-    "huber_loss": Reference(
-        huber, XY, XY, "ones", {"value": "d²/2, or δ|d| and δ²/2", "input, target": ITSELF}
-    ),
-    "log_cosh_loss": Reference(
-        log_cosh, XY, XY, "ones", {"value": ITSELF, "input, target": ITSELF}
-    ),
-    "poisson_nll_loss": Reference(
-        poisson_nll,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": "exp(x), y x (log_input); x, y log(x + eps), y (not); "
-            "y log y, y, log(2πy)/2 (full)",
-            "input": "exp(x), y; or 1, y/(x + eps)",
-            "target": "x; or log(x + eps), 1; log y, 1/(2y) (full)",
-        },
-    ),
-    "gaussian_nll_loss": Reference(
-        gaussian_nll,
-        ("input", "target", "var"),
-        ("input", "target", "var"),
-        "ones",
-        {
-            "value": "log(v)/2, d²/(2v), log(2π)/2 (full)",
-            "input, target": ITSELF,
-            "var": "1/(2v), d²/(2v²)",
-        },
-    ),
-    "kl_div": Reference(
-        kl_div,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": "y log y, y x; or itself (log_target)",
-            "input": ITSELF,
-            "target": "log y, 1, x; or exp(y)(y - x), exp(y) (log_target)",
-        },
-    ),
-    "binary_cross_entropy": Reference(
-        binary_cross_entropy,
-        XY,
-        XY,
-        "ones",
-        {"value": ITSELF, "input": ITSELF, "target": "log x, log(1 - x)"},
-    ),
-    "binary_cross_entropy_with_logits": Reference(
-        binary_cross_entropy_with_logits,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": ITSELF + ": (1 - y) softplus(x), p y softplus(-x)",
-            "input": "(1 - y) σ(x), p y σ(-x)",
-            "target": "softplus(x), p softplus(-x)",
-        },
-        extra=("pos_weight",),
-    ),
-    "hinge_embedding_loss": Reference(
-        hinge_embedding, XY, X, "ones", {"value": ITSELF, "input": ITSELF}
-    ),
-    "soft_margin_loss": Reference(soft_margin, XY, X, "ones", {"value": ITSELF, "input": ITSELF}),
-    "margin_ranking_loss": Reference(
-        margin_ranking,
-        ("input1", "input2", "target"),
-        ("input1", "input2"),
-        "ones",
-        {"value": "margin, x1 - x2", "input1, input2": ITSELF},
-    ),
-    "sigmoid_focal_loss": Reference(
-        sigmoid_focal,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": ITSELF,
-            "input": "a γ q^(γ-1) ce q', a q^γ (1 - y) σ(x), a q^γ y σ(-x)",
-            "target": "a' q^γ ce, a γ q^(γ-1) ce σ(±x), a q^γ softplus(±x)",
-        },
-    ),
-    "pinball_loss": Reference(pinball, XY, XY, "ones", {"value": ITSELF, "input, target": ITSELF}),
-    "gamma_nll_loss": Reference(
-        gamma_nll,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": "x, y exp(-x) (log_input); log x, y/x (not)",
-            "input": "1, y exp(-x); or 1/x, y/x²",
-            "target": ITSELF,
-        },
-    ),
-    "tweedie_deviance_loss": Reference(
-        tweedie_deviance,
-        XY,
-        XY,
-        "ones",
-        {
-            "value": "2y^(2-p)/((1-p)(2-p)), 2y x^(1-p)/(1-p), 2x^(2-p)/(2-p); (x - y)² (p = 0); "
-            "2y log(y/x), 2y, 2x (p = 1); 2 log(x/y), 2y/x, 2 (p = 2)",
-            "input": ITSELF,
-            "target": "2y^(1-p)/(1-p), 2x^(1-p)/(1-p); itself (p = 0); 2 log(y/x), 2 (p = 1); "
-            "2/x, 2/y (p = 2)",
-        },
-    ),
-    "nll_loss": Reference(
-        nll,
-        XY,
-        X,
-        "classes",
-        {"value": ITSELF, "input": ITSELF},
-        extra=WEIGHT,
-        kind="rows",
-        rows=X,
-        axis=1,
-    ),
-    "cross_entropy": Reference(
-        cross_entropy,
-        XY,
-        XY,
-        "classes",
-        {
-            "value": ITSELF,
-            "input": ITSELF + "; (1 - e) w_y (s_c - [c = y]), (e/C) s_c Σw, (e/C) w_c "
-            "(label_smoothing); s_c Σq, q_c (probabilities)",
-            "target": ITSELF,
-        },
-        extra=WEIGHT,
-        kind="rows",
-        rows=X,
-        axis=1,
-        soft=cross_entropy_probabilities,
-    ),
-    "multi_margin_loss": Reference(
-        multi_margin,
-        XY,
-        X,
-        "ones",
-        {
-            "value": "w_y/C times each z^(p-1) margin, z^(p-1) (x_j - x_y)",
-            "input": "w_y/C times 1, or each margin, x_j - x_y (p = 2)",
-        },
-        extra=WEIGHT,
-        kind="rows",
-        rows=X,
-    ),
-    "multilabel_margin_loss": Reference(
-        multilabel_margin,
-        XY,
-        X,
-        "ones",
-        {"value": "1/C times each 1, x_k - x_j", "input": "1/C for each pair"},
-        kind="rows",
-        rows=XY,
-    ),
-    "multilabel_soft_margin_loss": Reference(
-        multilabel_soft_margin,
-        XY,
-        XY,
-        "ones",
-        {"value": ITSELF, "input": "w_c (1 - y_c) σ(x_c)/C, w_c y_c σ(-x_c)/C", "target": ITSELF},
-        extra=WEIGHT,
-        kind="rows",
-        rows=XY,
-    ),
-    "cosine_embedding_loss": Reference(
-        cosine_embedding,
-        ("input1", "input2", "target"),
-        ("input1", "input2"),
-        "ones",
-        {
-            "value": "1 or margin; Σ|x1_i x2_i|/√(n1 n2)",
-            "input1, input2": "the other's entry/√(n1 n2); its own/n times Σ|x1_i x2_i|/√(n1 n2)",
-        },
-        kind="rows",
-        rows=("input1", "input2"),
-    ),
-    "triplet_margin_loss": Reference(
-        triplet_margin,
-        TRIPLET,
-        TRIPLET,
-        "ones",
-        {"value": "margin, δ(a, p), δn", "anchor, positive, negative": "those of each δ'"},
-        kind="rows",
-        rows=TRIPLET,
-    ),
-    "ctc_loss": Reference(
-        ctc,
-        ("log_probs", *ALIGNED),
-        ("log_probs",),
-        "ones",
-        {
-            "value": "Σ|x| along the likeliest path; T/8 of 1",
-            "log_probs": "16 exp(x), 16 times the posterior",
-        },
-        kind="sequences",
-    ),
-    "ctc_loss_with_logits": Reference(
-        ctc_with_logits,
-        ("logits", *ALIGNED),
-        ("logits",),
-        "ones",
-        {
-            "value": "Σ|log softmax(x)| along the likeliest path; T/8 of 1",
-            "logits": "16 softmax(x), 16 times the posterior",
-        },
-        kind="sequences",
-    ),
-}
 
 # ---- Arrays --------------------------------------------------------------------------------------
 #
-# `options` below are the keywords of a call: those of the loss, `weight`, `pos_weight`,
-# `sample_weight`, `reduction` ("mean") and `grad_output` (1). Scalar options and kinks are taken in
-# the compute type `dtype`, which is `compute_dtype(...)` unless given.
+# `options` below holds the keywords of a call: options of the loss, `weight`, `pos_weight`,
+# `sample_weight`, `reduction` (default "mean") and `grad_output` (default 1). Scalar options and
+# kinks are evaluated in the compute type `dtype`, by default `compute_dtype(...)`.
 
 
 def unreduced(loss, arrays, options=None, dtype=None):
-    """The losses that reduction="none" gives, as a `Number` of object arrays."""
+    """The losses for reduction="none", as a `Number` of object arrays."""
     call = _Call(loss, arrays, options, dtype)
     return call.values.shaped(call.shape)
 
 
 def reduced(loss, arrays, options=None, dtype=None):
-    """Value and {argument: gradient} under `reduction`, as `Number`s.
+    """Value and {argument: gradient} for a `reduction`, as `Number`s.
 
-    The terms of entries that were added up are added up too, and so is what bounds their errors.
+    Where entries are summed, so are their terms and error bounds.
     """
     call = _Call(loss, arrays, options, dtype)
     reduction = call.options.get("reduction", "mean")
-    upstream = np.asarray(call.options.get("grad_output", 1.0), dtype=float)
-    upstream = _numbers(np.broadcast_to(upstream, call.shape))
+    grad_output = np.asarray(call.options.get("grad_output", 1.0), dtype=float)
+    grad_output = _numbers(np.broadcast_to(grad_output, call.shape))
     with mp.workprec(BITS):
         if reduction == "none":
-            return call.values.shaped(call.shape), call.gradients(upstream)
+            return call.values.shaped(call.shape), call.gradients(grad_output)
         averaged = reduction != "sum"
         divisor = call.divisor(reduction) if averaged else mpf(1)
-        values = call.values.scaled(call.shares) if averaged else call.values
-        value = values.gathered(np.zeros(len(call.kept), int), 1).over(divisor).at(0)
-        return value, call.gradients(upstream * call.shares if averaged else upstream, divisor)
+        values = call.values.scaled(call.per_label) if averaged else call.values
+        value = values.summed_by(np.zeros(len(call.active), int), 1).over(divisor).at(0)
+        return value, call.gradients(
+            grad_output * call.per_label if averaged else grad_output, divisor
+        )
 
 
 def sums(loss, arrays, options=None, dtype=None):
-    """(sum, weight, count): what mean divides, by what, and the number of entries not removed."""
+    """(sum, weight, count): a mean is sum / weight, and count entries are not removed."""
     call = _Call(loss, arrays, options, dtype)
     with mp.workprec(BITS):
-        losses = call.values.value * call.shares
-        return sum(losses, start=mpf(0)), call.divisor("mean"), int(call.kept.sum())
+        losses = call.values.value * call.per_label
+        return sum(losses, start=mpf(0)), call.divisor("mean"), int(call.active.sum())
 
 
 def posteriors(log_probs, targets, input_lengths, target_lengths, **options):
-    """What `ctc_posteriors` returns, as a `Number` shaped like log_probs."""
+    """The result of `ctc_posteriors`, as a `Number` shaped like log_probs."""
     arrays = log_probs, targets, input_lengths, target_lengths
     call = _Call("ctc_loss", arrays, options, None, formula=ctc_posteriors)
-    return call.arranged(call.entries["log_probs"])
+    return call.in_operand_shape(call.entries["log_probs"])
 
 
 def compute_dtype(loss, arrays):
-    """The promotion of the floating operands, at least float32; integer inputs read as float64.
+    """The promoted dtype of the floating operands, at least float32; integer inputs are float64.
 
-    Weights of all sorts, and Python numbers, do not take part.
+    Weights and Python scalars do not take part in the promotion.
     """
     reference = REFERENCES[_name(loss)]
-    kinds = [a.dtype for a in arrays if hasattr(a, "dtype")]
-    floating = [kind for kind in kinds if np.issubdtype(kind, np.floating)]
+    dtypes = [a.dtype for a in arrays if hasattr(a, "dtype")]
+    floating = [dtype for dtype in dtypes if np.issubdtype(dtype, np.floating)]
     named = zip(reference.operands, arrays, strict=True)
     inputs = (a for name, a in named if name in ("input", "input1", "input2", *TRIPLET))
     if any(np.asarray(a).dtype.kind in "iub" for a in inputs) or not floating:
@@ -1226,7 +1227,7 @@ def compute_dtype(loss, arrays):
 
 
 def tolerance(numbers, dtype):
-    """The promised error: 4 ULP of the largest term, and half an ULP per unit of exponents."""
+    """The promised bound: 4 ULP of the largest term, and half an ULP per unit of exponents."""
     info = np.finfo(dtype)
     ulp = np.asarray(numbers.term, dtype=object) * mpf(float(info.eps))
     floor = np.maximum(np.asarray(numbers.floor, dtype=object), mpf(1))
@@ -1235,9 +1236,10 @@ def tolerance(numbers, dtype):
 
 
 def excess(got, numbers, dtype):
-    """The error of `got` in units of the promised one, entry by entry: at most 1 keeps the promise.
+    """The error of each entry of `got` relative to the promised bound: at most 1 if it holds.
 
-    NaN and infinities must match. What overflows counts as the first power of two out of range.
+    NaN and infinities must match. Results that overflow count as the first power of two out of
+    range.
     """
     end = mpf(2) ** int(np.finfo(dtype).maxexp)
 
@@ -1259,7 +1261,7 @@ def excess(got, numbers, dtype):
 
 
 class _Call:
-    """A call taken apart: its entries in flat order, weights applied, removed entries zeroed."""
+    """A call as flat entries, with weights applied and removed entries set to 0."""
 
     def __init__(self, loss, arrays, options, dtype, formula=None):
         self.options = options = dict(options or {})
@@ -1268,23 +1270,23 @@ class _Call:
         arrays = [np.asarray(a, dtype if isinstance(a, float) else None) for a in arrays]
         self.arrays = dict(zip(reference.operands, arrays, strict=True))
         self.wrt, self.formula = reference.differentiable, formula or reference.formula
-        if reference.soft:
+        if reference.probabilities:
             self._choose_formula()
         read = {
-            "elements": self._read_elements,
-            "rows": self._read_rows,
-            "sequences": self._read_sequences,
-        }[reference.kind]
-        self.shares = mpf(1)  # k of an entry's k l, where mean divides by more than the divisor
+            "element": self._read_elements,
+            "row": self._read_rows,
+            "sequence": self._read_sequences,
+        }[reference.unit]
+        self.per_label = mpf(1)  # factor of each entry in the mean; 1/labels for CTC
         with mp.workprec(BITS):
             read(_in_type(self.formula, options, dtype))
-            factor = np.where(self.kept, self.factor, mpf(0))
-            self.values = _kept(self.values.scaled(factor), self.kept)
+            factor = np.where(self.active, self.weights, mpf(0))
+            self.values = _zero_removed(self.values.scaled(factor), self.active)
 
     def _choose_formula(self):
-        """Floating targets are rows, with a gradient; the others are indices, without one."""
+        """Floating targets are rows of probabilities, with a gradient; integers are indices."""
         if self.arrays["target"].dtype.kind not in "iu":
-            self.formula = self.reference.soft
+            self.formula = self.reference.probabilities
             self.reference = self.reference._replace(rows=XY, divisor="ones")
         else:
             self.wrt = X
@@ -1301,9 +1303,9 @@ class _Call:
 
         weight = self._weight(self.options.get("weight"))
         samples = self._weight(self.options.get("sample_weight"), leading=True)
-        self.kept = (weight != 0) & (samples != 0)
-        self.factor = weight * samples
-        self.divisors = self.factor if reference.divisor == "weight" else samples
+        self.active = (weight != 0) & (samples != 0)
+        self.weights = weight * samples
+        self.divisors = self.weights if reference.divisor == "weight" else samples
 
     def _read_rows(self, scalars):
         reference, arrays = self.reference, dict(self.arrays)
@@ -1313,7 +1315,7 @@ class _Call:
             arrays[name] = np.moveaxis(arrays[name], axis, -1)
         rows = arrays[reference.rows[0]]
         self.shape, length = rows.shape[:-1], rows.shape[-1]
-        self.arranged = lambda entries: Number(
+        self.in_operand_shape = lambda entries: Number(
             *(np.moveaxis(field.reshape(rows.shape), -1, axis) for field in entries)
         )
         for name in reference.extra:
@@ -1321,30 +1323,30 @@ class _Call:
             arrays[name] = np.broadcast_to(1.0 if weight is None else weight, rows.shape)
 
         samples = self._weight(self.options.get("sample_weight"), leading=True)
-        self.kept, self.factor, self.divisors = samples != 0, samples, samples
+        self.active, self.weights, self.divisors = samples != 0, samples, samples
         if reference.extra and "target" not in reference.rows:
-            picked = self._weights_of_targets(arrays["target"], arrays["weight"])
+            target_weights = self._weights_of_targets(arrays["target"], arrays["weight"])
             if not dict(scalars).get("label_smoothing"):
-                self.kept &= picked != 0
+                self.active &= target_weights != 0
             if reference.divisor == "classes":
-                self.divisors = samples * picked
+                self.divisors = samples * target_weights
         parts = tuple(
             (_frozen(a), length if name in (*reference.rows, *reference.extra) else None)
             for name, a in arrays.items()
         )
         self.values, self.entries = _rows(
-            self.formula, self.wrt, parts, self.kept.tobytes(), length, scalars
+            self.formula, self.wrt, parts, self.active.tobytes(), length, scalars
         )
 
     def _weights_of_targets(self, target, weight):
-        """The weight of each row's class; rows with the index to ignore are removed."""
+        """The weight of the class of each row; removes rows whose index is `ignore_index`."""
         ignored = target.ravel() == self.options.get("ignore_index", -100)
-        self.kept = self.kept & ~ignored
-        chosen = np.where(self.kept, target.ravel(), 0).astype(np.int64)
-        flat = weight.reshape(len(chosen), weight.shape[-1])
-        if not flat.size:
-            return _numbers(np.zeros(len(chosen)))
-        return _numbers(np.where(self.kept, flat[np.arange(len(chosen)), chosen], 0.0))
+        self.active = self.active & ~ignored
+        labels = np.where(self.active, target.ravel(), 0).astype(np.int64)
+        rows = weight.reshape(len(labels), weight.shape[-1])
+        if not rows.size:
+            return _numbers(np.zeros(len(labels)))
+        return _numbers(np.where(self.active, rows[np.arange(len(labels)), labels], 0.0))
 
     def _read_sequences(self, scalars):
         reference = self.reference
@@ -1354,12 +1356,12 @@ class _Call:
         x = np.moveaxis(x, axis, 0)
         x = x.reshape(-1, *x.shape[-2:])
         frames, labels = (np.ravel(n).tolist() for n in lengths)
-        if y.ndim == 1:  # one after the other
+        if y.ndim == 1:  # concatenated
             ends = np.cumsum(labels)
             labels_of = [y[b - n : b].tolist() for b, n in zip(ends, labels, strict=True)]
         else:
             labels_of = [row[:n].tolist() for row, n in zip(y, labels, strict=True)]
-        self.arranged = lambda entries: Number(
+        self.in_operand_shape = lambda entries: Number(
             *(
                 np.moveaxis(field.reshape(x.shape), 0, axis)
                 if self.shape
@@ -1368,8 +1370,8 @@ class _Call:
             )
         )
         samples = self._weight(self.options.get("sample_weight"), leading=True)
-        self.kept, self.factor, self.divisors = samples != 0, samples, samples
-        self.shares = _numbers(np.array([max(n, 1) for n in labels])) ** -1
+        self.active, self.weights, self.divisors = samples != 0, samples, samples
+        self.per_label = _numbers(np.array([max(n, 1) for n in labels])) ** -1
         self.values, self.entries = _sequences(
             self.formula,
             reference.differentiable,
@@ -1377,12 +1379,12 @@ class _Call:
             x.shape,
             tuple(frames),
             tuple(map(tuple, labels_of)),
-            self.kept.tobytes(),
+            self.active.tobytes(),
             scalars,
         )
 
     def _weight(self, weight, leading=False):
-        """Weights of the entries, flat; per entry or, `leading`, per index of the first axis."""
+        """The weight of each entry, flat; `leading`: `weight` may have the first axis only."""
         weight = np.asarray(1.0 if weight is None else weight)
         if leading and weight.ndim == 1 and len(self.shape) > 1:
             weight = weight.reshape(-1, *[1] * (len(self.shape) - 1))
@@ -1392,78 +1394,78 @@ class _Call:
         total_weight = sum(self.divisors, start=mpf(0))
         if reduction != "batchmean":
             return total_weight
-        batch, size = self.shape[0] if self.shape else 1, len(self.kept)
+        batch, size = self.shape[0] if self.shape else 1, len(self.active)
         return total_weight * batch / size if size else mpf(batch)
 
-    def gradients(self, upstream, divisor=None):
-        scale = np.where(self.kept, self.factor * upstream, mpf(0))
+    def gradients(self, grad_output, divisor=None):
+        scale = np.where(self.active, self.weights * grad_output, mpf(0))
         gradients = {}
         for name in self.wrt:
             entries = self.entries[name]
             by_row = entries.value.ndim == 2
-            scales, kept = (v[:, None] if by_row else v for v in (scale, self.kept))
+            scales, active = (v[:, None] if by_row else v for v in (scale, self.active))
             entries = entries.scaled(scales)
-            entries = _kept(entries if divisor is None else entries.over(divisor), kept)
+            entries = _zero_removed(entries if divisor is None else entries.over(divisor), active)
             if by_row:
-                gradients[name] = self.arranged(entries)
+                gradients[name] = self.in_operand_shape(entries)
                 continue
             array = self.arrays[name]
-            if array.size != len(self.kept):
+            if array.size != len(self.active):
                 owner = np.arange(array.size).reshape(self.aligned[name])
                 owner = np.broadcast_to(owner, self.shape).ravel()
-                entries = entries.gathered(owner, array.size)
+                entries = entries.summed_by(owner, array.size)
             gradients[name] = entries.shaped(array.shape)
         return gradients
 
 
 @lru_cache(maxsize=32)
 def _elements(formula, differentiable, frozen, scalars):
-    """The formula at every element: `Number` of flat arrays, and one per differentiable operand."""
+    """The formula at every element: values and {operand: gradient}, `Number`s of flat arrays."""
     operands = [_thawed(a) for a in frozen]
     results = [formula(*entry, **dict(scalars)) for entry in zip(*operands, strict=True)]
-    gradients = {name: _columns([g[name] for _, g in results]) for name in differentiable}
-    return _columns([value for value, _ in results]), gradients
+    gradients = {name: _stacked([g[name] for _, g in results]) for name in differentiable}
+    return _stacked([value for value, _ in results]), gradients
 
 
 @lru_cache(maxsize=32)
-def _rows(formula, differentiable, parts, kept, length, scalars):
-    """The formula at every row that is kept, the others being 0: flat values, gradients by row.
+def _rows(formula, differentiable, parts, active, length, scalars):
+    """The formula at every active row, and 0 for the others: values, and gradients by row.
 
-    `parts` are the operands with their entries per row, None where that is no row but a number.
+    `parts` holds each operand with its entries per row, None for one scalar per row.
     """
     operands = [(_thawed(a, int), size) for a, size in parts]
-    kept = np.frombuffer(kept, bool)
-    nothing = total(mpf(0)), dict.fromkeys(differentiable, [total(mpf(0))] * length)
+    active = np.frombuffer(active, bool)
+    zero = total(mpf(0)), dict.fromkeys(differentiable, [total(mpf(0))] * length)
     results = []
-    for i, keep in enumerate(kept):
+    for i, is_active in enumerate(active):
         entry = [a[i] if n is None else a[i * n : (i + 1) * n] for a, n in operands]
-        results.append(formula(*entry, **dict(scalars)) if keep else nothing)
+        results.append(formula(*entry, **dict(scalars)) if is_active else zero)
     gradients = {
-        name: _columns([number for _, g in results for number in g[name]]).shaped(
-            (len(kept), length)
+        name: _stacked([number for _, g in results for number in g[name]]).shaped(
+            (len(active), length)
         )
         for name in differentiable
     }
-    return _columns([value for value, _ in results]), gradients
+    return _stacked([value for value, _ in results]), gradients
 
 
 @lru_cache(maxsize=32)
-def _sequences(formula, differentiable, frozen, shape, frames, labels, kept, scalars):
-    """The formula at every sample that is kept; 0 for the others and after its last frame."""
+def _sequences(formula, differentiable, frozen, shape, frames, labels, active, scalars):
+    """The formula at every active sample; 0 for the others, and for frames beyond the length."""
     (name,), (samples, frames_in_all, classes) = differentiable, shape
     x = np.array([*_thawed(frozen), None], dtype=object)[:-1].reshape(shape)
     values, gradients = [], np.full(shape, None)
     gradients.fill(total(mpf(0)))
-    for i, keep in enumerate(np.frombuffer(kept, bool)):
+    for i, is_active in enumerate(np.frombuffer(active, bool)):
         value = total(mpf(0))
-        if keep:
+        if is_active:
             result = formula(x[i, : frames[i]].tolist(), labels[i], **dict(scalars))
             value, gradient = result if isinstance(result, tuple) else (value, {name: result})
             for t, c in np.ndindex(frames[i], classes):
                 gradients[i, t, c] = gradient[name][t][c]
         values.append(value)
-    columns = _columns(list(gradients.ravel()))
-    return _columns(values), {name: columns.shaped((samples, frames_in_all * classes))}
+    stacked = _stacked(list(gradients.ravel()))
+    return _stacked(values), {name: stacked.shaped((samples, frames_in_all * classes))}
 
 
 def _name(loss):
@@ -1471,7 +1473,7 @@ def _name(loss):
 
 
 def _in_type(formula, options, dtype):
-    """The formula's scalar options, given or by default, as the compute type holds them."""
+    """The scalar options of a formula, rounded to the compute type."""
     scalars = []
     for name, parameter in inspect.signature(formula).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -1487,27 +1489,29 @@ def _in_type(formula, options, dtype):
 
 
 def _aligned(name, shape, full):
-    """The shape with which an operand broadcasts; a var without the last axis gets it."""
+    """The shape with which an operand broadcasts; `var` may lack the last axis."""
     return (*shape, 1) if name == "var" and shape != full and shape == full[:-1] else shape
 
 
-def _kept(numbers, kept):
-    return Number(*(np.where(kept, field, mpf(0)) for field in numbers))
+def _zero_removed(numbers, active):
+    return Number(*(np.where(active, field, mpf(0)) for field in numbers))
 
 
-def _columns(numbers):
+def _stacked(numbers):
+    """One `Number` of arrays from a list of `Number`s."""
     fields = zip(*numbers, strict=True) if numbers else ((),) * 4
     return Number(*(np.array(field, dtype=object) for field in fields))
 
 
 def _frozen(array):
+    """An array as a hashable value; its shape is not part of it."""
     array = np.asarray(array)
-    kind = np.int64 if array.dtype.kind in "ib" else np.uint64 if array.dtype.kind == "u" else float
-    return np.dtype(kind).char, array.astype(kind).tobytes()
+    wide = np.int64 if array.dtype.kind in "ib" else np.uint64 if array.dtype.kind == "u" else float
+    return np.dtype(wide).char, array.astype(wide).tobytes()
 
 
 def _thawed(frozen, integer=mpf):
-    """The numbers of an array, integers as `integer`."""
+    """The entries of a frozen array, floats as mpf and integers as `integer`."""
     make = mpf if frozen[0] == "d" else integer
     return [make(v) for v in np.frombuffer(frozen[1], frozen[0]).tolist()]
 

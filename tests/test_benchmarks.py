@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastloss as fl
 from benchmarks import cadence, chart, report, text, worker
-from benchmarks.cells import HALVES, LOSSES, Cell, cells
+from benchmarks.cells import HALVES, Cell, cells
 from benchmarks.limits import Limits, add_shares, least_seconds
 from benchmarks.measure import Effort, add_ratios, check, means, measure
 from benchmarks.peers import NAMES, Late, Missing, Peer, PeerError, disagreement, open_peers
@@ -24,10 +23,6 @@ COMPILING = ("compile", "jax")  # take seconds for a loss: few are tested
 
 def peers(stack, *names):
     return open_peers(stack, names, threads=1, report=lambda line: None)
-
-
-def test_the_table_lists_every_loss():
-    assert set(LOSSES) == {n for n in fl.__all__ if isinstance(getattr(fl, n), fl._binding.Loss)}
 
 
 def test_names_of_cells_are_unique():

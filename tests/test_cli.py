@@ -1,5 +1,6 @@
 """The command line: what it prints, where, and with which status."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -333,13 +334,12 @@ def test_state_goes_on_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
     words += ["--state", state, "--per-sample", out]
     done = []
 
-    def interrupt(progress, count, total):
+    def interrupt(count, total):
         done.append(count)
         if len(done) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command._Progress, "__enter__", lambda self: self._show)
-    monkeypatch.setattr(command._Progress, "_show", interrupt)
+    monkeypatch.setattr(command, "_progress_bar", lambda: contextlib.nullcontext(interrupt))
     assert cli.main([str(word) for word in words]) == cli.INTERRUPTED
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -360,12 +360,12 @@ def test_state_goes_on_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
 def test_state_of_another_evaluation(fail, tmp_path):
     state = tmp_path / "state.json"
     evaluation = fl.evaluate(fl.mse_loss, *DIABETES[:2])
-    plan = {"criteria": [{}], "data": {}, "per_sample": [None]}
-    kept = {"version": 1, "plan": plan, "place": 0, "bytes": 0, "seconds": 0.0}
-    kept |= {"written": [0], "accumulators": [evaluation.accumulator.to_dict()]}
-    state.write_text(json.dumps(kept))
+    identity = {"criteria": [{}], "data": {}, "per_sample": [None]}
+    checkpoint = {"version": 2, "identity": identity, "position": 0, "bytes": 0, "seconds": 0.0}
+    checkpoint |= {"rows_written": [0], "accumulators": [evaluation.accumulator.to_dict()]}
+    state.write_text(json.dumps(checkpoint))
     message = fail("evaluate", "mse_loss", *DIABETES[:2], "--state", state)
-    assert "is of another evaluation: criteria was [{}]" in message
+    assert "is the state of another evaluation: criteria was [{}]" in message
     assert state.exists()
 
 
@@ -624,14 +624,14 @@ def test_nothing_to_print_to(monkeypatch):
 
 
 def test_no_bar_without_a_terminal(monkeypatch):
-    with command._Progress() as progress:
+    with command._progress_bar() as progress:
         assert progress is False
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with command._Progress() as progress:
+    with command._progress_bar() as progress:
         progress(50, 200)
         progress(200, 200)
-        assert progress.__self__._bar.n == 200
+        assert progress._bar.n == 200

@@ -1,4 +1,4 @@
-"""Evaluation on Dask's schedulers: the value of one call, the same bits however it was computed."""
+"""Evaluation on Dask: the value of one call, bitwise identical on any scheduler."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _dask
+from fastloss.evaluation import dask as evaluation_dask
 from tests.test_accumulators import CRITERIA, STEADY, SUM_TOLERANCE, drawn
 
 dask = pytest.importorskip("dask")
@@ -21,12 +21,12 @@ distributed = pytest.importorskip("distributed")
 
 CHUNKS = (50, 1, 0, 90, 70)
 ROWS = sum(CHUNKS)
-PATIENCE = 60  # seconds, after which a test gives up
+TIMEOUT = 60  # seconds
 
 
 @pytest.fixture(autouse=True)
-def one_at_a_time():
-    """The scheduler of tests that do not name one."""
+def synchronous_scheduler():
+    """The default of these tests."""
     with dask.config.set(scheduler="synchronous"):
         yield
 
@@ -45,7 +45,7 @@ def cluster():
 
 @pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
 def scheduler(request):
-    """Makes each scheduler that of the test."""
+    """Runs the test on each scheduler."""
     if request.param != "distributed":
         with dask.config.set(scheduler=request.param, num_workers=2):
             yield request.param
@@ -56,7 +56,7 @@ def scheduler(request):
 
 
 class Data:
-    """Logits, labels, weights and groups, as NumPy and as Dask has them."""
+    """Logits, labels, weights and groups, as NumPy (lower case) and Dask arrays (upper case)."""
 
     def __init__(self, rows=ROWS, classes=7):
         rng = np.random.default_rng(8)
@@ -77,24 +77,24 @@ def data():
 
 
 def in_chunks(array, chunks=CHUNKS):
-    """A Dask array, of arrays of some dimensions."""
+    """A Dask array, chunked along the leading axis."""
     array = np.asarray(array)
     return da.from_array(array, chunks={0: chunks, **dict.fromkeys(range(1, array.ndim), -1)})
 
 
-def assert_equal(found, whole, size):
-    """Two accumulators of the same data, sums within the tolerance of the losses' sizes."""
-    assert abs(found.sum - whole.sum) <= SUM_TOLERANCE * size
-    assert abs(found.weight - whole.weight) <= SUM_TOLERANCE * abs(whole.weight)
-    assert (found.count, found.rows) == (whole.count, whole.rows)
-    assert found.stderr == pytest.approx(whole.stderr, rel=1e-9, nan_ok=True)
+def assert_equal(result, whole, size):
+    """Asserts that two results agree; `size` is the sum of absolute losses."""
+    assert abs(result.sum - whole.sum) <= SUM_TOLERANCE * size
+    assert abs(result.weight - whole.weight) <= SUM_TOLERANCE * abs(whole.weight)
+    assert (result.count, result.rows) == (whole.count, whole.rows)
+    assert result.stderr == pytest.approx(whole.stderr, rel=1e-9, nan_ok=True)
 
 
-# ---- What one call gives -------------------------------------------------------------------------
+# ---- the value of one call -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", STEADY, ids=lambda case: case.id)
-def test_blocks_give_the_value_of_one_call(case):
+def test_blocks_agree_with_one_call(case):
     draw, whole = drawn(case, ROWS)
     criterion, weight = whole.criterion, draw.keywords["sample_weight"]
     if case.kind == "sequences" and not criterion.get_params()["batch_first"]:
@@ -104,33 +104,33 @@ def test_blocks_give_the_value_of_one_call(case):
         return
     arrays = [in_chunks(array) if np.ndim(array) else array for array in draw.arrays]
     whole.update(*draw.arrays, sample_weight=weight)
-    found = fl.evaluate(criterion, *arrays, sample_weight=in_chunks(weight))
+    result = fl.evaluate(criterion, *arrays, sample_weight=in_chunks(weight))
     size = np.abs(draw.value().astype(np.float64)).sum()
-    assert_equal(found.accumulator, whole, size)
+    assert_equal(result.accumulator, whole, size)
 
 
 @pytest.mark.parametrize("by", [None, "class", "group"])
-def test_every_scheduler_gives_the_same_bits(by, scheduler, data):
+def test_schedulers_are_bitwise_identical(by, scheduler, data):
     criterion = fl.CrossEntropyLoss(weight=data.w, label_smoothing=0.1)
     labels = data.G if by == "group" else by
-    found = fl.evaluate(criterion, data.X, data.Y, sample_weight=data.S, by=labels)
+    result = fl.evaluate(criterion, data.X, data.Y, sample_weight=data.S, by=labels)
     labels = data.g if by == "group" else by
     whole = fl.evaluate(criterion, data.x, data.y, sample_weight=data.s, by=labels)
-    assert_equal(found, whole, whole.sum)
-    assert found.criterion == criterion
+    assert_equal(result, whole, whole.sum)
+    assert result.criterion == criterion
     if by:
-        assert set(found.groups) == set(whole.groups)
+        assert set(result.groups) == set(whole.groups)
         for label, totals in whole.groups.items():
-            assert found.groups[label].value == pytest.approx(totals.value, rel=1e-13)
-            assert found.groups[label].count == totals.count
+            assert result.groups[label].value == pytest.approx(totals.value, rel=1e-13)
+            assert result.groups[label].count == totals.count
     with dask.config.set(scheduler="synchronous"):
-        again = fl.evaluate(
+        synchronous = fl.evaluate(
             criterion, data.X, data.Y, sample_weight=data.S, by=data.G if by == "group" else by
         )
-    assert found.accumulator.to_json() == again.accumulator.to_json()
+    assert result.accumulator.to_json() == synchronous.accumulator.to_json()
 
 
-def test_arrays_of_every_sort_go_together(data):
+def test_numpy_and_dask_arrays_mix(data):
     criterion, expected = fl.CrossEntropyLoss(), fl.cross_entropy(
         data.x, data.y, sample_weight=data.s
     )  # fmt: skip
@@ -141,42 +141,42 @@ def test_arrays_of_every_sort_go_together(data):
         )
 
 
-def test_arrays_for_all_rows_go_to_every_block(data):
+def test_arrays_that_apply_to_all_rows(data):
     rng = np.random.default_rng(3)
     x, var = data.x, rng.uniform(1, 2, (1, 7)).astype(np.float32)
     for target in (0.3, np.float32(0.3), da.from_array(np.array(0.3, np.float32))):
-        found = fl.evaluate(fl.MSELoss(), data.X, target)
-        assert found.value == pytest.approx(fl.mse_loss(x, 0.3), rel=1e-13)
-    found = fl.evaluate(fl.GaussianNLLLoss(), data.X, data.X + 1, da.from_array(var))
-    assert found.value == pytest.approx(fl.gaussian_nll_loss(x, x + 1, var), rel=1e-13)
+        result = fl.evaluate(fl.MSELoss(), data.X, target)
+        assert result.value == pytest.approx(fl.mse_loss(x, 0.3), rel=1e-13)
+    result = fl.evaluate(fl.GaussianNLLLoss(), data.X, data.X + 1, da.from_array(var))
+    assert result.value == pytest.approx(fl.gaussian_nll_loss(x, x + 1, var), rel=1e-13)
 
 
-def test_weights_of_elements_go_by_rows(data):
+def test_weights_of_elements_are_cut_by_rows(data):
     x, y, w = data.x, (data.x > 0).astype(np.float32), np.abs(data.x)
     expected = fl.binary_cross_entropy_with_logits(x, y, w, pos_weight=data.w)
     for weight in (w, in_chunks(w), da.from_array(w, chunks=(40, 2))):
         criterion = fl.BCEWithLogitsLoss(weight, pos_weight=data.w)
-        found = fl.evaluate(criterion, data.X, (data.X > 0).astype(np.float32))
-        assert found.value == pytest.approx(expected, rel=1e-13)
-        assert found.criterion == criterion
-    found = fl.evaluate(fl.BCEWithLogitsLoss(in_chunks(w)), x, y)  # the only array of Dask's
-    assert found.value == pytest.approx(fl.binary_cross_entropy_with_logits(x, y, w), rel=1e-13)
+        result = fl.evaluate(criterion, data.X, (data.X > 0).astype(np.float32))
+        assert result.value == pytest.approx(expected, rel=1e-13)
+        assert result.criterion == criterion
+    result = fl.evaluate(fl.BCEWithLogitsLoss(in_chunks(w)), x, y)  # the only Dask array
+    assert result.value == pytest.approx(fl.binary_cross_entropy_with_logits(x, y, w), rel=1e-13)
 
 
-def test_a_row_is_not_cut():
+def test_a_single_loss_is_not_cut():
     x, y = np.random.default_rng(4).normal(size=(2, 100))
     pair = [da.from_array(array, chunks=30) for array in (x, y)]
-    found = fl.evaluate(fl.CosineEmbeddingLoss(), *pair, 1)
-    assert found.value == fl.cosine_embedding_loss(x, y, 1)
-    assert found.count == 1
+    result = fl.evaluate(fl.CosineEmbeddingLoss(), *pair, 1)
+    assert result.value == fl.cosine_embedding_loss(x, y, 1)
+    assert result.count == 1
 
 
-def test_of_no_rows_and_of_no_axes():
+def test_empty_and_0d_arrays():
     empty = da.zeros((0, 3), chunks=(2, 3))
-    found = fl.evaluate([fl.MSELoss(), fl.MSELoss(reduction="sum")], empty, empty)
-    np.testing.assert_equal([one.value for one in found], [np.nan, 0.0])
-    one = fl.evaluate(fl.MSELoss(), da.from_array(np.array(3.0)), 1.0)
-    assert (one.value, one.count) == (4.0, 1)
+    results = fl.evaluate([fl.MSELoss(), fl.MSELoss(reduction="sum")], empty, empty)
+    np.testing.assert_equal([result.value for result in results], [np.nan, 0.0])
+    result = fl.evaluate(fl.MSELoss(), da.from_array(np.array(3.0)), 1.0)
+    assert (result.value, result.count) == (4.0, 1)
 
 
 def test_several_criteria_read_the_data_once(data, tmp_path):
@@ -186,14 +186,14 @@ def test_several_criteria_read_the_data_once(data, tmp_path):
 
     X = data.X.rechunk({1: -1}).map_blocks(read, meta=data.x[:0])
     criteria = {"ce": fl.cross_entropy, "margin": fl.MultiMarginLoss(margin=0.5)}
-    found = fl.evaluate(criteria, X, data.Y)
+    result = fl.evaluate(criteria, X, data.Y)
     assert len(list(tmp_path.iterdir())) == len(CHUNKS)
-    assert found["ce"].value == pytest.approx(fl.cross_entropy(data.x, data.y), rel=1e-13)
+    assert result["ce"].value == pytest.approx(fl.cross_entropy(data.x, data.y), rel=1e-13)
     margin = fl.multi_margin_loss(data.x, data.y, margin=0.5)
-    assert found["margin"].value == pytest.approx(margin, rel=1e-13)
+    assert result["margin"].value == pytest.approx(margin, rel=1e-13)
 
 
-def test_a_target_made_of_the_input_reads_it_once(tmp_path):
+def test_a_target_computed_from_the_input_reads_it_once(tmp_path):
     def read(block):
         (tmp_path / uuid.uuid4().hex).touch()
         return block
@@ -203,30 +203,30 @@ def test_a_target_made_of_the_input_reads_it_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == len(CHUNKS)
 
 
-def test_the_tree_is_merged_in_the_order_of_blocks():
+def test_partial_results_are_merged_in_the_order_of_blocks():
     x = np.random.default_rng(5).normal(size=1000)
-    X = da.from_array(x, chunks=3)  # more blocks than a task merges, and the square of that
+    X = da.from_array(x, chunks=3)  # more blocks than a task merges, squared
     parts = [fl.MSELoss().accumulator() for _ in range(0, 1000, 3)]
     for part, first in zip(parts, range(0, 1000, 3), strict=True):
         part.update(x[first : first + 3], 0.0)
     while len(parts) > 1:
         parts = [sum(parts[k : k + 16]) for k in range(0, len(parts), 16)]
-    found = fl.evaluate(fl.MSELoss(), X, 0.0)
-    assert found.accumulator.to_json() == parts[0].to_json()
-    assert found.value == pytest.approx(np.mean(x**2), rel=1e-13)
+    result = fl.evaluate(fl.MSELoss(), X, 0.0)
+    assert result.accumulator.to_json() == parts[0].to_json()
+    assert result.value == pytest.approx(np.mean(x**2), rel=1e-13)
 
 
-def test_columns_of_data_frames_have_blocks_of_unknown_length():
+def test_columns_of_data_frames():
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
     frame = pd.DataFrame({"x": [0.0, 3.0, 1.0, 2.0, 5.0], "y": 1.0, "who": list("abbab")})
     rows = dd.from_pandas(frame, npartitions=2)
     rows = rows[rows.x > 0]
-    found = fl.evaluate(fl.L1Loss(), rows.x, rows.y, by=rows.who)
-    assert found.value == 1.75
-    assert {label: t.sum for label, t in found.groups.items()} == {"a": 1.0, "b": 6.0}
+    result = fl.evaluate(fl.L1Loss(), rows.x, rows.y, by=rows.who)
+    assert result.value == 1.75
+    assert {label: t.sum for label, t in result.groups.items()} == {"a": 1.0, "b": 6.0}
 
 
-# ---- Batches -------------------------------------------------------------------------------------
+# ---- batches -------------------------------------------------------------------------------------
 
 
 def test_delayed_batches(scheduler, data):
@@ -242,31 +242,31 @@ def test_delayed_batches(scheduler, data):
 
     starts = range(0, ROWS, 20)
     criterion = fl.CrossEntropyLoss(weight=data.w)
-    found = fl.evaluate(criterion, [tuples(first) for first in starts])
+    result = fl.evaluate(criterion, [tuples(first) for first in starts])
     whole = fl.evaluate(criterion, data.x, data.y, sample_weight=data.s)
-    assert_equal(found, whole, whole.sum)
-    found = fl.evaluate(criterion, [dicts(first) for first in starts], by="group")
+    assert_equal(result, whole, whole.sum)
+    result = fl.evaluate(criterion, [dicts(first) for first in starts], by="group")
     whole = fl.evaluate(criterion, data.x, data.y, by=data.g)
-    assert_equal(found, whole, whole.sum)
-    assert {k: t.count for k, t in found.groups.items()} == {
+    assert_equal(result, whole, whole.sum)
+    assert {k: t.count for k, t in result.groups.items()} == {
         k: t.count for k, t in whole.groups.items()
     }
 
 
-def test_delayed_batches_stand_beside_others(data):
+def test_delayed_and_other_batches_mix(data):
     batches = [dask.delayed((data.x[:9], data.y[:9])), (data.x[9:], data.y[9:])]
-    found = fl.evaluate([fl.CrossEntropyLoss()], batches, by="class")
-    assert found[0].value == pytest.approx(fl.cross_entropy(data.x, data.y), rel=1e-13)
+    result = fl.evaluate([fl.CrossEntropyLoss()], batches, by="class")
+    assert result[0].value == pytest.approx(fl.cross_entropy(data.x, data.y), rel=1e-13)
 
 
-# ---- A worker is lost ----------------------------------------------------------------------------
+# ---- lost workers --------------------------------------------------------------------------------
 
 
-def test_a_worker_is_killed(data, tmp_path):
+def test_a_killed_worker_does_not_change_the_result(data, tmp_path):
     rows, blocks = 240, 12
 
     def visit(block, folder, block_id=None):
-        """Notes where a block was worked on; the first process with a second block waits."""
+        """Records the process of a block; the first process with a second block waits."""
         pid = os.getpid()
         second = any(f"-{pid}-" in name for name in os.listdir(folder / "ran"))
         (folder / "ran" / f"{block_id[0]}-{pid}-{uuid.uuid4().hex}").touch()
@@ -284,48 +284,48 @@ def test_a_worker_is_killed(data, tmp_path):
     Y = da.from_array(data.y[:rows], chunks=rows // blocks)
     (tmp_path / "ran").mkdir()
     undisturbed = fl.evaluate(fl.CrossEntropyLoss(), X, Y, by="class")
-    found = []
+    results = []
     with dask.config.set(scheduler=None), local_cluster() as cluster, distributed.Client(cluster):
         visited = X.map_blocks(visit, tmp_path, meta=data.x[:0])
         thread = threading.Thread(
-            target=lambda: found.append(
+            target=lambda: results.append(
                 fl.evaluate(fl.CrossEntropyLoss(), visited, Y, by="class")
             )
         )  # fmt: skip
         thread.start()
         killed = int(wait_for(tmp_path / "waits").read_text())
         os.kill(killed, signal.SIGKILL)
-        thread.join(PATIENCE)
-    assert found[0].accumulator.to_json() == undisturbed.accumulator.to_json()
-    assert found[0].value == pytest.approx(fl.cross_entropy(data.x[:rows], data.y[:rows]), 1e-13)
+        thread.join(TIMEOUT)
+    assert results[0].accumulator.to_json() == undisturbed.accumulator.to_json()
+    assert results[0].value == pytest.approx(fl.cross_entropy(data.x[:rows], data.y[:rows]), 1e-13)
     ran = [path.name.split("-")[:2] for path in (tmp_path / "ran").iterdir()]
     lost = {block for block, pid in ran if int(pid) == killed}
-    assert len(lost) >= 2  # the one that waited, and what the worker held
+    assert len(lost) >= 2  # the block that waited, and the results that the worker held
     assert lost <= {block for block, pid in ran if int(pid) != killed}
 
 
 def wait_for(path):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not path.exists():
         assert time.monotonic() < deadline, path
         time.sleep(0.02)
     return path
 
 
-# ---- What travels, and on how many threads -------------------------------------------------------
+# ---- communication, and threads ------------------------------------------------------------------
 
 
 def test_only_small_states_travel(monkeypatch):
     rng, classes, sizes = np.random.default_rng(6), 20_000, []
     x, y = rng.normal(size=(60, classes)).astype(np.float32), rng.integers(0, classes, 60)
-    partial = _dask._partial
+    partial = evaluation_dask._partial
 
     def measured(*arguments):
-        found = partial(*arguments)
-        sizes.append(len(pickle.dumps(found)))
-        return found
+        result = partial(*arguments)
+        sizes.append(len(pickle.dumps(result)))
+        return result
 
-    monkeypatch.setattr(_dask, "_partial", measured)
+    monkeypatch.setattr(evaluation_dask, "_partial", measured)
     weighted = fl.CrossEntropyLoss(weight=rng.uniform(size=classes))
     several = [weighted, fl.NLLLoss(weight=np.ones(classes))]
     fl.evaluate(several, da.from_array(x, chunks=(10, -1)), da.from_array(y, chunks=10))
@@ -337,7 +337,7 @@ def test_only_small_states_travel(monkeypatch):
     assert sizes[0] < len(several) * (700 + 160 * len(np.unique(y)))
 
 
-def test_workers_send_each_other_no_data(cluster):
+def test_workers_do_not_exchange_data(cluster):
     def sent(dask_worker):
         return dask_worker.transfer_outgoing_bytes_total
 
@@ -352,21 +352,21 @@ def test_workers_send_each_other_no_data(cluster):
     y = da.map_blocks(labels, chunks=(rows,), meta=np.empty(0, np.int64))
     with dask.config.set(scheduler=None), distributed.Client(cluster) as client:
         before = sum(client.run(sent).values())
-        found = fl.evaluate(fl.CrossEntropyLoss(), x, y)
+        result = fl.evaluate(fl.CrossEntropyLoss(), x, y)
         after = sum(client.run(sent).values())
-    assert found.bytes == 200_000 * 88
+    assert result.bytes == 200_000 * 88
     assert after - before < 100_000  # of 17,600,000
 
 
-def test_blocks_beside_others_have_one_thread(cluster, monkeypatch):
+def test_concurrent_blocks_have_one_thread(cluster, monkeypatch):
     counts = []
-    add = fl.Accumulator._add
+    add_batch = fl.Accumulator._add_batch
 
     def counting(self, *arguments):
         counts.append(fl.get_num_threads())
-        return add(self, *arguments)
+        return add_batch(self, *arguments)
 
-    monkeypatch.setattr(fl.Accumulator, "_add", counting)
+    monkeypatch.setattr(fl.Accumulator, "_add_batch", counting)
     x = da.zeros(30, chunks=10)
     with fl.num_threads(2):
         fl.evaluate(fl.MSELoss(), x, x)
@@ -376,23 +376,23 @@ def test_blocks_beside_others_have_one_thread(cluster, monkeypatch):
     assert counts == [2] * 3 + [1] * 3 + [2] * 3 + [1] * 3
 
 
-def test_a_worker_of_one_thread_has_what_it_was_started_with(cluster):
+def test_a_worker_with_one_task_at_a_time_keeps_its_threads(cluster):
     def threads():
         fl.set_num_threads(2)
-        return _dask._threads_of_a_task()
+        return evaluation_dask._threads_per_task()
 
     with dask.config.set(scheduler=None), distributed.Client(cluster) as client:
         assert client.submit(threads, pure=False).result() == 2
     with distributed.Client(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as client:
-        assert client.submit(_dask._threads_of_a_task, pure=False).result() == 1
+        assert client.submit(evaluation_dask._threads_per_task, pure=False).result() == 1
 
 
-# ---- Errors --------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
-def test_positions_come_with_the_row_of_their_block(scheduler, data):
+def test_errors_name_the_block_and_its_first_row(scheduler, data):
     y = data.y.copy()
     y[150] = 99
     Y = da.from_array(y, chunks=10)
@@ -405,7 +405,7 @@ def test_positions_come_with_the_row_of_their_block(scheduler, data):
 
 
 def unknown(array):
-    """The rows that are not 0, whose number Dask cannot know."""
+    """The rows that are not 0, in blocks whose length Dask does not know."""
     return array[array != 0]
 
 
@@ -413,25 +413,27 @@ def test_blocks_of_unknown_length():
     x = np.random.default_rng(9).integers(0, 3, 100).astype(np.float64)
     X = da.from_array(x, chunks=30)
     U = unknown(X)
-    left = x[x != 0]
-    found = fl.evaluate(fl.MSELoss(), U, U + 2, sample_weight=unknown(X), by=unknown(X))
-    expected = fl.evaluate(fl.MSELoss(), left, left + 2, sample_weight=left, by=left)
-    assert_equal(found, expected, expected.sum)
-    assert found.groups.keys() == expected.groups.keys()
+    nonzero = x[x != 0]
+    result = fl.evaluate(fl.MSELoss(), U, U + 2, sample_weight=unknown(X), by=unknown(X))
+    expected = fl.evaluate(fl.MSELoss(), nonzero, nonzero + 2, sample_weight=nonzero, by=nonzero)
+    assert_equal(result, expected, expected.sum)
+    assert result.groups.keys() == expected.groups.keys()
     other = unknown(da.from_array(x, chunks=50))
     with pytest.raises(ValueError, match=r"target has 2 blocks .* 4.*compute_chunk_sizes\(\)"):
         fl.evaluate(fl.MSELoss(), U, other)
-    with pytest.raises(ValueError, match=r"target is no Dask array.*compute_chunk_sizes\(\)"):
-        fl.evaluate(fl.MSELoss(), U, left)
+    with pytest.raises(ValueError, match=r"target is not a Dask array.*compute_chunk_sizes\(\)"):
+        fl.evaluate(fl.MSELoss(), U, nonzero)
     with pytest.raises(
         ValueError, match=r"target has shape \(10,\).*\[in block 3\]"
-    ):  # other rows in each
+    ):  # blocks of other lengths
         fl.evaluate(fl.MSELoss(), U, da.from_array(x, chunks=30))
     rows = unknown(da.from_array(x, chunks=30))[:, None] * da.ones((1, 4), chunks=2)
-    assert fl.evaluate(fl.MSELoss(), rows, 0.0).value == pytest.approx(np.mean(left**2), rel=1e-13)
+    assert fl.evaluate(fl.MSELoss(), rows, 0.0).value == pytest.approx(
+        np.mean(nonzero**2), rel=1e-13
+    )
 
 
-def test_lengths_that_differ(data):
+def test_unequal_leading_dimensions(data):
     message = r"leading dimensions differ: input has shape \(211, 7\) and target has shape \(210,\)"
     for target in (data.Y[:-1], data.y[:-1]):
         with pytest.raises(ValueError, match=message):
@@ -442,23 +444,25 @@ def test_lengths_that_differ(data):
     ("options", "remedy"),
     [
         ({"per_sample": "x.npy"}, "map_blocks"),
-        ({"state": "x.json"}, "computes again"),
+        ({"state": "x.json"}, "recomputes"),
         ({"chunk_rows": 10}, "rechunk"),
         ({"progress": True}, "ProgressBar"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_options_that_do_not_go_with_dask(options, remedy, data):
-    with pytest.raises(TypeError, match=rf"{next(iter(options))} does not go with Dask.*{remedy}"):
+def test_unsupported_options(options, remedy, data):
+    with pytest.raises(
+        TypeError, match=rf"{next(iter(options))} is not supported with Dask.*{remedy}"
+    ):
         fl.evaluate(fl.CrossEntropyLoss(), data.X, data.Y, **options)
 
 
-def test_what_is_no_array(data):
+def test_invalid_data(data):
     with pytest.raises(TypeError, match=r"target is the name of a file.*dask\.array\.from_zarr"):
         fl.evaluate(fl.CrossEntropyLoss(), data.X, "y.npy")
-    with pytest.raises(TypeError, match=r"target is a dask\.delayed\.\w+: make a Dask array"):
+    with pytest.raises(TypeError, match=r"target is a dask\.delayed\.\w+: make it a Dask array"):
         fl.evaluate(fl.CrossEntropyLoss(), data.X, dask.delayed(data.y))
-    with pytest.raises(TypeError, match=r"batch 0 is a tuple of 1.*\[?"):
+    with pytest.raises(TypeError, match=r"batch 0 is a tuple of 1"):
         fl.evaluate(fl.CrossEntropyLoss(), [dask.delayed((data.x,))])
 
 
@@ -473,6 +477,6 @@ def test_a_criterion_is_checked_before_the_data_are_read(data):
         fl.evaluate(CRITERIA[fl.mse_loss](), X, X, by="class")
 
 
-def test_a_loss_names_evaluate(data):
+def test_calling_a_loss_on_a_dask_array_names_evaluate(data):
     with pytest.raises(TypeError, match=r"fastloss\.evaluate\(criterion, input, target\)"):
         fl.cross_entropy(data.X, data.y)

@@ -1,4 +1,4 @@
-"""Evaluation over files: the value of one call, in bounded memory, or one clear error."""
+"""fl.evaluate: the value of one call in bounded memory, or one clear error."""
 
 import contextlib
 import io
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _feeds
+from fastloss.evaluation import chunks
 
 CLASSES = ("nll_loss", "cross_entropy")
 SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
-ROWS = {  # losses of the last axis: what makes the target, of random numbers of the input's shape
+ROWS = {  # losses over the last axis: the target, from random numbers of the input's shape
     "multi_margin_loss": lambda u: (u[..., 0] * u.shape[-1]).astype(int),
     "multilabel_margin_loss": lambda u: (u * (u.shape[-1] + 1)).astype(int) - 1,
     "multilabel_soft_margin_loss": lambda u: u,
@@ -32,7 +32,7 @@ ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in (*CLASSES, *ROWS)
 
 
 def make(loss, shape, dtype=np.float32, seed=0):
-    """Valid arrays for a loss; for one over classes they are the second axis."""
+    """Valid arrays for a loss; classes are the second axis."""
     rng = np.random.default_rng(seed)
     arrays = {name: rng.uniform(0.05, 0.95, shape).astype(dtype) for name in loss.operands}
     if loss.__name__ in CLASSES:
@@ -46,13 +46,13 @@ def make(loss, shape, dtype=np.float32, seed=0):
 
 
 CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
-OF_EVALUATE = ("chunk_rows", "threads", "per_sample", "progress", "sample_weight")
+EVALUATE_OPTIONS = ("chunk_rows", "threads", "per_sample", "progress", "sample_weight")
 
 
 def evaluate_files(loss, paths, **options):
-    """A loss over files, by the criterion of its options."""
-    given = {name: options.pop(name) for name in OF_EVALUATE if name in options}
-    return fl.evaluate(CRITERIA[loss](**options), *paths, **given)
+    """Evaluates a loss over files, as the criterion with its options."""
+    evaluate_options = {name: options.pop(name) for name in EVALUATE_OPTIONS if name in options}
+    return fl.evaluate(CRITERIA[loss](**options), *paths, **evaluate_options)
 
 
 def save(folder, arrays):
@@ -72,28 +72,32 @@ def bits(number):
 
 
 def check(loss, paths, arrays, **options):
-    """Evaluates files and compares every figure with the loss called once."""
-    files = {k: options.pop(k) for k in ("chunk_rows", "threads", "per_sample") if k in options}
-    named = {k: options.pop(k) for k in list(options) if k.endswith("weight")}
+    """Evaluates files and compares every figure bitwise with one call of the loss."""
+    evaluate_options = {
+        name: options.pop(name)
+        for name in ("chunk_rows", "threads", "per_sample")
+        if name in options
+    }
+    weights = {name: options.pop(name) for name in list(options) if name.endswith("weight")}
     folder = os.path.dirname(str(paths[0]))
-    weight_files = {name: f"{folder}/{name}.npy" for name in named}
+    weight_files = {name: f"{folder}/{name}.npy" for name in weights}
     for name, path in weight_files.items():
-        np.save(path, named[name])
-    result = evaluate_files(loss, paths, **files, **weight_files, **options)
+        np.save(path, weights[name])
+    result = evaluate_files(loss, paths, **evaluate_options, **weight_files, **options)
     reduction = options.pop("reduction", "mean")
-    assert bits(result.value) == bits(loss(*arrays, reduction=reduction, **named, **options))
-    sums = loss.sums(*arrays, reduction=reduction, **named, **options)
+    assert bits(result.value) == bits(loss(*arrays, reduction=reduction, **weights, **options))
+    sums = loss.sums(*arrays, reduction=reduction, **weights, **options)
     assert list(map(bits, (result.sum, result.weight))) == list(map(bits, sums[:2]))
     assert result.count == sums[2]
     return result
 
 
-# ------------------------------------------------------------------------------- the same bits
+# ---- values --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
-def test_chunks_give_the_bits_of_one_call(loss, dtype, tmp_path):
+def test_chunks_are_bitwise_identical_to_one_call(loss, dtype, tmp_path):
     block = loss._rows_per_block((10**6, 7))
     rows = 5 * block + 17
     arrays = make(loss, (rows, 7), dtype)
@@ -112,7 +116,7 @@ def test_shapes(loss, shape, tmp_path):
 
 
 @pytest.mark.parametrize("loss", ELEMENTWISE, ids=lambda loss: loss.__name__)
-def test_an_array_of_no_dimension(loss, tmp_path):
+def test_0d_arrays(loss, tmp_path):
     arrays = make(loss, ())
     check(loss, save(tmp_path, arrays), arrays)
 
@@ -128,7 +132,7 @@ def sequences(N, T=9, C=4, S=3, dtype=np.float32):
 
 @pytest.mark.parametrize("loss", [fl.ctc_loss, fl.ctc_loss_with_logits], ids=lambda x: x.__name__)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_sequences_by_samples(loss, reduction, tmp_path):
+def test_sequences_are_cut_by_samples(loss, reduction, tmp_path):
     arrays = sequences(50)
     paths = save(tmp_path, arrays)
     for chunk_rows in (1, 7, None):
@@ -138,7 +142,7 @@ def test_sequences_by_samples(loss, reduction, tmp_path):
     check(loss, paths, arrays, batch_first=True, chunk_rows=1, sample_weight=weight)
 
 
-def test_errors_of_sequences_name_the_place_in_the_file(tmp_path):
+def test_errors_of_sequences_name_the_position_in_the_file(tmp_path):
     arrays = sequences(50)
     arrays[3][:] = 3
     arrays[1][41, 2] = 99
@@ -150,10 +154,10 @@ def test_errors_of_sequences_name_the_place_in_the_file(tmp_path):
         evaluate_files(fl.ctc_loss, save(tmp_path, arrays), **options)
 
 
-@pytest.mark.parametrize("layout", ["frames first", "one after the other", "a single one"])
-def test_sequences_that_do_not_go_by_rows(layout, tmp_path):
+@pytest.mark.parametrize("layout", ["frames first", "concatenated", "single"])
+def test_sequences_that_are_read_whole(layout, tmp_path):
     x, y, frames, labels = sequences(5)
-    batch_first = layout == "one after the other"
+    batch_first = layout == "concatenated"
     if layout == "frames first":
         x = x.swapaxes(0, 1)
     elif batch_first:
@@ -170,18 +174,18 @@ def test_sequences_that_do_not_go_by_rows(layout, tmp_path):
         chunk_rows=1,
         per_sample=target,
     )
-    assert result.rows == (1 if layout == "a single one" else 5)
+    assert result.rows == (1 if layout == "single" else 5)
     expected = fl.ctc_loss(*arrays, batch_first=batch_first, reduction="none")
     np.testing.assert_array_equal(np.load(target), expected)
 
 
-def test_a_class_axis_that_leads_is_not_cut(tmp_path):
+def test_a_leading_class_axis_is_not_cut(tmp_path):
     arrays = make(fl.cross_entropy, (100_000,))
     weight = np.linspace(0.5, 1.5, 100_000, dtype=np.float32)
     check(fl.cross_entropy, save(tmp_path, arrays), arrays, chunk_rows=1, weight=weight)
 
 
-def test_a_number_stands_for_every_row(tmp_path):
+def test_a_0d_array_applies_to_every_row(tmp_path):
     arrays = [np.arange(10_000.0), np.array(3.0)]
     check(fl.mse_loss, save(tmp_path, arrays), arrays, chunk_rows=1)
     arrays.reverse()
@@ -203,14 +207,14 @@ def test_threads(threads, tmp_path):
     assert fl.get_num_threads() == before
 
 
-# ------------------------------------------------------------------------------------- weights
+# ---- weights -------------------------------------------------------------------------------------
 
 
 def class_case(rows=3000, classes=4):
     return make(fl.cross_entropy, (rows, classes))
 
 
-def test_class_weights_are_no_rows(tmp_path):
+def test_class_weights_apply_to_every_row(tmp_path):
     arrays = class_case()
     weight = np.array([1.0, 2.0, 0.5, 0.0], np.float32)
     check(fl.cross_entropy, save(tmp_path, arrays), arrays, weight=weight, chunk_rows=1)
@@ -227,39 +231,39 @@ def test_elementwise_weights_broadcast(name, shape, tmp_path):
     check(loss, save(tmp_path, arrays), arrays, chunk_rows=1, **{name: weight})
 
 
-def test_a_square_input_takes_a_weight_along_its_last_axis(tmp_path):
+def test_a_1d_weight_of_a_square_input_runs_along_its_last_axis(tmp_path):
     arrays = make(fl.mse_loss, (200, 200))
     check(fl.mse_loss, save(tmp_path, arrays), arrays, weight=np.arange(200.0), chunk_rows=1)
 
 
 @pytest.mark.parametrize("shape", [(9000,), (9000, 3)], ids=str)
-def test_sample_weight_goes_by_rows(shape, tmp_path):
+def test_sample_weight_is_cut_by_rows(shape, tmp_path):
     arrays = make(fl.mse_loss, (9000, 3))
     weight = np.random.default_rng(1).uniform(0.5, 2, shape)
     check(fl.mse_loss, save(tmp_path, arrays), arrays, sample_weight=weight, chunk_rows=1)
 
 
 @pytest.mark.parametrize("shape", [(9000, 3), (9000,), (9000, 1), ()], ids=str)
-def test_variances_of_every_shape(shape, tmp_path):
+def test_shapes_of_variances(shape, tmp_path):
     loss = fl.gaussian_nll_loss
     arrays = make(loss, (9000, 3))
     arrays[2] = np.random.default_rng(1).uniform(0.5, 2, shape).astype(np.float32)
     check(loss, save(tmp_path, arrays), arrays, chunk_rows=1, full=True)
 
 
-def test_a_variance_that_all_rows_share(tmp_path):
-    """One call then adds along the columns, and a bit may differ."""
+def test_a_variance_shared_by_all_rows(tmp_path):
+    """One call sums by columns, so that the last bits may differ."""
     arrays = make(fl.gaussian_nll_loss, (9000, 3), np.float64)
     arrays[2] = arrays[2][:1]
     result = evaluate_files(fl.gaussian_nll_loss, save(tmp_path, arrays), chunk_rows=1)
     assert result.value == pytest.approx(fl.gaussian_nll_loss(*arrays), rel=1e-13)
 
 
-# ------------------------------------------------------------------------------------- formats
+# ---- formats -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
-def test_versions_of_npy(version, tmp_path):
+def test_npy_versions(version, tmp_path):
     arrays = class_case()
     paths = [tmp_path / "x.npy", tmp_path / "y.npy"]
     for path, array in zip(paths, arrays, strict=True):
@@ -269,7 +273,7 @@ def test_versions_of_npy(version, tmp_path):
 
 
 @pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
-def test_members_of_npz(savez, tmp_path):
+def test_npz_members(savez, tmp_path):
     arrays = make(fl.mse_loss, (300_000, 2))
     paths = save_npz(tmp_path, arrays, savez)
     check(fl.mse_loss, paths, arrays)
@@ -299,13 +303,13 @@ def test_byte_order(order, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8"])
-def test_labels_of_any_integer_type(dtype, tmp_path):
+def test_integer_dtypes_of_labels(dtype, tmp_path):
     arrays = class_case()
     arrays[1] = arrays[1].astype(dtype)
     check(fl.cross_entropy, save(tmp_path, arrays), arrays)
 
 
-def test_one_file_may_be_two_arrays(tmp_path):
+def test_one_file_may_be_read_as_two_arrays(tmp_path):
     array = np.arange(9000.0)
     np.save(tmp_path / "x.npy", array)
     assert evaluate_files(fl.mse_loss, [tmp_path / "x.npy"] * 2).value == 0.0
@@ -324,7 +328,7 @@ def test_a_pipe_is_read_in_order(tmp_path):
     assert bits(result.value) == bits(fl.mse_loss(*arrays))
 
 
-# ------------------------------------------------------------------------------ unreduced losses
+# ---- unreduced losses ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
@@ -341,7 +345,7 @@ def test_per_sample_is_the_unreduced_loss(loss, chunk_rows, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (0,), (0, 3)], ids=str)
-def test_per_sample_of_small_shapes(shape, tmp_path):
+def test_per_sample_of_0d_and_empty_arrays(shape, tmp_path):
     arrays = make(fl.mse_loss, shape)
     out = tmp_path / "out.npy"
     evaluate_files(fl.mse_loss, save(tmp_path, arrays), per_sample=out)
@@ -381,7 +385,7 @@ def test_per_sample_replaces_regular_files_only(tmp_path):
         evaluate_files(fl.mse_loss, paths, per_sample=tmp_path / "missing" / "out.npy")
 
 
-# -------------------------------------------------------------------------------------- errors
+# ---- errors --------------------------------------------------------------------------------------
 
 
 def npy_bytes(array, version=None):
@@ -409,12 +413,12 @@ BAD_FILES = {
     "dates": (npy_bytes(np.zeros(3, "M8[s]")), "not numbers"),
     "zip without arrays": (b"PK\x05\x06" + bytes(18), "holds 0 arrays"),
     "zip cut": (b"PK\x03\x04" + bytes(40), "not a readable .npz"),
-    "header with an open bracket": (GOOD.replace(b"}", b" "), "no readable header"),
+    "header with an unclosed bracket": (GOOD.replace(b"}", b" "), "no readable header"),
 }
 
 
 @pytest.mark.parametrize(("data", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_wrong_files(data, message, tmp_path):
+def test_invalid_files(data, message, tmp_path):
     (tmp_path / "bad.npy").write_bytes(data)
     np.save(tmp_path / "good.npy", np.zeros((2, 3)))
     for paths in (["bad.npy", "good.npy"], ["good.npy", "bad.npy"]):
@@ -431,7 +435,7 @@ def test_missing_files(tmp_path):
         evaluate_files(fl.mse_loss, [tmp_path] * 2)
 
 
-def test_members_that_npz_does_not_have(tmp_path):
+def test_missing_npz_members(tmp_path):
     paths = save_npz(tmp_path, make(fl.mse_loss, (3,)))
     with pytest.raises(ValueError, match=r"no array 'b', it has a0, a1"):
         evaluate_files(fl.mse_loss, [f"{tmp_path}/arrays.npz:b", paths[1]])
@@ -445,14 +449,14 @@ def test_damaged_npz(tmp_path):
     paths = save_npz(tmp_path, make(fl.mse_loss, (30_000,)), np.savez_compressed)
     file = tmp_path / "arrays.npz"
     data = bytearray(file.read_bytes())
-    for place in range(20_000, 20_100):
-        data[place] ^= 0xFF
+    for index in range(20_000, 20_100):
+        data[index] ^= 0xFF
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"arrays\.npz:a0 is damaged"):
         evaluate_files(fl.mse_loss, paths)
 
 
-def test_fortran_order_in_npz_names_the_remedy(tmp_path):
+def test_fortran_order_in_npz_is_refused_with_a_remedy(tmp_path):
     paths = save_npz(tmp_path, [np.asfortranarray(np.ones((3, 2)))] * 2)
     with pytest.raises(ValueError, match=r"Fortran order.*ascontiguousarray"):
         evaluate_files(fl.mse_loss, paths)
@@ -471,7 +475,7 @@ def test_a_pipe_that_ends_early(tmp_path):
     writer.join()
 
 
-def test_a_file_cut_while_it_is_read(tmp_path):
+def test_a_file_truncated_while_it_is_read(tmp_path):
     paths = save(tmp_path, make(fl.mse_loss, (600_000,)))
 
     def cut(done, total):
@@ -495,7 +499,7 @@ def test_leading_dimensions_must_agree(tmp_path):
         evaluate_files(fl.mse_loss, paths[:2], sample_weight=paths[2])
 
 
-def test_other_dimensions_are_the_business_of_the_loss(tmp_path):
+def test_other_dimensions_are_checked_by_the_loss(tmp_path):
     paths = save(tmp_path, [np.zeros((4, 3)), np.zeros((4, 2))])
     with pytest.raises(ValueError, match=r"\[input: .*0\.npy float64\[4, 3\], target: .*1\.npy"):
         evaluate_files(fl.mse_loss, paths)
@@ -523,10 +527,10 @@ def test_options_are_checked_before_the_files_are_read(tmp_path):
         evaluate_files(fl.cross_entropy, paths[:1])
 
 
-# ----------------------------------------------------------------------------------- resources
+# ---- resources -----------------------------------------------------------------------------------
 
 
-def test_progress_ends_at_the_whole(tmp_path):
+def test_progress_ends_at_the_total(tmp_path):
     arrays = make(fl.mse_loss, (300_000,))
     seen = []
     result = evaluate_files(
@@ -540,7 +544,7 @@ def test_progress_ends_at_the_whole(tmp_path):
     assert seen[-1] == (result.bytes, result.bytes)
 
 
-def test_nothing_stays_open(tmp_path):
+def test_files_and_threads_are_closed(tmp_path):
     arrays = class_case(90_000)
     good = save(tmp_path, arrays)
     arrays[1][5] = -1
@@ -568,7 +572,7 @@ def test_an_evaluation_is_a_frozen_record(tmp_path):
 MEASURE = r"""
 import re, sys
 import fastloss as fl
-def peak():  # ru_maxrss would begin with that of the process that started this one
+def peak():  # ru_maxrss would include the peak of the parent process
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) // 1024
 fl.evaluate(fl.mse_loss, *[sys.argv[1]] * 2)
 before = peak()
@@ -586,13 +590,13 @@ def test_memory_does_not_grow_with_the_file(order, tmp_path):
     header = {"descr": "<f8", "fortran_order": order == "F", "shape": (rows, 4)}
     with open(large, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + rows * 32)  # a hole: zeros that take no room on the disk
+        file.truncate(file.tell() + rows * 32)  # sparse: zeros without disk space
     growth = subprocess.check_output([sys.executable, "-c", MEASURE, small, large, ""], text=True)
     assert int(growth) < 64  # MB
 
 
 def test_chunks_are_read_ahead():
-    """The next chunk is being read before the caller is done with the last, and no third."""
+    """While the caller uses a chunk, the next one is read, but not the one after it."""
     reads = []
     arrived = threading.Semaphore(0)
 
@@ -607,10 +611,10 @@ def test_chunks_are_read_ahead():
         def close(self):
             reads.append("closed")
 
-    chunks = _feeds._read_ahead([Source()], rows=10, step=3, done=0)
-    for count, (start, chunk) in enumerate(chunks):
+    slices = chunks._read_ahead([Source()], rows=10, step=3, first_row=0)
+    for count, (start, arrays) in enumerate(slices):
         assert start == 3 * count
-        assert len(chunk[0]) == (3 if count < 3 else 1)
+        assert len(arrays[0]) == (3 if count < 3 else 1)
         if count == 0:
             for _ in range(2):
                 assert arrived.acquire(timeout=30)
@@ -618,77 +622,77 @@ def test_chunks_are_read_ahead():
     assert reads == [0, 3, 6, 9, "closed"]
 
 
-def test_a_zip_member_name_may_hold_a_path(tmp_path):
+def test_an_npz_member_name_may_hold_a_path(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("train/x.npy", npy_bytes(np.arange(3.0)))
     assert evaluate_files(fl.mse_loss, [f"{tmp_path}/a.npz:train/x"] * 2).value == 0.0
 
 
-# ---------------------------------------------------------------------------- arrays and batches
+# ---- arrays and batches --------------------------------------------------------------------------
 
 
-def test_arrays_in_memory_have_the_bits_of_one_call():
+def test_arrays_in_memory_are_bitwise_identical_to_one_call():
     arrays = make(fl.cross_entropy, (30_000, 7))
-    for given in (arrays, [np.asfortranarray(arrays[0]), arrays[1].astype(np.uint8)]):
-        found = fl.evaluate(fl.CrossEntropyLoss(), *given, chunk_rows=1)
-        assert bits(found.value) == bits(fl.cross_entropy(*arrays))
-        assert found.rows == 30_000
+    for data in (arrays, [np.asfortranarray(arrays[0]), arrays[1].astype(np.uint8)]):
+        result = fl.evaluate(fl.CrossEntropyLoss(), *data, chunk_rows=1)
+        assert bits(result.value) == bits(fl.cross_entropy(*arrays))
+        assert result.rows == 30_000
     assert not [t for t in threading.enumerate() if t.name == "fastloss-reader"]
 
 
 @pytest.mark.parametrize("number", [0.3, 7, True])
-def test_numbers_have_no_dtype_of_their_own(number):
+def test_python_scalars_do_not_change_the_dtype(number):
     x = make(fl.mse_loss, (30_000,))[0]
     assert bits(fl.evaluate(fl.MSELoss(), x, number).value) == bits(fl.mse_loss(x, number))
     assert bits(fl.evaluate(fl.MSELoss(), number, x).value) == bits(fl.mse_loss(number, x))
 
 
 @pytest.mark.parametrize("kind", ["memmap", "list", "hdf5", "zarr", "arrow", "parquet"])
-def test_whatever_holds_rows(kind, tmp_path):
+def test_kinds_of_data(kind, tmp_path):
     x, y = make(fl.mse_loss, (30_000,))
     if kind == "memmap":
         np.save(tmp_path / "x.npy", x)
-        given = np.load(tmp_path / "x.npy", mmap_mode="r")
+        data = np.load(tmp_path / "x.npy", mmap_mode="r")
     elif kind == "list":
-        given = x.tolist()
+        data = x.tolist()
         x = x.astype(np.float64)
     elif kind == "hdf5":
         h5py = pytest.importorskip("h5py")
-        given = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=x, chunks=(777,))
+        data = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=x, chunks=(777,))
     elif kind == "zarr":
         zarr = pytest.importorskip("zarr")
-        given = zarr.array(x, chunks=(777,))
+        data = zarr.array(x, chunks=(777,))
     else:
         pa = pytest.importorskip("pyarrow")
-        given = pa.chunked_array([x[:5], x[5:]])
+        data = pa.chunked_array([x[:5], x[5:]])
         if kind == "parquet":
             pq = pytest.importorskip("pyarrow.parquet")
-            pq.write_table(pa.table({"x": given}), tmp_path / "x.parquet", row_group_size=999)
-            given = f"{tmp_path}/x.parquet:x"
+            pq.write_table(pa.table({"x": data}), tmp_path / "x.parquet", row_group_size=999)
+            data = f"{tmp_path}/x.parquet:x"
     for chunk_rows in (1, None):
-        found = fl.evaluate(fl.MSELoss(), given, y, chunk_rows=chunk_rows)
-        assert bits(found.value) == bits(fl.mse_loss(x, y))
+        result = fl.evaluate(fl.MSELoss(), data, y, chunk_rows=chunk_rows)
+        assert bits(result.value) == bits(fl.mse_loss(x, y))
 
 
-def test_batches_of_any_size_and_kind():
+def test_sizes_and_types_of_batches():
     rng = np.random.default_rng(11)
     x, y, w = rng.normal(size=(500, 3)), rng.integers(0, 3, 500), rng.uniform(size=500)
     cuts = [0, 3, 4, 4, 100, 500]
-    pieces = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
     expected = fl.cross_entropy(x, y, sample_weight=w)
     for batches in (
-        [(x[p], y[p], w[p]) for p in pieces],
-        [[x[p], y[p], w[p]] for p in pieces],
-        ((x[p], y[p].astype(np.uint8), w[p]) for p in pieces),
-        ({"target": y[p], "input": x[p], "sample_weight": w[p]} for p in pieces),
+        [(x[p], y[p], w[p]) for p in parts],
+        [[x[p], y[p], w[p]] for p in parts],
+        ((x[p], y[p].astype(np.uint8), w[p]) for p in parts),
+        ({"target": y[p], "input": x[p], "sample_weight": w[p]} for p in parts),
     ):
-        found = fl.evaluate(fl.CrossEntropyLoss(), batches)
-        assert found.value == pytest.approx(expected, rel=1e-14)
-        assert (found.rows, found.count) == (500, 500)
+        result = fl.evaluate(fl.CrossEntropyLoss(), batches)
+        assert result.value == pytest.approx(expected, rel=1e-14)
+        assert (result.rows, result.count) == (500, 500)
     assert fl.evaluate(fl.MSELoss(reduction="sum"), []).value == 0
 
 
-def test_batches_may_share_their_memory():
+def test_batches_may_reuse_memory():
     def batches():
         buffer = np.empty(1000)
         for k in range(50):
@@ -698,7 +702,7 @@ def test_batches_may_share_their_memory():
     assert fl.evaluate(fl.L1Loss(), batches()).value == 24.5
 
 
-def test_errors_of_batches_name_row_and_batch():
+def test_errors_name_the_row_and_the_batch():
     batches = [(np.zeros((4, 3)), [0, 1, 2, 0]), (np.zeros((2, 3)), [1, 5])]
     with pytest.raises(fl.ClassIndexError, match=r"target\[5\] = 5 is not .* \[in batch 1\]"):
         fl.evaluate(fl.CrossEntropyLoss(), batches)
@@ -713,7 +717,7 @@ def test_errors_of_batches_name_row_and_batch():
         (tuple(np.zeros((4, 3))), "batch 0 is a tuple of 4"),
     ],
 )
-def test_wrong_batches(batch, message):
+def test_invalid_batches(batch, message):
     with pytest.raises(TypeError, match=message):
         fl.evaluate(fl.MSELoss(), [batch])
 
@@ -726,8 +730,12 @@ def test_wrong_batches(batch, message):
         (lambda x: fl.evaluate("mse", x, x), TypeError, "must be a criterion or a loss"),
         (lambda x: fl.evaluate([], x, x), ValueError, "no criterion"),
         (lambda x: fl.evaluate([fl.mse_loss, fl.gaussian_nll_loss], x, x), ValueError, "reads 3"),
-        (lambda x: fl.evaluate(fl.mse_loss, [(x, x)], by=x), TypeError, "go with arrays"),
-        (lambda x: fl.evaluate(fl.mse_loss, x, x, by="group"), TypeError, "by='group' goes with"),
+        (lambda x: fl.evaluate(fl.mse_loss, [(x, x)], by=x), TypeError, "require arrays"),
+        (
+            lambda x: fl.evaluate(fl.mse_loss, x, x, by="group"),
+            TypeError,
+            "by='group' requires",
+        ),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, by=x[:2]), ValueError, "leading dimensions"),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, by="class"), ValueError, "are not classes"),
         (lambda x: fl.evaluate(fl.mse_loss, x, x, per_sample=5), TypeError, "per_sample is a int"),
@@ -755,50 +763,53 @@ def test_wrong_batches(batch, message):
         ),
     ],
 )
-def test_wrong_calls(call, error, message):
+def test_invalid_calls(call, error, message):
     with pytest.raises(error, match=message):
         call(np.zeros(3))
 
 
-# ------------------------------------------------------------------- several criteria, and groups
+# ---- several criteria, and groups ----------------------------------------------------------------
 
 
-def test_several_criteria_read_once(tmp_path):
+def test_several_criteria_in_one_pass(tmp_path):
     x, y = make(fl.binary_cross_entropy_with_logits, (50_000, 3))
     weight, rows = np.linspace(1, 2, 3), np.linspace(0, 1, 150_000).reshape(50_000, 3)
-    chosen = {
+    criteria = {
         "bce": fl.BCEWithLogitsLoss(pos_weight=weight),
         "weighted": fl.BCEWithLogitsLoss(weight=rows),
         "focal": fl.sigmoid_focal_loss,
     }
-    found = fl.evaluate(
-        chosen, *save(tmp_path, [x, y]), chunk_rows=1, per_sample={"focal": tmp_path / "focal.npy"}
+    result = fl.evaluate(
+        criteria,
+        *save(tmp_path, [x, y]),
+        chunk_rows=1,
+        per_sample={"focal": tmp_path / "focal.npy"},
     )
-    assert bits(found["bce"].value) == bits(
+    assert bits(result["bce"].value) == bits(
         fl.binary_cross_entropy_with_logits(x, y, pos_weight=weight)
     )
-    assert bits(found["weighted"].value) == bits(
+    assert bits(result["weighted"].value) == bits(
         fl.binary_cross_entropy_with_logits(x, y, weight=rows)
     )
-    assert bits(found["focal"].value) == bits(fl.sigmoid_focal_loss(x, y))
+    assert bits(result["focal"].value) == bits(fl.sigmoid_focal_loss(x, y))
     np.testing.assert_array_equal(
         np.load(tmp_path / "focal.npy"), fl.sigmoid_focal_loss(x, y, reduction="none")
     )
-    as_list = fl.evaluate(list(chosen.values()), x, y, chunk_rows=1)
-    assert [f.value for f in as_list] == [f.value for f in found.values()]
+    as_list = fl.evaluate(list(criteria.values()), x, y, chunk_rows=1)
+    assert [f.value for f in as_list] == [f.value for f in result.values()]
 
 
-def test_several_losses_of_unlike_blocks_have_their_bits():
+def test_losses_of_different_block_sizes_in_one_pass():
     x, y = make(fl.cross_entropy, (200_000, 7))
-    chosen = [fl.CrossEntropyLoss(), fl.MultiMarginLoss()]
-    for found in fl.evaluate(chosen, x, y, chunk_rows=1):
-        whole = found.criterion.accumulator()
-        whole.update(x, y)  # both parts of its sums, as their heads seldom tell
-        assert found.accumulator.to_dict() == whole.to_dict()
+    criteria = [fl.CrossEntropyLoss(), fl.MultiMarginLoss()]
+    for result in fl.evaluate(criteria, x, y, chunk_rows=1):
+        expected = result.criterion.accumulator()
+        expected.update(x, y)  # compared with both parts of its double-double sums
+        assert result.accumulator.to_dict() == expected.to_dict()
 
 
 @pytest.mark.parametrize("kind", ["ints", "strings", "file", "list"])
-def test_groups(kind, tmp_path):
+def test_totals_of_groups(kind, tmp_path):
     x, y = make(fl.mse_loss, (30_000,), np.float64)
     labels = np.random.default_rng(12).integers(0, 3, 30_000)
     by = labels
@@ -809,9 +820,9 @@ def test_groups(kind, tmp_path):
         by = tmp_path / "by.npy"
     elif kind == "list":
         by = labels.tolist()
-    found = fl.evaluate(fl.MSELoss(), x, y, by=by, chunk_rows=1)
-    assert found.value == fl.mse_loss(x, y)
-    for label, totals in found.groups.items():
+    result = fl.evaluate(fl.MSELoss(), x, y, by=by, chunk_rows=1)
+    assert result.value == fl.mse_loss(x, y)
+    for label, totals in result.groups.items():
         at = labels == label
         assert totals.value == pytest.approx(fl.mse_loss(x[at], y[at]), rel=1e-13)
         assert totals.count == at.sum()
@@ -822,18 +833,18 @@ def test_groups(kind, tmp_path):
     assert sum(g.count for g in fl.evaluate(fl.MSELoss(), batches, by="group").groups.values()) == 9
 
 
-def test_classes(tmp_path):
+def test_totals_of_classes(tmp_path):
     x, y = make(fl.cross_entropy, (30_000, 4))
-    found = fl.evaluate(fl.CrossEntropyLoss(), *save(tmp_path, [x, y]), by="class", chunk_rows=1)
-    assert list(found.groups) == [0, 1, 2, 3]
-    for label, totals in found.groups.items():
+    result = fl.evaluate(fl.CrossEntropyLoss(), *save(tmp_path, [x, y]), by="class", chunk_rows=1)
+    assert list(result.groups) == [0, 1, 2, 3]
+    for label, totals in result.groups.items():
         assert totals.value == pytest.approx(fl.cross_entropy(x[y == label], y[y == label]))
 
 
-# ---------------------------------------------------------------------------- losses into arrays
+# ---- unreduced losses into arrays ----------------------------------------------------------------
 
 
-def test_losses_into_arrays_and_datasets(tmp_path):
+def test_per_sample_arrays_and_datasets(tmp_path):
     x, y = make(fl.mse_loss, (30_000, 2))
     expected = fl.mse_loss(x, y, reduction="none")
     h5py = pytest.importorskip("h5py")
@@ -848,7 +859,7 @@ def test_losses_into_arrays_and_datasets(tmp_path):
 
 
 @pytest.mark.parametrize("batches", [False, True])
-def test_losses_do_not_go_into_what_is_read(batches):
+def test_per_sample_must_not_alias_an_input(batches):
     x, y = np.full(3, 3.0), np.zeros(3)
     data = [[(x, y)]] if batches else [x, y]
     with pytest.raises(ValueError, match="shares memory with an array that is read"):
@@ -859,29 +870,29 @@ def test_losses_do_not_go_into_what_is_read(batches):
 @pytest.mark.parametrize(
     ("later", "message"),
     [
-        (np.ones((2, 3)), r"rows of float64 of shape \(3,\) do not go into a file with rows of f"),
+        (np.ones((2, 3)), r"rows of float64 of shape \(3,\) do not fit into a file with rows of f"),
         (np.ones((2, 2), np.float32), r"rows of float32 of shape \(2,\).* \[in batch 1\]"),
-        (np.float32(1), "a loss without rows"),
+        (np.float32(1), "cannot hold a scalar loss and other losses"),
     ],
 )
-def test_losses_of_batches_have_one_dtype_and_shape(later, message, tmp_path):
+def test_per_sample_batches_must_have_one_dtype_and_shape(later, message, tmp_path):
     first, none = np.ones((2, 3), np.float32), np.ones((0, 3))
     path = tmp_path / "losses.npy"
     for batches in ([first, later], [np.float32(1), later]):
-        with pytest.raises(ValueError, match=message if batches[0] is first else "without rows"):
+        with pytest.raises(ValueError, match=message if batches[0] is first else "a scalar loss"):
             fl.evaluate(fl.mse_loss, [(x, x) for x in batches], per_sample=path)
     assert not list(tmp_path.iterdir())
     fl.evaluate(fl.mse_loss, [(x, x) for x in (none, first, none, first)], per_sample=path)
     np.testing.assert_array_equal(np.load(path), np.zeros((4, 3), np.float32))
 
 
-def test_losses_of_no_batch_have_no_dtype(tmp_path):
+def test_per_sample_without_batches(tmp_path):
     with pytest.raises(ValueError, match="there was no batch"):
         fl.evaluate(fl.mse_loss, [], per_sample=tmp_path / "losses.npy")
     assert not list(tmp_path.iterdir())
 
 
-def test_losses_in_bfloat16_are_a_file_of_float32(tmp_path):
+def test_per_sample_of_bfloat16_is_a_file_of_float32(tmp_path):
     x = np.array([1.5, 3.0], pytest.importorskip("ml_dtypes").bfloat16)
     fl.evaluate(fl.mse_loss, x, np.zeros_like(x), per_sample=tmp_path / "losses.npy")
     losses = np.load(tmp_path / "losses.npy")
@@ -889,7 +900,7 @@ def test_losses_in_bfloat16_are_a_file_of_float32(tmp_path):
     assert losses.tolist() == [2.25, 9.0]
 
 
-def test_losses_of_batches_are_one_file(tmp_path):
+def test_per_sample_of_batches_is_one_file(tmp_path):
     x, y = make(fl.mse_loss, (1000, 2))
     batches = ((x[k : k + 99], y[k : k + 99]) for k in range(0, 1000, 99))
     fl.evaluate(fl.MSELoss(), batches, per_sample=tmp_path / "losses.npy")
@@ -898,46 +909,46 @@ def test_losses_of_batches_are_one_file(tmp_path):
     )
 
 
-# --------------------------------------------------------------------------------------- results
+# ---- results -------------------------------------------------------------------------------------
 
 
-def test_what_an_evaluation_shows():
+def test_display():
     x, y = make(fl.cross_entropy, (100, 30))
-    found = fl.evaluate(fl.CrossEntropyLoss(label_smoothing=0.1), x, y, by="class")
-    lines = repr(found).splitlines()
+    result = fl.evaluate(fl.CrossEntropyLoss(label_smoothing=0.1), x, y, by="class")
+    lines = repr(result).splitlines()
     assert lines[0] == "criterion   CrossEntropyLoss(label_smoothing=0.1)"
-    assert lines[1].split()[:2] == ["value", repr(found.value)]
-    shown = min(len(found.groups), 20)
-    assert len(lines) == 7 + 1 + shown + (len(found.groups) > 20)
-    page = found._repr_html_()
+    assert lines[1].split()[:2] == ["value", repr(result.value)]
+    shown = min(len(result.groups), 20)
+    assert len(lines) == 7 + 1 + shown + (len(result.groups) > 20)
+    page = result._repr_html_()
     assert page.count("<table>") == 2
-    assert repr(found.value) in page
+    assert repr(result.value) in page
     escaped = fl.evaluate(fl.MSELoss(), [1.0], [2.0], by=["<b>"])._repr_html_()
     assert "<td>&lt;b&gt;</td>" in escaped
 
 
-def test_to_dict_is_json():
-    found = fl.evaluate(fl.MSELoss(), [1.0, np.inf], [0.0, 0.0], by=["a", "b"])
-    kept = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert kept["criterion"] == "MSELoss()"
-    assert (kept["value"], kept["count"]) == ("Infinity", 2)
-    assert [group["label"] for group in kept["groups"]] == ["a", "b"]
-    assert kept["groups"][0]["sum"] == 1.0
+def test_to_dict_is_json_serializable():
+    result = fl.evaluate(fl.MSELoss(), [1.0, np.inf], [0.0, 0.0], by=["a", "b"])
+    figures = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert figures["criterion"] == "MSELoss()"
+    assert (figures["value"], figures["count"]) == ("Infinity", 2)
+    assert [group["label"] for group in figures["groups"]] == ["a", "b"]
+    assert figures["groups"][0]["sum"] == 1.0
 
 
-def test_evaluations_add_up_by_their_accumulators():
+def test_accumulators_of_evaluations_merge():
     x, y = make(fl.mse_loss, (1000,))
     parts = [fl.evaluate(fl.MSELoss(), x[k::3], y[k::3]).accumulator for k in range(3)]
     assert sum(parts).value == pytest.approx(fl.mse_loss(x, y), rel=1e-14)
 
 
-def test_a_bar(capsys):
+def test_progress_bar(capsys):
     pytest.importorskip("tqdm")
     fl.evaluate(fl.MSELoss(), np.zeros(10), np.zeros(10), progress=True)
     assert "fastloss" in capsys.readouterr().err
 
 
-def test_without_tqdm_a_bar_is_an_error(monkeypatch):
+def test_progress_without_tqdm_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"fastloss\[cli\]"):
         fl.evaluate(fl.MSELoss(), np.zeros(10), np.zeros(10), progress=True)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from tests.cases import LOSSES
 
 TIMEOUT = 120  # a guard against hanging, far beyond what anything here takes
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -557,6 +559,14 @@ def test_multiprocessing(tmp_path, method, before):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_losses_pickle_to_themselves():
+    for name in LOSSES:
+        loss = getattr(fl, name)
+        assert pickle.loads(pickle.dumps(loss)) is loss
+        assert loss.__name__ == name
+        assert loss.__doc__
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------

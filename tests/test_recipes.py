@@ -1,4 +1,4 @@
-"""The recipes of the guides that need more than the doctests have: the text of the guide runs."""
+"""Recipes of the guides that doctest cannot run: the code is taken from the text of the guide."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ GUIDE = Path(__file__).resolve().parent.parent / "docs" / "guides" / "distribute
 
 
 def recipe(title):
-    """What the code of a section defines."""
+    """The names that the code of a section defines."""
     section = re.search(rf"^## {title}$(.*?)(?=^## |\Z)", GUIDE.read_text("utf-8"), re.M | re.S)
     names = {}
     exec(re.search(r"^```python\n(.*?)^```$", section[1], re.M | re.S)[1], names)
@@ -43,14 +43,14 @@ def test_spark(spark):
     rows = [(row.tolist(), int(label)) for row, label in zip(x, y, strict=True)]
     frame = spark.createDataFrame(rows, "logits array<float>, label int").repartition(5)
     criterion = fl.CrossEntropyLoss(label_smoothing=0.1)
-    found = recipe("Spark")["evaluate"](criterion, frame, "logits", "label")
-    assert found.criterion == criterion
-    assert found.count == len(x)
-    assert found.value == pytest.approx(criterion(x, y), rel=1e-13)
+    result = recipe("Spark")["evaluate"](criterion, frame, "logits", "label")
+    assert result.criterion == criterion
+    assert result.count == len(x)
+    assert result.value == pytest.approx(criterion(x, y), rel=1e-13)
 
 
 @pytest.mark.parametrize("rows", [[None, [1.0] * 4, [1.0] * 4, [1.0] * 4], [[1.0], [1.0] * 3]])
-def test_spark_reads_no_rows_that_are_not_whole(spark, rows):
+def test_spark_refuses_nulls_and_ragged_rows(spark, rows):
     frame = spark.createDataFrame([(row, 0) for row in rows], "logits array<float>, label int")
     with pytest.raises(Exception, match="ValueError"):
         recipe("Spark")["evaluate"](fl.CrossEntropyLoss(), frame.coalesce(1), "logits", "label")

@@ -653,7 +653,7 @@ def test_margins(two, three):
         ),
         (fl.GammaNLLLoss(), lambda y, p: mean_gamma_deviance(y, p) / 2 + 1 + np.log(y).mean()),
     ],
-    ids=repr,
+    ids=["squared error", "pinball", "tweedie", "poisson", "gamma"],
 )
 def test_predictions_are_expected_values(values, criterion, expected):
     X, y = values

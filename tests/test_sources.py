@@ -1,4 +1,4 @@
-"""Sources: the bits that were stored, for requests of any size, or one clear error."""
+"""Sources: the stored values, bitwise, for requests of any size, or one clear error."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from fastloss.sources import open_source
+from fastloss.evaluation.sources import open_source
 
 zarr = pytest.importorskip("zarr", minversion="3")
 
@@ -32,8 +32,8 @@ def make(shape, dtype, seed=0):
     return (abs(values) if np.dtype(dtype).kind == "u" else values).astype(dtype)
 
 
-def same(got, expected):
-    """Whether shape, numbers and type are those expected; the byte order may differ."""
+def assert_same(got, expected):
+    """Asserts equal shapes, dtypes up to byte order, and bitwise identical values."""
     native = np.dtype(expected.dtype).newbyteorder("=")
     assert got.dtype.newbyteorder("=") == native
     assert got.shape == expected.shape
@@ -41,7 +41,7 @@ def same(got, expected):
 
 
 def buffer_of(source, rows):
-    """Exactly the bytes that are promised to be enough, or none."""
+    """A buffer of exactly the size that a source needs, or None."""
     return np.full(rows * source.row_bytes, 0xA5, np.uint8) if source.buffered else None
 
 
@@ -50,7 +50,7 @@ def read(source, start, stop):
 
 
 def check(opener, array, steps=STEPS):
-    """Reads a source in every way that the protocol has."""
+    """Reads a source in all ways that the protocol allows."""
     with contextlib.closing(opener()) as source:
         assert source.shape == array.shape
         assert source.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
@@ -58,7 +58,7 @@ def check(opener, array, steps=STEPS):
         assert source.row_bytes * source.rows == source.nbytes == array.nbytes
         assert json.loads(json.dumps(source.fingerprint())) == source.fingerprint()
         assert 1 <= source.chunk_rows <= max(source.rows, 1)
-    same(opener().read_all(), array)
+    assert_same(opener().read_all(), array)
     if not array.ndim:
         return
     for step in steps:
@@ -67,18 +67,18 @@ def check(opener, array, steps=STEPS):
             for count, start in enumerate(range(0, len(array), step)):
                 stop = min(start + step, len(array))
                 rows = source.read(start, stop, buffers[count % 2])
-                same(rows, array[start:stop])
+                assert_same(rows, array[start:stop])
                 if source.buffered and rows.size:
                     assert np.shares_memory(rows, buffers[count % 2])
     if len(array) > 100:
-        with contextlib.closing(opener()) as source:  # forward with gaps, as one that resumes
+        with contextlib.closing(opener()) as source:  # with gaps, as an evaluation that resumes
             for start, stop in [(3, 5), (5, 6), (41, 43), (44, 102), (103, 103)]:
-                same(read(source, start, stop), array[start:stop])
+                assert_same(read(source, start, stop), array[start:stop])
             with pytest.raises(ValueError, match="row 102 after row 103"):
                 read(source, 102, 103)
 
 
-# ------------------------------------------------------------------------------- the same bits
+# ---- formats -------------------------------------------------------------------------------------
 
 
 def write_npy(folder, array):
@@ -206,7 +206,7 @@ def test_files_of_every_dtype(write, dtype, tmp_path):
 def test_columns_of_every_shape(write, shape, tmp_path):
     array = make(shape, "f4")
     if not len(array) and write in (write_parquet_lists, write_feather):
-        array = array[:, :0]  # of no rows the length is unknown
+        array = array[:, :0]  # the length of lists is unknown without rows
     path = write(tmp_path, array)
     check(lambda: open_source(path), array)
 
@@ -220,19 +220,19 @@ def test_columns_of_every_dtype(write, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_npy, write_npz, write_hdf5, write_zarr])
-def test_files_of_no_dimension(write, tmp_path):
+def test_files_of_0d_arrays(write, tmp_path):
     array = np.array(2.5)
     path = write(tmp_path, array)
     check(lambda: open_source(path), array)
 
 
-def test_fortran_order_skips_forward(tmp_path):
+def test_fortran_order_with_gaps(tmp_path):
     array = np.asfortranarray(make((103, 3, 5), "f8"))
     path = write_npy(tmp_path, array)
     check(lambda: open_source(path), array)
 
 
-def test_open_datasets_stay_open(tmp_path):
+def test_datasets_that_were_passed_stay_open(tmp_path):
     array = make((103, 7), "f4")
     with h5py.File(write_hdf5_chunks(tmp_path, array).partition(":")[0], "r") as file:
         dataset = file["group/x"]
@@ -248,7 +248,7 @@ def test_open_datasets_stay_open(tmp_path):
 
 
 class Lazy:
-    """Shape, dtype and slices, and nothing else."""
+    """Has a shape, a dtype and slices only."""
 
     def __init__(self, array):
         self.shape, self.dtype, self._array = array.shape, array.dtype, array
@@ -286,7 +286,7 @@ def test_arrays_in_memory(dtype):
         check(lambda data=data: open_source(data, "input"), array, [7])
 
 
-def test_tensors_of_arrow(tmp_path):
+def test_arrow_tensors(tmp_path):
     array = make((103, 3, 5), "f4")
     column = pa.FixedShapeTensorArray.from_numpy_ndarray(array)
     check(lambda: open_source(column), array)
@@ -313,7 +313,7 @@ def test_arrays_in_memory_are_not_copied():
         assert np.shares_memory(rows, base)
 
 
-def test_memmaps_are_copied_where_they_are_read(tmp_path):
+def test_memory_maps_are_copied_when_they_are_read(tmp_path):
     array = make((103, 7), "f4")
     mapped = np.load(write_npy(tmp_path, array), mmap_mode="r")
     check(lambda: open_source(mapped, "input"), array)
@@ -321,7 +321,7 @@ def test_memmaps_are_copied_where_they_are_read(tmp_path):
     assert open_source(mapped).buffered
 
 
-def test_no_rows_are_decoded_twice():
+def test_each_chunk_is_decoded_once():
     calls = []
 
     class Chunks(Lazy):
@@ -343,8 +343,8 @@ def test_no_rows_are_decoded_twice():
     assert calls == [(0, 50), (50, 60), (60, 103)]
 
 
-def test_row_groups_that_are_skipped_are_not_read(tmp_path):
-    """Damage in a row group does not matter to one who skips it."""
+def test_skipped_row_groups_are_not_read(tmp_path):
+    """Damage in a row group is found only if the row group is read."""
     array = make((4000, 8), "f8")
     table = pa.table({"x": arrow_column(array)})
     path, options = tmp_path / "x.parquet", {"write_page_checksum": True, "use_dictionary": False}
@@ -354,8 +354,8 @@ def test_row_groups_that_are_skipped_are_not_read(tmp_path):
     data[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
     path.write_bytes(data)
     source = open_source(path)
-    same(read(source, 0, 500), array[:500])
-    same(read(source, 2100, 4000), array[2100:])
+    assert_same(read(source, 0, 500), array[:500])
+    assert_same(read(source, 2100, 4000), array[2100:])
     with pytest.raises(ValueError, match=r"x\.parquet:x cannot be read"):
         open_source(path).read_all()
 
@@ -366,14 +366,14 @@ def test_another_thread_may_read(write, tmp_path):
     source = open_source(write(tmp_path, array))
     read(source, 0, 5)
     with ThreadPoolExecutor(1) as pool:
-        same(pool.submit(read, source, 5, 103).result(timeout=60), array[5:])
+        assert_same(pool.submit(read, source, 5, 103).result(timeout=60), array[5:])
         pool.submit(source.close).result(timeout=60)
 
 
-# -------------------------------------------------------------------------------- what it names
+# ---- names ---------------------------------------------------------------------------------------
 
 
-def test_a_single_array_needs_no_name(tmp_path):
+def test_the_only_array_of_a_file_needs_no_name(tmp_path):
     array = make((20, 3), "f4")
     with h5py.File(tmp_path / "one.hdf5", "w") as file:
         file["deep/x"] = array
@@ -385,23 +385,23 @@ def test_a_single_array_needs_no_name(tmp_path):
     assert str(open_source(tmp_path / "one.hdf5")).endswith("one.hdf5:deep/x float32[20, 3]")
 
 
-def test_the_format_is_told_by_the_file(tmp_path):
+def test_the_format_is_read_from_the_file(tmp_path):
     array = make((20,), "f4")
     with h5py.File(tmp_path / "checkpoint", "w") as file:
         file["x"] = array
     check(lambda: open_source(tmp_path / "checkpoint"), array)
 
 
-def test_a_path_that_exists_is_no_member(tmp_path):
+def test_an_existing_path_may_look_like_a_member(tmp_path):
     np.save(tmp_path / "x.h5:y.npy", np.arange(3))
-    same(open_source(tmp_path / "x.h5:y.npy").read_all(), np.arange(3))
+    assert_same(open_source(tmp_path / "x.h5:y.npy").read_all(), np.arange(3))
 
 
 MEMBERS = ["weights", "target", "input_0", "input_1"]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "h5", "zarr", "parquet", "arrow"])
-def test_members_that_are_not_there(suffix, tmp_path):
+def test_missing_members(suffix, tmp_path):
     path, arrays = tmp_path / f"x.{suffix}", {name: np.arange(3.0) for name in MEMBERS}
     if suffix == "npz":
         np.savez(path, **arrays)
@@ -421,10 +421,10 @@ def test_members_that_are_not_there(suffix, tmp_path):
     with pytest.raises(ValueError, match=r"holds 4 arrays: name one as .*:NAME \(") as error:
         open_source(path)
     assert all(name in str(error.value) for name in MEMBERS)
-    same(open_source(f"{path}:input_1").read_all(), np.arange(3.0))
+    assert_same(open_source(f"{path}:input_1").read_all(), np.arange(3.0))
 
 
-def test_many_members_are_cut(tmp_path):
+def test_long_lists_of_members_are_abbreviated(tmp_path):
     pa.parquet.write_table(pa.table({f"c{i}": [1] for i in range(50)}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"has no array 'x', it has c0, .* and 30 more$"):
         open_source(f"{tmp_path}/x.parquet:x")
@@ -439,14 +439,14 @@ def test_many_members_are_cut(tmp_path):
         (write_arrow, "pyarrow.ipc", "parquet"),
     ],
 )
-def test_packages_that_are_not_installed(write, package, extra, tmp_path, monkeypatch):
+def test_missing_packages(write, package, extra, tmp_path, monkeypatch):
     path = write(tmp_path, make((10, 2), "f4"))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"pip install 'fastloss\[{extra}\]'"):
         open_source(path)
 
 
-def test_fingerprints_differ_when_files_do(tmp_path):
+def test_fingerprints(tmp_path):
     array = make((103, 7), "f4")
     for write in [*FILES, *COLUMNS]:
         (tmp_path / write.__name__).mkdir()
@@ -465,7 +465,7 @@ def test_fingerprints_differ_when_files_do(tmp_path):
     assert open_source(array.copy()).fingerprint() == found != open_source(-array).fingerprint()
 
 
-# -------------------------------------------------------------------------------------- errors
+# ---- errors --------------------------------------------------------------------------------------
 
 
 NOT_NUMBERS = {
@@ -488,7 +488,7 @@ NOT_NUMBERS = {
 
 
 @pytest.mark.parametrize("data", NOT_NUMBERS.values(), ids=NOT_NUMBERS)
-def test_what_is_no_array_of_numbers(data):
+def test_data_without_numbers(data):
     with pytest.raises(TypeError, match="input"):
         open_source(data, "input")
 
@@ -499,7 +499,7 @@ def test_a_ragged_list():
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
-def test_files_that_hold_no_numbers(tmp_path):
+def test_files_without_numbers(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["s"] = ["a", "b"]
         file["v"] = np.zeros(3, "S4")
@@ -518,9 +518,9 @@ def test_files_that_hold_no_numbers(tmp_path):
             open_source(tmp_path / name)
 
 
-def columns(values, kind, folder):
-    """A column in memory, in Parquet and in Arrow."""
-    column = pa.array(values, kind)
+def columns(values, column_type, folder):
+    """A column in memory, in a table, in a Parquet file and in an Arrow file."""
+    column = pa.array(values, column_type)
     table = pa.table({"x": column})
     pa.parquet.write_table(table, folder / "x.parquet", row_group_size=7)
     with pa.ipc.new_file(folder / "x.arrow", table.schema) as file:
@@ -533,14 +533,14 @@ def test_nulls_name_their_row(tmp_path):
     lists = [[1.0, 2.0]] * 20 + [[3.0, None], [4.0, 5.0], None]
     pairs = pa.list_(pa.float64(), 2)
     missing = [*lists[:20], None, None]
-    for values, kind in [
+    for values, column_type in [
         (numbers, pa.float64()),
         (lists, pairs),
         (lists, pa.list_(pa.float64())),
         (missing, pairs),
         (missing, pa.large_list(pa.float64())),
     ]:
-        for data in columns(values, kind, tmp_path):
+        for data in columns(values, column_type, tmp_path):
             source = open_source(data, "input")
             read(source, 0, 13)
             with pytest.raises(ValueError, match="row 20 is null or holds one"):
@@ -559,8 +559,8 @@ def test_ragged_lists_name_the_row(tmp_path):
 
 
 @pytest.mark.parametrize("write", [*FILES, *COLUMNS], ids=lambda write: write.__name__)
-def test_damaged_files_are_named(write, tmp_path):
-    """Cut anywhere, a file gives one named error, and whole ones before it do not matter."""
+def test_truncated_files_are_named(write, tmp_path):
+    """Truncated anywhere, a file raises one error that names it."""
     path = write(tmp_path, make((103, 7), "f4"))
     file = str(path).partition(":")[0]
     for folder, _, names in os.walk(file):  # a chunk, or the metadata
@@ -579,8 +579,11 @@ def test_damaged_files_are_named(write, tmp_path):
     [write for write in [*FILES, *COLUMNS] if write not in (write_hdf5, write_hdf5_chunks)],
     ids=lambda write: write.__name__,
 )
-def test_bytes_that_are_wrong(write, tmp_path):
-    """Wrong bytes are data, or one named error. (In metadata, HDF5 itself may loop for ever.)"""
+def test_corrupted_bytes(write, tmp_path):
+    """Corrupted bytes are read as data, or raise an error that names the file.
+
+    HDF5 is left out, which may loop forever on corrupted metadata.
+    """
     path = write(tmp_path, make((103, 7), "f4"))
     file = str(path).partition(":")[0]
     for folder, _, names in os.walk(file):
@@ -590,8 +593,8 @@ def test_bytes_that_are_wrong(write, tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(30):
         wrong = bytearray(data)
-        for place in rng.integers(0, len(data), 3):
-            wrong[place] = rng.integers(256)
+        for index in rng.integers(0, len(data), 3):
+            wrong[index] = rng.integers(256)
         with open(file, "wb") as stream:
             stream.write(wrong)
         try:
@@ -603,7 +606,7 @@ def test_bytes_that_are_wrong(write, tmp_path):
         assert os.path.basename(str(path).partition(":")[0]) in message
 
 
-def test_hdf5_files_that_are_cut_while_they_are_read(tmp_path):
+def test_hdf5_files_truncated_while_they_are_read(tmp_path):
     path = write_hdf5(tmp_path, make((300_000,), "f8"))
     source = open_source(path)
     read(source, 0, 10)
@@ -612,7 +615,7 @@ def test_hdf5_files_that_are_cut_while_they_are_read(tmp_path):
         read(source, 10, 300_000)
 
 
-def test_datasets_that_shrink_while_they_are_read(tmp_path):
+def test_datasets_shrunk_while_they_are_read(tmp_path):
     array = make((103, 7), "f4")
     with h5py.File(tmp_path / "y.h5", "w") as file:
         dataset = file.create_dataset("x", data=array, maxshape=(None, 7), chunks=(10, 7))
@@ -635,8 +638,8 @@ def test_datasets_that_shrink_while_they_are_read(tmp_path):
         source.read_all()
 
 
-def test_offsets_of_lists_that_lead_out_of_them_are_refused():
-    """pyarrow would end the process."""
+def test_list_offsets_out_of_range_are_refused():
+    """pyarrow would crash the process."""
     values, offsets = pa.array(np.arange(6.0)), np.array([0, -(2**31), 6], np.int32)
     lists = pa.Array.from_buffers(
         pa.list_(pa.float64()), 2, [None, pa.py_buffer(offsets)], children=[values]
@@ -645,7 +648,7 @@ def test_offsets_of_lists_that_lead_out_of_them_are_refused():
         open_source(lists, "input")
 
 
-def test_what_memory_cannot_hold_is_named():
+def test_arrays_too_large_for_memory_are_named():
     array = np.zeros(1)
     for rows in (2**60, 2**63):
         lazy = Lazy(array)
@@ -654,13 +657,13 @@ def test_what_memory_cannot_hold_is_named():
             open_source(lazy, "input").read_all()
 
 
-def test_masks_in_slices_are_refused():
+def test_masked_slices_are_refused():
     with pytest.raises(ValueError, match=r"input .*masked array"):
         open_source(Lazy(np.ma.masked_array([1.0, 2.0], [True, False])), "input").read_all()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
-def test_pipes_skip_forward_and_hold_npy_only(tmp_path):
+def test_pipes_of_npy_may_be_read_with_gaps(tmp_path):
     array = make((50_000, 7), "f4")
     contents = write_npy(tmp_path, array).read_bytes()
     write_hdf5(tmp_path, array)
@@ -678,22 +681,22 @@ def test_pipes_skip_forward_and_hold_npy_only(tmp_path):
 
     with contextlib.contextmanager(opened)(contents):
         source = open_source(tmp_path / "pipe")
-        same(read(source, 10, 20), array[10:20])
-        same(read(source, 49_000, 49_999), array[49_000:49_999])
+        assert_same(read(source, 10, 20), array[10:20])
+        assert_same(read(source, 49_000, 49_999), array[49_000:49_999])
         source.close()
     with (
         contextlib.contextmanager(opened)((tmp_path / "x.h5").read_bytes()),
-        pytest.raises(ValueError, match="pipe is no regular file"),
+        pytest.raises(ValueError, match="pipe is not a regular file"),
     ):
         open_source(tmp_path / "pipe")
 
 
-# ----------------------------------------------------------------------------------- resources
+# ---- resources -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("write", [*FILES, *COLUMNS], ids=lambda write: write.__name__)
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux does")
-def test_nothing_stays_open(write, tmp_path):
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_files_are_closed(write, tmp_path):
     path = write(tmp_path, make((103, 7), "f4"))
     open_source(path).read_all()
     before = len(os.listdir("/proc/self/fd"))
@@ -711,25 +714,25 @@ def test_nothing_stays_open(write, tmp_path):
 MEASURE = """
 import re, sys
 import numpy as np
-from fastloss.sources import open_source
+from fastloss.evaluation.sources import open_source
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
-def go(path):
+def read_all(path):
     source = open_source(path)
     buffer = np.empty(1000 * source.row_bytes, np.uint8)
     total = 0.0
     for start in range(0, source.rows - 999, 1000):
         total += float(source.read(start, start + 1000, buffer).sum())
     return total
-go(sys.argv[1])
+read_all(sys.argv[1])
 before = peak()
-go(sys.argv[2])
+read_all(sys.argv[2])
 print(peak() - before)
 """
 
 
 def write_large(path, rows, columns=8):
-    """A file of zeros, in chunks of 320 KB, one row group, or batches of 3 MB."""
+    """Writes zeros, in chunks of 320 KB, in one row group, or in batches of 3.2 MB."""
     if path.suffix == ".h5":
         with h5py.File(path, "w") as file:
             file.create_dataset("x", (rows, columns), "f8", chunks=(5000, columns), fillvalue=0)
@@ -746,7 +749,7 @@ def write_large(path, rows, columns=8):
                 file.write_batch(batch)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs the peak of Linux")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak from /proc")
 @pytest.mark.parametrize("suffix", ["h5", "zarr", "parquet", "arrow"])
 def test_memory_does_not_grow_with_the_file(suffix, tmp_path):
     small, large = tmp_path / f"small.{suffix}", tmp_path / f"large.{suffix}"

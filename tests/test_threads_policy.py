@@ -1,4 +1,4 @@
-"""The number of threads to start with, from faked environments, /proc and /sys."""
+"""The initial number of threads, from simulated environments, /proc and /sys."""
 
 import os
 import warnings
@@ -22,7 +22,7 @@ def sixteen_cores(monkeypatch):
 
 
 class Machine:
-    """A folder that stands for /."""
+    """A folder in place of /."""
 
     def __init__(self, root):
         self.root = root
@@ -32,16 +32,16 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    def cgroup(self, own, *mounts):
-        self.write("proc/self/cgroup", own)
+    def cgroup(self, text, *mounts):
+        self.write("proc/self/cgroup", text)
         self.write("proc/self/mountinfo", OTHER_MOUNTS + "\n".join(mounts) + "\n")
 
-    def v2(self, own="/", mount_root="/", point="/sys/fs/cgroup"):
-        self.cgroup(f"0::{own}\n", V2_MOUNT.format(root=mount_root, point=point))
+    def v2(self, path="/", mount_root="/", point="/sys/fs/cgroup"):
+        self.cgroup(f"0::{path}\n", V2_MOUNT.format(root=mount_root, point=point))
 
-    def v1(self, own="/", mount_root="/", point="/sys/fs/cgroup/cpu,cpuacct"):
+    def v1(self, path="/", mount_root="/", point="/sys/fs/cgroup/cpu,cpuacct"):
         self.cgroup(
-            f"5:cpuset:/elsewhere\n4:cpu,cpuacct:{own}\n0::/\n",
+            f"5:cpuset:/elsewhere\n4:cpu,cpuacct:{path}\n0::/\n",
             V1_MOUNT.format(root=mount_root, point=point),
         )
 
@@ -87,12 +87,12 @@ def test_variable(machine, variable, value, threads):
     assert machine.start(**{variable: value}) == (threads, variable)
 
 
-def test_own_variable_goes_first(machine):
+def test_fastloss_variable_takes_precedence(machine):
     start = machine.start(FASTLOSS_NUM_THREADS="2", OMP_NUM_THREADS="4")
     assert start == (2, "FASTLOSS_NUM_THREADS")
 
 
-def test_variable_goes_before_the_quota(machine):
+def test_variables_take_precedence_over_the_quota(machine):
     machine.v2()
     machine.write("sys/fs/cgroup/cpu.max", "200000 100000")
     assert machine.start(OMP_NUM_THREADS="8") == (8, "OMP_NUM_THREADS")
@@ -123,7 +123,7 @@ BAD += ["99999999999999999999", "9" * 10000, "\udcff"]
 
 
 @pytest.mark.parametrize("value", [*BAD, "4,2"])
-def test_bad_own_variable(machine, value):
+def test_bad_fastloss_variable(machine, value):
     with pytest.warns(RuntimeWarning) as caught:
         assert machine.start(FASTLOSS_NUM_THREADS=value) == (16, "cores")
     (message,) = [str(warning.message) for warning in caught]
@@ -138,7 +138,7 @@ def test_bad_openmp_variable(machine, value):
         assert machine.start(OMP_NUM_THREADS=value) == (16, "cores")
 
 
-def test_bad_own_variable_falls_back_on_openmps(machine):
+def test_bad_fastloss_variable_falls_back_on_openmps(machine):
     with pytest.warns(RuntimeWarning, match=r"using 4 instead \(OMP_NUM_THREADS\)"):
         start = machine.start(FASTLOSS_NUM_THREADS="many", OMP_NUM_THREADS="4")
     assert start == (4, "OMP_NUM_THREADS")
@@ -195,7 +195,7 @@ def test_smallest_of_several_quotas(machine):
     assert machine.start() == (4, "cgroup quota 4.00 CPUs")
 
 
-def test_v2_mounted_in_part(machine):
+def test_v2_partly_mounted(machine):
     machine.v2("/docker/0123/own", mount_root="/docker/0123")
     machine.write("sys/fs/cgroup/cpu.max", "500000 100000")
     machine.write("sys/fs/cgroup/own/cpu.max", "300000 100000")
@@ -203,10 +203,10 @@ def test_v2_mounted_in_part(machine):
     assert machine.start() == (3, "cgroup quota 3.00 CPUs")
 
 
-@pytest.mark.parametrize("own", ["/docker/of/the/host", "/../../elsewhere"])
+@pytest.mark.parametrize("path", ["/docker/of/the/host", "/../../elsewhere"])
 @pytest.mark.parametrize("mount_root", ["/", "/docker/0123", "/../.."])
-def test_v2_path_that_is_not_mounted(machine, own, mount_root):
-    machine.v2(own, mount_root=mount_root)
+def test_v2_path_that_is_not_mounted(machine, path, mount_root):
+    machine.v2(path, mount_root=mount_root)
     machine.write("sys/fs/cgroup/cpu.max", "500000 100000")
     assert machine.start() == (5, "cgroup quota 5.00 CPUs")
 
@@ -243,7 +243,7 @@ def test_v1_ancestor(machine):
     assert machine.start() == (2, "cgroup quota 2.00 CPUs")
 
 
-def test_v1_mounted_in_part(machine):
+def test_v1_partly_mounted(machine):
     machine.v1("/docker/0123", mount_root="/docker/0123")
     machine.v1_quota("", 200000, 100000)
     assert machine.start() == (2, "cgroup quota 2.00 CPUs")

@@ -1,4 +1,4 @@
-"""A user's program for the type checkers; test_typing.py has mypy accept it, and runs it."""
+"""A program that type checkers must accept; test_typing.py checks it with mypy and runs it."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ value, (first, second) = fl.l1_loss.value_and_grad(p, p + 1, wrt=("input", "targ
 loss_sum, weight, count = fl.binary_cross_entropy_with_logits.sums(p, p, pos_weight=3)
 mean = loss_sum / weight
 
-# Criteria: the reduction decides on the type of the value.
+# Criteria: the reduction determines the type of the value.
 criterion = fl.CrossEntropyLoss([1, 2, 3], label_smoothing=0.1)
 mean = criterion(x, y)
 mean, gradient = criterion.value_and_grad(x, y, sample_weight=[1, 2])

@@ -51,9 +51,9 @@ void stop(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
 
 def cells():
     """(cell of the benchmark, calls to count)"""
-    from benchmarks.cells import LOSSES, Cell
+    from benchmarks.cells import Cell, losses
 
-    for name, loss in LOSSES.items():
+    for name, loss in losses().items():
         small = SMALL_SEQUENCES if name.startswith("ctc") else SMALL
         for variant in loss.variants:
             yield Cell(name, variant, small, "float32", "small"), REPEATS

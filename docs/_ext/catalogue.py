@@ -7,7 +7,7 @@ from sphinx.errors import ExtensionError
 
 import fastloss as fl
 from fastloss import plotting
-from fastloss.evaluation import criterion_of
+from fastloss.evaluation.criterion_set import criterion_of
 
 KINDS = {
     "Predictions and true values": [

@@ -153,7 +153,7 @@ def check(state: dict[str, Any], work: list[Batch]) -> None:
 
 def compare(
     what: str,
-    total: fl.Accumulator | fl.accumulators.Totals,
+    total: fl.Accumulator | fl.evaluation.accumulators.Totals,
     criterion: fl.criteria.Criterion,
     input: np.ndarray,
     target: np.ndarray,

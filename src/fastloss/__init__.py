@@ -8,8 +8,8 @@ except ModuleNotFoundError as error:
     if error.name != "fastloss._binding":
         raise
     raise ImportError(
-        "these are the sources of fastloss, not built: leave their folder to import the installed "
-        "package, or install them in place with pip install -e ."
+        "these are the sources of fastloss, which have not been built: install them with "
+        "pip install -e ., or import the installed package from another folder"
     ) from error
 
 from fastloss import criteria, losses
@@ -20,29 +20,30 @@ from fastloss.criteria import *
 from fastloss.losses import *
 
 if TYPE_CHECKING:
-    from fastloss.accumulators import Accumulator
-    from fastloss.evaluation import Evaluation, evaluate
+    from fastloss.evaluation.accumulators import Accumulator
+    from fastloss.evaluation.evaluator import evaluate
+    from fastloss.evaluation.results import Evaluation
 
-# Imported when asked for: files, JSON and locks take longer to import than all the losses.
-_LATER = {
-    "Accumulator": "fastloss.accumulators",
-    "Evaluation": "fastloss.evaluation",
-    "evaluate": "fastloss.evaluation",
+# Imported on first access: files, JSON and locks take longer to import than all the losses.
+_LAZY = {
+    "Accumulator": "fastloss.evaluation.accumulators",
+    "Evaluation": "fastloss.evaluation.results",
+    "evaluate": "fastloss.evaluation.evaluator",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module 'fastloss' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_LATER[name]), name)
+    value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LAZY})
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""`python -m fastloss` is the command `fastloss`."""
+"""The command line as a module: ``python -m fastloss``."""
 
 import sys
 

@@ -6,13 +6,9 @@ import numpy as np
 
 from fastloss import _errors
 
-# In the order of fl_dtype.
-_DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
-
-def dtype_of(storage):
-    """The NumPy dtype of a floating storage type."""
-    name = _DTYPES[storage]
+def dtype_named(name):
+    """The dtype of a floating-point storage type."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -21,22 +17,22 @@ def dtype_of(storage):
 
 
 def as_array(value, name):
-    """An array-like as ndarray; what would be read wrongly is refused."""
+    """Convert an array-like to an ndarray; reject what NumPy would misread."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array: fastloss does not read masks; pass {name}.filled(...) and "
-            "a sample_weight of 0 where it is masked"
+            f"{name} is a masked array, and fastloss does not read masks: pass {name}.filled(...) "
+            "and a sample_weight of 0 for the masked entries"
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     if is_dask(value):
         raise TypeError(
             f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass "
-            f"{name}.compute(), or for the value over its blocks call "
-            "fastloss.evaluate(criterion, input, target)"
+            f"{name}.compute(), or call fastloss.evaluate(criterion, input, target), which "
+            "computes the value block by block"
         )
     if value is None or isinstance(value, (str, bytes, dict, set)):
-        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+        raise TypeError(f"{name} must be an array or a scalar, got {type(value).__name__}")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
@@ -50,12 +46,12 @@ def as_array(value, name):
 
 
 def is_dask(value):
-    """Whether it is a collection of Dask, which is not imported for that."""
+    """Whether a value is a Dask collection; does not import Dask."""
     return type(value).__module__.partition(".")[0] == "dask"
 
 
 def overlap(a, b):
-    """Whether two arrays share an entry; if that is too hard to tell, they do."""
+    """Whether two arrays share an entry; True if that takes too long to decide."""
     try:
         return np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
@@ -63,7 +59,10 @@ def overlap(a, b):
 
 
 def overlaps_itself(array):
-    """Whether two entries may share memory; told by the strides, which must nest."""
+    """Whether two entries of an array may share memory.
+
+    They do not if the strides nest: each stride spans all entries along the axes of smaller ones.
+    """
     extent = array.itemsize
     axes = zip(array.strides, array.shape, strict=True)
     for stride, n in sorted((abs(s), n) for s, n in axes if n > 1):
@@ -74,7 +73,7 @@ def overlaps_itself(array):
 
 
 def variance(var, input):
-    """A variance that elements share: (view with the input's number of axes, the shared axis)."""
+    """Return a view of a shared variance with as many axes as the input, and the shared axis."""
     if var.shape == input.shape[:-1]:
         return var[..., np.newaxis], input.ndim - 1
     if var.ndim == input.ndim:
@@ -83,39 +82,37 @@ def variance(var, input):
             return var, unequal[0]
     raise ValueError(
         f"var has shape {var.shape}, which does not fit input of shape {input.shape}: it must be "
-        f"a number or have shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in "
+        f"a scalar or have shape {input.shape}, {input.shape[:-1]}, or {input.shape} with a 1 in "
         "place of one axis"
     )
 
 
-def first_negative(operand, array, sample_weight, axis):
-    """Where, in the caller's order of axes, a weight or an entry in use is negative first.
+def first_negative(array, sample_weight, axis):
+    """Find the first negative sample weight, or negative entry whose sample weight is not 0.
 
-    Both have an axis last that the caller has at `axis`. Gives the number of the argument (that of
-    the operand, or 3 for the weight) and the index.
+    The last axis of both arrays is axis number `axis` of the caller's arrays, whose order counts.
+    Returns whether the weight is the negative one, and the index.
     """
-    if array.size == 0:  # rows without entries
+    if array.size == 0:  # rows without entries, which may still have negative weights
         array = np.zeros((*array.shape[:-1], 1))
     array, weight = np.broadcast_arrays(array, sample_weight)
     with np.errstate(invalid="ignore"):
         bad = np.moveaxis((weight < 0) | ((array < 0) & (weight != 0)), -1, axis)
     index = [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)]
-    if np.moveaxis(weight, -1, axis)[tuple(index)] < 0:
-        return 3, index if operand == 2 else index[:axis] + index[axis + 1 :]
-    return operand, index
+    return np.moveaxis(weight, -1, axis)[tuple(index)] < 0, index
 
 
 def weight_view(weight, name, shape):
-    """A weight brought to as many axes as the loss has."""
-    if name == "sample_weight":  # of the loss's shape or of its leading axis
+    """Return a view of a weight with as many axes as the loss, which has the given shape."""
+    if name == "sample_weight":  # the shape of the loss, or the length of its leading axis
         if weight.shape == shape:
             return weight
         if weight.ndim == 1 and shape and weight.shape[0] == shape[0]:
             return (
                 weight.reshape(weight.shape + (1,) * (len(shape) - 1)) if len(shape) > 1 else weight
             )
-        allowed = f"{shape}, that of the unreduced loss" + (
-            f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
+        allowed = f"{shape}, the shape of the unreduced loss" + (
+            f", or ({shape[0]},), one weight per entry of its leading axis" * (len(shape) > 1)
         )
         raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}")
     missing = len(shape) - weight.ndim
@@ -128,56 +125,59 @@ def weight_view(weight, name, shape):
     return weight.reshape((1,) * missing + weight.shape)
 
 
-def sum_tolerance(storage, classes):
-    """How far from 1 the probabilities of a frame may add up, by the last place of their logs."""
-    dtype = _DTYPES[storage]
-    if dtype == "bfloat16":  # equal classes have logs with errors of one sign
+def sum_tolerance(dtype, classes):
+    """How far from 1 the probabilities of a frame may sum, given the rounding of their logs."""
+    if dtype == "bfloat16":
+        # Equal probabilities have logs with equal rounding errors, which do not average out.
         return max(2e-2, math.log(max(classes, 2)) * 2**-7)
     return 2e-2 if dtype == "float16" else 1e-3
 
 
-def lengths(name, given, samples, most, of, rows):
-    """The lengths of sequences as int64, for each sample one; `rows` samples came before."""
-    given = np.array(given)  # what is checked is what is used
-    empty = given.size == 0 and given.dtype == np.float64  # as [] is
-    if not (given.dtype.kind in "iu" or empty) or given.shape not in ((), (samples,)):
-        raise _errors.bad_lengths(name, given, samples)
-    outside = (given < 0) | (given > most)
+def lengths(name, values, samples, limit, counted, rows):
+    """Return the lengths of sequences as int64, one per sample.
+
+    Each is at most `limit`, the number of what `counted` names; `rows` samples precede these.
+    """
+    values = np.array(values)  # a copy, so that another thread cannot change what was checked
+    empty = values.size == 0 and values.dtype == np.float64  # np.array([])
+    if not (values.dtype.kind in "iu" or empty) or values.shape not in ((), (samples,)):
+        raise _errors.bad_lengths(name, values, samples)
+    outside = (values < 0) | (values > limit)
     if outside.any():
-        place, length = name, given
-        if given.ndim:
+        entry, length = name, values
+        if values.ndim:
             n = int(np.argmax(outside))
-            place, length = f"{name}[{rows + n}]", given[n]
-        raise _errors.bad_length(place, length, most, of)
-    return np.array(np.broadcast_to(given, samples), dtype=np.int64)
+            entry, length = f"{name}[{rows + n}]", values[n]
+        raise _errors.bad_length(entry, length, limit, counted)
+    return np.array(np.broadcast_to(values, samples), dtype=np.int64)
 
 
 def label_error(names, targets, sample, entry, index, classes, blank):
-    """What is wrong with a label, which is the index-th of all."""
-    place = f"{sample}, {entry}" if targets.ndim == 2 else index
+    """Return the exception for a bad label; `index` is its position in the flattened targets."""
+    position = f"{sample}, {entry}" if targets.ndim == 2 else index
     return _errors.bad_sequence_label(
-        f"{names[1]}[{place}]", int(targets.reshape(-1)[index]), names[0], classes, blank
+        f"{names[1]}[{position}]", int(targets.reshape(-1)[index]), names[0], classes, blank
     )
 
 
 def frame_error(name, frame, sample, entry, axis):
-    """What is wrong with a frame of a sample."""
-    place = [entry]
+    """Return the exception for a frame of a sample whose probabilities do not sum to 1."""
+    index = [entry]
     if axis >= 0:
-        place.insert(axis, sample)
+        index.insert(axis, sample)
     with np.errstate(over="ignore"):
         total = np.exp(frame.astype(np.float64)).sum()
-    return _errors.bad_frame(name, ", ".join(map(str, place)), total)
+    return _errors.bad_frame(name, ", ".join(map(str, index)), total)
 
 
-def check_upstream(array, shape, none):
-    """The shape of an upstream gradient."""
+def check_grad_output(array, shape, none):
+    """Check the shape of an upstream gradient against `shape`, the shape of the unreduced loss."""
     if not none:
         raise ValueError(
-            f"grad_output has shape {array.shape}: it must be a number unless reduction='none'"
+            f"grad_output has shape {array.shape}: it must be a scalar unless reduction='none'"
         )
     if array.shape != shape:
         raise ValueError(
-            f"grad_output has shape {array.shape}: it must be a number or have the loss's shape "
+            f"grad_output has shape {array.shape}: it must be a scalar or have the loss's shape "
             f"{shape}"
         )

@@ -7,28 +7,28 @@ cdef extern from "fastloss.h" nogil:
     enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
     enum: FL_NO_MEMORY
-    enum: FL_SUM
-    enum: FL_VALUES
-    enum: FL_GRAD
+    enum: FL_LOSSES
+    enum: FL_GRADIENT
+    enum: FL_SECOND_DERIVATIVE
+    enum: FL_OUTPUTS
     ctypedef enum fl_dtype:
         FL_F32, FL_F64, FL_F16, FL_BF16, FL_BOOL
         FL_I8, FL_I16, FL_I32, FL_I64, FL_U8, FL_U16, FL_U32, FL_U64
-    ctypedef enum fl_family_id:
-        FL_FAMILY_elementwise, FL_FAMILY_cross_entropy, FL_FAMILY_margin, FL_FAMILY_embedding, FL_FAMILY_ctc
+    ctypedef int fl_family_id
     ctypedef enum fl_extent:
-        FL_ABSENT, FL_PER_UNIT, FL_PER_ENTRY
+        FL_ABSENT, FL_PER_UNIT, FL_PER_ENTRY, FL_SHARED
     ctypedef enum fl_domain:
         FL_ANY, FL_UNIT_INTERVAL, FL_NONNEGATIVE, FL_POSITIVE, FL_SIGN
         FL_SCORE, FL_INDEX, FL_LABELS
     ctypedef struct fl_operand_spec:
         fl_extent extent
         fl_domain domain
-    ctypedef enum fl_row_axis:
-        FL_NO_ROW, FL_SECOND_AXIS, FL_LAST_AXIS
+    ctypedef enum fl_shapes:
+        FL_SHAPES_EQUAL, FL_SHAPES_SECOND_AXIS, FL_SHAPES_LAST_AXIS, FL_SHAPES_SEQUENCES
     ctypedef int fl_formula
     ctypedef struct fl_loss:
         fl_family_id family
-        fl_row_axis axis
+        fl_shapes shapes
         fl_operand_spec spec[3]
     ctypedef enum fl_mean_divisor:
         FL_BY_SAMPLE_WEIGHT, FL_BY_ALL_WEIGHTS
@@ -43,10 +43,17 @@ cdef extern from "fastloss.h" nogil:
         double hi, lo
     ctypedef struct fl_grid:
         int64_t blocks, row_units, rows_per_block, segments, segment_units
+    ctypedef struct fl_sequences:
+        int64_t T, C, blank
+        const int64_t *frames
+        const int64_t *labels
+        const int64_t *first_label
+        int zero_infinity, per_label
+        double sum_tolerance
     ctypedef struct fl_call:
         fl_family_id family
         fl_formula formula
-        int is_double, requested, prepare, mean
+        int is_double, wants_sum, prepare, mean
         fl_mean_divisor mean_divisor
         double divisor_scale, grad_output
         double params[3]
@@ -54,18 +61,11 @@ cdef extern from "fastloss.h" nogil:
         fl_array operand[3]
         fl_operand_spec spec[3]
         fl_array weight
-        const void *class_weight
-        int class_weight_is_float
-        fl_array sample_weight, grad_output_array, values
-        fl_array grad[3]
+        fl_array sample_weight, grad_output_array
+        fl_array *output[FL_OUTPUTS]
         int64_t broadcast_period[3]
         int64_t ignore_index
-        int64_t T, C, blank
-        const int64_t *frames
-        const int64_t *labels
-        const int64_t *first_label
-        int zero_infinity, per_label
-        double sum_tolerance
+        fl_sequences sequences
         int wants_moments
         double *weighted_loss
         double *unit_divisor
@@ -83,27 +83,30 @@ cdef extern from "fastloss.h" nogil:
         FL_OK, FL_BAD_VALUE, FL_INTERRUPTED
     ctypedef int (*fl_interrupted)() noexcept
     ctypedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out) noexcept
-    ctypedef struct fl_kernels:
+    ctypedef struct fl_services:
         fl_vector_math_fn *math[2]
     int fl_find_formula(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
     void fl_add_totals(fl_totals *to, const fl_totals *other)
     void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
-                      const double *weighted_loss, const double *unit_divisor,
+                           const double *weighted_loss, const double *unit_divisor,
                            const unsigned char *unit_counted)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
+    double fl_work(const fl_call *call)
+    int fl_isa_built_count()
     int fl_isa_count()
     const char *fl_isa_name(int index)
     void fl_isa_select(int index)
     int fl_isa_selected()
-    const fl_kernels *fl_kernels_selected()
+    const fl_services *fl_selected_services()
 
 cdef extern from "vector/vector_math_list.h" nogil:
     enum: MATH_FUNCTIONS
     const char *vector_math_name(int function)
 
 cdef extern from "runtime/parallel.h" nogil:
+    enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
     void fl_set_process_threads(int threads)
     int fl_set_thread_override(int threads)

@@ -1,10 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""From Python arguments to an fl_call and back.
+"""The binding: from Python arguments to an fl_call and back.
 
-A `Loss` parses its arguments; a `Call` checks the arrays, allocates the results, releases the GIL
-around fl_run and makes Python objects of what comes back. Both know arrays and options, but no
-formula and no thread.
+Design
+------
+a) A call. `Loss._parse` reads the arguments into an `Arguments` struct. `Call._run` then, in this
+   order: converts the operands to arrays, picks the formula (the row of losses.def), the compute
+   type and the shape of the loss (`_operands`); reads weights and options (`_weights`); makes or
+   checks the output arrays (`_outputs`); decides whether operands must be validated before anything
+   is written (`_phases`); runs `fl_run` without the GIL; and returns a float, arrays, or the error
+   that names argument, position and value (`_result`, `_bad_value`).
+b) Arguments are parsed by hand, into slots. A loss is called like a function thousands of times a
+   second on a few numbers; binding keywords through a Python def takes 0.5 to 0.7 µs, more than the
+   rest of such a call. Each keyword maps to a small integer, its parameter id, and the parser
+   switches on it. The Python def in losses.py gives only signature and docstring.
+c) Arrays are read through the ndarray C API (0.08 µs for an operand), not as typed memoryviews
+   (0.26 µs for two), which also refuse read-only arrays and half types.
+d) References are borrowed: arguments live as long as the call, and whatever the call itself creates
+   is held in `owned_refs`.
+e) A small call keeps the GIL: to release it and get it back from other threads costs more than its
+   work (`skips_gil_release`).
+f) Loss and Call know arrays and options, but no formula, no family and no thread. Whatever depends
+   on the loss is read from its row of losses.def: extents and domains of the operands, how units
+   follow from shapes.
+g) Rare paths are Python: array-likes and odd shapes in _arrays.py, options in _options.py, error
+   messages in _errors.py.
 """
 
 import os
@@ -66,6 +86,9 @@ cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index":
 cdef enum:
     GIL_HELD_MAX_ELEMENTS = 2048  # elements, some µs of work
 
+# Booleans that a kernel, or the reading of shapes, asks for; all others choose a formula.
+CALL_FLAGS = ("batch_first", "zero_infinity")
+
 # Methods of a loss.
 cdef enum:
     VALUE = 1
@@ -111,8 +134,13 @@ cdef inline int storage(cnp.ndarray a) except -2:
     return -1
 
 
-# NumPy's numbers for F32, F64 and F16.
-cdef int[3] TYPE_NUM = [cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16]
+cdef dict FLOATING_NAMES = {FL_F32: "float32", FL_F64: "float64", FL_F16: "float16",
+                            FL_BF16: "bfloat16"}
+
+# NumPy's type numbers of these; it has none for bfloat16.
+cdef int[4] TYPE_NUM
+TYPE_NUM[<int>FL_F32], TYPE_NUM[<int>FL_F64] = cnp.NPY_FLOAT, cnp.NPY_DOUBLE
+TYPE_NUM[<int>FL_F16] = cnp.NPY_FLOAT16
 
 
 cdef inline bint is_floating(int dtype):
@@ -142,7 +170,7 @@ cdef int numeric(cnp.ndarray array, str name) except -1:
 
 
 cdef void fill_broadcast_array(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
-                   const cnp.npy_intp *shape, int front) noexcept:
+                               const cnp.npy_intp *shape, int front) noexcept:
     """a, broadcast to shape, where its axes begin at `front`, as an fl_array; neighbouring axes
     that step alike become one."""
     cdef int axis, back = front + cnp.PyArray_NDIM(a), n = 0
@@ -205,7 +233,7 @@ cdef cnp.ndarray axis_last(cnp.ndarray a, int axis):
 
 
 cdef int broadcast_offset(cnp.ndarray weight, bint of_samples, int ndim,
-                  const cnp.npy_intp *shape) noexcept:
+                          const cnp.npy_intp *shape) noexcept:
     """The axis of shape where those of a weight begin; -1 if it cannot be broadcast to it."""
     cdef int k, front = ndim - cnp.PyArray_NDIM(weight)
     cdef cnp.npy_intp dim
@@ -342,8 +370,9 @@ cdef class LossSums:
     def to_tuple(self):
         """All that there is to it, for `sums_from_tuple`."""
         cdef fl_totals *t = &self.totals
-        return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
-                t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd)
+        return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo,
+                t.divisor_sum.hi, t.divisor_sum.lo, t.moments.pivot,
+                t.moments.rr, t.moments.rd, t.moments.dd)
 
     def merge(self, LossSums other not None):
         """Adds what another added up."""
@@ -430,26 +459,28 @@ cdef class UnitOutputs:
 
 def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs units not None):
     """Adds each unit to the LossSums of its group; `group` has the number of each, as int64."""
-    cdef cnp.ndarray term = np.ascontiguousarray(units.weighted_loss)
-    cdef cnp.ndarray share = np.ascontiguousarray(units.unit_divisor)
-    cdef cnp.ndarray counted = np.ascontiguousarray(units.unit_counted)
+    cdef cnp.ndarray weighted_loss = np.ascontiguousarray(units.weighted_loss)
+    cdef cnp.ndarray unit_divisor = np.ascontiguousarray(units.unit_divisor)
+    cdef cnp.ndarray unit_counted = np.ascontiguousarray(units.unit_counted)
     cdef cnp.ndarray index = np.ascontiguousarray(group, np.int64)
     cdef cnp.ndarray pointers = np.empty(len(groups), np.uintp)
     cdef fl_totals **to = <fl_totals **>cnp.PyArray_DATA(pointers)
-    cdef Py_ssize_t k, n = cnp.PyArray_SIZE(term)
+    cdef Py_ssize_t k, n = cnp.PyArray_SIZE(weighted_loss)
     for k in range(len(groups)):
         to[k] = &(<LossSums?>groups[k]).totals
     if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
         fl_add_unit_terms(to, n, <int64_t *>cnp.PyArray_DATA(index),
-                     <double *>cnp.PyArray_DATA(term), <double *>cnp.PyArray_DATA(share),
-                     <unsigned char *>cnp.PyArray_DATA(counted))
+                          <double *>cnp.PyArray_DATA(weighted_loss),
+                          <double *>cnp.PyArray_DATA(unit_divisor),
+                          <unsigned char *>cnp.PyArray_DATA(unit_counted))
 
 
 # In the order of fl_extent and fl_domain.
-EXTENTS = ("absent", "unit", "row")
+EXTENTS = ("absent", "unit", "row", "shared")
 DOMAINS = ("any", "unit_interval", "nonnegative", "positive", "sign", "score", "index", "labels")
+
 
 # --- the loss object ------------------------------------------------------------------------------
 
@@ -490,6 +521,8 @@ cdef class Loss:
     cdef tuple formula_ranges          # (suffix, test) each: its last number chooses the formula
     cdef Arguments defaults
     cdef fl_family_id family
+    cdef fl_shapes shapes
+    cdef int choosing_flags    # the bits of the booleans that choose a row
     cdef int formula[8]        # by the set of boolean options, or the range of the number
     cdef fl_loss row[8]        # of the table of losses
     cdef list row_names        # of these
@@ -520,7 +553,7 @@ cdef class Loss:
         self.defaults.reduction = MEAN
         self.defaults.ignore_index = -100
         self.parameter_ids = {"sample_weight": SAMPLE_WEIGHT, "reduction": REDUCTION, "out": OUT,
-                      "wrt": WRT, "grad_output": GRAD_OUTPUT}
+                              "wrt": WRT, "grad_output": GRAD_OUTPUT}
         self.parameter_ids.update((operand, i) for i, operand in enumerate(operands))
         self.parameter_ids.update((keyword, SPECIAL[keyword]) for keyword in special)
         for i, option in enumerate(numbers):
@@ -542,8 +575,10 @@ cdef class Loss:
         """Each set of boolean options, a pos_weight and a floating target counting as such, is a
         row of the table of losses; so is each range of a number."""
         cdef int chosen, i
-        cdef list variants = [flag[0] for flag in self.bool_options]
+        cdef list variants = [flag[0] for flag in self.bool_options if flag[0] not in CALL_FLAGS]
+        self.choosing_flags = (1 << len(variants)) - 1
         if self.formula_ranges is not None:
+            self.choosing_flags = -1  # the flags hold the index of the range
             names = [suffix for suffix, _ in self.formula_ranges]
         else:
             variants += [word for word in ("pos_weight",) if word in self.parameter_ids]
@@ -556,11 +591,10 @@ cdef class Loss:
             self.row_names.append(row)
             self.formula[i] = fl_find_formula(row.encode(), &self.row[i])
             if self.formula[i] < 0:
-                raise LookupError(f"no formula {row!r}")
-            if self.row[0].family == FL_FAMILY_ctc:
-                break  # its booleans choose no formula
+                raise LookupError(f"{self.name} needs the row {row!r} in src_c/losses.def")
         self.family = self.row[0].family
-        self.weighs_classes = self.family != FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_INDEX
+        self.shapes = self.row[0].shapes
+        self.weighs_classes = self.row[0].spec[1].domain == FL_INDEX
         return 0
 
     cdef int _range(self, double number) except -1:
@@ -672,6 +706,12 @@ cdef class Loss:
             for i, name in enumerate(self.row_names)
         }
 
+    @property
+    def row_axis(self):
+        """The axis of the rows: 1 for the second, -1 for the last, None if a unit is an element."""
+        return None if self.shapes == FL_SHAPES_EQUAL else (
+            1 if self.shapes == FL_SHAPES_SECOND_AXIS else -1)
+
     def formula_of(self, *, probabilities=False, **options):
         """The row of losses.def that these options choose."""
         cdef Arguments a = self.defaults
@@ -679,7 +719,7 @@ cdef class Loss:
         for name, value in options.items():
             if name in self.parameter_ids and self.parameter_ids[name] >= NUMBER:
                 self._set(&a, self.parameter_ids[name], <PyObject *>value)
-        chosen = 0 if self.family == FL_FAMILY_ctc else a.flags
+        chosen = a.flags & self.choosing_flags
         if probabilities or options.get("pos_weight") is not None:
             chosen |= 1 << len(self.bool_options)
         return self.row_names[chosen]
@@ -689,32 +729,30 @@ cdef class Loss:
         """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
         cdef fl_domain domain
         cdef int k
-        if self.family == FL_FAMILY_ctc:
-            return None  # many labels for each loss
-        for k in range(1, 3):
+        for k in range(1, FL_OPERANDS):
             domain = self.row[0].spec[k].domain
-            if domain == FL_INDEX or domain == FL_SIGN:
-                return "index" if domain == FL_INDEX else "sign"
-        fraction = self.family == FL_FAMILY_elementwise and self.row[0].spec[1].domain == FL_UNIT_INTERVAL
-        return "fraction" if fraction else None
+            if self.row[0].spec[k].extent == FL_PER_UNIT and domain in (
+                    FL_INDEX, FL_SIGN, FL_UNIT_INTERVAL):
+                return "fraction" if domain == FL_UNIT_INTERVAL else DOMAINS[domain]
+        return None
 
     def _rows_per_block(self, shape):
         """The number of leading rows that chunks of an input of this shape are multiples of."""
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
-        if ndim == 0 or ndim > 64 or (ndim == 1 and self.family != FL_FAMILY_elementwise):
+        if ndim == 0 or ndim > 64 or (ndim == 1 and self.shapes != FL_SHAPES_EQUAL):
             return shape[0] if shape else 1  # no rows that could be apart
         memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
         memset(&call, 0, sizeof(call))
         call.family = self.family
-        if self.family == FL_FAMILY_ctc:  # samples first
+        if self.shapes == FL_SHAPES_SEQUENCES:  # samples first
             set_units(&call, -1, 1, dims)
             call.unit_size = dims[1] * dims[2]
         else:
-            set_units(&call, row_axis(&self.row[0], ndim), ndim, dims)
+            set_units(&call, row_axis(self.shapes, ndim), ndim, dims)
         return fl_grid_of(&call).rows_per_block
 
     def __repr__(self):
@@ -875,15 +913,15 @@ cdef int64_t as_integer(str name, object value) except? -1:
     return _options.integer(name, value)
 
 
-cdef int row_axis(const fl_loss *loss, int ndim) noexcept:
+cdef int row_axis(fl_shapes shapes, int ndim) noexcept:
     """The axis of the rows of an array, or -1."""
-    if loss.axis == FL_NO_ROW or ndim == 0:
+    if shapes == FL_SHAPES_EQUAL or ndim == 0:
         return -1
-    return 1 if loss.axis == FL_SECOND_AXIS and ndim > 1 else ndim - 1
+    return 1 if shapes == FL_SHAPES_SECOND_AXIS and ndim > 1 else ndim - 1
 
 
 cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
-    """UnitOutputs and rows of an input of this shape, with or without an axis of its own in a unit."""
+    """Units and rows of an input of this shape; `axis` is that of the rows, or -1."""
     cdef int k, seen = 0
     call.unit_size = call.units = call.row_units = call.inner_size = 1
     for k in range(ndim):
@@ -901,9 +939,8 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 # --- a call ---------------------------------------------------------------------------------------
 
 cdef bint skips_gil_release(const fl_call *call) noexcept:
-    """Whether there is less to do than asking the GIL back from other threads would take."""
-    return (0 < call.units <= GIL_HELD_MAX_ELEMENTS and call.unit_size <= GIL_HELD_MAX_ELEMENTS // call.units
-            and call.family != FL_FAMILY_ctc and call.spec[1].domain != FL_LABELS)
+    """Whether there is less work than asking the GIL back from other threads would take."""
+    return call.units > 0 and fl_work(call) <= GIL_HELD_MAX_ELEMENTS
 
 
 cdef Call new_call(Loss loss):
@@ -921,13 +958,14 @@ cdef class Call:
     cdef Loss loss
     cdef Arguments a
     cdef fl_call *call
+    cdef fl_array *outputs     # of the call, by number
     cdef fl_totals totals
     cdef PyObject *arrays[4]   # the operands, which are arguments or kept
     cdef PyObject *kernel_views[4]    # the same with their axes in the order of the kernels
-    cdef list owned_refs             # (name, array): they live as long; no out may overlap a named one
+    cdef list owned_refs       # (name, array): alive until the end; no out may overlap a named one
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
-    cdef cnp.ndarray lengths   # of sequences: what call.frames and its neighbours point to
+    cdef cnp.ndarray lengths   # the memory of call.sequences.frames, labels, first_label
     cdef fl_loss *row          # of the table of losses
     cdef int dtype[4]          # of the operands
     cdef bint weak[4]          # Python numbers
@@ -943,12 +981,14 @@ cdef class Call:
     cdef object _run(self, int method, dict bound, tuple args, dict kwargs, LossSums state,
                      UnitOutputs units=None):
         cdef fl_call call
+        cdef fl_array outputs[FL_SECOND_DERIVATIVE]  # losses and gradients
         cdef cnp.npy_intp shape[64]
         cdef fl_partial bad
         cdef fl_status status = FL_OK
         cdef fl_interrupted ask = NULL
         self.loss._parse(&self.a, method, bound, args, kwargs)
         self.call = &call
+        self.outputs = outputs
         self.shape = shape
         self.rows_before = 0 if state is None else state.rows
         self.in_place = False
@@ -996,11 +1036,11 @@ cdef class Call:
         self._formula()
         self._compute_type(min(n, 3))
         memset(call.broadcast_period, 0, sizeof(call.broadcast_period))
-        call.frames = NULL
+        call.sequences.frames = NULL
         self.axis = -1
-        if self.loss.family == FL_FAMILY_elementwise:
+        if self.loss.shapes == FL_SHAPES_EQUAL:
             self._broadcast_shape()
-        elif self.loss.family == FL_FAMILY_ctc:
+        elif self.loss.shapes == FL_SHAPES_SEQUENCES:
             self._sequence_shape()
         else:
             self._row_shape()
@@ -1008,11 +1048,11 @@ cdef class Call:
             call.operand[k].data = NULL
             if self.row.spec[k].extent == FL_PER_ENTRY:
                 fill_fl_array(&call.operand[k], <cnp.ndarray>self.kernel_views[k], self.dtype[k],
-                             call.is_double)
+                              call.is_double)
             elif k < n and self.row.spec[k].extent == FL_PER_UNIT:
                 view = <cnp.ndarray>self.kernel_views[k]
-                fill_broadcast_array(&call.operand[k], view, self.dtype[k], call.is_double, self.ndim,
-                         self.shape, self.ndim - cnp.PyArray_NDIM(view))
+                fill_broadcast_array(&call.operand[k], view, self.dtype[k], call.is_double,
+                                     self.ndim, self.shape, self.ndim - cnp.PyArray_NDIM(view))
         return 0
 
     cdef int _read(self, int k) except -1:
@@ -1053,7 +1093,7 @@ cdef class Call:
             if domain == FL_INDEX or domain == FL_LABELS:
                 if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
                     raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS,
-                                             self.row.axis == FL_SECOND_AXIS)
+                                             self.loss.shapes == FL_SHAPES_SECOND_AXIS)
                 continue
             if self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)
@@ -1076,7 +1116,7 @@ cdef class Call:
 
     cdef int _formula(self) except -1:
         """The row of the table of losses; a pos_weight or floating target chooses like a flag."""
-        cdef int chosen = 0 if self.loss.family == FL_FAMILY_ctc else self.a.flags
+        cdef int chosen = self.a.flags & self.loss.choosing_flags
         cdef fl_call *call = self.call
         if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
             chosen |= 1 << len(self.loss.bool_options)
@@ -1102,9 +1142,10 @@ cdef class Call:
         cdef int k, ndim
         cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y
         ndim = cnp.PyArray_NDIM(x)
-        self.axis = row_axis(self.row, ndim)
+        self.axis = row_axis(self.loss.shapes, ndim)
         if self.axis < 0:
-            raise _errors.no_row_axis(self.loss.operands[0], self.row.axis == FL_SECOND_AXIS)
+            raise _errors.no_row_axis(self.loss.operands[0],
+                                      self.loss.shapes == FL_SHAPES_SECOND_AXIS)
         for k in range(1, len(self.loss.operands)):
             y = <cnp.ndarray>self.arrays[k]
             if self.row.spec[k].extent == FL_PER_ENTRY:
@@ -1132,39 +1173,40 @@ cdef class Call:
         cdef int64_t *frames
         cdef int64_t *labels
         cdef int64_t *first
-        cdef int64_t n, most, total = 0
+        cdef int64_t n, most, expected, total = 0
         if ndim != 2 and ndim != 3:
             raise _errors.bad_sequence_shape(self.loss.operands[0], x, batch_first)
         self.axis = -1 if ndim == 2 else 0 if batch_first else 1
         self.ndim = ndim - 2
         call.units = 1 if ndim == 2 else cnp.PyArray_DIM(x, self.axis)
-        call.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
-        call.C = cnp.PyArray_DIM(x, ndim - 1)
-        call.unit_size = call.T * call.C
+        call.sequences.T = cnp.PyArray_DIM(x, 1 if self.axis == 0 else 0)
+        call.sequences.C = cnp.PyArray_DIM(x, ndim - 1)
+        call.unit_size = call.sequences.T * call.sequences.C
         call.row_units = call.inner_size = 1
         self.shape[0] = self.rows = call.units
         if self.axis == 1:
             self._set_kernel_view(0, self._row_view(x, 0))
         size = 3 * call.units
         self.lengths = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, 0)
-        call.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
-        call.labels = labels = frames + call.units
-        call.first_label = first = labels + call.units
-        self._lengths(2, call.T, "frames", frames)
+        call.sequences.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
+        call.sequences.labels = labels = frames + call.units
+        call.sequences.first_label = first = labels + call.units
+        self._lengths(2, call.sequences.T, "frames", frames)
         most = cnp.PyArray_DIM(targets, 1) if rank == 2 else cnp.PyArray_SIZE(targets)
         self._lengths(3, most, "labels in targets", labels)
         for n in range(call.units):
             first[n] = n * most if rank == 2 else total
             total += labels[n]
-        if cnp.PyArray_DIM(targets, 0) != (call.units if rank == 2 else total) if (
-                rank == 1 or rank == 2) else True:
+        expected = call.units if rank == 2 else total  # padded rows, or all labels concatenated
+        if rank not in (1, 2) or cnp.PyArray_DIM(targets, 0) != expected:
             raise _errors.bad_targets((<object>targets).shape, call.units, total)
-        call.blank = self.a.blank
-        if not 0 <= call.blank < call.C:
-            raise _errors.bad_blank(self.loss.operands[0], call.blank, call.C)
-        call.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
-        call.per_label = self.a.reduction == MEAN
-        call.sum_tolerance = _arrays.sum_tolerance(self.dtype[0], call.C)
+        call.sequences.blank = self.a.blank
+        if not 0 <= call.sequences.blank < call.sequences.C:
+            raise _errors.bad_blank(self.loss.operands[0], call.sequences.blank, call.sequences.C)
+        call.sequences.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
+        call.sequences.per_label = self.a.reduction == MEAN
+        call.sequences.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]],
+                                                             call.sequences.C)
         return 0
 
     cdef int _lengths(self, int k, int64_t most, str of, int64_t *to) except -1:
@@ -1193,7 +1235,7 @@ cdef class Call:
 
     cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
         """An operand, or its gradient, with its axes in the order of the kernels."""
-        if operand >= 0 and self.loss.family == FL_FAMILY_ctc:
+        if operand >= 0 and self.loss.shapes == FL_SHAPES_SEQUENCES:
             return cnp.PyArray_SwapAxes(array, 0, 1) if self.axis == 1 else array
         if operand >= 0 and self.axis >= 0 and self.row.spec[operand].extent == FL_PER_ENTRY and (
                 self.axis != cnp.PyArray_NDIM(array) - 1):
@@ -1266,14 +1308,12 @@ cdef class Call:
         cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
-        call.class_weight = NULL
         if self.a.weight != NULL and self.loss.weighs_classes:
             of_labels = not (self.loss.probabilities
                              and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
             weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
             self._hold_ref("weight", weight)
-            call.class_weight = cnp.PyArray_DATA(weight)
-            call.class_weight_is_float = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT
+            fill_fl_array(&call.operand[2], weight, storage(weight), call.is_double)
         elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
             x = <cnp.ndarray>self.arrays[0]
             self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),
@@ -1319,8 +1359,9 @@ cdef class Call:
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
         values_out = grads_out = None
-        call.requested = FL_SUM if method & (VALUE | SUMS) else 0
-        call.values.data = call.grad_output_array.data = NULL
+        call.wants_sum = method & (VALUE | SUMS) != 0
+        call.grad_output_array.data = NULL
+        memset(call.output, 0, sizeof(call.output))
         call.grad_output = 1
         if self.a.out != NULL:
             if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
@@ -1329,8 +1370,7 @@ cdef class Call:
                 values_out, grads_out = _options.split_out(
                     <object>self.a.out, none, method == VALUE_AND_GRAD)
         if (method & VALUE and none) or values_out is not None:
-            self.values = self._result_array(&call.values, None, -1, self.result, values_out)
-            call.requested |= FL_VALUES
+            self.values = self._result_array(FL_LOSSES, None, self.result, values_out)
         if method & GRADIENT:
             if self.a.grad_output != NULL:
                 self._grad_output(<object>self.a.grad_output, none)
@@ -1340,8 +1380,7 @@ cdef class Call:
     cdef int _alloc_unit_outputs(self, UnitOutputs units) except -1:
         """The arrays for what is wanted of each unit."""
         if units.wants_values:
-            units.values = self._result_array(&self.call.values, None, -1, self.result, None)
-            self.call.requested |= FL_VALUES
+            units.values = self._result_array(FL_LOSSES, None, self.result, None)
         if not units.wants_terms:
             return 0
         term, share, counted = (np.zeros(shape_tuple(self.ndim, self.shape), dtype)
@@ -1375,8 +1414,7 @@ cdef class Call:
         cdef cnp.ndarray array = <cnp.ndarray>self.arrays[k]
         if not is_floating(dtype):
             raise _errors.no_gradient(name, array)
-        self.call.requested |= FL_GRAD << k
-        return self._result_array(&self.call.grad[k], array, k, dtype, out)
+        return self._result_array(FL_GRADIENT + k, array, dtype, out)
 
     cdef int _grad_output(self, object value, bint none) except -1:
         """A number, or for reduction none an array of the unreduced shape."""
@@ -1393,22 +1431,22 @@ cdef class Call:
         if cnp.PyArray_NDIM(array) == 0:
             self.call.grad_output = float(array)
             return 0
-        _arrays.check_upstream(array, self._loss_shape(), none)
+        _arrays.check_grad_output(array, self._loss_shape(), none)
         array = self._with_axis_moved(array)
         self._hold_ref("grad_output", array)
         fill_fl_array(&self.call.grad_output_array, array, dtype, self.call.is_double)
         return 0
 
-    cdef cnp.ndarray _result_array(self, fl_array *f, cnp.ndarray like, int operand, int dtype,
-                                   object out):
+    cdef cnp.ndarray _result_array(self, int output, cnp.ndarray like, int dtype, object out):
         """A fresh array or the caller's out, of the shape of `like` or of the loss."""
         cdef cnp.ndarray array, view
+        cdef int operand = output - FL_GRADIENT if like is not None else -1
         if out is not None:
             dtype = self._check_out(like, operand, dtype, out)
             array = out
         elif dtype == FL_BF16 or (like is None and self.moved_axis >= 0):
             shape = self._loss_shape() if like is None else (<object>like).shape
-            array = np.empty(shape, _arrays.dtype_of(dtype))
+            array = np.empty(shape, _arrays.dtype_named(FLOATING_NAMES[dtype]))
         elif like is None:
             array = cnp.PyArray_EMPTY(self.ndim, self.shape, TYPE_NUM[dtype], 0)
         else:
@@ -1417,8 +1455,17 @@ cdef class Call:
         if self.call.units == 0:
             array.fill(0)
         view = self._row_view(array, operand)
-        fill_fl_array(f, view, dtype, self.call.is_double)
+        self.call.output[output] = &self.outputs[output]
+        fill_fl_array(&self.outputs[output], view, dtype, self.call.is_double)
         return array
+
+    cdef bint _writes_arrays(self) noexcept:
+        """Whether any output is an array."""
+        cdef int k
+        for k in range(FL_SECOND_DERIVATIVE):
+            if self.call.output[k] != NULL:
+                return True
+        return False
 
     cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
         """An out may be the argument that it differentiates; it is apart from all others."""
@@ -1430,7 +1477,8 @@ cdef class Call:
         array = out
         given = storage(array)
         if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
-            raise _errors.out_dtype(out, self._out_name(operand), _arrays.dtype_of(dtype))
+            raise _errors.out_dtype(out, self._out_name(operand),
+                                    _arrays.dtype_named(FLOATING_NAMES[dtype]))
         for k in range(len(self.loss.operands)):
             other = <cnp.ndarray>self.arrays[k]
             if overlap(array, other):
@@ -1485,7 +1533,7 @@ cdef class Call:
         weighted = call.sample_weight.data != NULL or (self.loss.weight_divides and (
             call.weight.data != NULL or self.row.spec[1].domain == FL_INDEX))
         call.mean = method & GRADIENT and self.a.reduction in (MEAN, BATCHMEAN)
-        call.prepare = ((call.requested & ~FL_SUM and labels) or (self.in_place and checked)
+        call.prepare = ((self._writes_arrays() and labels) or (self.in_place and checked)
                         or (call.mean and weighted))
         return 0
 
@@ -1521,46 +1569,57 @@ cdef class Call:
         index = [int(i) for i in np.unravel_index(bad.error_unit, shape)] if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
-        if self.loss.family == FL_FAMILY_ctc and k < FL_AT_SAMPLE_WEIGHT:
+        if self.loss.shapes == FL_SHAPES_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
             place = bad.error_unit + self.rows_before
             if k == 1:
+                label = self.call.sequences.first_label[bad.error_unit] + bad.error_entry
                 return _arrays.label_error(self.loss.operands, <object>self.arrays[1], place,
-                                           bad.error_entry,
-                                           self.call.first_label[bad.error_unit] + bad.error_entry,
-                                           self.call.C, self.a.blank)
+                                           bad.error_entry, label, self.call.sequences.C,
+                                           self.a.blank)
             frames = np.moveaxis(<object>self.arrays[0], self.axis, 0) if self.axis >= 0 else (
                 <object>self.arrays[0])[np.newaxis]
-            return _arrays.frame_error(self.loss.operands[0], frames[bad.error_unit, bad.error_entry],
-                                       place, bad.error_entry, self.axis)
+            frame = frames[bad.error_unit, bad.error_entry]
+            return _arrays.frame_error(self.loss.operands[0], frame, place, bad.error_entry,
+                                       self.axis)
         if k < FL_AT_SAMPLE_WEIGHT and self.row.spec[k].extent == FL_PER_ENTRY:
             index.insert(self.axis, bad.error_entry)
         # The first in the kernels' order need not be so in the caller's.
         if self.moved_axis >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
-            k, index = _arrays.first_negative(2, <object>self.kernel_views[2], weight, self.moved_axis)
-        elif self.row.axis == FL_SECOND_AXIS and self.axis < self.ndim and (
+            in_weight, index = _arrays.first_negative(<object>self.kernel_views[2], weight,
+                                                      self.moved_axis)
+            k = <int>FL_AT_SAMPLE_WEIGHT if in_weight else 2
+        elif self.loss.shapes == FL_SHAPES_SECOND_AXIS and self.axis < self.ndim and (
                 self.row.spec[1].extent == FL_PER_ENTRY):
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(True)
-            k, index = _arrays.first_negative(1, <object>self.kernel_views[1], weight, self.axis)
+            in_weight, index = _arrays.first_negative(<object>self.kernel_views[1], weight,
+                                                      self.axis)
+            k = <int>FL_AT_SAMPLE_WEIGHT if in_weight else 1
+            if in_weight:
+                del index[self.axis]
         if k == FL_AT_SAMPLE_WEIGHT:
             array = as_array(<object>self.a.sample_weight, "sample_weight")
-            return _errors.bad_value("sample_weight", array, index, FL_NONNEGATIVE, rows)
+            return _errors.bad_value("sample_weight", array, index, "nonnegative", rows)
         name, array, domain = self.loss.operands[k], <object>self.arrays[k], self.row.spec[k].domain
         if domain == FL_INDEX:
             ignored = self.a.ignore_index if "ignore_index" in self.loss.parameter_ids else None
             return _errors.bad_class(name, array, index, self.call.unit_size, ignored, rows)
         if domain == FL_LABELS:
             return _errors.bad_label(name, array, index, self.call.unit_size, rows)
-        return _errors.bad_value(name, array, index, domain, rows)
+        return _errors.bad_value(name, array, index, DOMAINS[domain], rows)
 
     cdef object _sample_weight(self, bint rows):
         """The sample weights with their axes in the order of the kernels, and one for the row."""
         array = as_array(<object>self.a.sample_weight, "sample_weight")
-        array = self._with_axis_moved(_arrays.weight_view(array, "sample_weight", self._loss_shape()))
+        array = _arrays.weight_view(array, "sample_weight", self._loss_shape())
+        array = self._with_axis_moved(array)
         return array[..., np.newaxis] if rows else array
 
 
 # --- threads and instruction sets -----------------------------------------------------------------
+
+MAX_THREADS = FL_MAX_THREADS
+
 
 def set_process_threads(int n):
     fl_set_process_threads(n)
@@ -1591,9 +1650,10 @@ def isa():
     return fl_isa_name(fl_isa_selected()).decode()
 
 
-def isas():
-    """Those of this build that this processor runs, weakest first."""
-    return [fl_isa_name(i).decode() for i in range(fl_isa_count())]
+def isas(*, bint built=False):
+    """The instruction sets that this processor runs, or all of this build; weakest first."""
+    return [fl_isa_name(i).decode()
+            for i in range(fl_isa_built_count() if built else fl_isa_count())]
 
 
 def select_isa(str name):
@@ -1616,6 +1676,6 @@ def math(str function, cnp.ndarray x not None):
         raise TypeError(f"x must be float32 or float64, not {x.dtype}")
     cdef int number = math_functions().index(function)
     cdef cnp.ndarray source = np.ascontiguousarray(x), out = np.empty_like(source)
-    fl_kernels_selected().math[is_double](number, source.size, cnp.PyArray_DATA(source),
-                                          cnp.PyArray_DATA(out))
+    fl_selected_services().math[is_double](number, source.size, cnp.PyArray_DATA(source),
+                                           cnp.PyArray_DATA(out))
     return out

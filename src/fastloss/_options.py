@@ -1,4 +1,4 @@
-"""Options: which values a number may have, and what to differentiate by."""
+"""Options: the values that a numeric option may have, arguments to differentiate, and out."""
 
 import math
 import operator
@@ -6,31 +6,32 @@ import operator
 import numpy as np
 
 
-class Rule:
+class Constraint:
     """The values that a numeric option may have."""
 
-    def __init__(self, words, accepts):
-        self.words = words
+    def __init__(self, description, accepts):
+        self.description = description
         self.accepts = accepts
 
     def __repr__(self):
-        return self.words
+        return self.description
 
 
-FINITE = Rule("finite", math.isfinite)
-POSITIVE = Rule("positive", lambda v: v > 0)
-NONNEGATIVE = Rule("at least 0", lambda v: v >= 0)
-FINITE_NONNEGATIVE = Rule("finite and at least 0", lambda v: 0 <= v < math.inf)
-FRACTION = Rule("between 0 and 1", lambda v: 0 <= v <= 1)
-FRACTION_OR_NONE = Rule("between 0 and 1, or -1 for none", lambda v: 0 <= v <= 1 or v == -1)
-ONE_OR_TWO = Rule("1 or 2", lambda v: v in (1, 2))
-# Close to 1 and 2 the formula divides by nearly 0; float32 has to tell such a power from them.
-TWEEDIE_POWER = Rule(
-    "between -1e6 and 1e6, not between 0 and 1, and 1 or 2 or at least 1e-6 away from them",
+FINITE = Constraint("finite", math.isfinite)
+POSITIVE = Constraint("positive", lambda v: v > 0)
+NONNEGATIVE = Constraint("at least 0", lambda v: v >= 0)
+FINITE_NONNEGATIVE = Constraint("finite and at least 0", lambda v: 0 <= v < math.inf)
+FRACTION = Constraint("between 0 and 1", lambda v: 0 <= v <= 1)
+FRACTION_OR_NONE = Constraint("between 0 and 1, or -1 for none", lambda v: 0 <= v <= 1 or v == -1)
+ONE_OR_TWO = Constraint("1 or 2", lambda v: v in (1, 2))
+# Close to 1 and 2 the general formula divides by nearly 0, and such a power must still differ from
+# 1 and 2 when it is rounded to float32.
+TWEEDIE_POWER = Constraint(
+    "between -1e6 and 1e6, not between 0 and 1, and either 1 or 2 or at least 1e-6 away from both",
     lambda v: abs(v) <= 1e6 and not 0 < v < 1 and all(v == p or abs(v - p) >= 1e-6 for p in (1, 2)),
 )
 
-# The formula of a Tweedie deviance, by its power.
+# The power of a Tweedie deviance selects its formula: (suffix of the name, test), first match.
 TWEEDIE_RANGES = (
     ("normal", lambda p: p == 0),
     ("poisson", lambda p: p == 1),
@@ -41,13 +42,13 @@ TWEEDIE_RANGES = (
     ("positive", lambda p: p > 2),
 )
 
-# A power of 2 is a product.
+# gamma = 2 has a formula of its own, which squares instead of calling pow.
 FOCAL_RANGES = (("squared", lambda gamma: gamma == 2), ("", lambda gamma: True))
 
 
-def number(name, value, rule):
-    """A numeric option as float."""
-    if type(value) is float and rule.accepts(value):
+def number(name, value, constraint):
+    """Return a numeric option as a float."""
+    if type(value) is float and constraint.accepts(value):
         return value
     try:
         if isinstance(value, (str, bytes)) or np.ndim(value) > 0 or np.iscomplexobj(value):
@@ -57,20 +58,20 @@ def number(name, value, rule):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
     except OverflowError:
         result = math.inf if value > 0 else -math.inf
-    if not rule.accepts(result):
-        raise ValueError(f"{name} must be {rule.words}, got {value!r}")
+    if not constraint.accepts(result):
+        raise ValueError(f"{name} must be {constraint.description}, got {value!r}")
     return result
 
 
 def flag(name, value):
-    """A boolean option."""
+    """Return a boolean option as a bool."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def integer(name, value):
-    """An integer option."""
+    """Return an integer option as an int that fits in 64 bits."""
     try:
         result = operator.index(value)
     except TypeError:
@@ -83,7 +84,7 @@ def integer(name, value):
 
 
 def wrt(loss, value):
-    """The names of the arguments to differentiate by."""
+    """Return the names of the arguments to differentiate with respect to, as a tuple."""
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, (tuple, list)) or not names:
         raise TypeError(f"wrt must be an argument's name or a tuple of names, got {value!r}")
@@ -99,7 +100,7 @@ def wrt(loss, value):
 
 
 def split_out(out, values, grads):
-    """(out of the values, out of the gradients)."""
+    """Split `out` into (out of the values, out of the gradients), by which of them are returned."""
     if values and grads:
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError("out must be a pair (values, gradients) with reduction='none'")
@@ -110,7 +111,7 @@ def split_out(out, values, grads):
 
 
 def grad_outs(out, wrt):
-    """One out (or None) per gradient."""
+    """Return one out, or None, for each gradient."""
     if out is None:
         return (None,) * len(wrt)
     if not isinstance(out, (tuple, list)) or len(out) != len(wrt):

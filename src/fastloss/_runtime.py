@@ -1,86 +1,94 @@
-"""What calls run on: the number of threads and the instruction set."""
+"""The number of threads and the instruction set that calls use."""
 
 import operator
 import os
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, SupportsIndex, overload
 
 from fastloss import _binding, _threads
 from fastloss._version import __version__
 
-_reason = ""
+_process_source = ""  # what determined the number of threads of the process
 
 
-def _start():
-    """At import: what the environment and the machine say."""
-    global _reason
-    threads, _reason = _threads.starting_threads()
-    _binding.set_process_threads(min(threads, _threads.MAX_THREADS))
-    available = _binding.isas()
-    wanted = os.environ.get("FASTLOSS_ISA")
-    if wanted in available:
-        _binding.select_isa(wanted)
-    else:
-        _binding.select_isa(available[-1])
-        if wanted is not None and wanted not in (
-            "avx2",
-            "avx512",
-        ):  # a cap above this processor is none
-            _threads.warn(
-                f"FASTLOSS_ISA={wanted!r} is not an instruction set: use one of "
-                f"{', '.join(available)}; taking {available[-1]}"
-            )
+def _start() -> None:
+    """Take the number of threads and the instruction set from the environment and the machine."""
+    global _process_source
+    threads, _process_source = _threads.starting_threads()
+    _binding.set_process_threads(threads)
+    runnable, built = _binding.isas(), _binding.isas(built=True)
+    requested = os.environ.get("FASTLOSS_ISA")
+    # FASTLOSS_ISA is an upper limit: an instruction set beyond this processor changes nothing.
+    _binding.select_isa(requested if requested in runnable else runnable[-1])
+    if requested is not None and requested not in built:
+        _threads.warn(
+            f"FASTLOSS_ISA={requested!r} is not an instruction set of this build "
+            f"({', '.join(built)}); using {runnable[-1]} instead"
+        )
 
 
-def _checked(n):
+def _checked(n: SupportsIndex) -> int:
     try:
-        n = operator.index(n)
+        threads = operator.index(n)
     except TypeError:
         raise TypeError(f"the number of threads must be an integer, got {n!r}") from None
-    if not 1 <= n <= _threads.MAX_THREADS:
+    if not 1 <= threads <= _binding.MAX_THREADS:
         raise ValueError(
-            f"the number of threads must be between 1 and {_threads.MAX_THREADS}, got {n}"
+            f"the number of threads must be between 1 and {_binding.MAX_THREADS}, got {threads}"
         )
-    return n
+    return threads
 
 
-def set_num_threads(n):
-    """Let the calls of this process use up to `n` threads each.
+def set_num_threads(n: SupportsIndex) -> None:
+    """Set the maximum number of threads that each call in this process may use.
 
     Parameters
     ----------
     n : int
-        At least 1. More than the machine has processors is allowed, and slower.
+        Number of threads, from 1 to 1024. It may exceed the number of processors, which makes
+        calls slower.
+
+    See Also
+    --------
+    num_threads : Set the number for a block of code in one Python thread.
 
     Examples
     --------
     >>> import fastloss as fl
     >>> fl.set_num_threads(2)
     """
-    global _reason
+    global _process_source
     _binding.set_process_threads(_checked(n))
-    _reason = "set_num_threads"
+    _process_source = "set_num_threads"
 
 
-def get_num_threads():
-    """The number of threads that a large call by this Python thread may use now.
+def get_num_threads() -> int:
+    """Return the number of threads that a large call from this Python thread may use now.
 
-    Smaller than what `set_num_threads` set where `num_threads` or threadpoolctl holds it down, in a
-    forked child whose parent had used threads, and inside another parallel region.
+    It is smaller than the number given to `set_num_threads` where `num_threads` or threadpoolctl
+    lowers it, in a forked child whose parent had used threads, and inside another parallel region.
 
     Returns
     -------
     int
+        Number of threads, at least 1.
     """
     return _binding.effective_threads()
 
 
-def num_threads(n):
-    """Within a ``with`` block, let the calls of this Python thread use up to `n` threads each.
+def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
+    """Set the maximum number of threads for calls from this Python thread in a ``with`` block.
 
     Parameters
     ----------
     n : int
-        At least 1.
+        Number of threads, from 1 to 1024. It takes precedence over `set_num_threads`.
+
+    Returns
+    -------
+    context manager
+        Restores the previous number on exit.
 
     Examples
     --------
@@ -93,7 +101,7 @@ def num_threads(n):
 
 
 @contextmanager
-def _override(n):
+def _override(n: int) -> Iterator[None]:
     previous = _binding.set_thread_override(n)
     try:
         yield
@@ -101,24 +109,33 @@ def _override(n):
         _binding.set_thread_override(previous)
 
 
-def _why():
-    """What the number of threads follows from."""
+def _thread_count_source() -> str:
+    """Describe what determines the number of threads, in a few words."""
     if _binding.thread_override():
-        reason, granted = "num_threads", _binding.thread_override()
+        source, requested = "num_threads", _binding.thread_override()
     else:
-        reason, granted = _reason, _binding.process_threads()
-    if get_num_threads() < granted:
-        reason += ", held down by the OpenMP runtime, a fork or a region around"
-    return reason
+        source, requested = _process_source, _binding.process_threads()
+    if get_num_threads() < requested:
+        source += ", lowered by the OpenMP runtime, a fork or an enclosing parallel region"
+    return source
 
 
-def show_config(mode="stdout"):
-    """What this build is and what its calls run on.
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
+    """Show the version, the instruction set, the threads and the OpenMP runtime in use.
 
     Parameters
     ----------
-    mode : {"stdout", "dicts"}
-        Print it, or return it as a dict.
+    mode : {"stdout", "dicts"}, default "stdout"
+        "stdout" prints the configuration, "dicts" returns it as a dict.
+
+    Returns
+    -------
+    dict or None
+        The configuration with ``mode="dicts"``, otherwise None.
 
     Examples
     --------
@@ -128,14 +145,14 @@ def show_config(mode="stdout"):
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
-    runtime = _binding.openmp_runtime()
+    openmp = _binding.openmp_runtime()
     config = {
         "version": __version__,
         "instruction set": _binding.isa(),
         "instruction sets available": _binding.isas(),
         "threads": get_num_threads(),
-        "threads because of": _why(),
-        "openmp": runtime.replace("none", "none: calls run on one thread"),
+        "threads set by": _thread_count_source(),
+        "openmp": "none: calls run on one thread" if openmp == "none" else openmp,
     }
     if mode == "dicts":
         return config

@@ -1,7 +1,7 @@
-"""The criteria: a loss with its options bound, named and parametrised as in ``torch.nn``.
+"""The criteria: losses with their options bound, named and parametrised as in ``torch.nn``.
 
-They store what they get, untouched, and leave its check to the call, so that scikit-learn can clone
-and search them.
+They store their options unchanged and leave validation to the call, so that scikit-learn can clone
+them and search over their options.
 """
 
 import inspect
@@ -16,8 +16,8 @@ from fastloss._binding import BoundLoss
 class Criterion(BoundLoss):
     """A loss with its options bound.
 
-    Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``; arrays,
-    ``sample_weight``, ``wrt``, ``grad_output`` and ``out`` go to the call.
+    Call it like the loss, or use its methods ``grad``, ``value_and_grad`` and ``sums``. Arrays,
+    ``sample_weight``, ``wrt``, ``grad_output`` and ``out`` are arguments of the call.
 
     Examples
     --------
@@ -34,9 +34,12 @@ class Criterion(BoundLoss):
     loss = None
 
     def __init_subclass__(cls, *, loss=None, positional=()):
-        """`positional`: the options that torch.nn takes by position before its deprecated ones."""
+        """Bind a loss.
+
+        `positional` has the options that torch.nn takes by position before its deprecated ones.
+        """
         super().__init_subclass__()
-        if loss is None:  # a user's class below one of these
+        if loss is None:  # a class that a user derives from a criterion
             return
         options = [p for p in loss.__signature__.parameters.values() if p.default is not p.empty]
         options = [p for p in options if p.name not in ("sample_weight", "out")]
@@ -48,12 +51,12 @@ class Criterion(BoundLoss):
                 for p in options
             ]
         )
-        if loss.__doc__:  # python -OO has none
-            cls.__doc__ = _documented(cls.__doc__, loss, [p.name for p in options])
+        if loss.__doc__:  # python -OO removes docstrings
+            cls.__doc__ = _documented(loss, [p.name for p in options])
 
     def __init__(self, *args, **options):
         if self.loss is None:
-            raise TypeError("Criterion is the base of the criteria and has no loss of its own")
+            raise TypeError("Criterion is the base class of the criteria and has no loss")
         bound = self.__signature__.bind(*args, **options)
         bound.apply_defaults()
         self.__dict__.update(bound.arguments)
@@ -62,11 +65,32 @@ class Criterion(BoundLoss):
         return self.__dict__
 
     def get_params(self, deep=True):
-        """The options by name."""
+        """Return the options by name.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            Has no effect; scikit-learn passes it.
+
+        Returns
+        -------
+        dict
+        """
         return {name: getattr(self, name) for name in self.__signature__.parameters}
 
     def set_params(self, **options):
-        """Changes options; returns the criterion."""
+        """Change options.
+
+        Parameters
+        ----------
+        **options
+            New values by name.
+
+        Returns
+        -------
+        Criterion
+            The criterion itself.
+        """
         for name, value in options.items():
             if name not in self.__signature__.parameters:
                 raise ValueError(
@@ -77,30 +101,30 @@ class Criterion(BoundLoss):
         return self
 
     def accumulator(self, *, by=None):
-        """A running loss over batches; see `fastloss.Accumulator`."""
-        from fastloss.accumulators import Accumulator  # with what JSON and locks take to import
+        """Return a running loss over batches; see `fastloss.Accumulator`."""
+        from fastloss.evaluation.accumulators import Accumulator  # loads json and threading
 
         return Accumulator(self, by=by)
 
     def __repr__(self):
-        given = ", ".join(
+        options = ", ".join(
             f"{name}={getattr(self, name)!r}"
             for name, p in self.__signature__.parameters.items()
             if not _equal(getattr(self, name), p.default)
         )
-        return f"{type(self).__name__}({given})"
+        return f"{type(self).__name__}({options})"
 
     def __eq__(self, other):
         if type(other) is not type(self):
             return NotImplemented
-        theirs = other.get_params()
-        return all(_equal(value, theirs[name]) for name, value in self.get_params().items())
+        others = other.get_params()
+        return all(_equal(value, others[name]) for name, value in self.get_params().items())
 
     __hash__ = None
 
 
 def _equal(a, b):
-    """Arrays by value, everything else by ==; 1 and 1.0 are equal, True and 1 are too."""
+    """Compare arrays by value and everything else by ==, numbers across their types."""
     if a is b:
         return True
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
@@ -109,15 +133,18 @@ def _equal(a, b):
     return bool((numbers or type(a) is type(b)) and a == b)
 
 
-def _documented(summary, loss, options):
-    """Formula and options, in this order, from the docstring of the loss."""
-    head, _, rest = loss.__doc__.partition("\n\nParameters\n----------\n")
-    entries = re.split(r"\n(?=\S)", rest.partition("\n\n")[0])
+def _documented(loss, options):
+    """Make a docstring from the one of the loss: summary, formula, and these options in order."""
+    head, _, tail = loss.__doc__.partition("\n\nParameters\n----------\n")
+    summary, _, description = head.partition("\n")
+    entries = re.split(r"\n(?=\S)", tail.partition("\n\n")[0])
     entries = {entry.partition(" :")[0]: entry for entry in entries}
     return "\n".join(
         [
             summary,
-            *head.splitlines()[1:],
+            "",
+            f"The loss `{loss.__name__}` with its options bound.",
+            description,
             "",
             "Parameters",
             "----------",
@@ -125,121 +152,136 @@ def _documented(summary, loss, options):
             "",
             "See Also",
             "--------",
-            f"fastloss.{loss.__name__} : The arrays of the call, its results, errors and accuracy.",
+            f"fastloss.{loss.__name__} : Arrays of the call, return values, errors and accuracy.",
         ]
     )
 
 
+# --- elementwise ----------------------------------------------------------------------------------
+
+
 class L1Loss(Criterion, loss=losses.l1_loss):
-    """`l1_loss` with its options bound."""
+    pass
 
 
 class MSELoss(Criterion, loss=losses.mse_loss):
-    """`mse_loss` with its options bound."""
+    pass
 
 
 class SmoothL1Loss(Criterion, loss=losses.smooth_l1_loss):
-    """`smooth_l1_loss` with its options bound."""
+    pass
 
 
 class HuberLoss(Criterion, loss=losses.huber_loss):
-    """`huber_loss` with its options bound."""
+    pass
 
 
 class LogCoshLoss(Criterion, loss=losses.log_cosh_loss):
-    """`log_cosh_loss` with its options bound."""
+    pass
 
 
 class PinballLoss(Criterion, loss=losses.pinball_loss):
-    """`pinball_loss` with its options bound."""
+    pass
 
 
 class PoissonNLLLoss(Criterion, loss=losses.poisson_nll_loss, positional=("log_input", "full")):
-    """`poisson_nll_loss` with its options bound."""
+    pass
 
 
 class GaussianNLLLoss(Criterion, loss=losses.gaussian_nll_loss):
-    """`gaussian_nll_loss` with its options bound."""
+    pass
 
 
 class GammaNLLLoss(Criterion, loss=losses.gamma_nll_loss):
-    """`gamma_nll_loss` with its options bound."""
+    pass
 
 
 class TweedieDevianceLoss(Criterion, loss=losses.tweedie_deviance_loss):
-    """`tweedie_deviance_loss` with its options bound."""
+    pass
 
 
 class KLDivLoss(Criterion, loss=losses.kl_div):
-    """`kl_div` with its options bound."""
+    pass
 
 
 class BCELoss(Criterion, loss=losses.binary_cross_entropy, positional=("weight",)):
-    """`binary_cross_entropy` with its options bound."""
+    pass
 
 
 class BCEWithLogitsLoss(
     Criterion, loss=losses.binary_cross_entropy_with_logits, positional=("weight",)
 ):
-    """`binary_cross_entropy_with_logits` with its options bound."""
+    pass
 
 
 class SigmoidFocalLoss(Criterion, loss=losses.sigmoid_focal_loss):
-    """`sigmoid_focal_loss` with its options bound."""
-
-
-class HingeEmbeddingLoss(Criterion, loss=losses.hinge_embedding_loss, positional=("margin",)):
-    """`hinge_embedding_loss` with its options bound."""
+    pass
 
 
 class SoftMarginLoss(Criterion, loss=losses.soft_margin_loss):
-    """`soft_margin_loss` with its options bound."""
+    pass
+
+
+class HingeEmbeddingLoss(Criterion, loss=losses.hinge_embedding_loss, positional=("margin",)):
+    pass
 
 
 class MarginRankingLoss(Criterion, loss=losses.margin_ranking_loss, positional=("margin",)):
-    """`margin_ranking_loss` with its options bound."""
+    pass
 
 
-class CosineEmbeddingLoss(Criterion, loss=losses.cosine_embedding_loss, positional=("margin",)):
-    """`cosine_embedding_loss` with its options bound."""
+# --- cross_entropy, nll ---------------------------------------------------------------------------
+
+
+class CrossEntropyLoss(Criterion, loss=losses.cross_entropy, positional=("weight",)):
+    pass
+
+
+class NLLLoss(Criterion, loss=losses.nll_loss, positional=("weight",)):
+    pass
+
+
+# --- margin ---------------------------------------------------------------------------------------
 
 
 class MultiMarginLoss(
     Criterion, loss=losses.multi_margin_loss, positional=("p", "margin", "weight")
 ):
-    """`multi_margin_loss` with its options bound."""
+    pass
 
 
 class MultiLabelMarginLoss(Criterion, loss=losses.multilabel_margin_loss):
-    """`multilabel_margin_loss` with its options bound."""
+    pass
 
 
 class MultiLabelSoftMarginLoss(
     Criterion, loss=losses.multilabel_soft_margin_loss, positional=("weight",)
 ):
-    """`multilabel_soft_margin_loss` with its options bound."""
+    pass
+
+
+# --- embedding ------------------------------------------------------------------------------------
+
+
+class CosineEmbeddingLoss(Criterion, loss=losses.cosine_embedding_loss, positional=("margin",)):
+    pass
 
 
 class TripletMarginLoss(
     Criterion, loss=losses.triplet_margin_loss, positional=("margin", "p", "eps", "swap")
 ):
-    """`triplet_margin_loss` with its options bound."""
+    pass
 
 
-class NLLLoss(Criterion, loss=losses.nll_loss, positional=("weight",)):
-    """`nll_loss` with its options bound."""
-
-
-class CrossEntropyLoss(Criterion, loss=losses.cross_entropy, positional=("weight",)):
-    """`cross_entropy` with its options bound."""
+# --- ctc ------------------------------------------------------------------------------------------
 
 
 class CTCLoss(Criterion, loss=losses.ctc_loss, positional=("blank",)):
-    """`ctc_loss` with its options bound."""
+    pass
 
 
 class CTCLossWithLogits(Criterion, loss=losses.ctc_loss_with_logits, positional=("blank",)):
-    """`ctc_loss_with_logits` with its options bound."""
+    pass
 
 
 __all__ = [

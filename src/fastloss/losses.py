@@ -1,4 +1,4 @@
-"""The losses: a function each gives name, signature and docstring; `loss` makes it an object."""
+"""The losses: each function declares the name, signature and docstring of one `Loss` object."""
 
 import inspect
 
@@ -18,141 +18,144 @@ from fastloss._options import (
 
 _SPECIAL = ("weight", "pos_weight", "ignore_index", "blank")
 
-# What the docstrings share, by the name of its placeholder, such as %(out)s on a line of its own.
-# Indented lines below a placeholder continue its paragraph.
+# Paragraphs that docstrings share. A line that consists of a placeholder, such as %(out)s, is
+# replaced by the paragraph of that name; indented lines below it continue the paragraph.
 _SHARED = {
     "predictions": """\
 input : array_like, any shape
     Predictions x.
-target : array_like, shape of `input`
-    True values y.""",
+target : array_like, same shape as `input`
+    Target values y.""",
     "reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by their
-    number; with `sample_weight` s, by the sum of s over them.""",
+    "none" returns the unreduced losses l, "sum" their sum, and "mean" the sum divided by the number
+    of losses. With `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum
+    of s.""",
     "class_reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, "sum" adds them up, and "mean" divides that by the sum
-    of w[y]; with `sample_weight` s, of s w[y]. Without weights this is the number of targets that
-    are not ignored.""",
+    "none" returns the unreduced losses l, "sum" their sum, and "mean" the sum divided by the number
+    of targets that are not ignored or, with `weight`, by the sum of their w[y]. With
+    `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum of s w[y].""",
     "ctc_reduction": """\
 reduction : {%(reductions)s}, default "mean"
-    "none" returns the losses l themselves, (N,) or (), and "sum" adds them up. "mean" divides each
-    by the number of its labels, or by 1 if there are none, and their sum by N; with `sample_weight`
-    s, by the sum of s over them.
+    "none" returns the unreduced losses l, of shape (N,) or (), and "sum" their sum. "mean" divides
+    each l by its target length, or by 1 if that is 0, and the sum of the quotients by N. With
+    `sample_weight` s, each l is multiplied by its s, and "mean" divides by the sum of s instead of
+    N.
 zero_infinity : bool, default False
-    Whether an infinite loss, whose gradient is NaN, becomes 0 with the gradient 0, as where labels
-    do not fit into the frames. It counts in what "mean" divides by.
+    Replace infinite losses and their NaN gradients by 0. A loss is infinite, for example, if the
+    target is too long for the input. It still counts in the divisor of "mean".
 batch_first : bool, default False
-    Whether the batch comes before the frames, as in (N, T, C).""",
+    Whether the batch is the first axis, as in (N, T, C), and the frames are the second.""",
     "weight": """\
 weight : array_like, optional
-    Factor w of each loss, broadcast to the input's shape; it has no gradient. A 0 removes what it
-    weighs, NaN included.""",
+    Factor w of each element, broadcast to the shape of `input`; not differentiable. A weight of 0
+    excludes its element, even if that is NaN.""",
     "ctc_targets": """\
 targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
-    Labels, of any integer dtype: classes from 0 to C - 1 other than `blank`. In rows, of which what
-    is beyond a sample's length is never read; or those of all samples one after the other.
+    Labels, of any integer dtype: classes from 0 to C - 1 other than `blank`. Either padded rows,
+    whose entries beyond the target length are never read, or the concatenated labels of all
+    samples.
 input_lengths : array_like of integers, shape (N,) or ()
-    Number of frames of each sample, from 0 to T; a number is that of all. Frames beyond it are
-    never read, and have the gradient 0.
+    Number of frames of each sample, from 0 to T; a scalar applies to every sample. Frames beyond it
+    are never read and have gradient 0.
 target_lengths : array_like of integers, shape (N,) or ()
-    Number of labels of each sample, from 0 to S; a number is that of all.
+    Number of labels of each sample, from 0 to S; a scalar applies to every sample.
 blank : int, default 0
-    Class that stands for no label.""",
+    Class index of the blank, which stands for no label.""",
     "class_weight": """\
 weight : array_like, shape (C,), optional
-    Factor w of each class; it has no gradient. A 0 removes the entries of its class, NaN
-    included.""",
+    Factor w of each class; not differentiable. A weight of 0 excludes the rows whose target is that
+    class, even if their scores are NaN.""",
     "ignore_index": """\
 ignore_index : int, default -100
-    Class index, of any value, that marks what is left out: it counts neither in value and gradient
-    nor in what "mean" divides by, whatever its scores are.""",
+    Target value to ignore; it need not be a class. Ignored rows contribute nothing to the value,
+    the gradient and the divisor of "mean", whatever their scores are.""",
     "sample_weight": """\
 sample_weight : array_like, optional
-    Factor s >= 0 of each loss, in the numerator and the divisor of "mean": of the shape of the
-    unreduced losses, or (N,), one for each entry of their leading axis. Ones change nothing. A 0
-    removes what it weighs, NaN included; if all are 0, "mean" is NaN and its gradient 0.""",
+    Factor s >= 0 of each loss, in the numerator and the divisor of "mean". It has the shape of the
+    unreduced losses, or shape (N,): one weight per entry of their leading axis. Weights of 1 change
+    nothing. A weight of 0 excludes its loss, even if that is NaN. If all weights are 0, "mean" is
+    NaN and its gradient 0.""",
     "out": """\
 out : ndarray or tuple of ndarray, optional
-    Where to write the result, of its shape and dtype (float32 will do for float16 and bfloat16).
-    Called: the losses, with reduction="none". In ``grad``: the gradient, or a tuple of them. In
-    ``value_and_grad``: the gradient or gradients, with "none" the pair (losses, gradients). May be
-    exactly the argument that it is the gradient of, and may not overlap an argument in any other
-    way.""",
+    Array for the result, of its shape and dtype (float32 is accepted for float16 and bfloat16). In
+    a plain call, it receives the losses and requires reduction="none". In ``grad``, it receives the
+    gradient, and is a tuple if there are several. In ``value_and_grad``, it receives the gradient
+    or gradients and, with reduction="none", is the pair (losses, gradients). It may be exactly the
+    argument that it is the gradient of; any other overlap with an argument is an error.""",
     "returns": """\
 Returns
 -------
 float or ndarray
-    A float for "mean" and "sum", never rounded to the dtype of the arrays. For "none" an array of
-    the shape of the losses, a NumPy scalar if they are 0-d. ``.grad(...)`` returns the gradient of
-    this value, ``.value_and_grad(...)`` the pair of both in one pass, and ``.sums(...)`` what
-    "mean" divides, which adds up over batches: ``(sum, weight, count)``, a float, a float and the
-    number of losses that are not removed.
+    For "mean" and "sum", a float in double precision, whatever the dtype of the arrays. For "none",
+    an array of the shape of the losses, or a NumPy scalar if they are 0-d. ``.grad(...)`` returns
+    the gradient of this value, and ``.value_and_grad(...)`` the pair of both, in one pass.
+    ``.sums(...)`` returns ``(sum, weight, count)``: the numerator and the divisor of "mean", as
+    floats, and the number of losses that are not excluded. All three can be added across batches.
 
 Other Parameters
 ----------------
 wrt : str or tuple of str, optional
-    Of ``grad`` and ``value_and_grad``: the argument to differentiate by.
-    There are gradients for %(names)s. A tuple gives a tuple of them.
-    Default: %(default)s.
+    In ``grad`` and ``value_and_grad``: the name of the argument to differentiate with respect to,
+    or a tuple of names, which returns a tuple of gradients. Gradients are available for
+    %(names)s. Default: %(default)s.
 grad_output : float or array_like, optional
-    Of ``grad`` and ``value_and_grad``: the upstream gradient, a number; with reduction="none" also
+    In ``grad`` and ``value_and_grad``: the upstream gradient, a scalar or, with reduction="none",
     an array of the shape of the losses. Default: 1.""",
     "errors": """\
 TypeError
-    For complex, object and masked arrays, for a gradient by integers, and for unknown options.
+    For complex, object and masked arrays, gradients with respect to integer arrays, and
+    unknown options.
 ValueError
-    For shapes that do not fit, options out of range, and negative sample weights.""",
+    For shapes that do not match, options out of range, and negative sample weights.""",
     "class_errors": """\
 TypeError
-    For an `input` that is not floating, a `target` that is not integer, complex, object and masked
-    arrays, and unknown options.
-ValueError
-    For shapes that do not fit, options out of range, and negative sample weights.""",
-    "ctc_errors": """\
-ClassIndexError
-    For a label that is not a class. It is a ValueError and an IndexError.
-TypeError
-    For scores that are not floating, labels and lengths that are not integers, complex, object and
+    For an `input` that is not floating-point, a `target` that is not integer, complex, object and
     masked arrays, and unknown options.
 ValueError
-    For shapes and lengths that do not fit, a label that is `blank`, options out of range, and
+    For shapes that do not match, options out of range, and negative sample weights.""",
+    "ctc_errors": """\
+ClassIndexError
+    For a label that is not a class. It is both a ValueError and an IndexError.
+TypeError
+    For scores that are not floating-point, labels and lengths that are not integers, complex,
+    object and masked arrays, and unknown options.
+ValueError
+    For shapes and lengths that do not match, a label equal to `blank`, options out of range, and
     negative sample weights.""",
     "numerics": """\
-The arrays have one shape; a number or 0-d array goes with any. They are computed with in their
-common floating type: float16 and bfloat16 in float32, integers and bools of an input in float64. A
-gradient has the dtype and shape of its argument. NaN gives NaN, in value and gradient; no elements
-give the sum 0 and the mean NaN. Each loss is right to within 4 units in the last place of the
-largest of its terms, named below; a derivative, of those that its formula adds.""",
+Inputs and targets must have the same shape; only scalars and 0-d arrays broadcast. Losses are
+computed in the common floating-point dtype of the arrays: float16 and bfloat16 in float32, an
+integer or boolean input in float64. A gradient has the dtype and shape of its argument. NaN
+propagates to the value and the gradient. Without elements, the sum is 0 and the mean NaN.""",
     "class_numerics": """\
-The class axis is the second, or the only one. float16 and bfloat16 are computed with in float32,
-and the gradient has the dtype of `input`. If nothing is left to divide by (no rows, all ignored, no
-weight), "mean" is NaN and its gradient 0. Each loss is right to within 4 units in the last place of
-the largest of its terms, named below; a derivative, of those that its formula adds.""",
+The class axis is the second axis, or the only one. float16 and bfloat16 are computed in float32,
+and the gradient has the dtype of `input`. If no row is left (there are none, or all are ignored or
+have weight 0), "mean" is NaN and its gradient 0.""",
     "row_numerics": """\
-A row is what lies along the last axis; the axes before it number the rows. float16 and bfloat16 are
-computed with in float32, and a gradient has the dtype and shape of its argument. NaN gives NaN, in
-value and gradient of its row; no rows give the sum 0 and the mean NaN. Each loss is right to within
-4 units in the last place of the largest of its terms, named below; a derivative, of those that its
-formula adds.""",
+A row is a slice along the last axis; the leading axes index the rows. float16 and bfloat16 are
+computed in float32, and a gradient has the dtype and shape of its argument. NaN propagates to the
+value and the gradient of its row. Without rows, the sum is 0 and the mean NaN.""",
+    "accuracy": """\
+Each loss is accurate to within 4 units in the last place (ULP) of the largest of the terms below,
+and each derivative to within 4 ULP of the largest term of its own formula.""",
     "ctc_numerics": """\
-n labels, r of which follow one like themselves, need n + r frames. Sums over alignments run in
-double precision, and neither overflow nor vanish. The gradient has the dtype and shape of the
-scores. NaN that a loss depends on gives NaN, in it and in the gradient of its sample; no samples
-give the sum 0 and the mean NaN.""",
+A target of n labels with r consecutive repeats needs at least n + r frames. Sums over alignments
+are computed in double precision, and neither overflow nor underflow. The gradient has the dtype and
+shape of the scores. A NaN that a loss depends on propagates to that loss and to the gradient of its
+sample. Without samples, the sum is 0 and the mean NaN.""",
 }
 
 
-def _documented(docstring, **words):
-    """The docstring with its placeholders replaced."""
-
+def _documented(docstring, **substitutions):
+    """Return the docstring without its indentation and with its placeholders replaced."""
     docstring = docstring or ""
-    margin = docstring[docstring.rfind("\n") :]  # before the closing quotes
+    margin = docstring[docstring.rfind("\n") :]  # the indentation of the closing quotes
     lines = docstring.replace(margin, "\n").strip().split("\n")
     for i, line in enumerate(lines):
         if line.startswith("%(") and line.endswith(")s"):
-            lines[i] = _SHARED[line[2:-2]] % words
+            lines[i] = _SHARED[line[2:-2]] % substitutions
     return "\n".join(lines)
 
 
@@ -170,28 +173,31 @@ def loss(
     shared_variance=False,
     probabilities=False,
     ranges=None,
-    **rules,
+    **constraints,
 ):
-    """Makes a `Loss` of a function that has arrays, then options, and a docstring for a body.
+    """Make a `Loss` of a function that consists of a signature and a docstring.
 
-    Parameters without default are the arrays. Of the options, numbers go to the formula in order
-    and have a rule each; booleans choose the formula, by its name, and so does the last number
-    where there are `ranges` of it: (suffix, test) each.
+    Parameters without a default are the arrays, the others the options. The numeric options, which
+    have a constraint each, are passed to the formula in order. Each boolean option that is set
+    appends its name to the name of the formula. With `ranges`, (suffix, test) each, the last
+    numeric option selects the formula instead: the first test that holds gives the suffix.
     """
 
-    def make(function):
+    def declare(function):
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
         options = [p for p in parameters if p.default is not p.empty]
         operands = tuple(p.name for p in parameters if p.default is p.empty)
-        made = Loss(
+        result = Loss(
             name=function.__name__,
             formula=formula,
             operands=operands,
             positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
             differentiable=differentiable,
             default_wrt=differentiable[:1] if default_wrt is None else default_wrt,
-            numbers=[(p.name, p.default, rules[p.name]) for p in options if p.name in rules],
+            numbers=[
+                (p.name, p.default, constraints[p.name]) for p in options if p.name in constraints
+            ],
             flags=[(p.name, p.default) for p in options if type(p.default) is bool],
             special=[p.name for p in options if p.name in _SPECIAL],
             weight_divides=weight_divides,
@@ -204,25 +210,31 @@ def loss(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
             for name in ("sample_weight", "out")
         ]
-        made.__name__ = made.__qualname__ = function.__name__
-        made.__module__ = "fastloss"
-        made.__signature__ = signature.replace(parameters=[*parameters, *common])
-        made.__doc__ = _documented(
+        result.__name__ = result.__qualname__ = function.__name__
+        result.__module__ = "fastloss"
+        result.__signature__ = signature.replace(parameters=[*parameters, *common])
+        result.__doc__ = _documented(
             function.__doc__,
             reductions=_quoted(["mean", "sum", "none"] + ["batchmean"] * batchmean),
             names=_quoted(differentiable),
-            default=_quoted(made.default_wrt),
+            default=_quoted(result.default_wrt),
         )
-        return made
+        return result
 
-    return make
+    return declare
+
+
+# --- elementwise: regression ----------------------------------------------------------------------
 
 
 @loss("l1", weight_divides=True)
 def l1_loss(input, target, *, weight=None, reduction="mean"):
-    """Absolute error.
+    """Absolute error (L1 loss).
 
-    For x of `input` and y of `target`::
+    It is less sensitive to outliers than `mse_loss`: the best constant prediction is the median of
+    the targets, not their mean.
+
+    For x in `input` and y in `target`::
 
         l = w |x - y|        dl/dx = w sign(x - y)        dl/dy = -dl/dx
 
@@ -231,7 +243,7 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        With `weight`, "mean" divides by the sum of w.
+        With `weight` w, "mean" divides by the sum of w, and with both by the sum of s w.
     %(sample_weight)s
     %(out)s
 
@@ -245,9 +257,10 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: ``x - y``. Kink: the gradient is 0 where x = y.
+    %(accuracy)s
+    Terms: ``x - y``. At the kink, x = y, the gradient is 0.
 
-    PyTorch gives a NaN the gradient 0, and takes only weights of the input's shape.
+    PyTorch returns gradient 0 for NaN, and accepts only weights of the shape of `input`.
 
     Examples
     --------
@@ -263,9 +276,11 @@ def l1_loss(input, target, *, weight=None, reduction="mean"):
 
 @loss("mse", weight_divides=True)
 def mse_loss(input, target, *, weight=None, reduction="mean"):
-    """Squared error.
+    """Squared error (L2 loss).
 
-    For x of `input` and y of `target`::
+    It is the standard loss of regression: the best constant prediction is the mean of the targets.
+
+    For x in `input` and y in `target`::
 
         l = w (x - y)^2        dl/dx = 2 w (x - y)        dl/dy = -dl/dx
 
@@ -274,7 +289,7 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        With `weight`, "mean" divides by the sum of w.
+        With `weight` w, "mean" divides by the sum of w, and with both by the sum of s w.
     %(sample_weight)s
     %(out)s
 
@@ -288,10 +303,11 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``(x - y)^2``.
 
-    PyTorch broadcasts (N, 1) against (N,) to (N, N) with a warning, and takes only weights of the
-    input's shape.
+    PyTorch broadcasts (N, 1) against (N,) to (N, N) with a warning, and accepts only weights of the
+    shape of `input`.
 
     Examples
     --------
@@ -309,9 +325,12 @@ def mse_loss(input, target, *, weight=None, reduction="mean"):
 
 @loss("smooth_l1", beta=NONNEGATIVE)
 def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
-    """Absolute error, made quadratic within beta of 0.
+    """Absolute error, quadratic for errors smaller than beta.
 
-    For x of `input`, y of `target` and d = x - y::
+    It grows like `l1_loss` for large errors but is smooth at 0, and is common in the regression of
+    bounding boxes.
+
+    For x in `input`, y in `target` and d = x - y::
 
         l = d^2 / (2 beta)     dl/dx = d / beta     where |d| < beta
         l = |d| - beta/2       dl/dx = sign(d)      elsewhere;         dl/dy = -dl/dx
@@ -321,7 +340,8 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     %(predictions)s
     %(reduction)s
     beta : float, default 1.0
-        Error at which the parabola meets the lines, at least 0. At 0 this is `l1_loss`.
+        Error at which the loss changes from quadratic to linear, at least 0. With 0, this is
+        `l1_loss`.
     %(sample_weight)s
     %(out)s
 
@@ -335,9 +355,11 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     -----
     %(numerics)s
 
-    Terms: ``d^2 / (2 beta)``, or ``d`` and ``beta/2``. Neither d^2 nor a ratio overflows or
-    vanishes on the way where the loss does not, as happens in PyTorch. This is
+    %(accuracy)s
+    Terms: ``d^2 / (2 beta)``, or ``d`` and ``beta/2``. The loss equals
     ``huber_loss(..., delta=beta) / beta``.
+
+    Unlike in PyTorch, intermediate results overflow or underflow only if the loss itself does.
 
     References
     ----------
@@ -355,9 +377,12 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 
 @loss("huber", delta=POSITIVE)
 def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
-    """Squared error, made linear beyond delta.
+    """Squared error, linear for errors larger than delta.
 
-    For x of `input`, y of `target` and d = x - y::
+    Use it for regression with outliers: it is quadratic close to the target, like `mse_loss`, and
+    linear far from it, like `l1_loss`.
+
+    For x in `input`, y in `target` and d = x - y::
 
         l = w d^2 / 2                   dl/dx = w d                where |d| <= delta
         l = w delta (|d| - delta/2)     dl/dx = w delta sign(d)    elsewhere;    dl/dy = -dl/dx
@@ -367,10 +392,10 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
     %(predictions)s
     %(weight)s
     %(reduction)s
-        `weight` does not change what "mean" divides by.
+        `weight` does not affect the divisor of "mean".
     delta : float, default 1.0
-        Error at which the parabola goes over into lines, above 0. Infinity gives half the squared
-        error.
+        Error at which the loss changes from quadratic to linear, above 0. Infinity gives half the
+        squared error.
     %(sample_weight)s
     %(out)s
 
@@ -384,7 +409,8 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
     -----
     %(numerics)s
 
-    Terms: ``d^2 / 2``, or ``delta d`` and ``delta^2 / 2``. This is
+    %(accuracy)s
+    Terms: ``d^2 / 2``, or ``delta d`` and ``delta^2 / 2``. The loss equals
     ``delta * smooth_l1_loss(..., beta=delta)``.
 
     References
@@ -405,11 +431,12 @@ def huber_loss(input, target, *, weight=None, reduction="mean", delta=1.0):
 def log_cosh_loss(input, target, *, reduction="mean"):
     """Logarithm of the hyperbolic cosine of the error.
 
-    For x of `input` and y of `target`::
+    It is a smooth alternative to `huber_loss`, close to ``(x - y)^2 / 2`` for small errors and to
+    ``|x - y| - log 2`` for large ones.
+
+    For x in `input` and y in `target`::
 
         l = log cosh(x - y)        dl/dx = tanh(x - y)        dl/dy = -dl/dx
-
-    It is close to ``(x - y)^2 / 2`` for small errors and to ``|x - y| - log 2`` for large ones.
 
     Parameters
     ----------
@@ -428,7 +455,10 @@ def log_cosh_loss(input, target, *, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. Large errors do not overflow. PyTorch has no such loss.
+    %(accuracy)s
+    Terms: the loss itself. Large errors do not overflow.
+
+    PyTorch has no such loss.
 
     References
     ----------
@@ -447,23 +477,24 @@ def log_cosh_loss(input, target, *, reduction="mean"):
 
 @loss("pinball", quantile=FRACTION)
 def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
-    """Absolute error, weighted by q below the target, 1 - q above it.
+    """Quantile loss: the absolute error, weighted by its sign.
 
-    For x of `input`, y of `target` and q = quantile::
+    It is the loss of quantile regression: its mean is smallest where a fraction q of the targets is
+    below the prediction.
+
+    For x in `input`, y in `target` and q = quantile::
 
         l = q (y - x)          dl/dx = -q       where x < y
         l = (1 - q) (x - y)    dl/dx = 1 - q    where x > y;    dl/dy = -dl/dx
-
-    Its mean is least where the part q of the targets is below the prediction.
 
     Parameters
     ----------
     input : array_like, any shape
         Predicted quantiles x.
-    target : array_like, shape of `input`
-        True values y.
+    target : array_like, same shape as `input`
+        Target values y.
     quantile : float, default 0.5
-        Which quantile q is predicted, from 0 to 1. At 0.5, the median, this is half of `l1_loss`.
+        Quantile q to predict, from 0 to 1. With 0.5, the median, the loss is half of `l1_loss`.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -478,8 +509,10 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. Kink: the gradient is 0 where x = y. PyTorch has no such loss;
-    scikit-learn calls the quantile alpha.
+    %(accuracy)s
+    Terms: the loss itself. At the kink, x = y, the gradient is 0.
+
+    PyTorch has no such loss. scikit-learn's ``mean_pinball_loss`` calls the quantile alpha.
 
     References
     ----------
@@ -495,25 +528,32 @@ def pinball_loss(input, target, *, quantile=0.5, reduction="mean"):
     """
 
 
+# --- elementwise: likelihoods and divergences -----------------------------------------------------
+
+
 @loss("poisson_nll", eps=FINITE_NONNEGATIVE)
 def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, reduction="mean"):
-    """Negative log-likelihood of counts, from (logarithms of) rates.
+    """Poisson negative log-likelihood, given (log) rates.
 
-    For x of `input` and y of `target`::
+    Use it for regression on counts.
+
+    For x in `input` and y in `target`::
 
         l = exp(x) - y x          dl/dx = exp(x) - y           dl/dy = -x    with log_input
         l = x - y log(x + eps)    dl/dx = 1 - y / (x + eps)    dl/dy = -log(x + eps)    without
 
-    which leaves out the likelihood's log(y!). Where y > 1, `full` adds Stirling's approximation::
+    This leaves out the term log(y!) of the likelihood, which does not depend on x. `full` adds
+    Stirling's approximation of it where y > 1::
 
         y log y - y + log(2 pi y) / 2        and to dl/dy        log y + 1 / (2 y)
 
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the expected counts; without `log_input` those counts, at least 0.
-    target : array_like, shape of `input`
-        Observed counts y, at least 0; they need not be whole numbers.
+        Logarithms x of the expected counts. Without `log_input`, the expected counts themselves, at
+        least 0.
+    target : array_like, same shape as `input`
+        Observed counts y, at least 0; they need not be integers.
     log_input : bool, default True
         Whether `input` holds logarithms.
     full : bool, default False
@@ -535,11 +575,13 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``exp(x)`` and ``y x``; or ``x``, ``y log(x + eps)`` and ``y``; with `full` also
     ``y log y``, ``y`` and ``log(2 pi y) / 2``.
 
-    A count of 0 at the rate 0 has the loss 0, also where x = -inf, which is NaN in PyTorch. There
-    negative counts and rates raise nothing, and `full` has the gradient NaN by a target of 0.
+    A count of 0 at rate 0 has loss 0, also if x is -inf, where PyTorch returns NaN. PyTorch accepts
+    negative counts and rates and, with `full`, returns a NaN gradient with respect to a target of
+    0.
 
     Examples
     --------
@@ -560,28 +602,31 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, red
     eps=FINITE_NONNEGATIVE,
 )
 def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="mean"):
-    """Negative log-likelihood of normal values, by mean and variance.
+    """Gaussian negative log-likelihood, given means and variances.
 
-    For x of `input`, y of `target`, z of `var` and v = max(z, eps)::
+    Use it for models that predict a variance along with each mean.
+
+    For x in `input`, y in `target`, z in `var` and v = max(z, eps)::
 
         l = (log v + (x - y)^2 / v) / 2        dl/dx = (x - y) / v        dl/dy = -dl/dx
                                                dl/dz = (1 / v - (x - y)^2 / v^2) / 2
 
-    `full` adds log(2 pi) / 2.
+    `full` adds log(2 pi) / 2 to l.
 
     Parameters
     ----------
     input : array_like, any shape
-        Expected values x.
-    target : array_like, shape of `input`
+        Predicted means x.
+    target : array_like, same shape as `input`
         Observed values y.
     var : array_like
-        Variances z, at least 0: a number; or of the shape of `input`, of that shape without its
-        last axis (one for each row), or of that shape with a 1 in place of one axis.
+        Variances z, at least 0. A scalar, or an array of the shape of `input`, of that shape
+        without its last axis (one variance per row), or of that shape with a 1 in place of one
+        axis.
     full : bool, default False
-        Whether to add the constant.
+        Whether to add the constant term.
     eps : float, default 1e-06
-        Least variance, at least 0.
+        Lower bound of the variance, at least 0.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -597,11 +642,12 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``log(v) / 2``, ``(x - y)^2 / (2 v)`` and, with `full`, ``log(2 pi) / 2``.
 
-    As in PyTorch the gradient by `var` passes through the maximum: it is that at v also where
-    z < eps. The gradient of a shared variance is the sum over what shares it. PyTorch takes no
-    integer for `var`.
+    As in PyTorch, the gradient with respect to `var` ignores the lower bound: where z < eps, it is
+    the derivative at v. The gradient of a shared variance is the sum over the elements that share
+    it. PyTorch does not accept an integer `var`.
 
     References
     ----------
@@ -622,20 +668,23 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
 
 @loss("gamma_nll")
 def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
-    """Negative log-likelihood of gamma values, by (logarithms of) means.
+    """Gamma negative log-likelihood, given (log) means.
 
-    For x of `input` and y of `target`::
+    Use it for regression on positive, skewed targets such as durations or costs.
+
+    For x in `input` and y in `target`::
 
         l = x + y exp(-x)    dl/dx = 1 - y exp(-x)      dl/dy = exp(-x)    with log_input
         l = log x + y / x    dl/dx = (x - y) / x^2      dl/dy = 1 / x      without
 
-    This is what the mean changes of the likelihood, divided by the shape of the distribution.
+    This is the part of the negative log-likelihood that depends on the mean, divided by the shape
+    parameter.
 
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the expected values; without `log_input` those values, above 0.
-    target : array_like, shape of `input`
+        Logarithms x of the predicted means. Without `log_input`, the means themselves, above 0.
+    target : array_like, same shape as `input`
         Observed values y, above 0.
     log_input : bool, default True
         Whether `input` holds logarithms.
@@ -648,14 +697,17 @@ def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
     Raises
     ------
     %(errors)s
-        Also for a value or mean that is not above 0.
+        Also for a target or mean that is not above 0.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: ``x`` and ``y exp(-x)``, or ``log x`` and ``y / x``. PyTorch has no such loss. Twice
-    ``l - log y - 1``, with means, is ``tweedie_deviance_loss(..., power=2)``.
+    %(accuracy)s
+    Terms: ``x`` and ``y exp(-x)``, or ``log x`` and ``y / x``. Without `log_input`, twice
+    ``l - log y - 1`` is ``tweedie_deviance_loss(..., power=2)``.
+
+    PyTorch has no such loss.
 
     References
     ----------
@@ -677,7 +729,10 @@ def gamma_nll_loss(input, target, *, log_input=True, reduction="mean"):
 def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     """Unit deviance of Tweedie distributions (normal, Poisson, gamma).
 
-    For x of `input`, y of `target` and p = power::
+    Use it for generalised linear models in which the variance is proportional to a power of the
+    mean.
+
+    For x in `input`, y in `target` and p = power::
 
         l = (x - y)^2                                                            where p = 0
         l = 2 (y log(y/x) - y + x)                                               where p = 1
@@ -686,20 +741,20 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 
         dl/dx = 2 (x - y) / x^p        dl/dy = 2 (max(y, 0)^(1 - p) - x^(1 - p)) / (1 - p)
 
-    the last of which is 2 (y - x) where p = 0 and 2 log(y/x) where p = 1.
+    where dl/dy is 2 (y - x) for p = 0 and 2 log(y/x) for p = 1.
 
     Parameters
     ----------
     input : array_like, any shape
-        Expected values x, above 0; any if `power` is 0.
-    target : array_like, shape of `input`
-        Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, else
-        any.
+        Predicted means x, above 0; any value if `power` is 0.
+    target : array_like, same shape as `input`
+        Observed values y: above 0 if `power` is at least 2, at least 0 if it is at least 1, and any
+        value otherwise.
     power : float, default 0.0
-        Exponent p of the variance, which is proportional to x^p: at most 0, or at least 1; 1 and
-        2, or at least 1e-6 away from them. 0 is the normal distribution, 1 Poisson's, 2 the gamma
-        and 3 the inverse Gaussian one; between 1 and 2 is a sum of gamma values as often as
-        Poisson says.
+        Exponent p of the variance, which is proportional to x^p: at most 0 or at least 1, at most
+        1e6 in absolute value, and either 1 or 2 or at least 1e-6 away from both. 0 gives the
+        normal, 1 the Poisson, 2 the gamma and 3 the inverse Gaussian distribution; values between 1
+        and 2 give compound Poisson-gamma distributions.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -709,14 +764,17 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
     Raises
     ------
     %(errors)s
-        Also for an input or target outside the range of its power.
+        Also for an input or target outside the range that `power` allows.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: those that the formula adds. The gradient by a target of 0 is -inf from the power 1 on.
-    PyTorch has no such loss; this is the one of scikit-learn, whose ``mean_tweedie_deviance`` takes
+    %(accuracy)s
+    Terms: the summands of the formula. With powers from 1, the gradient with respect to a target of
+    0 is -inf.
+
+    PyTorch has no such loss. The mean equals scikit-learn's ``mean_tweedie_deviance``, which takes
     the targets first.
 
     References
@@ -739,7 +797,10 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """Kullback-Leibler divergence, from log-probabilities.
 
-    For x of `input` and y of `target`::
+    It compares predicted with target distributions. Use reduction="batchmean" to average over
+    distributions.
+
+    For x in `input` and y in `target`::
 
         l = y (log y - x)         dl/dx = -y         dl/dy = log y + 1 - x
         l = exp(y) (y - x)        dl/dx = -exp(y)    dl/dy = exp(y) (y - x + 1)    with log_target
@@ -747,12 +808,12 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     Parameters
     ----------
     input : array_like, any shape
-        Logarithms x of the probabilities of the model.
-    target : array_like, shape of `input`
-        True probabilities y, at least 0; with `log_target` their logarithms.
+        Predicted log-probabilities x.
+    target : array_like, same shape as `input`
+        Target probabilities y, at least 0. With `log_target`, their logarithms.
     %(reduction)s
-        "batchmean" divides by the length of the leading axis instead: where each row is a
-        distribution, it is their mean divergence.
+        "batchmean" divides by the length of the leading axis instead: if each row is a
+        distribution, it is the mean divergence.
     log_target : bool, default False
         Whether `target` holds logarithms.
     %(sample_weight)s
@@ -763,19 +824,21 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     Raises
     ------
     %(errors)s
-        Also for a negative target, unless with `log_target`.
+        Also for a negative target without `log_target`.
 
     Notes
     -----
     %(numerics)s
 
-    Terms: ``y log y`` and ``y x``, or ``exp(y) (y - x)``. That probabilities sum to 1 is not
-    checked.
+    %(accuracy)s
+    Terms: ``y log y`` and ``y x``, or ``exp(y) (y - x)``. Probabilities are not checked to sum to
+    1.
 
-    Where the true probability is 0, so is the loss, whatever x is but NaN; PyTorch gives NaN where
-    x is infinite. Its gradient by such a target is NaN; here it is the limit, -inf (NaN where x is
-    -inf too; with `log_target`, 0). As in PyTorch "mean" is not the mean divergence, which is
-    "batchmean"; it does not warn.
+    Where the target probability is 0, the loss is 0 for any x but NaN; PyTorch returns NaN if x is
+    infinite. The gradient with respect to such a target is its limit, -inf (NaN if x is -inf as
+    well; 0 with `log_target`); PyTorch returns NaN. As in PyTorch, "mean" divides by the number of
+    elements, so it is not the mean divergence: that is "batchmean". Unlike PyTorch, it does not
+    warn.
 
     References
     ----------
@@ -797,11 +860,17 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     """
 
 
+# --- elementwise: two classes ---------------------------------------------------------------------
+
+
 @loss("binary_cross_entropy")
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
-    """Cross entropy of two classes, from probabilities.
+    """Binary cross entropy, from probabilities.
 
-    For x of `input` and y of `target`::
+    If logits are available, prefer `binary_cross_entropy_with_logits`, which is more accurate and
+    needs no bounds.
+
+    For x in `input` and y in `target`::
 
         l = -w (y log x + (1 - y) log(1 - x))        logarithms below -100 count as -100
         dl/dx = w (x - y) / (x (1 - x))              denominators below 1e-12 count as 1e-12
@@ -810,12 +879,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     Parameters
     ----------
     input : array_like, any shape
-        Probabilities x of the positive class, between 0 and 1.
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Predicted probabilities x of the positive class, between 0 and 1.
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     %(weight)s
     %(reduction)s
-        `weight` does not change what "mean" divides by.
+        `weight` does not affect the divisor of "mean".
     %(sample_weight)s
     %(out)s
 
@@ -830,11 +899,13 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     -----
     %(numerics)s
 
+    %(accuracy)s
     Terms: ``y log x`` and ``(1 - y) log(1 - x)``.
 
-    The bounds are PyTorch's: a certain and wrong prediction costs 100 and has the gradient 1e12
-    (1e-12 being rounded to float32). The gradient by `target` is not bounded.
-    `binary_cross_entropy_with_logits` needs no bounds, and is exact where x rounds to 0 or 1.
+    The bounds match PyTorch: a certain but wrong prediction has loss 100 and a gradient of
+    magnitude 1e12 (1e-12 is rounded to float32). The gradient with respect to `target` is not
+    bounded. `binary_cross_entropy_with_logits` needs no bounds, and is accurate where x would round
+    to 0 or 1.
 
     Examples
     --------
@@ -850,9 +921,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
 def binary_cross_entropy_with_logits(
     input, target, weight=None, *, reduction="mean", pos_weight=None
 ):
-    """Cross entropy of two classes, from logits.
+    """Binary cross entropy, from logits.
 
-    For x of `input`, y of `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
+    It is the standard loss for two classes and for labels that are not mutually exclusive, and
+    equals `binary_cross_entropy` of sigma(x), without rounding that probability and without bounds.
+
+    For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x))::
 
         l = w ((1 - y) softplus(x) + p y softplus(-x))
@@ -862,15 +936,15 @@ def binary_cross_entropy_with_logits(
     Parameters
     ----------
     input : array_like, any shape
-        Logits x: the positive class has the probability sigma(x).
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Logits x: the predicted probability of the positive class is sigma(x).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     %(weight)s
     %(reduction)s
-        Neither weight changes what "mean" divides by.
+        Neither `weight` nor `pos_weight` affects the divisor of "mean".
     pos_weight : array_like, optional
-        Factor p of the positive class, broadcast to the input's shape: one for each label where
-        labels are the last axis. More than 1 raises recall, less raises precision.
+        Factor p of the positive class, broadcast to the shape of `input`: one per label if the last
+        axis holds labels. Values above 1 increase recall, values below 1 increase precision.
     %(sample_weight)s
     %(out)s
 
@@ -885,11 +959,12 @@ def binary_cross_entropy_with_logits(
     -----
     %(numerics)s
 
-    Terms: ``(1 - y) softplus(x)`` and ``p y softplus(-x)``. They have one sign: a small loss has
-    all its digits.
+    %(accuracy)s
+    Terms: ``(1 - y) softplus(x)`` and ``p y softplus(-x)``. Both have the same sign, so a small
+    loss keeps full relative accuracy.
 
-    PyTorch gives NaN for an infinite logit on the right side, here 0; and takes targets outside
-    [0, 1].
+    PyTorch returns NaN for an infinite logit of the correct sign, where the loss is 0, and accepts
+    targets outside [0, 1].
 
     References
     ----------
@@ -913,10 +988,12 @@ def binary_cross_entropy_with_logits(
     ranges=FOCAL_RANGES,
 )
 def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
-    """Cross entropy of two classes that counts easy elements less.
+    """Binary cross entropy that gives easy elements less weight.
 
-    For x of `input`, y of `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
-    log(1 + exp(x)), with the probability m of being wrong and the cross entropy h::
+    Use it for strongly imbalanced classes, such as objects and background in object detection.
+
+    For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
+    log(1 + exp(x)), with the predicted probability m of the wrong class and the cross entropy h::
 
         l = a m^gamma h
         m = (1 - y) sigma(x) + y sigma(-x)          h = (1 - y) softplus(x) + y softplus(-x)
@@ -927,19 +1004,20 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
 
         dl/dy = da/dy m^gamma h + a gamma m^(gamma - 1) (sigma(-x) - sigma(x)) h - a m^gamma x
 
-    with da/dy = 2 alpha - 1, or 0 if alpha is -1.
+    where da/dy = 2 alpha - 1, or 0 if alpha is -1.
 
     Parameters
     ----------
     input : array_like, any shape
-        Logits x: the positive class has the probability sigma(x).
-    target : array_like, shape of `input`
-        Its true probabilities y, between 0 and 1; mostly labels 0 and 1.
+        Logits x: the predicted probability of the positive class is sigma(x).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
     alpha : float, default 0.25
-        Weight of the positive class, from 0 to 1; the negative one has 1 - alpha. -1: no weights.
+        Weight of the positive class, from 0 to 1; the negative class has weight 1 - alpha. With -1,
+        both classes have weight 1.
     gamma : float, default 2.0
-        How much less easy elements count, finite and at least 0. At 0 this is
-        `binary_cross_entropy_with_logits`, weighted.
+        Focusing parameter, finite and at least 0: the larger it is, the less weight easy elements
+        have. With 0, this is `binary_cross_entropy_with_logits`, weighted by alpha.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -955,10 +1033,11 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
     -----
     %(numerics)s
 
-    Terms: the loss itself, if the target is 0 or 1; else what its formulas add.
+    %(accuracy)s
+    Terms: the loss itself if the target is 0 or 1, otherwise the summands of its formulas.
 
-    PyTorch has it in torchvision, where "none" is the default of `reduction`, any negative alpha
-    means no weights, and targets outside [0, 1] are taken.
+    In PyTorch the loss is ``torchvision.ops.sigmoid_focal_loss``, whose default of `reduction` is
+    "none". There any negative alpha means no weights, and targets outside [0, 1] are accepted.
 
     References
     ----------
@@ -976,72 +1055,22 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
     """
 
 
-@loss("hinge_embedding", differentiable=("input",), margin=FINITE)
-def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
-    """Distances of similar and, up to a margin, of dissimilar pairs.
-
-    For x of `input` and y of `target`::
-
-        l = x                     dl/dx = 1                          where y = 1
-        l = max(0, margin - x)    dl/dx = -1 if x <= margin else 0   where y = -1
-
-    Parameters
-    ----------
-    input : array_like, any shape
-        Distances x of pairs.
-    target : array_like, shape of `input`
-        Labels y: 1 for similar, -1 for dissimilar pairs.
-    margin : float, default 1.0
-        Distance from which on a dissimilar pair costs nothing, finite.
-    %(reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    %(errors)s
-        Also for a label that is not -1 or 1.
-
-    Notes
-    -----
-    %(numerics)s
-
-    Terms: ``x``, or ``margin - x``. Kink: at x = margin the gradient is -1, as in PyTorch.
-
-    PyTorch reads a label that is neither 1 nor -1 as max(x, margin), and gives a NaN the
-    gradient 0.
-
-    References
-    ----------
-    Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR
-    2006, has it squared.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> fl.hinge_embedding_loss([0.5, 0.25, 2.0], [1, -1, -1], reduction="none")
-    array([0.5 , 0.75, 0.  ])
-    >>> fl.hinge_embedding_loss.grad([0.5, 0.25, 2.0], [1, -1, -1], reduction="sum")
-    array([ 1., -1.,  0.])
-    """
-
-
 @loss("soft_margin", differentiable=("input",))
 def soft_margin_loss(input, target, *, reduction="mean"):
-    """Logistic loss of labels -1 and 1.
+    """Logistic loss for labels -1 and 1.
 
-    For x of `input` and y of `target`::
+    It equals `binary_cross_entropy_with_logits` with the label -1 in place of 0.
+
+    For x in `input` and y in `target`::
 
         l = log(1 + exp(-y x))        dl/dx = -y / (1 + exp(y x))
 
     Parameters
     ----------
     input : array_like, any shape
-        Scores x, positive for the class 1.
-    target : array_like, shape of `input`
-        Labels y: -1 or 1.
+        Scores x, positive for class 1.
+    target : array_like, same shape as `input`
+        Labels y, -1 or 1.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1057,8 +1086,10 @@ def soft_margin_loss(input, target, *, reduction="mean"):
     -----
     %(numerics)s
 
-    Terms: the loss itself. A score far on the wrong side costs its distance from 0; from 89
-    (float32) or 710 (float64) on PyTorch gives infinity with the gradient NaN. It takes any label.
+    %(accuracy)s
+    Terms: the loss itself. A score far on the wrong side has a loss equal to its magnitude; from 89
+    (float32) or 710 (float64), PyTorch returns infinity and a NaN gradient. PyTorch accepts any
+    label.
 
     Examples
     --------
@@ -1070,27 +1101,29 @@ def soft_margin_loss(input, target, *, reduction="mean"):
     """
 
 
-@loss(
-    "margin_ranking",
-    differentiable=("input1", "input2"),
-    default_wrt=("input1", "input2"),
-    margin=FINITE,
-)
-def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
-    """Ranking of pairs: by how much the better score misses its lead.
+# --- elementwise: pairs ---------------------------------------------------------------------------
 
-    For a of `input1`, b of `input2` and y of `target`::
 
-        l = max(0, g),  g = margin - y (a - b)    dl/da = -y if g >= 0 else 0    dl/db = -dl/da
+@loss("hinge_embedding", differentiable=("input",), margin=FINITE)
+def hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):
+    """Distance of similar pairs, hinge loss of dissimilar pairs.
+
+    Use it for metric learning: it pulls similar pairs together and pushes dissimilar pairs apart,
+    up to a margin.
+
+    For x in `input` and y in `target`::
+
+        l = x                     dl/dx = 1                          where y = 1
+        l = max(0, margin - x)    dl/dx = -1 if x <= margin else 0   where y = -1
 
     Parameters
     ----------
-    input1, input2 : array_like, any shape, the same
-        Scores a and b.
-    target : array_like, shape of `input1`
-        Labels y: 1 where a should be the larger one, -1 where b should.
-    margin : float, default 0.0
-        Lead from which on a pair costs nothing, finite.
+    input : array_like, any shape
+        Distances x of pairs.
+    target : array_like, same shape as `input`
+        Labels y: 1 for similar pairs, -1 for dissimilar pairs.
+    margin : float, default 1.0
+        Distance beyond which a dissimilar pair has loss 0, finite.
     %(reduction)s
     %(sample_weight)s
     %(out)s
@@ -1106,11 +1139,71 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     -----
     %(numerics)s
 
-    Terms: ``a - b`` and ``margin``. Kink: the gradient is not 0 where g = 0, as in PyTorch: with
-    the margin 0, tied scores are pushed apart.
+    %(accuracy)s
+    Terms: ``x``, or ``margin - x``. At the kink, x = margin, the gradient is -1, as in PyTorch.
 
-    PyTorch takes any label, gives the wrong sign to unsigned ones, and gives a NaN the gradient 0.
-    Its gradient by `target` does not exist here.
+    PyTorch computes max(x, margin) for a label that is neither 1 nor -1, and returns gradient 0 for
+    NaN.
+
+    References
+    ----------
+    Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR
+    2006, squares both cases.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.hinge_embedding_loss([0.5, 0.25, 2.0], [1, -1, -1], reduction="none")
+    array([0.5 , 0.75, 0.  ])
+    >>> fl.hinge_embedding_loss.grad([0.5, 0.25, 2.0], [1, -1, -1], reduction="sum")
+    array([ 1., -1.,  0.])
+    """
+
+
+@loss(
+    "margin_ranking",
+    differentiable=("input1", "input2"),
+    default_wrt=("input1", "input2"),
+    margin=FINITE,
+)
+def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
+    """Hinge loss on the score difference of ranked pairs.
+
+    Use it to learn rankings: the better item of a pair must score higher by at least the margin.
+
+    For a in `input1`, b in `input2` and y in `target`::
+
+        l = max(0, g),  g = margin - y (a - b)    dl/da = -y if g >= 0 else 0    dl/db = -dl/da
+
+    Parameters
+    ----------
+    input1, input2 : array_like, any shape, the same
+        Scores a and b.
+    target : array_like, same shape as `input1`
+        Labels y: 1 if a should be larger, -1 if b should.
+    margin : float, default 0.0
+        Score difference beyond which a correctly ranked pair has loss 0, finite.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a label that is not -1 or 1.
+
+    Notes
+    -----
+    %(numerics)s
+
+    %(accuracy)s
+    Terms: ``a - b`` and ``margin``. At the kink, g = 0, the gradient is not 0, as in PyTorch: with
+    margin 0, tied scores are pushed apart.
+
+    PyTorch accepts any label, returns the wrong sign for unsigned labels, and returns gradient 0
+    for NaN. Unlike PyTorch, there is no gradient with respect to `target`.
 
     References
     ----------
@@ -1127,361 +1220,7 @@ def margin_ranking_loss(input1, input2, target, *, margin=0.0, reduction="mean")
     """
 
 
-@loss(
-    "cosine_embedding",
-    differentiable=("input1", "input2"),
-    default_wrt=("input1", "input2"),
-    margin=FINITE,
-)
-def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
-    """Angles of similar and, up to a margin, dissimilar pairs of rows.
-
-    For rows a of `input1` and b of `input2` with the label y and the cosine c::
-
-        l = 1 - c                 dl/dc = -1                         where y = 1
-        l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
-
-        c = sum_k a[k] b[k] / (|a| |b|),        |a|^2 = sum_k a[k]^2 + 1e-12
-        dl/da = dl/dc (b / |b| - c a / |a|) / |a|        dl/db = dl/dc (a / |a| - c b / |b|) / |b|
-
-    Parameters
-    ----------
-    input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
-        Rows a and b of D features.
-    target : array_like, shape of `input1` without its last axis
-        Labels y: 1 for similar, -1 for dissimilar pairs; or a number, the label of all.
-    margin : float, default 0.0
-        Cosine up to which a dissimilar pair costs nothing, finite; mostly between 0 and 0.5.
-    %(reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    %(errors)s
-        Also for a label that is not -1 or 1.
-
-    Notes
-    -----
-    %(row_numerics)s
-
-    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. Kink: at c = margin the gradient is
-    that of c, as in PyTorch. So is the 1e-12: rows shorter than 1e-5 or so lose their direction.
-
-    Neither squares nor products of lengths overflow or vanish on the way, as happens in PyTorch,
-    which gives the loss 1 to a pair of equal rows of length 1e10 in float32. PyTorch takes (D,) and
-    (N, D) only, and has the loss 0 for a label that is neither 1 nor -1.
-
-    References
-    ----------
-    Bromley, Guyon, LeCun, Säckinger and Shah, "Signature verification using a 'Siamese' time delay
-    neural network", NIPS 1993, compares pairs by their cosine.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> a, b = [[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 4.0]]
-    >>> fl.cosine_embedding_loss(a, b, [1, -1], margin=0.5, reduction="none")
-    array([1. , 0.5])
-    >>> fl.cosine_embedding_loss.grad([1.0, 0.0], [0.0, 2.0], 1)
-    (array([-0., -1.]), array([-0.5, -0. ]))
-    """
-
-
-@loss("multi_margin", differentiable=("input",), p=ONE_OR_TWO, margin=FINITE)
-def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction="mean"):
-    """Hinge loss of classes: by how much scores miss their distance.
-
-    For a row x of `input`, which has C classes, and its class y of `target`::
-
-        l = w[y]/C sum_{c != y} max(0, z[c])^p,        z[c] = margin - x[y] + x[c]
-        dl/dx[c] = w[y]/C p z[c]^(p - 1) if z[c] > 0 else 0        dl/dx[y] = -sum_{c != y} dl/dx[c]
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (..., C)
-        Scores x of C classes, floating.
-    target : array_like of integers, shape of `input` without its last axis
-        Class indices y, from 0 to C - 1, of any integer dtype.
-    p : int, default 1
-        Exponent, 1 or 2.
-    margin : float, default 1.0
-        Distance from the other scores at which that of the class costs nothing, finite.
-    %(class_weight)s
-    %(reduction)s
-        `weight` does not change what "mean" divides by.
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    ClassIndexError
-        For a target that is not a class. It is a ValueError and an IndexError.
-    %(class_errors)s
-
-    Notes
-    -----
-    %(row_numerics)s
-
-    Terms: those of the sum, z[c] being of ``margin`` and ``x[c] - x[y]``. Kink: the gradient is 0
-    where z[c] = 0, as in PyTorch.
-
-    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
-    happens to be in memory where there are no rows.
-
-    References
-    ----------
-    Weston and Watkins, "Support vector machines for multi-class pattern recognition", ESANN 1999.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x = [[0.1, 0.2, 0.4, 0.8], [1.0, 0.0, 0.5, 1.0]]
-    >>> fl.multi_margin_loss(x, [3, 0], reduction="none")
-    array([0.325, 0.375])
-    >>> fl.multi_margin_loss(x, [3, 0], p=2, reduction="none")
-    array([0.1525, 0.3125])
-    >>> fl.multi_margin_loss.grad(x, [3, 0], reduction="sum")
-    array([[ 0.25,  0.25,  0.25, -0.75],
-           [-0.5 ,  0.  ,  0.25,  0.25]])
-    """
-
-
-@loss("multilabel_margin", differentiable=("input",))
-def multilabel_margin_loss(input, target, *, reduction="mean"):
-    """Hinge loss of labels: each should lead all other classes by 1.
-
-    For a row x of `input`, which has C classes, and its labels y, those of `target` before the
-    first -1::
-
-        l = 1/C sum_{j in y} sum_{k not in y} max(0, z[j, k]),        z[j, k] = 1 - x[j] + x[k]
-        dl/dx[j] = -1/C (how many z[j, k] > 0)    dl/dx[k] = 1/C (how many z[j, k] > 0)
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (..., C)
-        Scores x of C classes, floating.
-    target : array_like of integers, shape of `input`
-        Labels y: class indices from 0 to C - 1, of any integer dtype, up to the first -1; what
-        follows it is checked and has no effect. A label that comes twice counts twice.
-    %(reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    ClassIndexError
-        For a target that is neither a class nor -1. It is a ValueError and an IndexError.
-    %(class_errors)s
-
-    Notes
-    -----
-    %(row_numerics)s
-
-    Terms: those of the sum, z[j, k] being of ``1`` and ``x[k] - x[j]``. Kink: the gradient is 0
-    where z[j, k] = 0, as in PyTorch. Targets 0 and 1 for each class belong to
-    `multilabel_soft_margin_loss`; here they would be the labels 0 and 1.
-
-    PyTorch takes (C,) and (N, C) only and int64 targets only, leaves out NaN, and returns what
-    happens to be in memory where there are no rows.
-
-    References
-    ----------
-    Elisseeff and Weston, "A kernel method for multi-labelled classification", NIPS 2001.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x = [[0.1, 0.2, 0.4, 0.8], [0.1, 0.2, 0.4, 0.8]]
-    >>> fl.multilabel_margin_loss(x, [[3, 0, -1, 1], [3, 3, -1, -1]], reduction="none")
-    array([0.85, 0.65])
-    >>> fl.multilabel_margin_loss.grad(x[0], [3, 0, -1, 1])
-    array([-0.5,  0.5,  0.5, -0.5])
-    """
-
-
-@loss("multilabel_soft_margin")
-def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean"):
-    """Cross entropy of independent labels, averaged over classes.
-
-    For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
-    softplus(x) = log(1 + exp(x))::
-
-        l = 1/C sum_c w[c] ((1 - y[c]) softplus(x[c]) + y[c] softplus(-x[c]))
-        dl/dx[c] = w[c]/C ((1 - y[c]) sigma(x[c]) - y[c] sigma(-x[c]))
-        dl/dy[c] = -w[c]/C x[c]
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (..., C)
-        Logits x, floating: the class c has the probability sigma(x[c]).
-    target : array_like, shape of `input`
-        True probabilities y, between 0 and 1; mostly labels 0 and 1.
-    %(weight)s
-    %(reduction)s
-        `weight` changes neither that nor the C of a loss.
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    %(errors)s
-        Also for a target outside [0, 1].
-
-    Notes
-    -----
-    %(row_numerics)s
-
-    Terms: those of the sum. They have one sign: a small loss has all its digits.
-
-    PyTorch gives NaN for an infinite logit on the right side, here 0; takes targets outside [0, 1];
-    and with a weight or target larger than the input sums along the wrong axis.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x, y = [[0.0, 2.0], [0.0, -1000.0]], [[1, 0], [0, 1]]
-    >>> fl.multilabel_soft_margin_loss(x, y, reduction="none")
-    array([  1.41003759, 500.34657359])
-    >>> fl.multilabel_soft_margin_loss.grad([0.0, 0.0], [1, 0])
-    array([-0.25,  0.25])
-    """
-
-
-@loss(
-    "triplet_margin",
-    differentiable=("anchor", "positive", "negative"),
-    default_wrt=("anchor", "positive", "negative"),
-    margin=POSITIVE,
-    p=POSITIVE,
-    eps=FINITE_NONNEGATIVE,
-)
-def triplet_margin_loss(
-    anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean"
-):
-    """Distance to a similar row, less that to a dissimilar one.
-
-    For rows a of `anchor`, b of `positive` and c of `negative`, with a distance d of rows, whose
-    derivative by the first one is d'::
-
-        l = max(0, g),                     g = margin + d(a, b) - d(a, c)
-        d(u, v) = (sum_k |e[k]|^p)^(1/p),  e = u - v + eps
-        d'(u, v)[k] = sign(e[k]) (|e[k]| / d(u, v))^(p - 1)
-
-        dl/da = d'(a, b) - d'(a, c)    dl/db = -d'(a, b)    dl/dc = d'(a, c)    if g >= 0, else 0
-
-    With `swap`, d(b, c) takes the place of d(a, c) where it is smaller.
-
-    Parameters
-    ----------
-    anchor, positive, negative : array_like, shape (D,), (N, D) or (..., D), the same
-        Rows a, b and c of D features.
-    margin : float, default 1.0
-        By how much more distant a dissimilar row costs nothing, above 0.
-    p : float, default 2.0
-        Exponent of the distance, above 0. Infinity gives the largest difference.
-    eps : float, default 1e-06
-        Added to each difference, finite and at least 0.
-    swap : bool, default False
-        Whether the dissimilar row is compared with the nearer one of the other two.
-    %(reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    %(errors)s
-
-    Notes
-    -----
-    %(row_numerics)s
-
-    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. Kinks, as in PyTorch: at g = 0
-    the gradient is not 0; a distance of 0 has the derivative 0; largest differences that tie share
-    their derivative, and so do the distances that `swap` chooses from.
-
-    Distances neither overflow nor vanish on the way, as happens in PyTorch. It broadcasts the rows
-    to each other, and takes NaN for `margin` and any `p`.
-
-    References
-    ----------
-    Balntas, Riba, Ponsa and Mikolajczyk, "Learning local feature descriptors with triplets and
-    shallow convolutional neural networks", BMVC 2016; `swap` too.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> a, b, c = [[0.0, 0.0], [0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 5.0]]
-    >>> fl.triplet_margin_loss(a, b, c, eps=0, reduction="none")
-    array([4., 0.])
-    >>> fl.triplet_margin_loss.grad(a[0], b[0], c[0], eps=0)
-    (array([-0.6,  0.2]), array([0.6, 0.8]), array([ 0., -1.]))
-    """
-
-
-@loss("nll", differentiable=("input",), weight_divides=True)
-def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
-    """Negative log-likelihood of classes, from log-probabilities.
-
-    For a row x of `input` and its class y of `target`::
-
-        l = -w[y] x[y]        dl/dx[y] = -w[y], else 0
-
-    Parameters
-    ----------
-    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Log-probabilities x of C classes, floating.
-    target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
-        Class indices y, from 0 to C - 1, of any integer dtype.
-    %(class_weight)s
-    %(ignore_index)s
-    %(class_reduction)s
-    %(sample_weight)s
-    %(out)s
-
-    %(returns)s
-
-    Raises
-    ------
-    ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
-        IndexError.
-    %(class_errors)s
-
-    Notes
-    -----
-    %(class_numerics)s
-
-    Terms: ``w[y] x[y]``, the loss itself. That x are log-probabilities is not checked;
-    `cross_entropy` takes logits.
-
-    PyTorch takes only int64 and, in part, uint8 targets, gives NaN for a weight of 0 at a
-    log-probability of -inf, and has the gradient NaN where all weights are 0.
-
-    Examples
-    --------
-    >>> import fastloss as fl
-    >>> x = [[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]]
-    >>> fl.nll_loss(x, [0, 2])
-    3.5
-    >>> fl.nll_loss(x, [0, 2], [1, 2, 3])
-    4.75
-    >>> fl.nll_loss.sums(x, [0, 2], ignore_index=2)
-    (1.0, 1.0, 1)
-    >>> fl.nll_loss.grad(x, [0, 2], [1, 2, 3])
-    array([[-0.25,  0.  ,  0.  ],
-           [ 0.  ,  0.  , -0.75]])
-    """
+# --- cross_entropy --------------------------------------------------------------------------------
 
 
 @loss(
@@ -1495,9 +1234,13 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
 def cross_entropy(
     input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
 ):
-    """Cross entropy of classes, from logits.
+    """Cross entropy of class indices or probabilities, from logits.
 
-    For a row x of `input`, its class y of `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j])::
+    It is the standard loss for mutually exclusive classes, and equals `nll_loss` of the log-softmax
+    of the logits.
+
+    For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j]),
+    where [c = y] is 1 if c is y and 0 otherwise::
 
         l = -w[y] log s[y]        dl/dx[c] = w[y] (s[c] - [c = y])
 
@@ -1506,26 +1249,27 @@ def cross_entropy(
         l = -sum_c q[c] log s[c],    q[c] = w[c] ((1 - e) [c = y] + e/C)
         dl/dx[c] = s[c] sum_j q[j] - q[c]
 
-    If `target` holds probabilities y[c] of the classes instead, l and dl/dx are the same with::
+    If `target` holds class probabilities y[c] instead, l and dl/dx are the same with::
 
         q[c] = w[c] ((1 - e) y[c] + e/C)        dl/dy[c] = -(1 - e) w[c] log s[c]
 
     Parameters
     ----------
     input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
-        Logits x of C classes, floating.
-    target : array_like, shape (), (N,) or (N, d1, ..., dK), or that of `input`
-        Integers of any dtype: class indices y, from 0 to C - 1. Floating, of the shape of `input`:
-        probabilities y[c], at least 0, which need not sum to 1.
+        Logits x of C classes, floating-point.
+    target : array_like, shape (), (N,) or (N, d1, ..., dK), or the shape of `input`
+        Class indices y, from 0 to C - 1, of any integer dtype. Or, of floating-point dtype and the
+        shape of `input`, class probabilities y[c], at least 0, which need not sum to 1.
     %(class_weight)s
-        With smoothing or probabilities it removes the terms of its class, but no NaN.
+        With label smoothing or probabilities, it only removes the terms of that class, and NaN
+        propagates.
     %(ignore_index)s
-        Among probabilities there is none: an index of 0 or more is then an error.
+        It does not apply to probabilities, with which a value of 0 or more is an error.
     %(class_reduction)s
-        Smoothing does not change that. With probabilities, it divides by the number of their rows,
-        or the sum of s over them.
+        Label smoothing does not affect the divisor. With probabilities, it is the number of rows,
+        or the sum of s.
     label_smoothing : float, default 0.0
-        Part e of each target that goes to all classes alike, from 0 to 1.
+        Fraction e of each target that is distributed evenly over all classes, from 0 to 1.
     %(sample_weight)s
     %(out)s
 
@@ -1534,28 +1278,30 @@ def cross_entropy(
     Raises
     ------
     ClassIndexError
-        For a target that is neither a class nor `ignore_index`. It is a ValueError and an
+        For a target that is neither a class nor `ignore_index`. It is both a ValueError and an
         IndexError.
     TypeError
-        For an `input` that is not floating, a `target` of the wrong dtype for its shape, a gradient
-        by class indices, complex, object and masked arrays, and unknown options.
+        For an `input` that is not floating-point, a `target` of the wrong dtype for its shape, a
+        gradient with respect to class indices, complex, object and masked arrays, and unknown
+        options.
     ValueError
-        For shapes that do not fit, negative probabilities, options out of range, and negative
+        For shapes that do not match, negative probabilities, options out of range, and negative
         sample weights.
 
     Notes
     -----
     %(class_numerics)s
 
-    Terms: ``log s[y]`` or ``q[c] log s[c]``. They have one sign, and log s[y] is found without
-    taking the row's largest logit from a sum that holds it: the loss of a certain prediction has
-    all its digits (PyTorch rounds it to 0). To the bound add half a unit for each unit of
-    ``max x - x[c]``, a difference that is rounded before exp.
+    %(accuracy)s
+    Terms: ``log s[y]`` or ``q[c] log s[c]``. All have the same sign, and log s[y] is computed
+    without subtracting the largest logit from a sum that contains it, so the loss of a confident
+    prediction keeps full relative accuracy (PyTorch rounds it to 0). The bound grows by half a ULP
+    per unit of ``max x - x[c]``, a difference that is rounded before exp.
 
-    PyTorch takes only int64 and, in part, uint8 targets, reads a negative `label_smoothing` as 0,
-    and gives the gradient NaN to an ignored row that holds NaN and where all weights are 0. It
-    takes negative probabilities, and gives the loss NaN to the probability 0 of a class whose logit
-    is -inf, here 0.
+    PyTorch accepts only int64 and, in some cases, uint8 targets, treats a negative
+    `label_smoothing` as 0, and returns a NaN gradient for an ignored row that contains NaN and if
+    all weights are 0. It accepts negative probabilities, and returns a NaN loss for probability 0
+    of a class whose logit is -inf, which contributes 0 here.
 
     References
     ----------
@@ -1580,6 +1326,399 @@ def cross_entropy(
     """
 
 
+# --- nll ------------------------------------------------------------------------------------------
+
+
+@loss("nll", differentiable=("input",), weight_divides=True)
+def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    """Negative log-likelihood of class indices, from log-probabilities.
+
+    Use it for models that return log-probabilities; `cross_entropy` takes logits.
+
+    For a row x of `input` and its class y in `target`::
+
+        l = -w[y] x[y]        dl/dx[y] = -w[y], else 0
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (N, C, d1, ..., dK)
+        Log-probabilities x of C classes, floating-point.
+    target : array_like of integers, shape (), (N,) or (N, d1, ..., dK)
+        Class indices y, from 0 to C - 1, of any integer dtype.
+    %(class_weight)s
+    %(ignore_index)s
+    %(class_reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is neither a class nor `ignore_index`. It is both a ValueError and an
+        IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(class_numerics)s
+
+    %(accuracy)s
+    Terms: ``w[y] x[y]``, the loss itself. The values x are not checked to be log-probabilities.
+
+    PyTorch accepts only int64 and, in some cases, uint8 targets, returns NaN for a weight of 0 at a
+    log-probability of -inf, and returns a NaN gradient if all weights are 0.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]]
+    >>> fl.nll_loss(x, [0, 2])
+    3.5
+    >>> fl.nll_loss(x, [0, 2], [1, 2, 3])
+    4.75
+    >>> fl.nll_loss.sums(x, [0, 2], ignore_index=2)
+    (1.0, 1.0, 1)
+    >>> fl.nll_loss.grad(x, [0, 2], [1, 2, 3])
+    array([[-0.25,  0.  ,  0.  ],
+           [ 0.  ,  0.  , -0.75]])
+    """
+
+
+# --- margin ---------------------------------------------------------------------------------------
+
+
+@loss("multi_margin", differentiable=("input",), p=ONE_OR_TWO, margin=FINITE)
+def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction="mean"):
+    """Multiclass hinge loss, linear or squared.
+
+    It is the loss of multiclass support vector machines: the score of the class must exceed every
+    other score by at least the margin.
+
+    For a row x of `input`, which has C classes, and its class y in `target`::
+
+        l = w[y]/C sum_{c != y} max(0, z[c])^p,        z[c] = margin - x[y] + x[c]
+        dl/dx[c] = w[y]/C p z[c]^(p - 1) if z[c] > 0 else 0        dl/dx[y] = -sum_{c != y} dl/dx[c]
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Scores x of C classes, floating-point.
+    target : array_like of integers, shape of `input` without its last axis
+        Class indices y, from 0 to C - 1, of any integer dtype.
+    p : int, default 1
+        Exponent, 1 or 2.
+    margin : float, default 1.0
+        Difference between the score of the class and another score beyond which that other score
+        adds nothing, finite.
+    %(class_weight)s
+    %(reduction)s
+        `weight` does not affect the divisor of "mean".
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is not a class. It is both a ValueError and an IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    %(accuracy)s
+    Terms: the summands, in which z[c] has the terms ``margin`` and ``x[c] - x[y]``. At the kink,
+    z[c] = 0, the gradient is 0, as in PyTorch.
+
+    PyTorch accepts only the shapes (C,) and (N, C) and only int64 targets, drops NaN, and returns
+    uninitialised memory if there are no rows.
+
+    References
+    ----------
+    Weston and Watkins, "Support vector machines for multi-class pattern recognition", ESANN 1999.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[0.1, 0.2, 0.4, 0.8], [1.0, 0.0, 0.5, 1.0]]
+    >>> fl.multi_margin_loss(x, [3, 0], reduction="none")
+    array([0.325, 0.375])
+    >>> fl.multi_margin_loss(x, [3, 0], p=2, reduction="none")
+    array([0.1525, 0.3125])
+    >>> fl.multi_margin_loss.grad(x, [3, 0], reduction="sum")
+    array([[ 0.25,  0.25,  0.25, -0.75],
+           [-0.5 ,  0.  ,  0.25,  0.25]])
+    """
+
+
+@loss("multilabel_margin", differentiable=("input",))
+def multilabel_margin_loss(input, target, *, reduction="mean"):
+    """Multilabel hinge loss: labels should lead other classes by 1.
+
+    Use it for rows with several labels each, given as lists of class indices.
+
+    For a row x of `input`, which has C classes, and its labels y, the entries of `target` before
+    the first -1::
+
+        l = 1/C sum_{j in y} sum_{k not in y} max(0, z[j, k]),        z[j, k] = 1 - x[j] + x[k]
+        dl/dx[j] = -1/C (how many z[j, k] > 0)    dl/dx[k] = 1/C (how many z[j, k] > 0)
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Scores x of C classes, floating-point.
+    target : array_like of integers, same shape as `input`
+        Labels y: class indices from 0 to C - 1, of any integer dtype, up to the first -1. Entries
+        after it are checked but have no effect. A label that occurs twice counts twice.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    ClassIndexError
+        For a target that is neither a class nor -1. It is both a ValueError and an IndexError.
+    %(class_errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    %(accuracy)s
+    Terms: the summands, in which z[j, k] has the terms ``1`` and ``x[k] - x[j]``. At the kink,
+    z[j, k] = 0, the gradient is 0, as in PyTorch. A target with a 0 or 1 for each class is meant
+    for `multilabel_soft_margin_loss`; this loss would read it as the labels 0 and 1.
+
+    PyTorch accepts only the shapes (C,) and (N, C) and only int64 targets, drops NaN, and returns
+    uninitialised memory if there are no rows.
+
+    References
+    ----------
+    Elisseeff and Weston, "A kernel method for multi-labelled classification", NIPS 2001.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x = [[0.1, 0.2, 0.4, 0.8], [0.1, 0.2, 0.4, 0.8]]
+    >>> fl.multilabel_margin_loss(x, [[3, 0, -1, 1], [3, 3, -1, -1]], reduction="none")
+    array([0.85, 0.65])
+    >>> fl.multilabel_margin_loss.grad(x[0], [3, 0, -1, 1])
+    array([-0.5,  0.5,  0.5, -0.5])
+    """
+
+
+@loss("multilabel_soft_margin")
+def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean"):
+    """Binary cross entropy of several labels per row, from logits.
+
+    Use it for rows with several labels each, given as a 0 or 1 for each class. It is the mean over
+    classes of `binary_cross_entropy_with_logits`.
+
+    For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
+    softplus(x) = log(1 + exp(x))::
+
+        l = 1/C sum_c w[c] ((1 - y[c]) softplus(x[c]) + y[c] softplus(-x[c]))
+        dl/dx[c] = w[c]/C ((1 - y[c]) sigma(x[c]) - y[c] sigma(-x[c]))
+        dl/dy[c] = -w[c]/C x[c]
+
+    Parameters
+    ----------
+    input : array_like, shape (C,), (N, C) or (..., C)
+        Logits x, floating-point: the predicted probability of class c is sigma(x[c]).
+    target : array_like, same shape as `input`
+        Target probabilities y, between 0 and 1; usually labels 0 and 1.
+    %(weight)s
+    %(reduction)s
+        `weight` affects neither this divisor nor the divisor C of a loss.
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a target outside [0, 1].
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    %(accuracy)s
+    Terms: the summands. All have the same sign, so a small loss keeps full relative accuracy.
+
+    PyTorch returns NaN for an infinite logit of the correct sign, where the term is 0, accepts
+    targets outside [0, 1], and sums along the wrong axis if a weight or target is larger than the
+    input.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> x, y = [[0.0, 2.0], [0.0, -1000.0]], [[1, 0], [0, 1]]
+    >>> fl.multilabel_soft_margin_loss(x, y, reduction="none")
+    array([  1.41003759, 500.34657359])
+    >>> fl.multilabel_soft_margin_loss.grad([0.0, 0.0], [1, 0])
+    array([-0.25,  0.25])
+    """
+
+
+# --- embedding ------------------------------------------------------------------------------------
+
+
+@loss(
+    "cosine_embedding",
+    differentiable=("input1", "input2"),
+    default_wrt=("input1", "input2"),
+    margin=FINITE,
+)
+def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean"):
+    """Cosine distance of similar rows, hinge loss of dissimilar rows.
+
+    Use it to learn embeddings that are compared by their angle: it aligns similar rows, and reduces
+    the cosine of dissimilar rows to the margin.
+
+    For rows a of `input1` and b of `input2` with label y and cosine c::
+
+        l = 1 - c                 dl/dc = -1                         where y = 1
+        l = max(0, c - margin)    dl/dc = 1 if c >= margin else 0    where y = -1
+
+        c = sum_k a[k] b[k] / (|a| |b|),        |a|^2 = sum_k a[k]^2 + 1e-12
+        dl/da = dl/dc (b / |b| - c a / |a|) / |a|        dl/db = dl/dc (a / |a| - c b / |b|) / |b|
+
+    Parameters
+    ----------
+    input1, input2 : array_like, shape (D,), (N, D) or (..., D), the same
+        Rows a and b of D features.
+    target : array_like, shape of `input1` without its last axis
+        Labels y: 1 for similar pairs, -1 for dissimilar pairs. A scalar applies to every pair.
+    margin : float, default 0.0
+        Cosine below which a dissimilar pair has loss 0, finite; usually between 0 and 0.5.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+        Also for a label that is not -1 or 1.
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    %(accuracy)s
+    Terms: ``1`` or ``margin``, and ``a[k] b[k] / (|a| |b|)``. At the kink, c = margin, the gradient
+    is the gradient of c, as in PyTorch. The 1e-12 is PyTorch's too: it shrinks the cosine of rows
+    shorter than about 1e-5.
+
+    Intermediate squares and products of lengths neither overflow nor underflow. In PyTorch they do:
+    in float32, two equal rows of length 1e10 have loss 1 there. PyTorch accepts only the shapes
+    (D,) and (N, D), and returns 0 for a label that is neither 1 nor -1.
+
+    References
+    ----------
+    Bromley, Guyon, LeCun, Säckinger and Shah, "Signature verification using a 'Siamese' time delay
+    neural network", NIPS 1993, compares pairs by their cosine.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> a, b = [[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [3.0, 4.0]]
+    >>> fl.cosine_embedding_loss(a, b, [1, -1], margin=0.5, reduction="none")
+    array([1. , 0.5])
+    >>> fl.cosine_embedding_loss.grad([1.0, 0.0], [0.0, 2.0], 1)
+    (array([-0., -1.]), array([-0.5, -0. ]))
+    """
+
+
+@loss(
+    "triplet_margin",
+    differentiable=("anchor", "positive", "negative"),
+    default_wrt=("anchor", "positive", "negative"),
+    margin=POSITIVE,
+    p=POSITIVE,
+    eps=FINITE_NONNEGATIVE,
+)
+def triplet_margin_loss(
+    anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean"
+):
+    """Triplet loss: hinge of distances to a positive and a negative row.
+
+    Use it for metric learning: the anchor must be closer to the positive row than to the negative
+    row, by at least the margin.
+
+    For rows a of `anchor`, b of `positive` and c of `negative`, where d is the distance of two rows
+    and d' its derivative with respect to the first one::
+
+        l = max(0, g),                     g = margin + d(a, b) - d(a, c)
+        d(u, v) = (sum_k |e[k]|^p)^(1/p),  e = u - v + eps
+        d'(u, v)[k] = sign(e[k]) (|e[k]| / d(u, v))^(p - 1)
+
+        dl/da = d'(a, b) - d'(a, c)    dl/db = -d'(a, b)    dl/dc = d'(a, c)    if g >= 0, else 0
+
+    With `swap`, d(b, c) replaces d(a, c) where it is smaller.
+
+    Parameters
+    ----------
+    anchor, positive, negative : array_like, shape (D,), (N, D) or (..., D), the same
+        Rows a, b and c of D features.
+    margin : float, default 1.0
+        Difference of the two distances beyond which a triplet has loss 0, above 0.
+    p : float, default 2.0
+        Exponent of the distance, above 0. Infinity gives the largest absolute difference.
+    eps : float, default 1e-06
+        Added to each difference, finite and at least 0.
+    swap : bool, default False
+        Whether to compare the negative row with the closer one of the anchor and the positive row.
+    %(reduction)s
+    %(sample_weight)s
+    %(out)s
+
+    %(returns)s
+
+    Raises
+    ------
+    %(errors)s
+
+    Notes
+    -----
+    %(row_numerics)s
+
+    %(accuracy)s
+    Terms: ``margin``, ``d(a, b)`` and ``d(a, c)`` or ``d(b, c)``. The kinks are handled as in
+    PyTorch: at g = 0 the gradient is not 0; a distance of 0 has derivative 0; with infinite p, tied
+    largest differences share the derivative equally, and so do tied distances with `swap`.
+
+    Unlike in PyTorch, intermediate results of a distance neither overflow nor underflow. PyTorch
+    broadcasts the rows against each other, and accepts a NaN `margin` and any `p`.
+
+    References
+    ----------
+    Balntas, Riba, Ponsa and Mikolajczyk, "Learning local feature descriptors with triplets and
+    shallow convolutional neural networks", BMVC 2016, which also introduces `swap`.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> a, b, c = [[0.0, 0.0], [0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 5.0]]
+    >>> fl.triplet_margin_loss(a, b, c, eps=0, reduction="none")
+    array([4., 0.])
+    >>> fl.triplet_margin_loss.grad(a[0], b[0], c[0], eps=0)
+    (array([-0.6,  0.2]), array([0.6, 0.8]), array([ 0., -1.]))
+    """
+
+
+# --- ctc ------------------------------------------------------------------------------------------
+
+
 @loss("ctc", differentiable=("log_probs",))
 def ctc_loss(
     log_probs,
@@ -1594,18 +1733,23 @@ def ctc_loss(
 ):
     """Connectionist temporal classification, from log-probabilities.
 
-    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
-    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+    Use it for sequence labelling without a known alignment, such as speech and handwriting
+    recognition. `ctc_loss_with_logits` takes logits.
 
-        l = -log sum_a exp(sum_t x[t, a[t]])        gradient by x[t, c]: exp(x[t, c]) - gamma[t, c]
+    For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
+    which give each frame a class a[t] such that merging repeats and then removing blanks yields the
+    target::
 
-    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+        l = -log sum_a exp(sum_t x[t, a[t]])        gradient: exp(x[t, c]) - gamma[t, c]
+
+    where gamma[t, c] is the posterior probability of class c in frame t, which `ctc_posteriors`
+    returns: the fraction of that sum due to alignments with a[t] = c.
 
     Parameters
     ----------
     log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
-        the axis of the batch.
+        Log-probabilities x of C classes in T frames of N samples, floating-point; a single sample
+        has no batch axis.
     %(ctc_targets)s
     %(ctc_reduction)s
     %(sample_weight)s
@@ -1616,24 +1760,25 @@ def ctc_loss(
     Raises
     ------
     %(ctc_errors)s
-        In ``grad`` and ``value_and_grad`` also for frames whose probabilities do not sum to 1
-        within 1e-3 (float16 2e-2, bfloat16 that or log(C)/128, by which its rounding may miss 1).
+        In ``grad`` and ``value_and_grad``, also for frames whose probabilities do not sum to 1
+        within 1e-3 (float16: 2e-2; bfloat16: the larger of 2e-2 and log(C)/128, because of the
+        rounding of the logarithms).
 
     Notes
     -----
     %(ctc_numerics)s
 
-    Terms: the loss itself; of the gradient ``exp(x)`` and ``gamma``. Both are right to within 64
-    units in the last place of them in the worst case.
+    Terms: the loss itself; for the gradient, ``exp(x)`` and ``gamma``, each of which is accurate to
+    within 64 units in the last place in the worst case.
 
-    As in PyTorch the gradient is the one by logits whose log_softmax is x, which is what a training
-    step needs, and holds for probabilities that sum to 1; the derivative by x is -gamma.
-    `ctc_loss_with_logits` takes the logits and does both in one.
+    As in PyTorch, the gradient is taken with respect to logits whose log-softmax is x, as training
+    needs it. It holds for probabilities that sum to 1; the derivative with respect to x itself is
+    -gamma. `ctc_loss_with_logits` takes the logits and computes both in one pass.
 
-    PyTorch does not check labels, reads and writes beyond its arrays for a class that does not
-    exist, and counts alignments twice if a label is the blank. It gives the gradient NaN to a
-    log-probability of -inf, here 0; has no `batch_first`; and takes neither one number for all
-    lengths nor half precision.
+    PyTorch does not check labels: for a class that does not exist, it reads and writes outside its
+    arrays, and if a label is the blank, it counts alignments twice. It returns a NaN gradient for a
+    log-probability of -inf, where the gradient here is 0. It has no `batch_first`, and accepts
+    neither scalar lengths nor half precision.
 
     References
     ----------
@@ -1671,19 +1816,24 @@ def ctc_loss_with_logits(
 ):
     """Connectionist temporal classification, from logits.
 
-    For a sample's logits x[t, c] of class c in frame t and their softmax s[t, c] = exp(x[t, c]) /
-    sum_j exp(x[t, j]), over its alignments a: a class a[t] for each frame, such that merging
-    repeats and then dropping blanks leaves its labels::
+    Use it for sequence labelling without a known alignment, such as speech and handwriting
+    recognition. It equals `ctc_loss` of the log-softmax of the logits, in one pass and without an
+    array for it.
+
+    For the logits x[t, c] of class c in frame t of a sample and their softmax s[t, c] =
+    exp(x[t, c]) / sum_j exp(x[t, j]), over its alignments a, which give each frame a class a[t]
+    such that merging repeats and then removing blanks yields the target::
 
         l = -log sum_a prod_t s[t, a[t]]        dl/dx[t, c] = s[t, c] - gamma[t, c]
 
-    where gamma[t, c], see `ctc_posteriors`, is the share in that sum of alignments with a[t] = c.
+    where gamma[t, c] is the posterior probability of class c in frame t, which `ctc_posteriors`
+    returns: the fraction of that sum due to alignments with a[t] = c.
 
     Parameters
     ----------
     logits : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Logits x of C classes in T frames of N samples, floating; of one sample without the axis of
-        the batch.
+        Logits x of C classes in T frames of N samples, floating-point; a single sample has no batch
+        axis.
     %(ctc_targets)s
     %(ctc_reduction)s
     %(sample_weight)s
@@ -1699,10 +1849,9 @@ def ctc_loss_with_logits(
     -----
     %(ctc_numerics)s
 
-    Terms: the loss itself; of the gradient ``s`` and ``gamma``. Both are right to within 64 units
-    in the last place of them in the worst case.
+    Terms: the loss itself; for the gradient, ``s`` and ``gamma``, each of which is accurate to
+    within 64 units in the last place in the worst case.
 
-    This is `ctc_loss` of the log_softmax of the logits, in one pass and without an array for it.
     PyTorch has no such function.
 
     References
@@ -1734,50 +1883,53 @@ def _posteriors(
     reduction="sum",
     batch_first=False,
 ):
-    """What this gives for a gradient is the posteriors."""
+    """A loss whose gradient is defined as the posterior probabilities."""
 
 
 def ctc_posteriors(
     log_probs, targets, input_lengths, target_lengths, *, blank=0, batch_first=False, out=None
 ):
-    """Probability of each class in each frame, given the labels of CTC.
+    """Posterior probability of each class in each frame, given the target of CTC.
 
-    For a sample's log-probabilities x[t, c] of class c in frame t, over its alignments a: a class
-    a[t] for each frame, such that merging repeats and then dropping blanks leaves its labels::
+    It shows where a model places each label, for example to align a transcript with its recording.
+
+    For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
+    which give each frame a class a[t] such that merging repeats and then removing blanks yields the
+    target::
 
         gamma[t, c] = sum_{a: a[t] = c} exp(sum_t x[t, a[t]]) / sum_a exp(sum_t x[t, a[t]])
 
-    It sums to 1 over the classes, and -gamma is the derivative of `ctc_loss` by x.
+    It sums to 1 over the classes, and -gamma is the derivative of `ctc_loss` with respect to x.
 
     Parameters
     ----------
     log_probs : array_like, shape (T, N, C) or (T, C); with `batch_first` (N, T, C)
-        Log-probabilities x of C classes in T frames of N samples, floating; of one sample without
-        the axis of the batch. Their probabilities need not sum to 1.
+        Log-probabilities x of C classes in T frames of N samples, floating-point; a single sample
+        has no batch axis. The probabilities need not sum to 1.
     targets : array_like of integers, shape (N, S) or (sum of `target_lengths`,)
-        Labels: classes other than `blank`. In rows, of which what is beyond a sample's length is
-        never read; or those of all samples one after the other.
+        Labels: classes other than `blank`. Either padded rows, whose entries beyond the target
+        length are never read, or the concatenated labels of all samples.
     input_lengths : array_like of integers, shape (N,) or ()
-        Number of frames of each sample; a number is that of all.
+        Number of frames of each sample; a scalar applies to every sample.
     target_lengths : array_like of integers, shape (N,) or ()
-        Number of labels of each sample; a number is that of all.
+        Number of labels of each sample; a scalar applies to every sample.
     blank : int, default 0
-        Class that stands for no label.
+        Class index of the blank, which stands for no label.
     batch_first : bool, default False
-        Whether the batch comes before the frames, as in (N, T, C).
+        Whether the batch is the first axis, as in (N, T, C), and the frames are the second.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be exactly `log_probs`.
+        Array for the result, of its shape and dtype; it may be exactly `log_probs`.
 
     Returns
     -------
     ndarray
-        gamma, of the shape and dtype of `log_probs`: 0 in the frames beyond a sample's length, NaN
-        in those of a sample whose labels do not fit into its frames.
+        gamma, of the shape and dtype of `log_probs`. It is 0 in the frames beyond the length of a
+        sample, and NaN in a sample whose target is too long for its frames.
 
     Raises
     ------
     ClassIndexError, TypeError, ValueError
-        As `ctc_loss`.
+        As in `ctc_loss`.
 
     Examples
     --------

@@ -15,11 +15,12 @@
 static ctc_pass *ctc_new_pass(const fl_call *call, int64_t n, ctc_direction direction,
                               int recomputes, fl_partial *partial)
 {
-    const int is_feasible = call->labels[n] <= call->frames[n];
+    const int64_t labels = call->sequences.labels[n];
+    const int is_feasible = labels <= call->sequences.frames[n];
     if (!is_feasible && !ctc_load_labels(call, n, NULL, partial))
         return NULL;
     const ctc_geometry g =
-        ctc_pass_geometry(call, n, is_feasible ? call->labels[n] : 0, direction, recomputes);
+        ctc_pass_geometry(call, n, is_feasible ? labels : 0, direction, recomputes);
     ctc_pass *pass = ctc_alloc_pass(call, n, direction, &g, partial);
     if (!pass)
         return NULL;
@@ -153,7 +154,7 @@ static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *oppos
                                            ctc_pass *recompute)
 {
     ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - pass->midpoint);
-    pass->end = pass->call->requested & FL_GRAD ? pass->T : pass->midpoint + 1;
+    pass->end = pass->call->output[FL_GRADIENT] ? pass->T : pass->midpoint + 1;
     pass->frame_source = ctc_can_reuse_frames(pass, opposite) ? opposite : NULL;
     ctc_set_frame(pass, pass->midpoint);
     ctc_state_range at = ctc_joint_range(pass, pass->midpoint);

@@ -29,15 +29,16 @@ static const double CTC_NO_FRACTION = -0x1p50;
 
 /* --- loading --- */
 
+/* Frame j of the pass, counted from the first frame of the sample. */
 static int64_t ctc_frame_index(const ctc_pass *pass, int64_t j)
 {
     return pass->direction == CTC_BETA ? pass->T - 1 - j : j;
 }
 
-/* The flat index of a frame's first entry in the (N, T, C) arrays. */
-static int64_t ctc_frame_entry(const ctc_pass *pass, int64_t frame)
+/* The flat index of the first entry of frame t of sample n, in arrays of shape (N, T, C). */
+static int64_t ctc_frame_entry(const fl_call *call, int64_t n, int64_t t)
 {
-    return (pass->sample * pass->call->T + frame) * pass->call->C;
+    return (n * call->sequences.T + t) * call->sequences.C;
 }
 
 typedef real ctc_reals
@@ -76,10 +77,10 @@ static void ctc_from_double(int64_t n, const double *from, real *to)
 }
 
 /* Loads x of the K classes of a frame. */
-static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restrict score)
+static void ctc_load_scores(const ctc_pass *pass, int64_t t, double *restrict score)
 {
     const fl_array *x = &pass->call->operand[0];
-    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, frame),
+    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass->call, pass->sample, t),
                   *class = pass->class_index;
     real tile[TILE], one;
     /* fl_output_buffer() without scratch returns NULL if the row cannot be read in place. */
@@ -95,11 +96,11 @@ static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restric
 }
 
 /* Prefetches them: entries that are far apart cost a cache miss each. */
-static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
+static void ctc_prefetch_scores(const ctc_pass *pass, int64_t t)
 {
-    const int64_t *class = pass->class_index;
-    const real *row = fl_output_buffer(&pass->call->operand[0], ctc_frame_entry(pass, frame),
-                                       pass->call->C, NULL);
+    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass->call, pass->sample, t),
+                  *class = pass->class_index;
+    const real *row = fl_output_buffer(&pass->call->operand[0], entry, C, NULL);
     if (!row)
         return;
     for (int64_t k = 0; k < pass->class_count; k++)
@@ -326,7 +327,8 @@ static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 /* m and R of the logits of frame j, over all C classes. */
 static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, double *sum_minus_one)
 {
-    const int64_t C = pass->call->C, entry = ctc_frame_entry(pass, ctc_frame_index(pass, j));
+    const int64_t C = pass->call->sequences.C,
+                  entry = ctc_frame_entry(pass->call, pass->sample, ctc_frame_index(pass, j));
     real tile[TILE], e[TILE], m = -REAL_INFINITY;
     fl_dd sum = {0, 0};
     int64_t ones = 0;

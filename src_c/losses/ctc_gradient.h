@@ -12,13 +12,13 @@
 static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to, real v)
 {
     real tile[TILE];
-    int64_t entry = (n * call->T + from) * call->C, end = (n * call->T + to) * call->C;
+    int64_t entry = ctc_frame_entry(call, n, from), end = ctc_frame_entry(call, n, to);
     for (; entry < end; entry += TILE) {
         int64_t m = end - entry < TILE ? end - entry : TILE;
-        real *g = fl_output_buffer(&call->grad[0], entry, m, tile);
+        real *g = fl_output_buffer(call->output[FL_GRADIENT], entry, m, tile);
         for (int64_t i = 0; i < m; i++)
             g[i] = v;
-        fl_store(&call->grad[0], entry, m, g);
+        fl_store(call->output[FL_GRADIENT], entry, m, g);
     }
 }
 
@@ -26,14 +26,14 @@ static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_
  * is computed; else all are checked before anything is written. */
 static int ctc_gradient_is_separate(const fl_call *call)
 {
-    return call->grad[0].data != call->operand[0].data;
+    return call->output[FL_GRADIENT]->data != call->operand[0].data;
 }
 
 /* Records frame t if its probabilities do not sum to 1; a NaN passes. */
 static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
                                 fl_partial *partial)
 {
-    if (__builtin_fabs(sum - 1) > call->sum_tolerance)
+    if (__builtin_fabs(sum - 1) > call->sequences.sum_tolerance)
         record_error(partial, n, 0, t);
 }
 
@@ -41,13 +41,14 @@ static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, doubl
 static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
                                  fl_partial *partial)
 {
+    const int64_t C = call->sequences.C;
     real tile[TILE], e[TILE];
     for (int64_t t = from; t < to; t++) {
+        const int64_t entry = ctc_frame_entry(call, n, t);
         fl_dd sum = {0, 0};
-        for (int64_t first = 0; first < call->C; first += TILE) {
-            int64_t m = call->C - first < TILE ? call->C - first : TILE;
-            const real *x =
-                fl_load(&call->operand[0], (n * call->T + t) * call->C + first, m, tile);
+        for (int64_t first = 0; first < C; first += TILE) {
+            int64_t m = C - first < TILE ? C - first : TILE;
+            const real *x = fl_load(&call->operand[0], entry + first, m, tile);
             for (int64_t c = 0; c < m; c++)
                 e[c] = EXP(x[c]);
             sum = dd_add(sum, sum_tile(e, m));
@@ -71,10 +72,11 @@ static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double pos
 static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
 {
     real tile[TILE];
-    const fl_array *gradient = &pass->call->grad[0];
-    real *g = fl_output_buffer(gradient, entry, pass->call->C, tile);
-    ctc_from_double(pass->call->C, pass->posterior, g);
-    fl_store(gradient, entry, pass->call->C, g);
+    const int64_t C = pass->call->sequences.C;
+    const fl_array *gradient = pass->call->output[FL_GRADIENT];
+    real *g = fl_output_buffer(gradient, entry, C, tile);
+    ctc_from_double(C, pass->posterior, g);
+    fl_store(gradient, entry, C, g);
 }
 
 /* Writes the gradient of a frame if only the classes in use are loaded. γ of the others is 0, and
@@ -82,12 +84,12 @@ static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
 static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real shift, real factor)
 {
     const fl_call *call = pass->call;
-    const int64_t C = call->C;
+    const int64_t C = call->sequences.C;
     real x_tile[TILE], e[TILE], g_tile[TILE];
     fl_dd sum = {0, 0};
     for (int64_t from = 0, k = 0; from < C; from += TILE) {
         int64_t n = C - from < TILE ? C - from : TILE;
-        real *g = fl_output_buffer(&call->grad[0], entry + from, n, g_tile);
+        real *g = fl_output_buffer(call->output[FL_GRADIENT], entry + from, n, g_tile);
         if (call->formula == FL_FORMULA_ctc_posteriors) {
             memset(g, 0, (size_t)n * sizeof *g);
         } else {
@@ -101,7 +103,7 @@ static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real s
         }
         for (; k < pass->class_count && pass->class_index[k] < from + n; k++)
             g[pass->class_index[k] - from] = (real)pass->posterior[k];
-        fl_store(&call->grad[0], entry + from, n, g);
+        fl_store(call->output[FL_GRADIENT], entry + from, n, g);
     }
     return sum.hi;
 }
@@ -112,8 +114,8 @@ static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j,
                             double scale, fl_partial *partial)
 {
     const fl_call *call = pass->call;
-    const int64_t t = ctc_frame_index(pass, j), entry = ctc_frame_entry(pass, t),
-                  opposite_j = pass->T - 1 - j;
+    const int64_t t = ctc_frame_index(pass, j), opposite_j = pass->T - 1 - j,
+                  entry = ctc_frame_entry(call, pass->sample, t);
     const double p_scale = opposite->p_scale[opposite_j], R = opposite->sum_minus_one[opposite_j];
     double probability_sum = p_scale * (1 + R);
     ctc_frame_gradient(pass, p_scale * scale,
@@ -130,7 +132,8 @@ static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j,
 /* The divisor of a sample's loss where it is summed or differentiated. */
 static double ctc_target_length(const fl_call *call, int64_t n)
 {
-    return call->per_label && call->labels[n] > 1 ? (double)call->labels[n] : 1;
+    const int64_t S = call->sequences.labels[n];
+    return call->sequences.per_label && S > 1 ? (double)S : 1;
 }
 
 /* The factor of a sample's gradients. */
@@ -148,7 +151,7 @@ static void ctc_write_value(const fl_call *call, int64_t n, double loss, double 
                             fl_partial *partial)
 {
     const double target_length = ctc_target_length(call, n);
-    real scratch, *l = fl_output_buffer(&call->values, n, 1, &scratch);
+    real scratch, *l = fl_output_buffer(call->output[FL_LOSSES], n, 1, &scratch);
     *l = (real)(loss * weight);
     fl_dd sum = {(double)*l / target_length, 0};
     emit_losses(call, n, 1, l, sum, target_length, &weight, &weight, partial);

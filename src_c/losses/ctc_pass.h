@@ -109,12 +109,13 @@ static int64_t ctc_checkpoint_period_of(int64_t state_stride, int64_t midpoint)
 static ctc_geometry ctc_pass_geometry(const fl_call *call, int64_t n, int64_t S,
                                       ctc_direction direction, int recomputes)
 {
-    ctc_geometry g = {.T = call->frames[n], .S = S};
+    ctc_geometry g = {.T = call->sequences.frames[n], .S = S};
     g.midpoint = direction == CTC_BETA ? g.T - g.T / 2 : g.T / 2;
-    g.saves_rows = call->requested & FL_GRAD && !recomputes;
+    g.saves_rows = call->output[FL_GRADIENT] && !recomputes;
 
-    g.uses_all_classes = call->C <= TILE && call->C / 2 <= S; /* most of them may be in use */
-    g.max_classes = g.uses_all_classes ? call->C : S + 1;
+    const int64_t C = call->sequences.C;
+    g.uses_all_classes = C <= TILE && C / 2 <= S; /* most of them may be in use */
+    g.max_classes = g.uses_all_classes ? C : S + 1;
     g.class_stride = ctc_round_up(g.max_classes);
     g.state_stride = ctc_row_stride(S);
 

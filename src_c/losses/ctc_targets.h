@@ -24,12 +24,14 @@ static int ctc_is_removed(const fl_call *call, int64_t n, double *weight, fl_par
  * the copy: another thread may change the caller's array after the check. */
 static int ctc_load_labels(const fl_call *call, int64_t n, int64_t *labels, fl_partial *partial)
 {
+    const int64_t S = call->sequences.labels[n], entry = call->sequences.first_label[n],
+                  C = call->sequences.C, blank = call->sequences.blank;
     int64_t tile[TILE];
-    for (int64_t i = 0; i < call->labels[n]; i += TILE) {
-        int64_t left = call->labels[n] - i, m = left < TILE ? left : TILE;
-        const int64_t *label = fl_load_index(&call->operand[1], call->first_label[n] + i, m, tile);
+    for (int64_t i = 0; i < S; i += TILE) {
+        int64_t m = S - i < TILE ? S - i : TILE;
+        const int64_t *label = fl_load_index(&call->operand[1], entry + i, m, tile);
         for (int64_t k = 0; k < m; k++)
-            if (label[k] < 0 || label[k] >= call->C || label[k] == call->blank) {
+            if (label[k] < 0 || label[k] >= C || label[k] == blank) {
                 record_error(partial, n, 1, i + k);
                 return 0;
             }
@@ -76,7 +78,7 @@ static void ctc_index_classes(ctc_pass *pass)
     int64_t *class = pass->class_index, K = 0;
     if (S > 0)
         memcpy(class, pass->label_slot, (size_t)S * sizeof *class);
-    class[S] = pass->call->blank;
+    class[S] = pass->call->sequences.blank;
     qsort(class, (size_t)S + 1, sizeof *class, ctc_compare_classes);
     for (int64_t i = 0; i <= S; i++)
         if (i == 0 || class[i] != class[K - 1])
@@ -84,7 +86,7 @@ static void ctc_index_classes(ctc_pass *pass)
     pass->class_count = K;
     for (int64_t i = 0; i < S; i++)
         pass->label_slot[i] = ctc_class_slot(pass, pass->label_slot[i]);
-    pass->blank_slot = ctc_class_slot(pass, pass->call->blank);
+    pass->blank_slot = ctc_class_slot(pass, pass->call->sequences.blank);
 }
 
 /* Sets the target of a pass from the labels of the sample, which are in label_slot. */
@@ -96,8 +98,8 @@ static void ctc_set_target(ctc_pass *pass)
     for (int64_t i = 0; i < S; i++)
         pass->lattice.skip_allowed[i] = i == 0 || label[i] != label[i - 1];
     if (pass->uses_all_classes) {
-        pass->class_count = pass->call->C;
-        pass->blank_slot = pass->call->blank;
+        pass->class_count = pass->call->sequences.C;
+        pass->blank_slot = pass->call->sequences.blank;
     } else {
         ctc_index_classes(pass);
     }

@@ -54,8 +54,8 @@ static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partia
 {
     if (wants_losses(call))
         ctc_write_value(call, n, 0, 0, partial);
-    if (call->requested & FL_GRAD)
-        ctc_fill_frames(call, n, 0, call->T, 0);
+    if (call->output[FL_GRADIENT])
+        ctc_fill_frames(call, n, 0, call->sequences.T, 0);
 }
 
 /* Counts a sample and writes its value, and the gradient of its padding frames, which is 0. */
@@ -66,8 +66,8 @@ static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double
     partial->count++;
     if (wants_losses(call))
         ctc_write_value(call, n, loss, weight, partial);
-    if (call->requested & FL_GRAD)
-        ctc_fill_frames(call, n, call->frames[n], call->T, 0);
+    if (call->output[FL_GRADIENT])
+        ctc_fill_frames(call, n, call->sequences.frames[n], call->sequences.T, 0);
 }
 
 /* Continues a pass from the midpoint: it writes the gradient of the frames of its second half. The
@@ -77,7 +77,7 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
 {
     ctc_pass *pass = passes[direction], *recompute = NULL;
     const ctc_pass *opposite = passes[!direction];
-    const int wants_gradient = (call->requested & FL_GRAD) != 0;
+    const int wants_gradient = call->output[FL_GRADIENT] != NULL;
     double weight;
     if (ctc_is_removed(call, n, &weight, partial) || !pass || !opposite) {
         if (direction == CTC_ALPHA)
@@ -94,7 +94,7 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
         total = ctc_total_probability(pass, opposite, recompute);
     double loss = ctc_neg_log_likelihood(pass, opposite, total);
     const int is_finite = loss - loss == 0;
-    if (loss == __builtin_inf() && call->zero_infinity)
+    if (loss == __builtin_inf() && call->sequences.zero_infinity)
         loss = 0;
     if (direction == CTC_ALPHA)
         ctc_write_sample(call, n, loss, weight, partial);
@@ -114,9 +114,9 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
         return;
     partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
     partial->count++;
-    if (call->requested & FL_GRAD && call->formula == FL_FORMULA_ctc &&
+    if (call->output[FL_GRADIENT] && call->formula == FL_FORMULA_ctc &&
         !ctc_gradient_is_separate(call))
-        ctc_check_frame_sums(call, n, 0, call->frames[n], partial);
+        ctc_check_frame_sums(call, n, 0, call->sequences.frames[n], partial);
     ctc_load_labels(call, n, NULL, partial);
 }
 

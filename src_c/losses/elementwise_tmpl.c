@@ -107,9 +107,11 @@ static void dispatch_formula(fl_formula formula, int outputs, const formula_args
         apply_outputs((formula_spec){name, operands, {__VA_ARGS__}}, outputs, args, i, n, state); \
         break;
 #define ROWS(...)
+#define SEQUENCES(...)
 #include "losses.def"
 #undef ELEMENTWISE
 #undef ROWS
+#undef SEQUENCES
     default:
         break;
     }
@@ -153,7 +155,7 @@ static void reduce_broadcast_grad(const fl_call *call, int k, const real *d, int
         done += count;
         if (count == remaining && fl_gradient_sums_in_block(call, k)) {
             real entry = (real)partial->broadcast_grad[k].hi;
-            fl_store(&call->grad[k], (first + done) / period - 1, 1, &entry);
+            fl_store(call->output[FL_GRADIENT + k], (first + done) / period - 1, 1, &entry);
             partial->broadcast_grad[k] = (fl_dd){0, 0};
         }
     }
@@ -187,7 +189,8 @@ static const double *load_unit_weight(const fl_call *call, int64_t first, int64_
 /* Whether gradient k is streamed while the formula is applied, not stored at the end. */
 static int is_streamed(const fl_call *call, int k, int scale_later)
 {
-    return call->requested & FL_GRAD << k && call->grad[k].non_temporal && !scale_later;
+    return call->output[FL_GRADIENT + k] && call->output[FL_GRADIENT + k]->non_temporal &&
+           !scale_later;
 }
 
 /* Applies the formula to the tile, and streams gradients. */
@@ -206,7 +209,8 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             apply_tail(call->formula, outputs, args, i, next - i, state);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
-                fl_store(&call->grad[k], first + i, next - i, args->result[1 + k] + i);
+                fl_store(call->output[FL_GRADIENT + k], first + i, next - i,
+                         args->result[1 + k] + i);
     }
 }
 
@@ -235,12 +239,12 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
 
     const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
     int outputs = wants_losses(call) ? VALUE : 0;
-    real *l = fl_output_buffer(&call->values, first, n, value_tile), *grad[FL_OPERANDS];
+    real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
-        int per_unit = call->requested & FL_GRAD << k && !call->broadcast_period[k];
-        outputs |= call->requested & FL_GRAD << k ? DX << k : 0;
-        grad[k] =
-            per_unit ? fl_output_buffer(&call->grad[k], first, n, grad_tile[k]) : grad_tile[k];
+        int per_unit = call->output[FL_GRADIENT + k] && !call->broadcast_period[k];
+        outputs |= call->output[FL_GRADIENT + k] ? DX << k : 0;
+        grad[k] = per_unit ? fl_output_buffer(call->output[FL_GRADIENT + k], first, n, grad_tile[k])
+                           : grad_tile[k];
     }
     /* The scale is applied by the formula's loop or, if there are weights or a real might not hold
      * it, later in double. It is rounded to real in either case, so that weights of 1 change
@@ -278,7 +282,7 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
         if (call->broadcast_period[k])
             reduce_broadcast_grad(call, k, grad[k], first, n, partial);
         else
-            fl_store(&call->grad[k], first, n, grad[k]);
+            fl_store(call->output[FL_GRADIENT + k], first, n, grad[k]);
     }
 }
 

@@ -1,394 +1,287 @@
-/* The columns of a table: what is computed of rows of classes, over full vectors of rows.
+/* The online softmax (Milakov & Gimelshein 2018; also in FlashAttention), LANES columns at a time.
  *
- * A table holds class c of the p-th of its rows at [(c - from) * wide + p]. A long row is a table
- * by itself, laid in lines of LANES columns ("folded"), which are joined at the end. */
-#ifndef FASTLOSS_COLUMNS_H
-#define FASTLOSS_COLUMNS_H
+ * Rows pass through memory once, class tile by class tile. A softmax_state holds, for the classes
+ * read so far, the running maximum m and the sums under it, with the gaps a_c = m - x_c >= 0:
+ *
+ *     exp sum       Σ exp(-a_c), the terms that equal 1 being counted apart, so that the exact
+ *                   R = Σ exp(-a_c) - 1 (all but one maximal entry) is known however small it is
+ *     target terms  Q = Σ q_c and Σ q_c a_c if SOFT, Σ w_c and Σ w_c a_c if SMOOTHED
+ *
+ * Order for each tile: softmax_update_candidate_max, softmax_rescale_to_max, softmax_exp_shifted,
+ * softmax_accumulate_exp, softmax_accumulate_*_terms. Order at the end: softmax_reduce_lanes for a
+ * single row, softmax_combine_part for each further part, softmax_finish. */
+#ifndef FASTLOSS_SOFTMAX_ONLINE_H
+#define FASTLOSS_SOFTMAX_ONLINE_H
 
-#include "vector/vector_math_tmpl.h"
-#include "vector/loader.h"
+#include "losses/class_tile.h"
 #include "vector/vector_math.h"
-#include "vector/lanes.h"
+#include "vector/vector_math_tmpl.h"
 
-enum { SHORT = 256, UNITS = FL_ROW_BATCH, GROUPS = UNITS / LANES };
+#include <string.h>
 
-/* Rows of up to so many classes, which the second cache holds twice, keep their exp(-a) for the
- * gradient; longer ones compute them again. */
-enum { KEEP = (1 << 19) / sizeof(real) };
-
-/* Which probabilities q a row is compared with. */
-typedef enum { HARD, SMOOTHED, SOFT } targets;
-
-/* What is the same for all rows of a block. */
+/* The state of LANES rows. That of a single row is spread over the lanes, and the same in all of
+ * them once they are reduced. */
 typedef struct {
-    const fl_call *call;
-    int64_t C;
-    const double *weight; /* unless HARD, w (C), or NULL for ones */
-    double keep, each;    /* 1 - ε, ε/C */
-    targets targets;
-    int folded;    /* a table is one long row */
-    int64_t units; /* rows of a table */
-    int64_t width; /* classes of a piece that is read */
-    int64_t part;  /* classes of a part */
-    int keeps;     /* pieces of a long row are kept for its gradient */
-} setting;
+    real running_max[LANES];   /* m, the maximum that the sums refer to */
+    real candidate_max[LANES]; /* the maximum including the tile at hand */
+    real one_count[LANES];     /* number of entries with exp(-a) = 1 */
+    lane_sum exp_sum_rest;     /* Σ exp(-a) over the other entries */
+    double R[LANES];           /* exp_sum_rest + one_count - 1 */
+    lane_sum weight_sum;       /* SOFT: Q; SMOOTHED: Σ w_c */
+    lane_sum weighted_gap_sum; /* SOFT: Σ q_c a_c; SMOOTHED: Σ w_c a_c */
+    /* for the gradients: */
+    real log1p_R[LANES];
+    real active[LANES];
+    double grad_scale[LANES];
+    double grad_scale_over_S[LANES];     /* S = 1 + R; HARD: times w_y */
+    double smoothed_label_weight[LANES]; /* (1 - ε) w_y */
+} softmax_state;
 
-/* LANES columns of a table. Those of a long row all say the same once they are joined. */
-typedef struct {
-    real max[LANES];  /* m of what has been added up */
-    real top[LANES];  /* m of what has been looked at */
-    real ones[LANES]; /* entries whose exp(-a) is 1 */
-    lane_sum rest;    /* exp(-a) of the others */
-    double R[LANES];
-    lane_sum total;  /* Q; SMOOTHED: Σ w_c */
-    lane_sum spread; /* Σ q_c a_c; SMOOTHED: Σ w_c a_c */
-    real log1p[LANES];
-    real kept[LANES];
-    double scale[LANES];
-    double slope[LANES];   /* scale/S; HARD: times w_y */
-    double label_q[LANES]; /* SMOOTHED: (1 - ε) w_y */
-} group;
+/* --- a lane block --- */
 
-/* A piece of the rows: class c of the p-th stands at [(c - at.from) * at.ld + p]. */
-typedef struct {
-    fl_tile2d at;
-    const real *x, *y;
-    fl_prefetch x_ahead, y_ahead;
-    int is_read; /* x and y are those of `at` */
-    real *dx, *dy;
-    real *e;     /* exp(-a), times ... */
-    double lift; /* ... this */
-    real *kept;  /* NULL, or where the pieces of a part are kept, those of its first class first */
-    real x_tile[TILE_2D], y_tile[TILE_2D], e_tile[TILE_2D];
-} table;
+/* Work on a lane block. `columns` is LANES, or fewer for the incomplete last vector of a single
+ * row; `weighted` says whether there are class weights. Both are constants after inlining. */
+typedef void lane_block_fn(const softmax_config *s, lane_block b, softmax_state *state,
+                           const int columns, const int weighted);
 
-/* A kept piece: the maximum it is under, then exp(-a). */
-enum { KEPT_MAX = LANES, KEPT_PIECE = KEPT_MAX + TILE_2D };
-
-/* --- columns of a table ---
- *
- * A stripe is LANES columns, or fewer where a long row ends: line i is at i * step. */
-typedef struct {
-    const real *x, *y;
-    const char *x_ahead, *y_ahead; /* what is read after the table ... */
-    int64_t x_line, y_line;        /* ... by line */
-    real *e, *dx, *dy;
-    const double *w; /* of the first line; NULL for ones */
-    double lift;
-    int64_t step, lines;
-} stripe;
-
-typedef void columns_fn(const setting *s, stripe at, group *g, const int columns,
-                        const int weighted);
-
-static INLINE stripe stripe_of(const setting *s, const table *t, int64_t start, int64_t step,
-                               int64_t lines)
+static INLINE void class_tile_apply(const softmax_config *s, class_tile *t, softmax_state *states,
+                                    lane_block_fn f, const int weighted)
 {
-    return (stripe){.x = t->x + start,
-                    .y = t->y + start,
-                    .x_ahead = t->x_ahead.at + start * t->x_ahead.row,
-                    .y_ahead = t->y_ahead.at + start * t->y_ahead.row,
-                    .x_line = t->x_ahead.line,
-                    .y_line = t->y_ahead.line,
-                    .e = t->e + start,
-                    .dx = t->dx + start,
-                    .dy = t->dy + start,
-                    .lift = t->lift,
-                    .w = s->weight ? s->weight + t->at.from + (s->folded ? start : 0) : 0,
-                    .step = step,
-                    .lines = lines};
-}
-
-static INLINE void each_stripe_of(const setting *s, table *t, group *groups, columns_fn f,
-                                  const int weighted)
-{
-    int64_t classes = t->at.to - t->at.from, lines = classes / LANES, left = classes % LANES;
-    if (s->folded) {
-        f(s, stripe_of(s, t, 0, LANES, lines), groups, LANES, weighted);
+    int64_t classes = t->at.to - t->at.from, vectors = classes / LANES, left = classes % LANES;
+    if (s->single_row) {
+        f(s, class_tile_lane_block(s, t, 0, LANES, vectors), states, LANES, weighted);
         if (left > 0)
-            f(s, stripe_of(s, t, lines * LANES, LANES, 1), groups, (int)left, weighted);
+            f(s, class_tile_lane_block(s, t, vectors * LANES, LANES, 1), states, (int)left,
+              weighted);
         return;
     }
     for (int64_t start = 0; start < t->at.ld; start += LANES)
-        f(s, stripe_of(s, t, start, t->at.ld, classes), &groups[start / LANES], LANES, weighted);
+        f(s, class_tile_lane_block(s, t, start, t->at.ld, classes), &states[start / LANES], LANES,
+          weighted);
 }
 
-/* Weights of 1 cost nothing where f asks for them. */
-static INLINE void each_stripe(const setting *s, table *t, group *groups, columns_fn f)
+/* Applies f in a version with or without class weights. */
+static INLINE void class_tile_apply_weighted(const softmax_config *s, class_tile *t,
+                                             softmax_state *states, lane_block_fn f)
 {
-    if (s->weight)
-        each_stripe_of(s, t, groups, f, 1);
+    if (s->class_weight)
+        class_tile_apply(s, t, states, f, 1);
     else
-        each_stripe_of(s, t, groups, f, 0);
+        class_tile_apply(s, t, states, f, 0);
 }
 
-/* The largest entries, in two chains; a NaN does not matter here, it reappears in R. */
-static INLINE void max_columns(const setting *s, stripe at, group *g, const int columns,
-                               const int weighted)
+/* Two independent chains hide the latency of the comparison. A NaN may be missed here: it reappears
+ * in R. */
+static INLINE void softmax_update_candidate_max(const softmax_config *s, lane_block b,
+                                                softmax_state *state, const int columns,
+                                                const int weighted)
 {
-    real m[LANES], odd[LANES];
+    real even_max[LANES], odd_max[LANES];
     int64_t i = 0;
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        m[k] = odd[k] = g->top[k];
-    for (; i + 2 <= at.lines; i += 2) {
-        const real *even_line = at.x + i * at.step, *odd_line = even_line + at.step;
+        even_max[k] = odd_max[k] = state->candidate_max[k];
+    for (; i + 2 <= b.vectors; i += 2) {
+        const real *even = b.x + i * b.stride, *odd = even + b.stride;
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            m[k] = m[k] < even_line[k] ? even_line[k] : m[k];
-            odd[k] = odd[k] < odd_line[k] ? odd_line[k] : odd[k];
+            even_max[k] = even_max[k] < even[k] ? even[k] : even_max[k];
+            odd_max[k] = odd_max[k] < odd[k] ? odd[k] : odd_max[k];
         }
     }
-    for (; i < at.lines; i++)
+    for (; i < b.vectors; i++)
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            real v = at.x[i * at.step + k];
-            m[k] = m[k] < v ? v : m[k];
+            real x = b.x[i * b.stride + k];
+            even_max[k] = even_max[k] < x ? x : even_max[k];
         }
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        g->top[k] = m[k] < odd[k] ? odd[k] : m[k];
+        state->candidate_max[k] = even_max[k] < odd_max[k] ? odd_max[k] : even_max[k];
 }
 
-/* What a and its like are taken from: m, but where it is infinite 0, so that none is inf - inf. */
-static INLINE real reference(real m) { return m - m == 0 ? m : 0; }
+/* The shift before exp: m, or 0 if m is infinite, so that inf - inf never occurs. */
+static INLINE real softmax_shift(real m) { return m - m == 0 ? m : 0; }
 
-static INLINE void exp_line(const real *x, real *e, const real *m)
+/* Rescales the sums to maxima that are no lower than the running ones. The entries at a maximum
+ * that has been exceeded join the other terms of the exp sum; `gaps` says whether gaps are summed
+ * too, each of which grows by the change of the maximum. */
+static void softmax_rescale_to_max(softmax_state *state, const real *max, const int gaps)
+{
+    double factor[LANES], change[LANES];
+    int same = 1;
+#pragma omp simd reduction(& : same)
+    for (int k = 0; k < LANES; k++)
+        same &= state->running_max[k] == max[k];
+    if (same)
+        return;
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
+        double gap = (double)state->running_max[k] - (double)max[k];
+        factor[k] = state->running_max[k] == max[k] ? 0 : gap;
+        change[k] = (double)softmax_shift(max[k]) - (double)softmax_shift(state->running_max[k]);
+    }
+    vector_math_double(MATH_EXP, LANES, factor, factor);
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
+        const int is_same = state->running_max[k] == max[k];
+        add_to_lane(&state->exp_sum_rest, k, is_same ? 0 : (double)state->one_count[k]);
+        state->exp_sum_rest.hi[k] *= factor[k];
+        state->exp_sum_rest.lo[k] *= factor[k];
+        state->one_count[k] = is_same ? state->one_count[k] : 0;
+        state->running_max[k] = max[k];
+    }
+    if (!gaps)
+        return;
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
+        double weight_sum = state->weight_sum.hi[k];
+        add_to_lane(&state->weighted_gap_sum, k, weight_sum == 0 ? 0 : change[k] * weight_sum);
+    }
+}
+
+static INLINE void softmax_exp_vector(const real *x, real *e, const real *m)
 {
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         e[k] = EXP_NEGATIVE(x[k] - m[k]);
 }
 
-/* exp(-a), which is 1 for a maximum. The end of a long row is filled with what adds nothing. */
-static INLINE void exp_columns(const setting *s, stripe at, group *g, const int columns,
-                               const int weighted)
+/* e = exp(-a) = exp(x - m), exactly 1 for a maximum. An incomplete vector is padded with -inf,
+ * whose exp adds nothing. */
+static INLINE void softmax_exp_shifted(const softmax_config *s, lane_block b, softmax_state *state,
+                                       const int columns, const int weighted)
 {
-    real m[LANES], last[LANES];
+    real m[LANES], padded[LANES];
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
-        m[k] = reference(g->max[k]);
-        last[k] = -REAL_INFINITY;
+        m[k] = softmax_shift(state->running_max[k]);
+        padded[k] = -REAL_INFINITY;
     }
     for (int k = 0; columns < LANES && k < columns; k++)
-        last[k] = at.x[k];
+        padded[k] = b.x[k];
     if (columns < LANES)
-        exp_line(last, at.e, m);
-    for (int64_t i = 0; columns == LANES && i < at.lines; i++) {
-        __builtin_prefetch(at.x_ahead + i * at.x_line);
-        exp_line(at.x + i * at.step, at.e + i * at.step, m);
+        softmax_exp_vector(padded, b.e, m);
+    for (int64_t i = 0; columns == LANES && i < b.vectors; i++) {
+        __builtin_prefetch(b.x_next + i * b.x_next_stride);
+        softmax_exp_vector(b.x + i * b.stride, b.e + i * b.stride, m);
     }
 }
 
-/* The sums of exp(-a), the ones counted apart. In a loop of its own: with exp() it would have more
- * instructions than a processor looks ahead. */
-static INLINE void add_exp(const setting *s, stripe at, group *g, const int columns,
-                           const int weighted)
+/* Adds exp(-a) to the sums, entries equal to 1 to their count. A loop of its own: fused with exp()
+ * it would have more instructions than the reorder buffer holds. */
+static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
+                                          softmax_state *state, const int columns,
+                                          const int weighted)
 {
     lane_sum rest;
-    copy_lane_sum(&rest, &g->rest);
-    real ones[LANES];
+    copy_lane_sum(&rest, &state->exp_sum_rest);
+    real one_count[LANES];
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        ones[k] = g->ones[k];
-    for (int64_t i = 0; i < at.lines; i++)
+        one_count[k] = state->one_count[k];
+    for (int64_t i = 0; i < b.vectors; i++)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            real e = at.e[i * at.step + k], one = e == 1 ? REAL_C(1.0) : REAL_C(0.0);
-            ones[k] += one;
+            real e = b.e[i * b.stride + k], one = e == 1 ? REAL_C(1.0) : REAL_C(0.0);
+            one_count[k] += one;
             add_to_lane(&rest, k, (double)(e - one));
         }
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        g->ones[k] = ones[k];
-    copy_lane_sum(&g->rest, &rest);
+        state->one_count[k] = one_count[k];
+    copy_lane_sum(&state->exp_sum_rest, &rest);
 }
 
-/* w of the classes of line i. */
-static INLINE void line_weights(const setting *s, stripe at, int64_t i, double *w,
-                                const int columns, const int weighted)
+/* w of the classes of vector i. */
+static INLINE void lane_block_class_weights(const softmax_config *s, lane_block b, int64_t i,
+                                            double *w, const int columns, const int weighted)
 {
 #pragma omp simd
     for (int k = 0; k < columns; k++)
-        w[k] = !weighted ? 1 : s->folded ? at.w[i * LANES + k] : at.w[i];
+        w[k] = !weighted ? 1 : s->single_row ? b.class_weight[i * LANES + k] : b.class_weight[i];
 }
 
-/* SOFT: Q and Σ q a; a q of 0 removes its class, one that underflows does not. SMOOTHED: Σ w_c and
- * Σ w_c a_c. */
-static INLINE void add_shares(const setting *s, stripe at, group *g, const int columns,
-                              const int weighted, const int soft)
+/* Adds q and q a if `soft`, w and w a if not. A q or w that is exactly 0 removes its class,
+ * whatever x holds; a product that underflows to 0 does not. */
+static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane_block b,
+                                                   softmax_state *state, const int columns,
+                                                   const int weighted, const int soft)
 {
-    lane_sum total, spread;
-    copy_lane_sum(&total, &g->total);
-    copy_lane_sum(&spread, &g->spread);
+    lane_sum weight_sum, gap_sum;
+    copy_lane_sum(&weight_sum, &state->weight_sum);
+    copy_lane_sum(&gap_sum, &state->weighted_gap_sum);
     for (int k = 0; !weighted && !soft && k < columns; k++)
-        add_to_lane(&total, k, (double)at.lines);
-    for (int64_t i = 0; i < at.lines; i++) {
+        add_to_lane(&weight_sum, k, (double)b.vectors);
+    for (int64_t i = 0; i < b.vectors; i++) {
         double w[LANES];
-        line_weights(s, at, i, w, columns, weighted);
+        lane_block_class_weights(s, b, i, w, columns, weighted);
         if (soft)
-            __builtin_prefetch(at.y_ahead + i * at.y_line);
+            __builtin_prefetch(b.y_next + i * b.y_next_stride);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            double p = soft ? s->keep * (double)at.y[i * at.step + k] + s->each : 1;
-            double a = (double)reference(g->max[k]) - (double)at.x[i * at.step + k];
+            double p = soft ? s->one_minus_eps * (double)b.y[i * b.stride + k] + s->eps_over_C : 1;
+            double a = (double)softmax_shift(state->running_max[k]) - (double)b.x[i * b.stride + k];
             double pa = !soft ? a : p == 0 ? 0 : p * a;
             if (weighted)
                 pa = w[k] == 0 ? 0 : w[k] * pa;
             if (weighted || soft)
-                add_to_lane(&total, k, weighted ? w[k] * p : p);
-            add_to_lane(&spread, k, pa);
+                add_to_lane(&weight_sum, k, weighted ? w[k] * p : p);
+            add_to_lane(&gap_sum, k, pa);
         }
     }
-    copy_lane_sum(&g->total, &total);
-    copy_lane_sum(&g->spread, &spread);
+    copy_lane_sum(&state->weight_sum, &weight_sum);
+    copy_lane_sum(&state->weighted_gap_sum, &gap_sum);
 }
 
-static INLINE void smooth_columns(const setting *s, stripe at, group *g, const int columns,
-                                  const int weighted)
+static INLINE void softmax_accumulate_smoothed_terms(const softmax_config *s, lane_block b,
+                                                     softmax_state *state, const int columns,
+                                                     const int weighted)
 {
-    add_shares(s, at, g, columns, weighted, 0);
+    softmax_accumulate_target_terms(s, b, state, columns, weighted, 0);
 }
 
-static INLINE void soft_columns(const setting *s, stripe at, group *g, const int columns,
-                                const int weighted)
+static INLINE void softmax_accumulate_soft_terms(const softmax_config *s, lane_block b,
+                                                 softmax_state *state, const int columns,
+                                                 const int weighted)
 {
-    add_shares(s, at, g, columns, weighted, 1);
+    softmax_accumulate_target_terms(s, b, state, columns, weighted, 1);
 }
 
-/* Puts the sums under maxima that are no lower. */
-static void raise_to(group *g, const real *max, const int sums)
-{
-    double factor[LANES], change[LANES];
-    int same = 1;
-#pragma omp simd reduction(& : same)
-    for (int k = 0; k < LANES; k++)
-        same &= g->max[k] == max[k];
-    if (same)
-        return;
-#pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        double lower = (double)g->max[k] - (double)max[k];
-        factor[k] = g->max[k] == max[k] ? 0 : lower;
-        change[k] = (double)reference(max[k]) - (double)reference(g->max[k]);
-    }
-    vector_math_double(MATH_EXP, LANES, factor, factor);
-#pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        const int is_same = g->max[k] == max[k];
-        add_to_lane(&g->rest, k, is_same ? 0 : (double)g->ones[k]);
-        g->rest.hi[k] *= factor[k];
-        g->rest.lo[k] *= factor[k];
-        g->ones[k] = is_same ? g->ones[k] : 0;
-        g->max[k] = max[k];
-    }
-    if (!sums)
-        return;
-#pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        double total = g->total.hi[k];
-        add_to_lane(&g->spread, k, total == 0 ? 0 : change[k] * total);
-    }
-}
+/* --- reductions --- */
 
-/* dl/dx where no class but the label has a q; the label's own comes later. */
-static INLINE void hard_gradient(const setting *s, stripe at, group *g, const int columns,
-                                 const int weighted)
-{
-    real slope[LANES];
-#pragma omp simd
-    for (int k = 0; k < columns; k++)
-        slope[k] = (real)(g->slope[k] * at.lift);
-    for (int64_t i = 0; i < at.lines; i++)
-#pragma omp simd
-        for (int k = 0; k < columns; k++)
-            at.dx[i * at.step + k] = g->kept[k] == 0 ? 0 : at.e[i * at.step + k] * slope[k];
-}
-
-/* dl/dx of a class with this q, the others having other_q. */
-static INLINE double class_slope(double slope, double e, double R, double q, double other_q)
-{
-    return slope * (e * other_q - q * (R + (1 - e)));
-}
-
-/* dl/dx as if no class were the label; its own comes later. */
-static INLINE void smooth_gradient(const setting *s, stripe at, group *g, const int columns,
-                                   const int weighted)
-{
-    for (int64_t i = 0; i < at.lines; i++) {
-        double w[LANES];
-        line_weights(s, at, i, w, columns, weighted);
-#pragma omp simd
-        for (int k = 0; k < columns; k++) {
-            double other_w = (g->total.hi[k] - w[k]) + g->total.lo[k];
-            double gx = class_slope(g->slope[k], (double)at.e[i * at.step + k] * at.lift, g->R[k],
-                                    s->each * w[k], s->each * other_w + g->label_q[k]);
-            at.dx[i * at.step + k] = g->kept[k] == 0 ? 0 : (real)gx;
-        }
-    }
-}
-
-/* dl/dx and dl/dy; where they are written may be where x and y are read. */
-static INLINE void soft_gradient(const setting *s, stripe at, group *g, const int columns,
-                                 const int weighted, const int with_dy)
-{
-    for (int64_t i = 0; i < at.lines; i++) {
-        double w[LANES];
-        line_weights(s, at, i, w, columns, weighted);
-#pragma omp simd
-        for (int k = 0; k < columns; k++) {
-            int64_t j = i * at.step + k;
-            double q = w[k] * (s->keep * (double)at.y[j] + s->each), factor = s->keep * w[k];
-            double a = (double)g->max[k] - (double)at.x[j];
-            double other_q = (g->total.hi[k] - q) + g->total.lo[k];
-            double e = (double)at.e[j] * at.lift;
-            double gx = class_slope(g->slope[k], e, g->R[k], q, other_q);
-            double gy = factor == 0 ? 0 : g->scale[k] * (factor * (a + (double)g->log1p[k]));
-            double nan = g->total.hi[k] + g->R[k]; /* if x or y has one */
-            at.dx[j] = g->kept[k] == 0 ? 0 : (real)gx;
-            if (with_dy)
-                at.dy[j] = g->kept[k] == 0 ? 0 : (real)(nan == nan ? gy : nan);
-        }
-    }
-}
-
-static INLINE void soft_gradient_x(const setting *s, stripe at, group *g, const int columns,
-                                   const int weighted)
-{
-    soft_gradient(s, at, g, columns, weighted, 0);
-}
-
-static INLINE void soft_gradient_xy(const setting *s, stripe at, group *g, const int columns,
-                                    const int weighted)
-{
-    soft_gradient(s, at, g, columns, weighted, 1);
-}
-
-/* --- sums of columns --- */
-
-static INLINE void spread_lane(lane_sum *sum, fl_dd all)
+static INLINE void lane_sum_broadcast(lane_sum *sum, fl_dd total)
 {
     for (int k = 0; k < LANES; k++) {
-        sum->hi[k] = all.hi;
-        sum->lo[k] = all.lo;
+        sum->hi[k] = total.hi;
+        sum->lo[k] = total.lo;
     }
 }
 
-/* Each column's sum as hi + lo. */
-static INLINE void normalise(lane_sum *sum)
+/* Renormalises each lane, so that hi is the rounded sum and lo its residual. */
+static INLINE void lane_sum_renormalise(lane_sum *sum)
 {
 #if REAL_IS_DOUBLE
     for (int k = 0; k < LANES; k++) {
         double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
-        int finite = hi - hi == 0; /* inf and NaN have no remainder */
+        int finite = hi - hi == 0; /* inf and NaN have no residual */
         sum->hi[k] = finite ? hi : sum->hi[k];
         sum->lo[k] = finite ? lo : 0;
     }
 #endif
 }
 
-/* Halves a tree of LANES numbers: the sum, or the maximum, of all is in each. */
-static INLINE void join_reals(real *v, const int maximum)
+static INLINE void lane_sum_add(lane_sum *sum, const lane_sum *other)
+{
+#pragma omp simd
+    for (int k = 0; k < LANES; k++) {
+        add_to_lane(sum, k, other->hi[k]);
+        sum->lo[k] += other->lo[k];
+    }
+}
+
+/* Reduces v[LANES] in a tree to its maximum or its sum, which replaces every entry. */
+static INLINE void lanes_allreduce(real *v, const int maximum)
 {
 #pragma GCC unroll 4
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -400,64 +293,144 @@ static INLINE void join_reals(real *v, const int maximum)
         v[k] = v[0];
 }
 
-static INLINE void clear(const setting *s, group *g)
+static INLINE void softmax_reset(const softmax_config *s, softmax_state *state)
 {
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
-        g->max[k] = g->top[k] = -REAL_INFINITY;
-        g->ones[k] = 0;
+        state->running_max[k] = state->candidate_max[k] = -REAL_INFINITY;
+        state->one_count[k] = 0;
     }
-    spread_lane(&g->rest, (fl_dd){0, 0});
-    if (s->targets != HARD) {
-        spread_lane(&g->total, (fl_dd){0, 0});
-        spread_lane(&g->spread, (fl_dd){0, 0});
+    lane_sum_broadcast(&state->exp_sum_rest, (fl_dd){0, 0});
+    if (s->mode != HARD) {
+        lane_sum_broadcast(&state->weight_sum, (fl_dd){0, 0});
+        lane_sum_broadcast(&state->weighted_gap_sum, (fl_dd){0, 0});
     }
 }
 
-/* Of a long row the sums of all columns, in each. */
-static void join_columns(const setting *s, group *g)
+/* Combines the lanes of a single row, whose running maxima are equal; each lane then holds the sums
+ * of the row. */
+static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
 {
-    spread_lane(&g->rest, reduce_lanes(&g->rest));
-    join_reals(g->ones, 0);
-    if (s->targets != HARD) {
-        spread_lane(&g->total, reduce_lanes(&g->total));
-        spread_lane(&g->spread, reduce_lanes(&g->spread));
+    lane_sum_broadcast(&state->exp_sum_rest, reduce_lanes(&state->exp_sum_rest));
+    lanes_allreduce(state->one_count, 0);
+    if (s->mode != HARD) {
+        lane_sum_broadcast(&state->weight_sum, reduce_lanes(&state->weight_sum));
+        lane_sum_broadcast(&state->weighted_gap_sum, reduce_lanes(&state->weighted_gap_sum));
     }
 }
 
-static INLINE void add_lane_sum(lane_sum *sum, const lane_sum *more)
-{
-#pragma omp simd
-    for (int k = 0; k < LANES; k++) {
-        add_to_lane(sum, k, more->hi[k]);
-        sum->lo[k] += more->lo[k];
-    }
-}
-
-/* Adds a part of the row. */
-static void add_part(const setting *s, group *g, group part)
+/* Adds the state of a further part of the row: both are rescaled to the larger maximum. */
+static void softmax_combine_part(const softmax_config *s, softmax_state *state, softmax_state part)
 {
     real max[LANES];
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        max[k] = g->max[k] < part.max[k] ? part.max[k] : g->max[k];
-    raise_to(g, max, s->targets != HARD);
-    raise_to(&part, max, s->targets != HARD);
+        max[k] = state->running_max[k] < part.running_max[k] ? part.running_max[k]
+                                                             : state->running_max[k];
+    softmax_rescale_to_max(state, max, s->mode != HARD);
+    softmax_rescale_to_max(&part, max, s->mode != HARD);
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        g->ones[k] += part.ones[k];
-    add_lane_sum(&g->rest, &part.rest);
-    if (s->targets != HARD) {
-        add_lane_sum(&g->total, &part.total);
-        add_lane_sum(&g->spread, &part.spread);
+        state->one_count[k] += part.one_count[k];
+    lane_sum_add(&state->exp_sum_rest, &part.exp_sum_rest);
+    if (s->mode != HARD) {
+        lane_sum_add(&state->weight_sum, &part.weight_sum);
+        lane_sum_add(&state->weighted_gap_sum, &part.weighted_gap_sum);
     }
 }
 
-static int groups_of(const setting *s, const table *t)
+/* --- rows --- */
+
+/* Accumulates one part of the classes of a tile's rows, which are rows p, p + 1, ... of the batch:
+ * the states of the tile's lane blocks, and x_y where the label is in this part. With an exp cache,
+ * e is kept there. */
+static void softmax_accumulate_part(const softmax_config *s, row_batch *r, int64_t p,
+                                    softmax_state *states, class_tile *t, int64_t part,
+                                    fl_partial *partial)
 {
-    return s->folded ? 1 : (int)(t->at.ld / LANES);
+    const int n = class_tile_lane_blocks(s, t);
+    const int64_t first = part * s->classes_per_part;
+    const int64_t last = first + s->classes_per_part < s->C ? first + s->classes_per_part : s->C;
+    for (int i = 0; i < n; i++)
+        softmax_reset(s, &states[i]);
+    for (int64_t from = first; from < last; from = t->at.to) {
+        class_tile_load(s, t, from, s->classes_per_tile);
+        if (s->mode == SOFT)
+            class_tile_check_probabilities(s, r, p, t, partial);
+        class_tile_apply(s, t, states, softmax_update_candidate_max, 0);
+        for (int64_t i = 0; i < t->at.n; i++)
+            if (class_tile_has_label(t, r, p + i))
+                r->x_label[p + i] = t->x[class_tile_index(t, r->label[p + i], i)];
+        if (s->single_row)
+            lanes_allreduce(states->candidate_max, 1);
+        for (int i = 0; i < n; i++)
+            if (from == first)
+                memcpy(states[i].running_max, states[i].candidate_max,
+                       sizeof states[i].running_max);
+            else
+                softmax_rescale_to_max(&states[i], states[i].candidate_max, s->mode != HARD);
+        if (t->exp_cache) {
+            real *cached = exp_cache_at(t->exp_cache, from - first);
+            cached[0] = states->running_max[0];
+            t->e = cached + EXP_CACHE_E;
+        }
+        class_tile_apply(s, t, states, softmax_exp_shifted, 0);
+        class_tile_apply(s, t, states, softmax_accumulate_exp, 0);
+        if (s->mode == SMOOTHED)
+            class_tile_apply_weighted(s, t, states, softmax_accumulate_smoothed_terms);
+        if (s->mode == SOFT)
+            class_tile_apply_weighted(s, t, states, softmax_accumulate_soft_terms);
+    }
+    if (s->single_row)
+        softmax_reduce_lanes(s, states);
 }
 
-static real *kept_piece(real *kept, int64_t from) { return kept + from / TILE_2D * KEPT_PIECE; }
+/* The results of n rows from p on: m, R, and unless HARD the target terms. R is 0 without classes,
+ * and NaN if the maximum is infinite, since the loss is then undefined. */
+static void softmax_finish(const softmax_config *s, row_batch *r, int64_t p, int64_t n,
+                           softmax_state *states)
+{
+    for (int64_t i = 0; i < n; i += LANES) {
+        softmax_state *state = &states[i / LANES];
+        lane_sum_renormalise(&state->exp_sum_rest);
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            double R = state->exp_sum_rest.hi[k] + ((double)state->one_count[k] - 1);
+            R = state->running_max[k] - state->running_max[k] == 0 ? R : (double)REAL_NAN;
+            state->R[k] = s->C == 0 ? 0 : R;
+        }
+        const int columns = s->single_row ? 1 : LANES; /* entries after the last row are not used */
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            r->max[p + i + k] = state->running_max[k];
+            r->R[p + i + k] = state->R[k];
+        }
+        if (s->mode == HARD)
+            continue;
+        lane_sum_renormalise(&state->weight_sum);
+        lane_sum_renormalise(&state->weighted_gap_sum);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            r->weight_sum[p + i + k] = (fl_dd){state->weight_sum.hi[k], state->weight_sum.lo[k]};
+            r->weighted_gap_sum[p + i + k] = state->weighted_gap_sum.hi[k];
+        }
+    }
+}
+
+/* All parts of a tile's rows, then their results. */
+static void softmax_rows(const softmax_config *s, row_batch *r, int64_t p, softmax_state *states,
+                         class_tile *t, fl_partial *partial)
+{
+    real *exp_cache = t->exp_cache;
+    softmax_accumulate_part(s, r, p, states, t, 0, partial);
+    for (int64_t part = 1; part * s->classes_per_part < s->C; part++) {
+        softmax_state part_state;
+        t->exp_cache = exp_cache ? exp_cache_at(exp_cache, part * s->classes_per_part) : 0;
+        softmax_accumulate_part(s, r, p, &part_state, t, part, partial);
+        softmax_combine_part(s, states, part_state);
+    }
+    t->exp_cache = exp_cache;
+    softmax_finish(s, r, p, t->at.n, states);
+}
 
 #endif

@@ -1,9 +1,10 @@
-/* Threads: the only file that knows OpenMP, fork and processor affinity. */
+/* Threads: the only file that knows OpenMP and fork. */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_getcpu, cpu_set_t, dladdr */
+#define _GNU_SOURCE /* dladdr */
 #endif
 #include "runtime/fp_env.h"
 #include "runtime/parallel.h"
+#include "runtime/worker_affinity.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -19,15 +20,6 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
-#endif
-
-#if defined(_OPENMP) && defined(__linux__)
-#define KEEP_WORKERS_OFF 1
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-#else
-#define KEEP_WORKERS_OFF 0
 #endif
 
 /* ---- Numbers of threads ------------------------------------------------------------------- */
@@ -71,12 +63,6 @@ static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
 static bool is_libgomp;
-#if KEEP_WORKERS_OFF
-static bool user_binds_threads;
-static pthread_key_t exit_key;
-static bool have_exit_key;
-static void thread_exits(void *self);
-#endif
 
 #ifndef _WIN32
 /* libgomp's threads are gone in a child, which would wait for them; another library may have
@@ -131,13 +117,7 @@ __attribute__((constructor)) static void initialise(void)
 #ifndef _WIN32
     pthread_atfork(before_fork, NULL, in_forked_child);
 #endif
-#if KEEP_WORKERS_OFF
-    static const char *const binding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
-                                          "KMP_AFFINITY"};
-    for (size_t i = 0; i < sizeof binding / sizeof *binding; i++)
-        user_binds_threads |= getenv(binding[i]) != NULL;
-    have_exit_key = pthread_key_create(&exit_key, thread_exits) == 0;
-#endif
+    fl_affinity_initialise();
 }
 
 int fl_parallel_limit(void)
@@ -156,148 +136,6 @@ int fl_parallel_limit(void)
     return within(limit, 1, FL_MAX_THREADS);
 }
 
-/* ---- Workers kept off the caller's processor ---------------------------------------------- */
-
-#if KEEP_WORKERS_OFF
-
-/* When calls are rare the workers sleep in between, and the kernel may wake one on the processor
- * of the caller, who then spins at the end of the region for the very thread that it keeps from
- * running: milliseconds lost for work of microseconds. So a worker may run on every processor
- * that the caller may use, but for the one where the caller is. The caller's own affinity is
- * never touched, so threads that it starts inherit nothing of this. */
-
-#define CHECK_SECONDS 1 /* how soon a new affinity of the caller is noticed */
-
-struct team {
-    atomic_int references; /* the caller's and one per worker that recorded itself */
-    int cpu;               /* where the caller was; -1: not known */
-    int cpus;              /* how many it may use */
-    time_t checked;        /* when its affinity was last read */
-    bool placed;           /* workers have the affinity below, not the inherited one */
-    cpu_set_t allowed;     /* the caller's affinity */
-    cpu_set_t workers;
-    _Atomic pid_t tids[FL_MAX_THREADS]; /* by number in the team; 0: no such worker */
-};
-
-static _Thread_local struct {
-    struct team *own;    /* as a caller */
-    struct team *joined; /* as a worker */
-    int number;          /* its number there */
-    pid_t tid;
-} self;
-
-static void release(struct team *team)
-{
-    if (team && atomic_fetch_sub(&team->references, 1) == 1)
-        free(team);
-}
-
-/* The runtime ends threads when teams shrink and callers end; it may also lend them to another
- * caller. A thread that is no longer ours must leave the table: its number may come back as that
- * of another thread, even of another process. */
-static void leave_team(void)
-{
-    if (!self.joined)
-        return;
-    pid_t mine = self.tid;
-    atomic_compare_exchange_strong(&self.joined->tids[self.number], &mine, 0);
-    release(self.joined);
-    self.joined = NULL;
-}
-
-static void thread_exits(void *unused)
-{
-    (void)unused;
-    leave_team();
-    release(self.own);
-    self.own = NULL;
-}
-
-/* In the worker, in each region. */
-static void join_team(struct team *team, int number)
-{
-    if (self.joined == team && self.number == number)
-        return;
-    leave_team();
-    if (pthread_setspecific(exit_key, &self) != 0)
-        return;
-    self.tid = (pid_t)syscall(SYS_gettid);
-    self.number = number;
-    self.joined = team;
-    atomic_fetch_add(&team->references, 1);
-    atomic_store(&team->tids[number], self.tid);
-    if (team->placed)
-        sched_setaffinity(0, sizeof team->workers, &team->workers);
-}
-
-/* In the caller, before each region. NULL: leave the workers where they are. */
-static struct team *place_team(void)
-{
-    struct team *team = self.own;
-    if (!team) {
-        if (user_binds_threads || !have_exit_key)
-            return NULL;
-        team = calloc(1, sizeof *team);
-        if (!team || pthread_setspecific(exit_key, &self) != 0) {
-            free(team);
-            return NULL;
-        }
-        atomic_init(&team->references, 1);
-        team->cpu = -1;
-        self.own = team;
-    }
-
-    int cpu = sched_getcpu();
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    if (cpu == team->cpu && now.tv_sec - team->checked < CHECK_SECONDS)
-        return team;
-
-    cpu_set_t allowed;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return NULL;
-    team->checked = now.tv_sec;
-    if (cpu == team->cpu && CPU_EQUAL(&allowed, &team->allowed))
-        return team;
-    team->cpu = cpu;
-    team->cpus = CPU_COUNT(&allowed);
-    team->allowed = allowed;
-    team->workers = allowed;
-    if (team->cpus >= 2)
-        CPU_CLR((size_t)cpu, &team->workers);
-    else if (!team->placed)
-        return team;
-    team->placed = true;
-    for (int i = 1; i < FL_MAX_THREADS; i++) {
-        pid_t tid = atomic_load_explicit(&team->tids[i], memory_order_relaxed);
-        if (tid)
-            sched_setaffinity(tid, sizeof team->workers, &team->workers);
-    }
-    return team;
-}
-
-/* New threads of libgomp report before the region begins, and the caller spins for them: again
- * milliseconds if one is on its processor. libgomp hardly spins when it has more threads than
- * there are processors, so a team that is new gets one thread too many, which does nothing and
- * ends with the next call (2.7 -> 0.4 ms for the first call of a thread). */
-static int spare_threads(const struct team *team, int threads)
-{
-    return team && is_libgomp && threads == team->cpus && threads < FL_MAX_THREADS &&
-           atomic_load_explicit(&team->tids[threads - 1], memory_order_relaxed) == 0;
-}
-
-#else
-
-struct team;
-static void join_team(struct team *team, int number) { (void)team, (void)number; }
-static struct team *place_team(void) { return NULL; }
-static int spare_threads(const struct team *team, int threads)
-{
-    (void)team, (void)threads;
-    return 0;
-}
-
-#endif
 #else
 
 int fl_parallel_limit(void) { return 1; }
@@ -306,7 +144,7 @@ int fl_parallel_limit(void) { return 1; }
 
 /* ---- The region --------------------------------------------------------------------------- */
 
-#define PIECES_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
+#define GRAINS_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
 
 static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context)
 {
@@ -320,21 +158,21 @@ static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *c
 struct job {
     fl_blocks_fn function;
     void *context;
-    int64_t first, blocks, piece;
+    int64_t first, blocks, grain;
     _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
     atomic_int finished;                    /* workers */
 };
 
-static void take_pieces(struct job *job)
+static void take_blocks(struct job *job)
 {
     fp_mode saved = fp_enter();
     for (;;) {
-        int64_t done = atomic_fetch_add_explicit(&job->next, job->piece, memory_order_relaxed);
+        int64_t done = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
         int64_t left = job->blocks - done;
         if (left <= 0)
             break;
         int64_t first = job->first + done;
-        job->function(job->context, first, first + (left < job->piece ? left : job->piece));
+        job->function(job->context, first, first + (left < job->grain ? left : job->grain));
     }
     fp_leave(saved);
 }
@@ -370,24 +208,24 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
         return;
     }
     struct job job = {.function = function, .context = context, .first = first, .blocks = blocks};
-    int64_t pieces = (int64_t)threads * PIECES_PER_THREAD;
-    job.piece = blocks / pieces + (blocks % pieces != 0);
+    int64_t grains = (int64_t)threads * GRAINS_PER_THREAD;
+    job.grain = blocks / grains + (blocks % grains != 0);
     atomic_init(&job.next, 0);
     atomic_init(&job.finished, 0);
     if (!atomic_load_explicit(&team_started, memory_order_relaxed))
         atomic_store(&team_started, true);
-    struct team *team = place_team();
-    int spare = spare_threads(team, threads);
+    fl_team *team = fl_place_team();
+    int spare = is_libgomp ? fl_spare_threads(team, threads) : 0;
 #pragma omp parallel num_threads(threads + spare)
     {
         int number = omp_get_thread_num(), size = omp_get_num_threads();
         if (number == 0) {
-            take_pieces(&job);
+            take_blocks(&job);
             let_workers_finish(&job, (size < threads ? size : threads) - 1);
         } else if (number < threads) {
             if (team)
-                join_team(team, number);
-            take_pieces(&job);
+                fl_join_team(team, number);
+            take_blocks(&job);
             atomic_fetch_add_explicit(&job.finished, 1, memory_order_release);
         }
     }

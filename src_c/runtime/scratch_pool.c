@@ -1,44 +1,45 @@
-/* Memory of a unit in flight. A few pieces that are given back are kept for the next: the C library
- * hands large ones back to the system, and every call would pay for fresh pages. */
+/* Scratch memory of a unit in flight. A pool keeps a few freed buffers for the next call: the C
+ * library returns large ones to the system, and every call would pay for fresh pages.
+ */
 #include "fastloss.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { PIECES = 64, PER_THREAD = 2, CACHE_LINE = 64 };
+enum { SLOTS = 64, SLOTS_PER_THREAD = 2, CACHE_LINE = 64 };
 
-/* Larger ones are not kept. */
+/* Larger buffers are freed. */
 static const size_t LARGEST = 1 << 20;
 
-/* What stands in the cache line before a piece. */
+/* In the cache line before a buffer. */
 typedef struct {
     size_t bytes;
-} head;
+} header;
 
-static _Atomic(head *) spare[PIECES];
+static _Atomic(header *) slots[SLOTS];
 
-/* Where a thread looks first: what it gave back is in its cache. */
-static int home(void)
+/* The slot at which a thread starts its search: the buffer that it freed last is in its cache. */
+static int home_slot(void)
 {
     static atomic_uint threads;
     static _Thread_local unsigned number;
     if (number == 0)
-        number = 1 + atomic_fetch_add(&threads, 1) % (PIECES / PER_THREAD);
-    return (int)(number - 1) * PER_THREAD;
+        number = 1 + atomic_fetch_add(&threads, 1) % (SLOTS / SLOTS_PER_THREAD);
+    return (int)(number - 1) * SLOTS_PER_THREAD;
 }
 
 void *fl_scratch_alloc(size_t bytes)
 {
-    const int start = home();
+    const int start = home_slot();
     bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    for (int i = start; i < start + PIECES && bytes <= LARGEST; i++) {
-        _Atomic(head *) *place = &spare[i % PIECES];
-        head *h = atomic_load(place) ? atomic_exchange(place, NULL) : NULL;
+    for (int i = start; i < start + SLOTS && bytes <= LARGEST; i++) {
+        _Atomic(header *) *slot = &slots[i % SLOTS];
+        header *h = atomic_load(slot) ? atomic_exchange(slot, NULL) : NULL;
         if (h && h->bytes >= bytes)
             return (char *)h + CACHE_LINE;
         free(h);
     }
-    head *h = aligned_alloc(CACHE_LINE, CACHE_LINE + bytes);
+    header *h = aligned_alloc(CACHE_LINE, CACHE_LINE + bytes);
     if (!h)
         return NULL;
     h->bytes = bytes;
@@ -49,12 +50,12 @@ void fl_scratch_free(void *memory)
 {
     if (!memory)
         return;
-    const int start = home();
-    head *h = (head *)((char *)memory - CACHE_LINE);
-    for (int i = start; i < start + PIECES && h->bytes <= LARGEST; i++) {
-        _Atomic(head *) *place = &spare[i % PIECES];
-        head *none = NULL;
-        if (!atomic_load(place) && atomic_compare_exchange_strong(place, &none, h))
+    const int start = home_slot();
+    header *h = (header *)((char *)memory - CACHE_LINE);
+    for (int i = start; i < start + SLOTS && h->bytes <= LARGEST; i++) {
+        _Atomic(header *) *slot = &slots[i % SLOTS];
+        header *empty = NULL;
+        if (!atomic_load(slot) && atomic_compare_exchange_strong(slot, &empty, h))
             return;
     }
     free(h);

@@ -33,7 +33,8 @@ const double *fl_load_double(const fl_array *array, int64_t first, int64_t n, do
 const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, int64_t *scratch);
 
 /* Where to write entries [first, first + n): into the array if they are contiguous reals there,
- * else into scratch. Pass the pointer to fl_store() when they are complete. */
+ * else into scratch. Pass the pointer to fl_store() when they are complete. An output that is not
+ * requested is NULL: its entries stay in scratch. */
 real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *scratch);
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from); /* reals */
 

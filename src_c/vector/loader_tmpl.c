@@ -402,7 +402,7 @@ const int64_t *fl_load_index(const fl_array *array, int64_t first, int64_t n, in
 
 real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *scratch)
 {
-    if (array->non_temporal)
+    if (!array || array->non_temporal)
         return scratch;
     char *address = array->data && array->is_direct ? contiguous_address(array, first, n) : NULL;
     return address ? (real *)address : scratch;
@@ -410,7 +410,7 @@ real *fl_output_buffer(const fl_array *array, int64_t first, int64_t n, real *sc
 
 void fl_store(const fl_array *array, int64_t first, int64_t n, const void *from)
 {
-    if (!array->data)
+    if (!array)
         return;
     char *address = array->is_direct ? contiguous_address(array, first, n) : NULL;
     if (address == (const char *)from)

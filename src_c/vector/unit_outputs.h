@@ -58,7 +58,16 @@ static inline void accumulate_moments(fl_moments *moments, int64_t n, const real
 /* Whether the losses of the units are needed. */
 static inline int wants_losses(const fl_call *call)
 {
-    return (call->requested & (FL_SUM | FL_VALUES)) != 0;
+    return (call->wants_sum || call->output[FL_LOSSES]);
+}
+
+/* Whether any gradient is requested. */
+static inline int wants_gradients(const fl_call *call)
+{
+    int wanted = 0;
+    for (int k = 0; k < FL_OPERANDS; k++)
+        wanted |= call->output[FL_GRADIENT + k] != NULL;
+    return wanted;
 }
 
 /* Whether their terms are needed one by one, that is divisor and active of emit_losses(). */
@@ -90,7 +99,7 @@ static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, co
                                const double *active, fl_partial *partial)
 {
     partial->sum = dd_add(partial->sum, sum);
-    fl_store(&call->values, first, n, l);
+    fl_store(call->output[FL_LOSSES], first, n, l);
     if (wants_unit_terms(call))
         emit_unit_terms(call, first, n, l, target_length, divisor, active, partial);
 }

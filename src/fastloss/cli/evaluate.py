@@ -1,5 +1,6 @@
 """`fastloss evaluate`: losses over files of any size."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,10 @@ from fastloss.cli.parsing import (
     summary,
 )
 from fastloss.cli.report import Report
-from fastloss.evaluation import Evaluation, criterion_of, evaluate
+from fastloss.evaluation.criterion_set import criterion_of
+from fastloss.evaluation.evaluator import evaluate
+from fastloss.evaluation.progress import ProgressBar
+from fastloss.evaluation.results import Evaluation
 
 PERPLEXITY_OF = ("cross_entropy", "nll_loss")
 
@@ -154,7 +158,7 @@ def _evaluate(
     operands = next(iter(chosen.values())).operands
     state = arguments["state"]
     try:
-        with _Progress() as progress:
+        with _progress_bar() as progress:
             return evaluate(
                 criteria,
                 *(arguments[operand] for operand in operands),
@@ -172,28 +176,9 @@ def _evaluate(
         raise KeyboardInterrupt(f"the same command goes on from {state}") from None
 
 
-class _Progress:
-    """A bar on stderr, if that is a terminal, tqdm is installed and a second has passed."""
-
-    def __init__(self):
-        self._bar = None
-
-    def __enter__(self):
-        if sys.stderr.isatty():
-            try:
-                from tqdm import tqdm  # type: ignore[import-untyped]
-            except ImportError:
-                return False
-            self._bar = tqdm(
-                unit="B", unit_scale=True, delay=1, leave=False, desc="fastloss", file=sys.stderr
-            )
-            return self._show
-        return False
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
-
-    def _show(self, done: int, total: int) -> None:
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+def _progress_bar() -> contextlib.AbstractContextManager[Any]:
+    """A bar on stderr that appears after a second; False unless that is a terminal with tqdm."""
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            return ProgressBar(delay=1, leave=False, file=sys.stderr)
+    return contextlib.nullcontext(False)

@@ -13,7 +13,7 @@ from fastloss.cli.parsing import (
     split_loss,
     summary,
 )
-from fastloss.sources import open_source
+from fastloss.evaluation.sources import open_source
 
 
 def run_plot(argv: list[str]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastloss.accumulators import Totals, plain
-from fastloss.evaluation import Evaluation
+from fastloss.evaluation.accumulators import Totals, json_float
+from fastloss.evaluation.results import Evaluation, align_columns
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Report:
             tables.append(self._losses())
         if evaluation.groups is not None:
             tables.append(self._groups())
-        return "\n\n".join(map(_aligned, [[[*line] for line in lines.items()], *tables]))
+        return "\n\n".join(map(align_columns, [[[*line] for line in lines.items()], *tables]))
 
     def json(self) -> str:
         """An object of one loss, or an array of them."""
@@ -70,10 +70,10 @@ class Report:
         evaluation = self.evaluations[name]
         found = {"loss": name, "reduction": self.reduction, **evaluation.to_dict()}
         if self.perplexity:
-            found["perplexity"] = plain(_perplexity(evaluation))
+            found["perplexity"] = json_float(_perplexity(evaluation))
             groups = (evaluation.groups or {}).values()
             for group, totals in zip(found.get("groups", []), groups, strict=True):
-                group["perplexity"] = plain(_perplexity(totals))
+                group["perplexity"] = json_float(_perplexity(totals))
         if self.per_sample:
             found["per_sample"] = self.per_sample[name]
         return found
@@ -98,11 +98,3 @@ def _run(evaluation: Evaluation) -> dict[str, str]:
 def _table(rows: list[dict[str, str]]) -> list[list[str]]:
     """With the names of the columns above; no rows have none."""
     return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

@@ -1,4 +1,4 @@
-"""Where unreduced losses go, batch by batch: a .npy file, or an array that is sliced."""
+"""Writers of unreduced losses (`per_sample=`): a .npy file, or an array that is assigned slices."""
 
 import importlib
 import io
@@ -13,46 +13,49 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from fastloss._arrays import overlap
-from fastloss.sources import named
+from fastloss.evaluation.sources.source import with_filename
 
-# Windows has no locks of this kind.
+# Windows has no such locks.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 def check_distinct(targets: Sequence[Any]) -> None:
-    """That no two of several targets are the same file or share memory."""
-    for one, other in combinations([target for target in targets if target is not None], 2):
-        paths = isinstance(one, (str, os.PathLike)) and isinstance(other, (str, os.PathLike))
-        if os.path.realpath(one) == os.path.realpath(other) if paths else _same(one, other):
-            what = os.fspath(one) if paths else f"an array of shape {one.shape}"
-            raise ValueError(f"per_sample names {what} twice: each criterion needs its own")
+    """Raises an error if two targets are the same file or share memory."""
+    for a, b in combinations([target for target in targets if target is not None], 2):
+        both_paths = isinstance(a, (str, os.PathLike)) and isinstance(b, (str, os.PathLike))
+        if os.path.realpath(a) == os.path.realpath(b) if both_paths else _aliases(a, b):
+            target = os.fspath(a) if both_paths else f"an array of shape {a.shape}"
+            raise ValueError(f"per_sample names {target} twice: each criterion needs its own")
 
 
-def check_apart(targets: Sequence[Any], arrays: Iterable[Any]) -> None:
-    """That what is written is not what is read, perhaps only later or for another criterion."""
+def check_no_aliasing(targets: Sequence[Any], arrays: Iterable[Any]) -> None:
+    """Raises an error if a target shares memory with an array that is read.
+
+    Later chunks, or other criteria, would read the losses.
+    """
     for array in arrays:
         for target in targets:
-            if target is not None and _same(target, array):
+            if target is not None and _aliases(target, array):
                 raise ValueError(
                     f"per_sample, of shape {target.shape}, shares memory with an array that is "
-                    f"read, of shape {array.shape}: write into another, and copy it then"
+                    f"read, of shape {array.shape}: write to another array and copy it afterwards"
                 )
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return overlap(one, other)
-    return one is other and hasattr(one, "shape")
+def _aliases(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return overlap(a, b)
+    return a is b and hasattr(a, "shape")
 
 
-def open_writer(target: Any, kept: bool, done: int) -> "NpyWriter | ArrayWriter":
-    """`target` is the path of a .npy, or an array to write into.
+def open_writer(target: Any, resumable: bool, done: int) -> "NpyWriter | ArrayWriter":
+    """The writer to a .npy file, if `target` is a path, or into an array.
 
-    `kept`: whether an unfinished file stays, for another process to go on with; `done` is the
-    number of rows that one wrote.
+    If `resumable`, an incomplete file is left for another process to resume. `done` is the number
+    of rows that an interrupted process wrote.
     """
     if isinstance(target, (str, os.PathLike)):
-        return NpyWriter(target, kept, done)
+        return NpyWriter(target, resumable, done)
     if hasattr(target, "__setitem__") and hasattr(target, "shape"):
         return ArrayWriter(target, done)
     raise TypeError(
@@ -76,7 +79,7 @@ class ArrayWriter:
 
     def write(self, losses: NDArray[Any]) -> None:
         if not losses.ndim:
-            raise ValueError("per_sample is an array, but the loss is a single one without rows")
+            raise ValueError("per_sample is an array, but the loss is a scalar without rows")
         dtype = np.dtype(self._target.dtype)
         if dtype.kind != "f" and dtype.name != "bfloat16":
             raise TypeError(f"per_sample holds {dtype}, and losses are floats: make it float64")
@@ -96,33 +99,33 @@ class ArrayWriter:
     def complete(self) -> None:
         self.flush()
 
-    def describe(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {"shape": list(self._target.shape), "dtype": str(self._target.dtype)}
 
 
 class NpyWriter:
-    """Writes a .npy under another name, and gives it its own when it is complete."""
+    """Writes a .npy file under a temporary name, and renames it when it is complete."""
 
-    def __init__(self, path: str | os.PathLike[str], kept: bool, done: int):
-        self._name, self._kept = os.fspath(path), kept
+    def __init__(self, path: str | os.PathLike[str], resumable: bool, done: int):
+        self._name, self._resumable = os.fspath(path), resumable
         self._path = os.path.realpath(self._name)
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             raise ValueError(f"{self._name} is not a regular file and cannot be replaced")
         folder, base = os.path.split(self._path)
-        ending = "part" if kept else f"{os.getpid()}.tmp"
-        self._temporary = os.path.join(folder, f".{base}.{ending}")
+        suffix = "part" if resumable else f"{os.getpid()}.tmp"
+        self._temporary = os.path.join(folder, f".{base}.{suffix}")
         self.done = done  # rows
         self._has_rows = True
         self._dtype: Any = None
         try:
-            self._stream = self._open_kept() if kept else io.FileIO(self._temporary, "x+")
+            self._stream = self._open_locked() if resumable else io.FileIO(self._temporary, "x+")
             if done:
-                self._go_on()
+                self._resume()
         except OSError as error:
-            raise named(error, self._name) from error
+            raise with_filename(error, self._name) from error
 
-    def _open_kept(self) -> io.FileIO:
-        """What another process may have left, and may not write to any more."""
+    def _open_locked(self) -> io.FileIO:
+        """Opens the file, which another process may have left, unless one is writing it."""
         create = 0 if self.done else os.O_CREAT
         stream = io.FileIO(os.open(self._temporary, os.O_RDWR | create, 0o666), "r+")
         if fcntl is not None:
@@ -131,31 +134,31 @@ class NpyWriter:
             except BlockingIOError:
                 stream.close()
                 raise ValueError(
-                    f"another evaluation writes {self._name}: its state is in use"
+                    f"another evaluation is writing {self._name}: its state is in use"
                 ) from None
         if not self.done:
             stream.truncate(0)
         return stream
 
-    def _go_on(self) -> None:
-        """After the rows that another process wrote, and told of."""
+    def _resume(self) -> None:
+        """Reads the header and seeks to the end of the rows that the state has recorded."""
         try:
             npy_format.read_magic(self._stream)
             shape, _, self._dtype = npy_format.read_array_header_1_0(self._stream)
-            self._tail = shape[1:]
+            self._row_shape = shape[1:]
             end = self._stream.tell() + self.done * self._row_bytes()
             if self._stream.seek(0, os.SEEK_END) < end:
                 raise ValueError("it is too short")
         except ValueError as error:
             self._stream.close()
             raise ValueError(
-                f"{self._temporary} lost what was written to it ({error}): delete the state file "
-                "to begin anew"
+                f"{self._temporary} has lost losses that were written to it ({error}): delete the "
+                "state file to start over"
             ) from error
         self._stream.seek(end)
 
     def _row_bytes(self) -> int:
-        return self._dtype.itemsize * math.prod(self._tail)
+        return self._dtype.itemsize * math.prod(self._row_shape)
 
     def __enter__(self):
         return self
@@ -163,18 +166,18 @@ class NpyWriter:
     def __exit__(self, *_):
         if not self._stream.closed:
             self._stream.close()
-            if not self._kept:
+            if not self._resumable:
                 os.unlink(self._temporary)
 
     def write(self, losses: NDArray[Any]) -> None:
         if losses.dtype.name == "bfloat16":
-            losses = losses.astype(np.float32)  # a .npy cannot name it
+            losses = losses.astype(np.float32)  # the .npy format has no bfloat16
         if self.done and losses.ndim and not len(losses):
-            return  # of whatever dtype
-        self._check(losses)
+            return  # whatever its dtype
+        self._check_compatible(losses)
         try:
             if self.done == 0:
-                self._dtype, self._tail = losses.dtype, losses.shape[1:]
+                self._dtype, self._row_shape = losses.dtype, losses.shape[1:]
                 self._has_rows = losses.ndim > 0
                 self._stream.seek(0)
                 self._write_header()
@@ -182,25 +185,25 @@ class NpyWriter:
             while len(data):
                 data = data[self._stream.write(data) :]
         except OSError as error:
-            raise named(error, self._name) from error
+            raise with_filename(error, self._name) from error
         self.done += len(losses) if losses.ndim else 0
 
-    def _check(self, losses: NDArray[Any]) -> None:
-        """That the losses go with those before."""
+    def _check_compatible(self, losses: NDArray[Any]) -> None:
+        """Raises an error if the losses cannot follow the previous ones in one file."""
         if not self._has_rows or (self.done and not losses.ndim):
-            raise ValueError("per_sample: a loss without rows is all that a .npy file can hold")
-        if self.done and (losses.dtype, losses.shape[1:]) != (self._dtype, self._tail):
+            raise ValueError("per_sample: a .npy file cannot hold a scalar loss and other losses")
+        if self.done and (losses.dtype, losses.shape[1:]) != (self._dtype, self._row_shape):
             raise ValueError(
-                f"per_sample: rows of {losses.dtype} of shape {losses.shape[1:]} do not go into a "
-                f"file with rows of {self._dtype} of shape {self._tail}: give batches one dtype "
-                "and one shape"
+                f"per_sample: rows of {losses.dtype} of shape {losses.shape[1:]} do not fit into a "
+                f"file with rows of {self._dtype} of shape {self._row_shape}: pass batches of one "
+                "dtype and one shape"
             )
 
     def _write_header(self) -> None:
-        """Of the rows so far: NumPy leaves room for their number to grow."""
-        like = np.empty((0, *self._tail), self._dtype)
-        shape = (self.done, *self._tail) if self._has_rows else ()
-        header = npy_format.header_data_from_array_1_0(like) | {"shape": shape}
+        """Writes the header for the rows so far; NumPy pads it so that their number can grow."""
+        empty = np.empty((0, *self._row_shape), self._dtype)
+        shape = (self.done, *self._row_shape) if self._has_rows else ()
+        header = npy_format.header_data_from_array_1_0(empty) | {"shape": shape}
         npy_format.write_array_header_1_0(self._stream, header)
 
     def flush(self) -> None:
@@ -208,12 +211,12 @@ class NpyWriter:
 
     def complete(self) -> None:
         if self._dtype is None:
-            raise ValueError(f"there was no batch: {self._name} would hold losses of no dtype")
+            raise ValueError(f"there was no batch: the dtype of {self._name} is unknown")
         self._stream.seek(0)
         self._write_header()
         self.flush()
-        os.replace(self._temporary, self._path)  # while it is locked
+        os.replace(self._temporary, self._path)  # while the lock is held
         self._stream.close()
 
-    def describe(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {"path": self._path}

@@ -1,0 +1,501 @@
+"""Running losses: the value of a criterion over batches, in one process or several.
+
+An accumulator holds a few sums in double-double arithmetic. They merge to the value of one call on
+all the data, however the data were split.
+"""
+
+import copy
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastloss import _binding, _errors, criteria
+from fastloss._arrays import as_array
+from fastloss._binding import LossSums, UnitOutputs
+from fastloss._labels import as_labels, encode_labels
+
+__all__ = ["Accumulator", "Totals"]
+
+_VERSION = 2  # of pickles and of the result of to_dict()
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of the losses of one class or group.
+
+    Attributes
+    ----------
+    value, stderr : float
+        The reduced loss and its standard error.
+    sum, weight : float
+        The sum of the losses, and the divisor of "mean".
+    count : int
+        Number of losses, without those removed by a weight of 0 or by ``ignore_index``.
+    """
+
+    value: float
+    stderr: float
+    sum: float
+    weight: float
+    count: int
+
+
+class Accumulator:
+    """Running loss of a criterion over batches, as returned by ``criterion.accumulator()``.
+
+    The value agrees with one call of the criterion on all the data to 1e-13 of the sum of absolute
+    losses, however the data were split and merged. It is bitwise identical if the batches come in
+    order and all but the last are whole blocks of rows (multiples of 8192 elements are). An
+    accumulator is small, can be pickled or sent as JSON, and may be shared by threads.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        The criterion, with `reduction` "mean" or "sum", or "batchmean" if the loss has it.
+    by : {None, "class", "group"}, default None
+        Also sums the losses of each class of the targets, or of each group, whose labels are passed
+        to every `update`. An update then needs 25 bytes of temporary memory per loss.
+
+    Raises
+    ------
+    TypeError
+        If `criterion` is not a criterion.
+    ValueError
+        If the reduction is "none", or if `by` is "class" and the targets are not classes.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> accumulator = fl.MSELoss().accumulator(by="group")
+    >>> accumulator.update([1.0, 2.0], [1.0, 4.0], group=["a", "b"])
+    >>> accumulator.update([3.0, 5.0], [4.0, 5.0], group=["b", "b"])
+    >>> accumulator
+    <Accumulator of MSELoss() by group: 1.25 over 4 losses>
+    >>> accumulator.value, round(accumulator.stderr, 6)
+    (1.25, 0.946485)
+    >>> accumulator.groups["a"].value, accumulator.groups["b"].count
+    (0.0, 3)
+    >>> other = fl.Accumulator.from_json(accumulator.to_json())
+    >>> (accumulator + other).count
+    8
+    """
+
+    def __init__(self, criterion: criteria.Criterion, *, by: str | None = None):
+        if not isinstance(criterion, criteria.Criterion):
+            raise TypeError(
+                f"criterion must be a criterion, such as fastloss.MSELoss(), got {criterion!r}"
+            )
+        if by not in (None, "class", "group"):
+            raise ValueError(f"by must be None, 'class' or 'group', got {by!r}")
+        self._criterion = copy.copy(criterion)
+        self._options = self._criterion.get_params()
+        loss: Any = criterion.loss
+        if self.reduction == "none":
+            raise ValueError("reduction='none' has no single value: use 'mean' or 'sum'")
+        if by == "class" and loss._target_domain is None:
+            raise ValueError(f"by='class': the targets of {loss.__name__} are not classes")
+        self._by = by
+        self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums = LossSums()
+        self._group_sums: dict[Any, LossSums] = {}
+
+    # ---- adding batches --------------------------------------------------------------------------
+
+    def update(
+        self,
+        *arrays: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        group: ArrayLike | None = None,
+    ) -> None:
+        """Adds a batch.
+
+        Parameters
+        ----------
+        *arrays : array_like
+            The arrays of the loss, in order.
+        sample_weight : array_like, optional
+            Weights of the losses, as in a call of the loss.
+        group : array_like of labels
+            Labels of the groups: integers, floats or strings, one per loss or one per entry of the
+            leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            As in a call of the loss; rows in messages are counted from the first batch on. The
+            accumulator is left unchanged.
+        """
+        self._add_batch(arrays, sample_weight, group)
+
+    def _add_batch(
+        self,
+        arrays: Sequence[Any],
+        sample_weight: Any,
+        group: Any,
+        element_weights: dict[str, Any] | None = None,
+        unreduced: bool = False,
+    ) -> Any:
+        """Adds a batch; returns its unreduced losses if `unreduced`.
+
+        `element_weights` are `weight` and `pos_weight` of these rows.
+        """
+        loss: Any = self._criterion.loss
+        options = {**self._options, **element_weights} if element_weights else self._options
+        if sample_weight is not None:
+            options = {**options, "sample_weight": sample_weight}
+        if (group is None) == (self._by == "group"):
+            raise TypeError(
+                "group= holds the label of each loss: it is required with by='group' and not "
+                "accepted otherwise"
+            )
+        units = UnitOutputs(values=unreduced, terms=self._by is not None)
+        with self._lock:
+            if self._by is None:
+                loss._update(self._sums, units, *arrays, **options)
+                return units.values
+            # Labels are checked last, when the sums are known: these must not have changed before.
+            sums = copy.copy(self._sums)
+            loss._update(sums, units, *arrays, **options)
+            if self._by == "class":
+                labels = _class_labels(loss, arrays, units, self._sums.rows)
+            else:
+                labels = as_labels(group, "group")
+            self._add_to_groups(_broadcast_labels(labels, units), units, sums)
+            self._sums = sums
+        return units.values
+
+    def _add_to_groups(self, labels: NDArray[Any], units: UnitOutputs, sums: LossSums) -> None:
+        labels, contributes = labels.reshape(-1), _contributes(units).reshape(-1)
+        all_contribute = bool(contributes.all())
+        if not all_contribute:
+            labels = labels[contributes]
+        _check_labels(labels)
+        distinct, codes = encode_labels(labels)
+        if not distinct.size:
+            return
+        names = distinct.tolist()
+        groups = [self._group_sums.get(name) or sums.empty_like() for name in names]
+        if not all_contribute:
+            contributing_codes, codes = codes, np.zeros(contributes.shape, np.int64)
+            codes[contributes] = contributing_codes
+        _binding.add_unit_terms(groups, codes, units)
+        self._group_sums.update(zip(names, groups, strict=True))
+
+    def merge(self, other: "Accumulator") -> None:
+        """Adds the sums of another accumulator of an equal criterion.
+
+        Raises
+        ------
+        ValueError
+            If `criterion` or `by` differ.
+        """
+        other = copy.copy(other)  # it may be `self`, or be updated by another thread
+        if self._by != other._by or not self._criterion == other._criterion:
+            raise ValueError(
+                f"{other._description()} cannot be merged into {self._description()}: criterion "
+                "and by must be equal"
+            )
+        self._merge_sums(other)
+
+    def _merge_sums(self, other: "Accumulator") -> None:
+        with self._lock:
+            self._sums.merge(other._sums)
+            for label, group in other._group_sums.items():
+                self._group_sums.setdefault(label, group.empty_like()).merge(group)
+
+    def __add__(self, other: Any) -> "Accumulator":
+        if not isinstance(other, Accumulator):
+            return NotImplemented
+        total = copy.copy(self)
+        total.merge(other)
+        return total
+
+    def __radd__(self, other: Any) -> "Accumulator":
+        return copy.copy(self) if other == 0 else NotImplemented  # sum() starts from 0
+
+    def __iadd__(self, other: Any) -> "Accumulator":
+        if not isinstance(other, Accumulator):
+            return NotImplemented
+        self.merge(other)
+        return self
+
+    def reset(self) -> None:
+        """Sets all sums to zero and removes all groups."""
+        with self._lock:
+            self._clear()
+
+    # ---- results ---------------------------------------------------------------------------------
+
+    @property
+    def criterion(self) -> criteria.Criterion:
+        """A copy of the criterion, made when the accumulator was created."""
+        return self._criterion
+
+    @property
+    def by(self) -> str | None:
+        """Whether losses are also summed by class or by group: None, "class" or "group"."""
+        return self._by
+
+    @property
+    def reduction(self) -> str:
+        """The reduction of the criterion."""
+        return self._options["reduction"]
+
+    @property
+    def value(self) -> float:
+        """The reduced loss; NaN if a mean has no losses."""
+        return self._sums.value(self.reduction)
+
+    @property
+    def sum(self) -> float:
+        """The sum of the losses."""
+        return self._sums.sum
+
+    @property
+    def weight(self) -> float:
+        """The divisor of "mean"."""
+        return self._sums.weight
+
+    @property
+    def count(self) -> int:
+        """Number of losses, without those removed by a weight of 0 or by ``ignore_index``."""
+        return self._sums.count
+
+    @property
+    def rows(self) -> int:
+        """Number of entries of the leading axis."""
+        return self._sums.rows
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of `value`, assuming independent losses; NaN for fewer than two.
+
+        Let l be the losses, d the contribution of each to `weight`, m = Σ l / Σ d and n = `count`.
+        The standard error of the mean is √(n/(n − 1) Σ (l − m d)²) / Σ d.
+        """
+        return self._sums.stderr(self.reduction)
+
+    @property
+    def groups(self) -> dict[Any, Totals]:
+        """Totals of each class or group that has a loss, by its label."""
+        if self._by is None:
+            raise ValueError("there are no groups: pass by='class' or by='group' to accumulator()")
+        with self._lock:
+            totals = {label: self._totals(sums) for label, sums in self._group_sums.items()}
+        labels = sorted(totals, key=lambda label: (isinstance(label, str), label))
+        return {label: totals[label] for label in labels}
+
+    def _totals(self, sums: LossSums) -> Totals:
+        return Totals(
+            value=sums.value(self.reduction),
+            stderr=sums.stderr(self.reduction),
+            sum=sums.sum,
+            weight=sums.weight,
+            count=sums.count,
+        )
+
+    def __repr__(self):
+        return f"<{self._description()}: {self.value!r} over {self.count} losses>"
+
+    def _description(self) -> str:
+        return f"Accumulator of {self._criterion}" + (f" by {self._by}" if self._by else "")
+
+    # ---- pickle and JSON -------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = {name: value for name, value in vars(self).items() if name != "_lock"}
+            state["_sums"] = copy.copy(self._sums)
+            state["_group_sums"] = {
+                label: copy.copy(sums) for label, sums in self._group_sums.items()
+            }
+        return {"version": _VERSION, **state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        _check_version(state.pop("version", 1))
+        vars(self).update(state, _lock=threading.Lock())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as a JSON-serializable dict; NaN and infinities are strings."""
+        state = self.__getstate__()
+        name = type(self._criterion).__name__
+        if getattr(criteria, name, None) is not type(self._criterion):
+            raise ValueError(
+                f"{name} is not a criterion of fastloss and cannot be written as JSON: use pickle"
+            )
+        return {
+            "version": _VERSION,
+            "criterion": name,
+            "options": {key: _option_to_json(key, value) for key, value in self._options.items()},
+            "by": self._by,
+            "sums": _sums_to_json(state["_sums"]),
+            "groups": [
+                [label, _sums_to_json(sums)] for label, sums in state["_group_sums"].items()
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Accumulator":
+        """The accumulator whose `to_dict` returned `state`.
+
+        Raises
+        ------
+        ValueError
+            If `state` is not the state of an accumulator, or has another version.
+        """
+        if not isinstance(state, dict) or "version" not in state:
+            raise ValueError("not the state of an accumulator: it has no version")
+        _check_version(state["version"])
+        try:
+            return cls._from_dict(state)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(f"not the state of an accumulator: {error!r}") from error
+
+    @classmethod
+    def _from_dict(cls, state: dict[str, Any]) -> "Accumulator":
+        if state["criterion"] not in criteria.__all__:
+            raise ValueError(f"{state['criterion']} is not a criterion of fastloss")
+        options = {name: _option_from_json(value) for name, value in state["options"].items()}
+        criterion = getattr(criteria, state["criterion"])(**options)
+        accumulator = cls(criterion, by=state["by"])
+        accumulator._sums = _sums_from_json(state["sums"])
+        for label, sums in state["groups"]:
+            if not isinstance(label, (int, float, str)):
+                raise ValueError(f"{label!r} is not a label")
+            accumulator._group_sums[label] = _sums_from_json(sums)
+        return accumulator
+
+    def to_json(self) -> str:
+        """`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Accumulator":
+        """The accumulator whose `to_json` returned `text`."""
+        return cls.from_dict(json.loads(text))
+
+
+# ---- labels of the losses ------------------------------------------------------------------------
+
+
+def _class_labels(
+    loss: Any, arrays: Sequence[Any], units: UnitOutputs, rows_before: int
+) -> NDArray[Any]:
+    """The class of each loss, from the targets."""
+    name = "target"
+    target = as_array(arrays[loss.operands.index(name)], name)
+    if loss._target_domain == "index" and target.dtype.kind not in "iu":
+        raise TypeError(
+            f"by='class': {name} holds {target.dtype}, not class indices; by='group' accepts "
+            "labels of any type"
+        )
+    if loss._target_domain == "index":
+        return target
+    target = np.broadcast_to(target, units.weighted_loss.shape)
+    contributes = _contributes(units)
+    classes = (0, 1) if loss._target_domain == "fraction" else (-1, 1)
+    wrong = contributes & ~np.isin(target, classes)
+    if wrong.any():
+        index = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
+        raise _errors.not_a_class(name, target, index, classes, rows_before)
+    return np.where(contributes, target, 0).astype(np.int64)
+
+
+def _contributes(units: UnitOutputs) -> NDArray[np.bool_]:
+    """Which losses belong to a group: those that count, or contribute to the divisor."""
+    return units.unit_counted | (units.unit_divisor != 0)
+
+
+def _broadcast_labels(labels: NDArray[Any], units: UnitOutputs) -> NDArray[Any]:
+    """A label for each loss; labels have the shape of the losses or of their leading axis."""
+    shape = units.weighted_loss.shape
+    if labels.shape != shape:
+        if not (shape and labels.shape == shape[:1]):
+            rows = f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
+            raise ValueError(
+                f"group has shape {labels.shape}: it must have shape {shape}, that of the "
+                f"unreduced loss{rows}"
+            )
+        labels = np.broadcast_to(labels.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    return labels
+
+
+def _check_labels(labels: NDArray[Any]) -> None:
+    """Raises an error for labels that are not integers, finite floats or strings."""
+    if labels.dtype.kind == "O":
+        wrong = [label for label in labels.flat if not isinstance(label, str)]
+        if wrong:
+            raise TypeError(
+                f"group holds {wrong[0]!r} in an array of objects, where labels must be strings: "
+                "pass integers and floats in an array of their dtype, such as group.astype(int)"
+            )
+    elif labels.dtype.kind not in "biufUT" or labels.dtype == np.longdouble != np.float64:
+        raise TypeError(f"group holds {labels.dtype}: labels must be integers, floats or strings")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(
+            f"group holds {'NaN' if np.isnan(labels).any() else 'inf'}, which is not a label"
+        )
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def _check_version(version: Any) -> None:
+    if version != _VERSION:
+        raise ValueError(
+            f"the accumulator was saved in version {version!r} of the format, and this fastloss "
+            f"reads version {_VERSION}: accumulate the batches again, or use the fastloss that "
+            "saved it"
+        )
+
+
+def json_float(number: float) -> float | str:
+    """The number, or a string for NaN and infinities, which JSON lacks; float() reads both."""
+    if isinstance(number, float) and not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return number
+
+
+def _sums_to_json(sums: LossSums) -> list[float | str]:
+    return [json_float(number) for number in sums.to_tuple()]
+
+
+def _sums_from_json(numbers: list[Any]) -> LossSums:
+    count, rows, *sums = numbers
+    if min(count, rows) < 0 or not all(isinstance(n, int) for n in (count, rows)):
+        raise ValueError(f"{count} losses in {rows} rows")
+    return _binding.sums_from_tuple(count, rows, *map(float, sums))
+
+
+def _option_to_json(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        numbers = [json_float(number) for number in value.astype(np.float64).ravel().tolist()]
+        return {"dtype": value.dtype.name, "shape": list(value.shape), "values": numbers}
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
+        value = value.item()
+    if isinstance(value, float):
+        return json_float(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_option_to_json(name, item) for item in value]
+    raise ValueError(f"{name} is a {type(value).__name__}, which JSON cannot hold: pass an array")
+
+
+def _option_from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        numbers = np.array([float(number) for number in value["values"]])
+        return numbers.astype(value["dtype"]).reshape(value["shape"])
+    if isinstance(value, list):
+        return [_option_from_json(item) for item in value]
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value

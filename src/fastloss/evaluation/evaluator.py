@@ -1,0 +1,257 @@
+"""`evaluate`: one pass of criteria over data of any size.
+
+A reader cuts the data into chunks, accumulators sum the losses of each chunk, and writers store
+unreduced losses. Between chunks, a checkpoint saves the position and the sums.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastloss._runtime import num_threads
+from fastloss.evaluation.accumulators import Accumulator
+from fastloss.evaluation.checkpoint import CheckpointFile
+from fastloss.evaluation.chunks import Chunk, open_reader
+from fastloss.evaluation.criterion_set import CriterionSet
+from fastloss.evaluation.inputs import EvaluationInput
+from fastloss.evaluation.progress import progress_callback
+from fastloss.evaluation.results import Evaluation
+from fastloss.evaluation.writers import check_distinct, check_no_aliasing, open_writer
+
+__all__ = ["evaluate"]
+
+CHECKPOINT_SECONDS = 1.0  # the least time between two checkpoints
+CHECKPOINT_FRACTION = 0.02  # the largest fraction of the time that is spent on them
+
+
+def evaluate(
+    criterion: Any,
+    *data: Any,
+    sample_weight: Any = None,
+    by: Any = None,
+    per_sample: Any = None,
+    state: str | os.PathLike[str] | None = None,
+    chunk_rows: int | None = None,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int | None], None] = False,
+) -> Any:
+    """Evaluates criteria over data of any size, in memory that does not grow with the data.
+
+    Parameters
+    ----------
+    criterion : Criterion or Loss, or a list or dict of them
+        The criterion, such as ``fl.CrossEntropyLoss(label_smoothing=0.1)``. A loss is replaced by
+        its criterion with default options. Several criteria are evaluated in one pass.
+    *data
+        The arrays of the loss, in order. Each is a NumPy array or memory map, a dataset of HDF5 or
+        Zarr, a column of Arrow, a Dask array, any object with a shape that can be sliced, or the
+        name of a file: ``x.npy``, ``x.npz:name``, ``x.h5:name``, ``x.zarr:name``,
+        ``x.parquet:column``, ``x.arrow:column``. Leading dimensions must be equal; a scalar or a
+        0-d array applies to every row.
+        Alternatively, one iterable of batches. A batch is a tuple of the arrays, followed by the
+        sample weights if there are any, or a dict of them by name, which may have
+        ``sample_weight`` and ``group``. Batches are taken one at a time on the calling thread and
+        may reuse the memory of the previous one. Or a list of ``dask.delayed`` tuples.
+    sample_weight
+        Weights of the losses, as in a call of the loss; anything that `data` may be.
+    by : "class", "group", or labels like one of the arrays, optional
+        Also sums the losses of each class of the targets, or of each group. Labels are integers,
+        floats or, in memory, strings, one per loss or one per row. With "group", each batch has its
+        own labels.
+    per_sample : path or array, or a list or dict of them like `criterion`, optional
+        Where to write the unreduced losses: a .npy file, which appears when it is complete, or an
+        array, memory map or dataset, which is filled chunk by chunk.
+    state : path, optional
+        Checkpoint file. If it exists, the evaluation resumes from it, and the result is bitwise the
+        same as without the interruption. The file is deleted on completion.
+    chunk_rows : int, optional
+        Number of rows to read at once, rounded up to whole blocks. By default, chunks fit into the
+        last-level cache.
+    threads : int, optional
+        Number of threads that compute, by default `fastloss.get_num_threads()`. With Dask, the
+        number for each block, by default 1 if the scheduler runs blocks concurrently.
+    progress : bool or callable, default False
+        Whether to show a tqdm bar. A callable is called after every chunk with the number of bytes
+        done and their total, or None if the total is unknown.
+
+    Returns
+    -------
+    Evaluation
+        Or a list or dict of them, like `criterion`. Values are bitwise identical to one call on the
+        whole arrays, with three exceptions that agree to 1e-13 of the sum of absolute losses: a
+        variance shared by all rows (one call sums by columns), batches that are not whole blocks,
+        and Dask.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As in a call of the loss, with positions in the data; for files that are damaged or of an
+        unknown format; and for a `state` of another evaluation.
+    OSError
+        If a file cannot be opened, read or written.
+    ImportError
+        If the package that reads the data is not installed.
+
+    See Also
+    --------
+    fastloss.Accumulator : The same for a loop over batches of your own.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> import numpy as np
+    >>> x = np.array([[2.0, 0.5], [0.1, 3.0], [1.0, 1.0]])
+    >>> result = fl.evaluate(fl.CrossEntropyLoss(), x, np.array([0, 1, 1]), by="class")
+    >>> result.value == fl.cross_entropy(x, [0, 1, 1])
+    True
+    >>> result.groups[0].count, result.groups[1].count
+    (1, 2)
+    >>> batches = ((x[k : k + 1], [1]) for k in range(3))
+    >>> both = fl.evaluate({"ce": fl.cross_entropy, "margin": fl.multi_margin_loss}, batches)
+    >>> round(both["margin"].value, 6)
+    0.583333
+    """
+    start = time.perf_counter()
+    criterion_set = CriterionSet(criterion)
+    labels = None
+    if not (by is None or (isinstance(by, str) and by in ("class", "group"))):
+        by, labels = "group", by
+    with contextlib.ExitStack() as stack:
+        if threads is not None:
+            stack.enter_context(num_threads(threads))
+        criteria = criterion_set.criteria
+        inputs = EvaluationInput(criteria, data, sample_weight, by, labels, chunk_rows)
+        if inputs.on_dask():
+            from fastloss.evaluation.dask import evaluate_dask
+
+            partial = evaluate_dask(
+                inputs, threads, per_sample=per_sample, state=state, progress=progress
+            )
+            seconds = time.perf_counter() - start
+            results = [Evaluation._of(a, seconds, partial.nbytes) for a in partial.accumulators]
+            return criterion_set.restructure(results)
+        reader = open_reader(stack, inputs)
+        evaluator = _Evaluator(criteria, by, reader, state, start)
+        targets = criterion_set.broadcast_option(per_sample, "per_sample")
+        check_no_aliasing(targets, (*data, sample_weight, labels))
+        evaluator.open_writers(stack, targets)
+        evaluator.run(stack.enter_context(progress_callback(progress)))
+        return criterion_set.restructure(evaluator.results())
+
+
+class _Evaluator:
+    """The accumulators and writers of one evaluation, from its start or checkpoint to its end."""
+
+    def __init__(self, criteria, by, reader, state, start):
+        self._reader, self._start = reader, start
+        self._accumulators = [criterion.accumulator(by=by) for criterion in criteria]
+        self._writers: list[Any] = [None] * len(criteria)
+        self._targets: list[Any] = []
+        self._position, self._bytes = 0, reader.constant_bytes
+        self._seconds_before = 0.0  # of the interrupted evaluation
+        self._checkpoint_file = None if state is None else CheckpointFile(state)
+        self._checkpoint = self._checkpoint_file and self._checkpoint_file.load()
+        self._next_checkpoint = start
+        self._chunk_is_partial = False  # added to some accumulators and not yet to others
+
+    def open_writers(self, stack, targets) -> None:
+        """Opens the writers, and restores the accumulators from the checkpoint if there is one."""
+        check_distinct(targets)
+        self._targets = targets
+        checkpoint = self._checkpoint
+        if self._checkpoint_file is not None:
+            self._check_identity(
+                criteria=[_accumulator_identity(a) for a in self._accumulators],
+                data=self._reader.fingerprint(),
+            )
+        rows_written = checkpoint["rows_written"] if checkpoint else [0] * len(targets)
+        for k, target in enumerate(targets):
+            if target is not None:
+                writer = open_writer(target, self._checkpoint_file is not None, rows_written[k])
+                self._writers[k] = stack.enter_context(writer)
+        if self._checkpoint_file is not None:
+            self._check_identity(per_sample=[w and w.identity() for w in self._writers])
+        if checkpoint:
+            self._accumulators = [Accumulator.from_dict(a) for a in checkpoint["accumulators"]]
+            self._position, self._bytes = checkpoint["position"], checkpoint["bytes"]
+            self._seconds_before = checkpoint["seconds"]
+
+    def _check_identity(self, **parts) -> None:
+        """Adds parts to the identity of this evaluation, and compares it with the checkpoint."""
+        self._checkpoint_file.identity |= json.loads(json.dumps(parts))
+        if self._checkpoint:
+            self._checkpoint_file.check_identity(self._checkpoint)
+
+    def run(self, report) -> None:
+        """Reads and evaluates all chunks; `report` is called after each."""
+        with contextlib.closing(self._reader.chunks(self._position)) as chunks:
+            try:
+                for chunk in chunks:
+                    self._add_chunk(chunk)
+                    report(self._bytes, self._reader.nbytes)
+                    self._maybe_checkpoint()
+            except BaseException:
+                if not self._chunk_is_partial:
+                    self._save_checkpoint()
+                raise
+        if self._checkpoint_file is not None:
+            self._checkpoint_file.remove()  # before the writers: complete files are not resumed
+        for writer in self._writers:
+            if writer is not None:
+                writer.complete()
+
+    def _add_chunk(self, chunk: Chunk) -> None:
+        self._chunk_is_partial = True
+        check_no_aliasing(self._targets, (*chunk.arrays, chunk.sample_weight))  # of batches
+        for k, accumulator in enumerate(self._accumulators):
+            with self._reader.annotate_errors():
+                losses = accumulator._add_batch(
+                    chunk.arrays,
+                    chunk.sample_weight,
+                    chunk.group,
+                    chunk.element_weights[k],
+                    unreduced=self._writers[k] is not None,
+                )
+                if losses is not None:
+                    self._writers[k].write(losses)
+        self._position, self._bytes = chunk.next_position, self._bytes + chunk.nbytes
+        self._chunk_is_partial = False
+
+    def _maybe_checkpoint(self) -> None:
+        if self._checkpoint_file is None or time.perf_counter() < self._next_checkpoint:
+            return
+        start = time.perf_counter()
+        self._save_checkpoint()
+        end = time.perf_counter()
+        interval = max(CHECKPOINT_SECONDS, (end - start) / CHECKPOINT_FRACTION)
+        self._next_checkpoint = end + interval
+
+    def _save_checkpoint(self) -> None:
+        if self._checkpoint_file is None:
+            return
+        for writer in self._writers:
+            if writer is not None:
+                writer.flush()
+        self._checkpoint_file.save(
+            position=self._position,
+            bytes=self._bytes,
+            seconds=self._seconds(),
+            rows_written=[writer.done if writer else 0 for writer in self._writers],
+            accumulators=[accumulator.to_dict() for accumulator in self._accumulators],
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._start
+
+    def results(self) -> list[Evaluation]:
+        seconds = self._seconds()
+        return [Evaluation._of(a, seconds, self._bytes) for a in self._accumulators]
+
+
+def _accumulator_identity(accumulator: Accumulator) -> dict[str, Any]:
+    """The criterion and the groups of an accumulator, without its sums."""
+    state = accumulator.to_dict()
+    return {name: state[name] for name in ("criterion", "options", "by")}

@@ -1,0 +1,143 @@
+"""`Evaluation`: the result of evaluating a criterion, and how it is displayed."""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastloss import _binding
+from fastloss._runtime import get_num_threads
+from fastloss.criteria import Criterion
+from fastloss.evaluation.accumulators import Accumulator, Totals, json_float
+
+_MAX_DISPLAYED_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The value of a criterion over data, and how long it took.
+
+    Attributes
+    ----------
+    criterion : Criterion
+        The criterion that was evaluated.
+    value : float
+        The reduced loss.
+    stderr : float
+        Standard error of `value`, assuming independent losses.
+    sum, weight : float
+        The sum of the losses, and the divisor of "mean".
+    count : int
+        Number of losses, without those removed by a weight of 0 or by ``ignore_index``.
+    groups : dict of Totals, or None
+        Totals of each class or group, by its label.
+    rows : int
+        Length of the leading axis of the data.
+    seconds : float
+        Duration, including the time before an interruption.
+    bytes : int
+        Size of the arrays.
+    threads : int
+        Number of threads that a large call may use; with Dask, in this process.
+    isa : str
+        Instruction set in use.
+    accumulator : Accumulator
+        The sums, which can be merged with another evaluation.
+    """
+
+    criterion: Criterion
+    value: float
+    stderr: float
+    sum: float
+    weight: float
+    count: int
+    groups: dict[Any, Totals] | None
+    rows: int
+    seconds: float
+    bytes: int
+    threads: int
+    isa: str
+    accumulator: Accumulator = field(repr=False, compare=False)
+
+    @classmethod
+    def _of(cls, accumulator: Accumulator, seconds: float, nbytes: int) -> "Evaluation":
+        """The result of an accumulator that has seen all the data."""
+        return cls(
+            criterion=accumulator.criterion,
+            value=accumulator.value,
+            stderr=accumulator.stderr,
+            sum=accumulator.sum,
+            weight=accumulator.weight,
+            count=accumulator.count,
+            groups=accumulator.groups if accumulator.by else None,
+            rows=accumulator.rows,
+            seconds=seconds,
+            bytes=nbytes,
+            threads=get_num_threads(),
+            isa=_binding.isa(),
+            accumulator=accumulator,
+        )
+
+    @property
+    def throughput(self) -> str:
+        """Bytes and rows per second, as text."""
+        seconds = max(self.seconds, 1e-9)
+        return f"{self.bytes / seconds / 1e6:,.0f} MB/s, {self.rows / seconds:,.0f} rows/s"
+
+    def _figures(self) -> Iterator[tuple[str, str]]:
+        yield "criterion", repr(self.criterion)
+        yield "value", f"{self.value!r} ± {self.stderr:.2g}"
+        yield "losses", f"{self.count:,}, weight {self.weight:,.16g}"
+        yield "rows", f"{self.rows:,}"
+        yield "time", f"{self.seconds:.3g} s"
+        yield "throughput", self.throughput
+        yield "threads", f"{self.threads}, {self.isa}"
+
+    def _group_rows(self) -> Iterator[tuple[str, str, str, str]]:
+        groups = list((self.groups or {}).items())
+        for label, totals in groups[:_MAX_DISPLAYED_GROUPS]:
+            yield str(label), f"{totals.value!r}", f"{totals.stderr:.2g}", f"{totals.count:,}"
+        if len(groups) > _MAX_DISPLAYED_GROUPS:
+            yield f"({len(groups) - _MAX_DISPLAYED_GROUPS:,} more)", "", "", ""
+
+    def __repr__(self):
+        tables = [align_columns(list(self._figures()))]
+        if self.groups:
+            head = ("", "value", "stderr", "losses")
+            tables.append(align_columns([head, *self._group_rows()]))
+        return "\n".join(tables)
+
+    def _repr_html_(self) -> str:
+        def table(rows, head=""):
+            cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+            return f"<table>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+        text = table(self._figures())
+        if self.groups:
+            names = "".join(f"<th>{name}</th>" for name in ("", "value", "stderr", "losses"))
+            text += table(self._group_rows(), f"<tr>{names}</tr>")
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as a JSON-serializable dict; NaN and infinities are strings."""
+        figures = {
+            name: json_float(value)
+            for name, value in vars(self).items()
+            if name not in ("criterion", "groups", "accumulator")
+        }
+        result: dict[str, Any] = {"criterion": repr(self.criterion), **figures}
+        if self.groups is not None:
+            result["groups"] = [
+                {"label": label} | {name: json_float(value) for name, value in vars(totals).items()}
+                for label, totals in self.groups.items()
+            ]
+        return result
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text with aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,75 @@
+"""Datasets of HDF5 files, by h5py."""
+
+import contextlib
+import os
+from typing import Any
+
+import numpy as np
+
+from fastloss.evaluation.sources.chunked import SlicedSource
+from fastloss.evaluation.sources.source import (
+    Source,
+    read_errors,
+    require_package,
+    resolve_member,
+)
+
+
+class Hdf5Source(SlicedSource):
+    """A dataset of h5py; closes its file if that is passed."""
+
+    def __init__(self, name: str, dataset: Any, file: Any = None):
+        import h5py
+
+        self._file, self._descriptor, status = file, None, None
+        with read_errors(name):
+            dtype, shape, low_level = dataset.dtype, dataset.shape, dataset.file.id
+            if low_level.get_access_plist().get_driver() == h5py.h5fd.SEC2:
+                self._descriptor = low_level.get_vfd_handle()
+                status = os.fstat(self._descriptor)
+        if h5py.check_string_dtype(dtype):
+            raise TypeError(f"{name} holds strings, which are not numbers")
+        if shape is None:
+            raise ValueError(f"{name} has no array: its dataspace is empty")
+        super().__init__(name, dataset, status)
+
+    def _read_into(self, row, out):
+        with read_errors(self.name):
+            if self._data.shape != self.shape:
+                raise self._changed(f"shape {self._data.shape} in place of {self.shape}")
+            if out.size:
+                selection = np.s_[row : row + len(out)] if self.shape else ()
+                self._data.read_direct(out, selection)
+            if self._descriptor is not None:  # HDF5 reads zeros past the end of the file
+                size = os.fstat(self._descriptor).st_size
+                if size < self._status.st_size:
+                    raise self._changed(f"{size} bytes in place of {self._status.st_size}")
+
+    def close(self):
+        if self._file is not None:
+            self._file.close()
+
+
+def open_hdf5(path: str, member: str) -> Source:
+    h5py = require_package("h5py", "hdf5", path)
+    with contextlib.ExitStack() as stack:
+        with read_errors(path):
+            file = stack.enter_context(h5py.File(path, "r"))
+            is_dataset = isinstance(file.get(member) if member else None, h5py.Dataset)
+            names: list[str] = []
+            if not is_dataset:
+                file.visititems(
+                    lambda name, item: names.append(f"{name}") if _is_dataset(item) else None
+                )
+        if not is_dataset:
+            member = resolve_member(path, member, names)
+        name = f"{path}:{member}"
+        with read_errors(name):
+            dataset = file[member]
+        source = Hdf5Source(name, dataset, file)
+        stack.pop_all()
+    return source
+
+
+def _is_dataset(item) -> bool:
+    return hasattr(item, "read_direct")

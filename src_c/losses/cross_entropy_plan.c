@@ -1,0 +1,19 @@
+/* The plan of the cross-entropy family. */
+#include "losses/cross_entropy_split.h"
+#include "runtime/plan.h"
+
+/* Rows that the kernel transposes together must not be cut. */
+int64_t fl_cross_entropy_block(const fl_call *call)
+{
+    int64_t rows = fl_plain_block(call);
+    if (rows < FL_ROW_BATCH && call->inner_size <= 1)
+        return rows;
+    return rows < FL_ROW_BATCH ? FL_ROW_BATCH : rows / FL_ROW_BATCH * FL_ROW_BATCH;
+}
+
+/* Only rows whose classes are neighbours are split. */
+int64_t fl_cross_entropy_parts(const fl_call *call)
+{
+    int is_long = call->inner_size == 1 && call->unit_size > FL_CLASSES_PER_PART;
+    return is_long ? (call->unit_size - 1) / FL_CLASSES_PER_PART + 1 : 1;
+}

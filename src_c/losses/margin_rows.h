@@ -1,0 +1,112 @@
+/* Rows of class scores x (N, C), a batch at a time: weights, losses, and the hinge of a margin. A
+ * unit is a row; its loss, sums and margins are computed in double. */
+#ifndef FASTLOSS_MARGIN_ROWS_H
+#define FASTLOSS_MARGIN_ROWS_H
+
+#include "fastloss.h"
+#include "runtime/double_double.h"
+#include "vector/domain_check.h"
+#include "vector/lanes.h"
+#include "vector/loader.h"
+#include "vector/unit_outputs.h"
+
+typedef struct {
+    int active; /* 0 if a weight of 0 or an invalid label removes the row, whatever it holds */
+    double sample_weight;
+    double loss;         /* l, before the sample weight */
+    double grad_scale;   /* factor of dl/dx, before the loss's own weight */
+    int64_t label;       /* multi_margin: y */
+    double class_weight; /* multi_margin: w_y */
+    fl_dd gap;           /* multi_margin: m - x_y, in two parts */
+    fl_dd sum;           /* of the terms of l: Σ z^p, or Σ w_c l_c */
+    fl_dd slope_sum;     /* multi_margin: Σ p z^(p-1) over the positive z */
+} margin_row;
+
+/* Initialises rows [first, first + n) by their sample weights, which are added to Σ d. */
+static void margin_rows_init(const fl_call *call, int64_t first, int64_t n, margin_row *rows,
+                             fl_partial *partial)
+{
+    double weight_tile[FL_ROW_BATCH], grad_output_tile[FL_ROW_BATCH];
+    const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
+    const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
+    for (int64_t i = 0; i < n; i++) {
+        double s = weight ? weight[i] : 1;
+        rows[i] =
+            (margin_row){.active = s != 0,
+                         .sample_weight = s,
+                         .grad_scale = call->grad_scale * s * (grad_output ? grad_output[i] : 1) /
+                                       (double)call->unit_size};
+    }
+    partial->divisor_sum = weight ? dd_add(partial->divisor_sum, sum_doubles(weight, n))
+                                  : dd_add_double(partial->divisor_sum, (double)n);
+}
+
+/* Counts the active rows and writes and sums the weighted losses. */
+static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, const margin_row *rows,
+                             fl_partial *partial)
+{
+    real value_tile[FL_ROW_BATCH];
+    for (int64_t i = 0; i < n; i++)
+        partial->count += rows[i].active;
+    if (!wants_losses(call))
+        return;
+    real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
+    for (int64_t i = 0; i < n; i++)
+        l[i] = rows[i].active ? (real)(rows[i].sample_weight * rows[i].loss) : 0;
+    partial->sum = dd_add(partial->sum, sum_tile(l, n));
+    fl_store(call->output[FL_LOSSES], first, n, l);
+    if (!wants_unit_terms(call))
+        return;
+    double weight[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    for (int64_t i = 0; i < n; i++) {
+        weight[i] = rows[i].sample_weight;
+        active[i] = rows[i].active;
+    }
+    emit_unit_terms(call, first, n, l, 1, weight, active, partial);
+}
+
+/* m - x as the unevaluated sum hi + lo: a single double would lose digits of scores far from m, and
+ * of a z close to its kink. */
+static INLINE fl_dd margin_gap(double m, real x)
+{
+    fl_dd gap = dd_add_double((fl_dd){m, 0}, -(double)x);
+    gap.lo = gap.lo - gap.lo == 0 ? gap.lo : 0; /* inf and NaN have no remainder */
+    return gap;
+}
+
+/* z = gap + x, rounded once, at its end. For a float x, gap.hi + x is exact where the two cancel,
+ * and elsewhere its error is far below the precision of a float. For a double x, a two-sum recovers
+ * the error. */
+static INLINE double margin_at(fl_dd gap, double x)
+{
+    double z = gap.hi + x;
+#if REAL_IS_DOUBLE
+    double v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
+    return z - z == 0 ? z + tail : z;
+#else
+    return z + gap.lo;
+#endif
+}
+
+/* max(0, gap + x); NaN propagates. */
+static INLINE double hinge(fl_dd gap, double x)
+{
+    double z = margin_at(gap, x);
+    return z <= 0 ? 0 : z;
+}
+
+/* Σ v over n entries. A short row is summed in a single lane: to reduce all lanes would take longer
+ * than to sum it. */
+static fl_dd row_sum(const double *v, int64_t n)
+{
+    if (n > 2 * LANES)
+        return sum_doubles(v, n);
+    lane_sum sum;
+    sum.hi[0] = sum.lo[0] = 0;
+    for (int64_t i = 0; i < n; i++)
+        add_to_lane(&sum, 0, v[i]);
+    double remainder = sum.lo[0] - sum.lo[0] == 0 ? sum.lo[0] : 0; /* inf and NaN have none */
+    return dd_add_double((fl_dd){sum.hi[0], 0}, remainder);
+}
+
+#endif

@@ -1,0 +1,119 @@
+/* multi_margin, the hinge loss of Weston & Watkins 1999: scores x (N, C), class indices y (N).
+ *
+ *     l = w_y/C Σ_{j≠y} max(0, z_j)^p,  z_j = m - x_y + x_j,
+ *     dl/dx_j = w_y/C p z_j^(p-1) where z_j > 0, else 0,  dl/dx_y = -Σ_{j≠y} dl/dx_j
+ *
+ * Defined as torch.nn.functional.multi_margin_loss, except that NaN propagates: PyTorch skips it.
+ */
+#ifndef FASTLOSS_MULTI_MARGIN_H
+#define FASTLOSS_MULTI_MARGIN_H
+
+#include "losses/margin_rows.h"
+#include "vector/row_span.h"
+
+/* Reads and checks the class indices, and looks up their weights. */
+static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t n,
+                                     margin_row *rows, fl_partial *partial)
+{
+    int64_t label_tile[FL_ROW_BATCH];
+    const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
+    for (int64_t i = 0; i < n; i++) {
+        margin_row *row = &rows[i];
+        row->label = label[i];
+        if (row->active && (row->label < 0 || row->label >= call->unit_size)) {
+            record_error(partial, first + i, 1, 0);
+            row->active = 0;
+        }
+        row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
+        row->active &= row->class_weight != 0;
+    }
+}
+
+/* z[i * width + j] = max(0, z_j) of each row, 0 at its class; x has the same shape (rows, width).
+ */
+static void multi_margin_hinges(const margin_row *rows, const real *x, row_span at, double *z)
+{
+    int64_t width = at.to - at.from;
+    for (int64_t i = 0; i < at.n; i++)
+        for (int64_t j = 0; j < width; j++)
+            z[i * width + j] = hinge(rows[i].gap, (double)x[i * width + j]);
+    for (int64_t i = 0; i < at.n; i++)
+        if (rows[i].active && rows[i].label >= at.from && rows[i].label < at.to)
+            z[i * width + rows[i].label - at.from] = 0;
+}
+
+/* Replaces n hinges z by p z^(p-1). */
+static void multi_margin_slopes(int squared, int64_t n, double *z)
+{
+    for (int64_t i = 0; i < n; i++)
+        z[i] = squared ? 2 * z[i] : z[i] > 0;
+}
+
+static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
+                         margin_row *rows, fl_partial *partial)
+{
+    const int64_t C = call->unit_size;
+    const int squared = call->params[0] == 2, single_span = C > 0 && span_width(call) == C;
+    const double margin = (double)(real)call->params[1];
+    real x_tile[TILE], g_tile[TILE];
+    double z[TILE], square[TILE];
+
+    multi_margin_load_labels(call, first, n, rows, partial);
+    if (phase == FL_PREPARE)
+        return;
+    const real *x_rows = single_span ? fl_load(&call->operand[0], first * C, n * C, x_tile) : NULL;
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i].active) {
+            real x_y =
+                x_rows ? x_rows[i * C + rows[i].label]
+                       : *fl_load(&call->operand[0], (first + i) * C + rows[i].label, 1, x_tile);
+            rows[i].gap = margin_gap(margin, x_y);
+            rows[i].sum.hi = x_y == x_y ? 0 : (double)x_y;
+        }
+    for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
+        int64_t start = first_element(call, at), size = element_count(at);
+        int64_t columns = at.to - at.from;
+        const real *x = x_rows ? x_rows : fl_load(&call->operand[0], start, size, x_tile);
+        multi_margin_hinges(rows, x, at, z);
+        if (squared)
+            for (int64_t i = 0; i < size; i++)
+                square[i] = z[i] * z[i];
+        for (int64_t i = 0; i < n; i++)
+            rows[i].sum =
+                dd_add(rows[i].sum, row_sum((squared ? square : z) + i * columns, columns));
+        if (!call->output[FL_GRADIENT])
+            continue;
+        multi_margin_slopes(squared, size, z);
+        for (int64_t i = 0; i < n; i++)
+            rows[i].slope_sum = dd_add(rows[i].slope_sum, row_sum(z + i * columns, columns));
+    }
+    for (int64_t i = 0; i < n; i++)
+        rows[i].loss = rows[i].class_weight * (rows[i].sum.hi / (double)call->unit_size);
+    margin_rows_emit(call, first, n, rows, partial);
+
+    if (!call->output[FL_GRADIENT])
+        return;
+    for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
+        int64_t start = first_element(call, at), size = element_count(at);
+        int64_t columns = at.to - at.from;
+        if (!single_span) {
+            multi_margin_hinges(rows, fl_load(&call->operand[0], start, size, x_tile), at, z);
+            multi_margin_slopes(squared, size, z);
+        }
+        real *g = fl_output_buffer(call->output[FL_GRADIENT], start, size, g_tile);
+        for (int64_t i = 0; i < n; i++) {
+            const margin_row *row = &rows[i];
+            double scale = row->active ? row->grad_scale * row->class_weight : 0;
+            /* A NaN in the row makes its whole gradient NaN. */
+            double nan = row->sum.hi == row->sum.hi || !row->active ? 0 : row->sum.hi;
+            real *g_row = g + i * columns;
+            for (int64_t j = 0; j < columns; j++)
+                g_row[j] = row->active ? (real)(scale * z[i * columns + j] + nan) : 0;
+            if (row->active && row->label >= at.from && row->label < at.to)
+                g_row[row->label - at.from] = (real)(-scale * row->slope_sum.hi + nan);
+        }
+        fl_store(call->output[FL_GRADIENT], start, size, g);
+    }
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* Gradients of cross entropy: of the lane blocks of a class tile, then of whole rows.
+ *
+ * With the scale f of a row's gradients (1 for the unreduced loss), S = 1 + R and L = log1p(R):
+ *
+ *     dl/dx_j = f/S (exp(-a_j) (Q - q_j) - q_j (R + 1 - exp(-a_j)))
+ *     dl/dy_j = f (1 - ε) w_j (a_j + L)
+ *
+ * Q - q_j and R + 1 - exp(-a_j) are the sums over the other classes. If y is an index, the loops
+ * write the gradient as if no class were the label, and the label's is written over it. */
+#ifndef FASTLOSS_SOFTMAX_GRADIENT_H
+#define FASTLOSS_SOFTMAX_GRADIENT_H
+
+#include "losses/softmax_online.h"
+
+/* dl/dx of a class whose target is q, q_sum_excl being the sum of the others'. */
+static INLINE double softmax_grad_class(double grad_scale_over_S, double e, double R, double q,
+                                        double q_sum_excl)
+{
+    return grad_scale_over_S * (e * q_sum_excl - q * (R + (1 - e)));
+}
+
+/* HARD: q_j = 0 and Q = w_y. */
+static INLINE void softmax_grad_hard(const softmax_config *s, lane_block b, softmax_state *state,
+                                     const int columns, const int weighted)
+{
+    real scale[LANES];
+#pragma omp simd
+    for (int k = 0; k < columns; k++)
+        scale[k] = (real)(state->grad_scale_over_S[k] * b.exp_rescale);
+    for (int64_t i = 0; i < b.vectors; i++)
+#pragma omp simd
+        for (int k = 0; k < columns; k++)
+            b.dx[i * b.stride + k] = state->active[k] == 0 ? 0 : b.e[i * b.stride + k] * scale[k];
+}
+
+/* SMOOTHED: q_j = ε/C w_j. */
+static INLINE void softmax_grad_smoothed(const softmax_config *s, lane_block b,
+                                         softmax_state *state, const int columns,
+                                         const int weighted)
+{
+    for (int64_t i = 0; i < b.vectors; i++) {
+        double w[LANES];
+        lane_block_class_weights(s, b, i, w, columns, weighted);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            double w_sum_excl = (state->weight_sum.hi[k] - w[k]) + state->weight_sum.lo[k];
+            double dx = softmax_grad_class(
+                state->grad_scale_over_S[k], (double)b.e[i * b.stride + k] * b.exp_rescale,
+                state->R[k], s->eps_over_C * w[k],
+                s->eps_over_C * w_sum_excl + state->smoothed_label_weight[k]);
+            b.dx[i * b.stride + k] = state->active[k] == 0 ? 0 : (real)dx;
+        }
+    }
+}
+
+/* SOFT: dl/dx, and dl/dy if wanted; both may be written where x and y are read. */
+static INLINE void softmax_grad_soft(const softmax_config *s, lane_block b, softmax_state *state,
+                                     const int columns, const int weighted, const int with_dy)
+{
+    for (int64_t i = 0; i < b.vectors; i++) {
+        double w[LANES];
+        lane_block_class_weights(s, b, i, w, columns, weighted);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            int64_t j = i * b.stride + k;
+            double q = w[k] * (s->one_minus_eps * (double)b.y[j] + s->eps_over_C);
+            double dq_dy = s->one_minus_eps * w[k];
+            double a = (double)state->running_max[k] - (double)b.x[j];
+            double q_sum_excl = (state->weight_sum.hi[k] - q) + state->weight_sum.lo[k];
+            double e = (double)b.e[j] * b.exp_rescale;
+            double dx =
+                softmax_grad_class(state->grad_scale_over_S[k], e, state->R[k], q, q_sum_excl);
+            double dy =
+                dq_dy == 0 ? 0 : state->grad_scale[k] * (dq_dy * (a + (double)state->log1p_R[k]));
+            double nan = state->weight_sum.hi[k] + state->R[k]; /* NaN if x or y holds one */
+            b.dx[j] = state->active[k] == 0 ? 0 : (real)dx;
+            if (with_dy)
+                b.dy[j] = state->active[k] == 0 ? 0 : (real)(nan == nan ? dy : nan);
+        }
+    }
+}
+
+static INLINE void softmax_grad_soft_x(const softmax_config *s, lane_block b, softmax_state *state,
+                                       const int columns, const int weighted)
+{
+    softmax_grad_soft(s, b, state, columns, weighted, 0);
+}
+
+static INLINE void softmax_grad_soft_xy(const softmax_config *s, lane_block b, softmax_state *state,
+                                        const int columns, const int weighted)
+{
+    softmax_grad_soft(s, b, state, columns, weighted, 1);
+}
+
+/* What the gradients of n rows from p on need of each lane, and dl/dx_y of each row. */
+static void softmax_grad_prepare(const softmax_config *s, row_batch *r, int64_t p, int64_t n,
+                                 softmax_state *states)
+{
+    real e_label[FL_ROW_BATCH];
+    for (int64_t i = 0; i < n; i++)
+        e_label[i] = EXP_NEGATIVE(r->x_label[p + i] - r->max[p + i]);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t u = p + i, k = i % LANES;
+        const double grad_scale_over_S = r->grad_scale[u] / (1 + r->R[u]);
+        const double w = r->label_weight[u];
+        const fl_dd w_sum = r->weight_sum[u];
+        softmax_state *state = &states[i / LANES];
+        state->active[k] = r->active[u];
+        state->grad_scale[k] = r->grad_scale[u];
+        state->grad_scale_over_S[k] = s->mode == HARD ? grad_scale_over_S * w : grad_scale_over_S;
+        state->smoothed_label_weight[k] = s->one_minus_eps * w;
+        const double q = s->mode == HARD ? w : (s->one_minus_eps + s->eps_over_C) * w;
+        const double q_sum_excl = s->mode == HARD ? 0 : s->eps_over_C * ((w_sum.hi - w) + w_sum.lo);
+        double dx =
+            softmax_grad_class(grad_scale_over_S, (double)e_label[i], r->R[u], q, q_sum_excl);
+        r->dx_label[u] = r->active[u] == 0 ? 0 : (real)dx;
+    }
+    for (int k = 1; s->single_row && k < LANES; k++) {
+        states->active[k] = states->active[0];
+        states->grad_scale[k] = states->grad_scale[0];
+        states->grad_scale_over_S[k] = states->grad_scale_over_S[0];
+        states->smoothed_label_weight[k] = states->smoothed_label_weight[0];
+    }
+}
+
+/* Writes the gradients of classes [first, last) of a tile's rows, which are rows p, p + 1, ... of
+ * the batch. e is the forward pass's if the tile or the exp cache still holds it, else recomputed.
+ */
+static void softmax_grad_write(const softmax_config *s, const row_batch *r, int64_t p,
+                               softmax_state *states, class_tile *t, int64_t first, int64_t last)
+{
+    const int wants_x = s->call->output[FL_GRADIENT] != NULL;
+    const int wants_y = s->call->output[FL_GRADIENT + 1] != NULL;
+    const int recomputes_exp = s->classes_per_tile < s->C && !t->exp_cache;
+    const int64_t classes = s->single_row && recomputes_exp ? TILE : s->classes_per_tile;
+    for (int i = 0; wants_y && i < class_tile_lane_blocks(s, t); i++)
+        for (int k = 0; k < LANES; k++)
+            states[i].log1p_R[k] = LOG1P((real)states[i].R[k]);
+    for (int64_t from = first; from < last; from = t->at.to) {
+        if (recomputes_exp || s->mode == SOFT)
+            class_tile_load(s, t, from, classes);
+        else
+            class_tile_seek(s, t, from, classes);
+        if (t->exp_cache) {
+            real *cached = exp_cache_at(t->exp_cache, from - first);
+            t->exp_rescale = (double)cached[0] - (double)states->running_max[0];
+            vector_math_double(MATH_EXP, 1, &t->exp_rescale, &t->exp_rescale);
+            t->e = cached + EXP_CACHE_E;
+        }
+        t->dx = wants_x ? class_tile_grad_buffer(s, 0, t->at, t->e_tile) : t->e_tile;
+        t->dy = wants_y ? class_tile_grad_buffer(s, 1, t->at, t->y_tile) : t->y_tile;
+        if (recomputes_exp)
+            class_tile_apply(s, t, states, softmax_exp_shifted, 0);
+        if (wants_y)
+            class_tile_apply_weighted(s, t, states, softmax_grad_soft_xy);
+        else if (s->mode == SOFT)
+            class_tile_apply_weighted(s, t, states, softmax_grad_soft_x);
+        else if (s->mode == SMOOTHED)
+            class_tile_apply_weighted(s, t, states, softmax_grad_smoothed);
+        else
+            class_tile_apply(s, t, states, softmax_grad_hard, 0);
+        for (int64_t i = 0; i < t->at.n; i++)
+            if (class_tile_has_label(t, r, p + i))
+                t->dx[class_tile_index(t, r->label[p + i], i)] = r->dx_label[p + i];
+        if (wants_x)
+            class_tile_store_grad(s, 0, t->at, t->dx);
+        if (wants_y)
+            class_tile_store_grad(s, 1, t->at, t->dy);
+    }
+}
+
+#endif

@@ -1,0 +1,140 @@
+/* triplet_margin: anchors a, positives p and negatives n (N, D).
+ *
+ *     δ(u, v) = ‖e‖_p with e = u - v + ε,
+ *     l = max(0, margin + δ(a, p) - δ_n), δ_n = δ(a, n), with swap min(δ(a, n), δ(p, n)),
+ *     dδ/du = -dδ/dv = sign(e) (|e| / δ)^(p-1), 0 where e = 0; at p = inf 1,
+ *         shared equally by the entries whose |e| is the largest.
+ *
+ * The hinge is active at 0; equal distances share the gradient of their minimum equally. */
+#ifndef FASTLOSS_TRIPLET_MARGIN_H
+#define FASTLOSS_TRIPLET_MARGIN_H
+
+#include "losses/embedding_rows.h"
+#include "losses/scaled_norm.h"
+
+#include <math.h>
+
+/* Adds n columns of u and v, from column `from` on, to a norm: to its maximum, or to the sum of its
+ * powers. */
+static void triplet_accumulate_norm(const embedding_config *config, int find_max, scaled_norm *norm,
+                                    int64_t from, const real *u, const real *v, int64_t n)
+{
+    if (find_max)
+        norm_find_max(norm, u, v, n, config->epsilon);
+    else if (config->p == 1)
+        row_total_add(&norm->sum, from, norm_sum(norm_term_l1, u, v, n, config->epsilon, 1, 1));
+    else if (config->p == 2)
+        row_total_add(&norm->sum, from,
+                      norm_sum(norm_term_l2, u, v, n, config->epsilon, norm->scale, 2));
+    else
+        row_total_add(&norm->sum, from,
+                      norm_sum(norm_term_lp, u, v, n, config->epsilon, norm->scale, config->p));
+}
+
+/* Makes one pass over all columns of the rows. */
+static void triplet_accumulate(const embedding_config *config, int find_max, row_span at,
+                               embedding_row *rows, real (*tile)[TILE])
+{
+    const real *x[FL_OPERANDS];
+    for (at.to = 0; next_span(config->call, &at);) {
+        embedding_load_operands(config, at, tile, x);
+        int64_t n = at.to - at.from;
+        for (int64_t i = 0; i < at.n; i++) {
+            const real *a = x[0] + i * n, *p = x[1] + i * n, *neg = x[2] + i * n;
+            triplet_accumulate_norm(config, find_max, &rows[i].norm[AP], at.from, a, p, n);
+            triplet_accumulate_norm(config, find_max, &rows[i].norm[AN], at.from, a, neg, n);
+            if (config->swap)
+                triplet_accumulate_norm(config, find_max, &rows[i].norm[PN], at.from, p, neg, n);
+        }
+    }
+}
+
+/* Computes the norms of the rows: in one pass for p = 1, 2 and inf, and for any other p in one for
+ * the maximum and one for the powers. At p = 2, a row that needs another scale takes a second one.
+ */
+static void triplet_norm_pass(const embedding_config *config, row_span at, embedding_row *rows,
+                              real (*tile)[TILE])
+{
+    const int needs_max = config->p != 1 && config->p != 2;
+    triplet_accumulate(config, needs_max, at, rows, tile);
+    if (needs_max && config->p != INFINITY) {
+        for (int64_t i = 0; i < at.n; i++)
+            for (int k = 0; k < config->norm_count; k++)
+                rows[i].norm[k].scale = norm_power_scale(rows[i].norm[k].max, config->p);
+        triplet_accumulate(config, 0, at, rows, tile);
+    }
+    for (int64_t i = 0; REAL_IS_DOUBLE && config->p == 2 && i < at.n; i++) {
+        int rescaled = 0;
+        for (int k = 0; k < config->norm_count; k++)
+            rescaled |= norm_rescale_if_needed(&rows[i].norm[k], SMALL_SUM);
+        if (rescaled)
+            triplet_accumulate(config, 0, (row_span){.first = at.first + i, .n = 1}, &rows[i],
+                               tile);
+    }
+}
+
+/* Computes the loss of a row and its slope from the norms. */
+static void triplet_finish_row(const embedding_config *config, embedding_row *row)
+{
+    for (int k = 0; k < config->norm_count; k++)
+        norm_finish(&row->norm[k], config->p);
+    double an = row->norm[AN].length, pn = row->norm[PN].length;
+    double swapped = !config->swap || !(pn <= an) ? 0 : pn < an ? 1 : 0.5;
+    row->norm[AN].min_weight = 1 - swapped;
+    row->norm[PN].min_weight = swapped;
+    double z = config->margin + (row->norm[AP].length - (swapped == 1 ? pn : an));
+    row->loss = z < 0 ? 0 : z;
+    row->hinge_slope = z < 0 ? 0 : z == z ? 1 : z;
+}
+
+/* Writes the gradients of a row by a, p and n, times grad_scale. Operand i of the row is x[i] +
+ * start, its gradient g[i] + start, n entries each. */
+static INLINE void triplet_apply_grad(norm_grad grad, const int swap,
+                                      const embedding_config *config, const embedding_row *row,
+                                      double grad_scale, int64_t start, int64_t n,
+                                      const real *const *x, real *const *g)
+{
+    const real *a = x[0] + start, *p = x[1] + start, *neg = x[2] + start;
+    real *ga = g[0] + start, *gp = g[1] + start, *gn = g[2] + start;
+    const scaled_norm norm_ap = row->norm[AP], norm_an = row->norm[AN], norm_pn = row->norm[PN];
+    const double epsilon = config->epsilon, order = config->p;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        double ap = grad(entry_difference(a[i], p[i], epsilon), &norm_ap, order);
+        double an = grad(entry_difference(a[i], neg[i], epsilon), &norm_an, order), pn = 0;
+        if (swap) {
+            pn = grad(entry_difference(p[i], neg[i], epsilon), &norm_pn, order);
+            an = norm_an.min_weight == 0 ? 0 : an * norm_an.min_weight; /* 0 even for NaN */
+            pn = norm_pn.min_weight == 0 ? 0 : pn * norm_pn.min_weight;
+        }
+        ga[i] = (real)(grad_scale * (ap - an));
+        gp[i] = (real)(-grad_scale * (ap + pn));
+        gn[i] = (real)(grad_scale * (an + pn));
+    }
+}
+
+static INLINE void triplet_dispatch_swap(norm_grad grad, const embedding_config *config,
+                                         const embedding_row *row, double grad_scale, int64_t start,
+                                         int64_t n, const real *const *x, real *const *g)
+{
+    if (config->swap)
+        triplet_apply_grad(grad, 1, config, row, grad_scale, start, n, x, g);
+    else
+        triplet_apply_grad(grad, 0, config, row, grad_scale, start, n, x, g);
+}
+
+static void triplet_gradient(const embedding_config *config, const embedding_row *row,
+                             double grad_scale, int64_t start, int64_t n, const real *const *x,
+                             real *const *g)
+{
+    if (config->p == 1)
+        triplet_dispatch_swap(norm_grad_l1, config, row, grad_scale, start, n, x, g);
+    else if (config->p == 2)
+        triplet_dispatch_swap(norm_grad_l2, config, row, grad_scale, start, n, x, g);
+    else if (config->p == INFINITY)
+        triplet_dispatch_swap(norm_grad_linf, config, row, grad_scale, start, n, x, g);
+    else
+        triplet_dispatch_swap(norm_grad_lp, config, row, grad_scale, start, n, x, g);
+}
+
+#endif

@@ -1,0 +1,123 @@
+/* How a call is cut into blocks, and what its family says about it. */
+#include "runtime/plan.h"
+
+/* Gradients of at least this many bytes are written with non-temporal stores: in the caches, the
+ * last of them would evict the first. */
+static const double STREAM_BYTES = 1 << 25;
+
+static const fl_family families[] = {
+#define FAMILY(name, block, work, parts, prepares, stride, streaming) \
+    {#name, block, work, parts, prepares, stride, streaming},
+#include "families.def"
+#undef FAMILY
+};
+
+const fl_family *fl_family_of(const fl_call *call) { return &families[call->family]; }
+
+/* ---- Families whose units are alike ------------------------------------------------------------
+ */
+
+int64_t fl_plain_block(const fl_call *call)
+{
+    int64_t elements = call->unit_size > 0 ? call->unit_size : 1;
+    return elements < FL_BLOCK ? FL_BLOCK / elements : 1;
+}
+
+/* In double: units may be broadcast without limit. */
+double fl_plain_work(const fl_call *call)
+{
+    return (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
+}
+
+int64_t fl_plain_parts(const fl_call *call)
+{
+    (void)call;
+    return 1;
+}
+
+int64_t fl_plain_stride(int64_t blocks)
+{
+    (void)blocks;
+    return 1;
+}
+
+int fl_plain_streaming(const fl_call *call)
+{
+    (void)call;
+    return 1;
+}
+
+/* ---- Blocks -------------------------------------------------------------------------------------
+ */
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+fl_grid fl_grid_of(const fl_call *call)
+{
+    const int64_t most = fl_family_of(call)->block(call);
+    fl_grid g = {.row_units = call->row_units > 0 ? call->row_units : 1};
+    int64_t period = 0; /* units that share a gradient entry, where that is not all of them */
+    for (int k = 0; k < FL_OPERANDS; k++)
+        if (call->broadcast_period[k] > 0 && call->broadcast_period[k] < call->units)
+            period = call->broadcast_period[k];
+    if (g.row_units <= most) {
+        g.rows_per_block = most / g.row_units;
+        g.segments = 1;
+        g.segment_units = g.row_units;
+    } else {
+        if (period > most)
+            g.row_units = period; /* a block then lies within one entry */
+        g.rows_per_block = 1;
+        g.segment_units = period > 0 && period <= most ? most / period * period : most;
+        g.segments = ceil_div(g.row_units, g.segment_units);
+    }
+    g.blocks = ceil_div(call->units / g.row_units, g.rows_per_block) * g.segments;
+    return g;
+}
+
+int fl_items_are_parts(const fl_call *call, fl_phase phase)
+{
+    return call->split_state && (phase != FL_PREPARE || fl_family_of(call)->prepares_by_parts);
+}
+
+void fl_block_range(const fl_call *call, fl_phase phase, int64_t block, int64_t *first,
+                    int64_t *last)
+{
+    const fl_grid *g = &call->grid;
+    if (fl_items_are_parts(call, phase)) {
+        *first = block;
+        *last = block + 1;
+        return;
+    }
+    int64_t row = block / g->segments * g->rows_per_block, segment = block % g->segments;
+    int64_t end = (row + g->rows_per_block) * g->row_units;
+    *first = row * g->row_units + segment * g->segment_units;
+    *last = segment + 1 < g->segments ? *first + g->segment_units : end;
+    if (*last > call->units)
+        *last = call->units;
+}
+
+/* ---- Non-temporal stores ------------------------------------------------------------------------
+ */
+
+static void choose_streams(fl_call *call)
+{
+    const int streaming = fl_family_of(call)->streaming(call);
+    const double entries = (double)call->units * (double)call->unit_size;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        fl_array *grad = call->output[FL_GRADIENT + k];
+        if (!grad)
+            continue;
+        int half = !grad->swapped && (grad->dtype == FL_F16 || grad->dtype == FL_BF16);
+        int size = half ? 2 : call->is_double ? 8 : 4;
+        int whole = !call->broadcast_period[k]; /* an entry for each of the operand's */
+        grad->non_temporal =
+            whole && streaming && (half || grad->is_direct) && entries * size >= STREAM_BYTES;
+    }
+}
+
+void fl_plan(fl_call *call)
+{
+    call->grid = fl_grid_of(call);
+    choose_streams(call);
+}

@@ -1,0 +1,84 @@
+"""A case of `tests/cases.py` with random arrays, and the parametrisations over all cases."""
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests.cases import CASES, FLOATS
+
+REDUCTIONS = ("none", "mean", "sum")
+TILE = {np.float32: 1024, np.float64: 512}  # elements that a kernel loads at a time
+BLOCK = 8192  # elements whose partial sums are combined in a fixed order
+
+
+def cases_where(condition):
+    """Parametrises a test by the cases for which `condition(case)` is true."""
+    chosen = [case for case in CASES if condition(case)]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.id)
+
+
+cases = cases_where(lambda case: True)
+elementwise = cases_where(lambda case: case.kind == "elements")
+by_row = cases_where(lambda case: case.kind == "rows")
+floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
+
+
+class DrawnCase:
+    """A case with arrays: the loss, its operands and its keywords.
+
+    `wrt` are the arguments with a gradient: the floating ones of `loss.differentiable`.
+    """
+
+    def __init__(self, case, shape, dtype, hard=False, classes=7, seed=0):
+        rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
+        self.case, self.loss = case, getattr(fl, case.loss)
+        shape = self.shape = case.units(shape)
+        if hard:
+            self.arrays = case.hard(rng, *shape, dtype)
+        else:
+            self.arrays = case.arrays(rng, shape, dtype, classes)
+        self.keywords = case.keywords(rng, shape, dtype, classes, hard)
+        self.wrt = case.differentiable(self.loss)
+
+    def value(self, reduction="none", **more):
+        return self.loss(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def grad(self, reduction="sum", **more):
+        more = {"wrt": self.wrt, **more}
+        return self.loss.grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def both(self, reduction="none", **more):
+        more = {"wrt": self.wrt, **more}
+        return self.loss.value_and_grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+
+    def sums(self, **more):
+        return self.loss.sums(*self.arrays, **self.keywords, **more)
+
+    def with_arrays(self, arrays, **keywords):
+        """The same loss and keywords with other arrays."""
+        other = object.__new__(DrawnCase)
+        other.__dict__.update(self.__dict__)
+        other.arrays, other.keywords = list(arrays), self.keywords | keywords
+        return other
+
+    def at(self, index):
+        """The rows of this index, with their weights."""
+        arrays = self.case.at(self.arrays, index)
+        if self.case.kind == "sequences" and np.isscalar(index):  # one sequence has no padding
+            arrays[1] = arrays[1][: arrays[3]]
+        weights = {k: v for k, v in self.keywords.items() if isinstance(v, np.ndarray)}
+        if self.case.weighs_classes:
+            weights.pop("weight", None)
+        return self.with_arrays(arrays, **{k: v[index] for k, v in weights.items()})
+
+    def gradients_at(self, gradients, index):
+        """The rows of this index of each gradient."""
+        return tuple(self.case.at(gradients, index))
+
+    def by_unit(self, factors):
+        """Factors of the unreduced losses, in a shape that broadcasts to a gradient."""
+        return np.expand_dims(factors, self.case.row_axes(len(self.shape)))
+
+
+def reductions(case):
+    return (*REDUCTIONS, "batchmean") if case.loss == "kl_div" else REDUCTIONS

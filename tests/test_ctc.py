@@ -1,0 +1,228 @@
+"""CTC: posteriors, targets and frames, long sequences, and sequences that two threads split."""
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests import references
+from tests.bitwise import assert_bitwise
+from tests.cases import log_softmax
+from tests.drawn_case import DrawnCase, cases_where, floats
+
+ctc_cases = cases_where(lambda case: case.kind == "sequences")
+
+
+@cases_where(lambda case: case.normalised)
+@floats
+def test_posteriors(case, dtype, each_isa):
+    options = {k: v for k, v in case.options.items() if k in ("blank", "batch_first")}
+    rng = np.random.default_rng([6, *case.id.encode()])
+    for arrays in (case.arrays(rng, (30,), dtype), case.hard(rng, 60, dtype)):
+        exact = references.posteriors(*arrays, **options)
+        for isa in each_isa():
+            posteriors = fl.ctc_posteriors(*arrays, **options)
+            assert posteriors.dtype == dtype
+            assert references.excess(posteriors, exact, dtype).max() <= 1, isa
+            out = np.full_like(arrays[0], 7)
+            assert fl.ctc_posteriors(*arrays, **options, out=out) is out
+            np.testing.assert_array_equal(out, posteriors)
+
+
+@ctc_cases
+@floats
+def test_concatenated_targets(case, dtype):
+    """Concatenated and padded targets are equivalent, whatever the padding holds."""
+    draw = DrawnCase(case, (40,), dtype)
+    expected = draw.both("none"), draw.both("mean"), draw.sums()
+    _, targets, _, lengths = draw.arrays
+    draw.arrays[1] = np.concatenate([row[:n] for row, n in zip(targets, lengths, strict=True)])
+    assert_bitwise((draw.both("none"), draw.both("mean"), draw.sums()), expected)
+    for padding in (-1, 999, case.options.get("blank", 0)):
+        inside = np.arange(targets.shape[1]) < lengths[:, None]
+        draw.arrays[1] = np.where(inside, targets, padding)
+        assert_bitwise((draw.both("none"), draw.both("mean"), draw.sums()), expected)
+
+
+@ctc_cases
+@floats
+def test_padding_frames_are_ignored(case, dtype):
+    draw = DrawnCase(case, (40,), dtype)
+    value, (gradient,) = draw.both("none")
+    padding = np.arange(8) >= draw.arrays[2][:, None]
+    for entry in (np.nan, np.inf, 0.0, 1e30):
+        case.leading(draw.arrays[0])[padding] = entry
+        assert_bitwise(draw.both("none"), (value, (gradient,)), entry)
+    assert not case.leading(gradient)[padding].any()
+
+
+@ctc_cases
+@floats
+def test_infeasible_targets(case, dtype):
+    """Too few frames give an infinite loss and NaN gradients, or zeros with `zero_infinity`."""
+    draw = DrawnCase(case, (3,), dtype)
+    blank = case.options.get("blank", 0)
+    draw.arrays[1][:] = (blank + 1) % 7  # three equal labels need five frames
+    draw.arrays[2][:] = 4, 5, 0
+    draw.arrays[3][:] = 3
+    value, (gradient,) = draw.both("none")
+    gradient = case.leading(gradient)
+    assert np.isfinite(value[1])
+    assert np.isfinite(gradient[1]).all()
+    if case.options.get("zero_infinity"):
+        assert value[[0, 2]].tolist() == [0, 0]
+        assert not gradient[[0, 2]].any()
+    else:
+        assert value[[0, 2]].tolist() == [np.inf, np.inf]
+        assert np.isnan(gradient[0, :4]).all()
+        assert not gradient[0, 4:].any()
+        assert not gradient[2].any()
+    assert draw.sums()[1:] == (3, 3)
+
+
+def test_nan_of_a_class_outside_all_alignments():
+    """It makes only its own gradient NaN for log-probabilities, and the loss NaN for logits."""
+    x = np.log(np.full((6, 1, 4), 0.25))
+    with_nan = x.copy()
+    with_nan[2, 0, 3] = np.nan
+    expected = fl.ctc_loss.value_and_grad(x, [[1, 2]], 6, 2)
+    value, gradient = fl.ctc_loss.value_and_grad(with_nan, [[1, 2]], 6, 2)
+    assert np.isnan(gradient[2, 0, 3])
+    gradient[2, 0, 3] = expected[1][2, 0, 3]
+    assert_bitwise((value, gradient), expected)
+    assert np.isnan(fl.ctc_loss_with_logits(with_nan, [[1, 2]], 6, 2))
+
+
+def random_batch(rng, samples, frames, labels, classes, dtype):
+    """Log-probabilities, targets with a repeated label, lengths; the second sample is shorter."""
+    x = rng.standard_normal((frames, samples, classes), np.float32).astype(dtype) * 2
+    y = rng.integers(1, classes, (samples, labels))
+    y[:, 3] = y[:, 2]
+    lengths = np.full(samples, frames), np.full(samples, labels)
+    if samples > 1:
+        lengths[0][-1], lengths[1][-1] = frames - 7, labels - 1
+    return log_softmax(x), y, *lengths
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames", "labels", "classes", "dtype"),
+    [
+        (1, 4001, 100, 1100, np.float32),
+        (2, 1500, 100, 1100, np.float64),
+        (1, 60, 20, 1100, np.float64),
+        (2, 60, 20, 1100, np.float32),
+        (1, 401, 60, 30, np.float32),
+        (2, 1500, 100, 40, np.float64),
+    ],
+)
+def test_split_sequences_are_bitwise_identical(samples, frames, labels, classes, dtype):
+    """With fewer sequences than threads, two threads compute one from its two ends."""
+    rng = np.random.default_rng(frames)
+    arrays = random_batch(rng, samples, frames, labels, classes, dtype)
+    grad_output = rng.normal(size=samples)
+
+    def results():
+        in_place = arrays[0].copy()
+        fl.ctc_loss_with_logits.grad(in_place, *arrays[1:], out=in_place)
+        return (
+            in_place,
+            fl.ctc_loss(*arrays, reduction="none"),
+            fl.ctc_loss(*arrays, reduction="sum"),
+            fl.ctc_loss.grad(*arrays),
+            fl.ctc_loss.value_and_grad(*arrays, reduction="none", grad_output=grad_output),
+            fl.ctc_loss_with_logits(*arrays),
+            fl.ctc_loss_with_logits.value_and_grad(*arrays),
+            fl.ctc_posteriors(*arrays),
+        )
+
+    with fl.num_threads(1):
+        expected = results()
+    for threads in (2, 5):
+        with fl.num_threads(threads):
+            assert_bitwise(results(), expected, f"{threads} threads")
+
+
+@pytest.mark.parametrize("loss", [fl.ctc_loss, fl.ctc_loss_with_logits, fl.ctc_posteriors])
+def test_non_temporal_gradients(loss):
+    """Gradients of more than 32 MiB whose frames begin at any offset in a cache line."""
+    x, y, *lengths = random_batch(np.random.default_rng(7), 2, 900, 20, 5003, np.float32)
+    grad = getattr(loss, "grad", loss)
+    options = {} if loss is fl.ctc_posteriors else {"reduction": "sum"}
+    gradient = grad(x, y, *lengths, **options)
+    for n in range(2):
+        of_one = grad(x[:, n], y[n : n + 1], lengths[0][n], lengths[1][n], **options)
+        assert_bitwise(gradient[:, n], of_one)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@floats
+def test_split_sequences_raise_the_same_error(samples, dtype):
+    """Of two invalid frames or labels, one near each end, the error names the first."""
+    x, y, *lengths = random_batch(np.random.default_rng(9), samples, 60, 20, 1100, dtype)
+    last = samples - 1
+    wrong_x, wrong_y = x.copy(), y.copy()
+    wrong_x[[5, 50], last] += 1
+    wrong_y[last, [4, -3]] = 1100, 0
+    ctc, logits, posteriors = fl.ctc_loss, fl.ctc_loss_with_logits, fl.ctc_posteriors
+    in_place = wrong_x.copy()
+
+    def grad_in_place(_, *arrays):
+        ctc.grad(in_place, *arrays, out=in_place)
+
+    first_label, first_frame = rf"targets\[{last}, 4\]", rf"log_probs\[5, {last}\]"
+    calls = [
+        (call, x, wrong_y, first_label)
+        for loss in (ctc, logits)
+        for call in (loss, loss.grad, loss.value_and_grad)
+    ]
+    calls += [(posteriors, x, wrong_y, first_label)]
+    calls += [
+        (call, wrong_x, y, first_frame) for call in (ctc.grad, ctc.value_and_grad, grad_in_place)
+    ]
+    for call, scores, targets, first in calls:
+        messages = set()
+        for threads in (1, 2, 5):
+            with fl.num_threads(threads), pytest.raises(ValueError, match=first) as error:
+                call(scores, targets, *lengths)
+            messages.add((error.type, str(error.value)))
+        assert len(messages) == 1
+    np.testing.assert_array_equal(in_place, wrong_x)
+
+
+def log_alpha(log_probs, states):
+    """The forward variables log α of the extended target `states`, blanks being 0 (Graves 2006)."""
+    skips = np.zeros(len(states), bool)  # whether the blank before a label may be skipped
+    skips[2:] = (states[2:] != 0) & (states[2:] != states[:-2])
+    alpha = np.full((len(log_probs), len(states)), -np.inf)
+    alpha[0, :2] = log_probs[0, states[:2]]
+    for t in range(1, len(log_probs)):
+        before = alpha[t - 1]
+        paths = before.copy()
+        paths[1:] = np.logaddexp(paths[1:], before[:-1])
+        paths[2:] = np.where(skips[2:], np.logaddexp(paths[2:], before[:-2]), paths[2:])
+        alpha[t] = paths + log_probs[t, states]
+    return alpha
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_long_sequences(threads):
+    """Sequences of which only some rows of forward variables are stored, the others recomputed."""
+    x, y, *lengths = random_batch(np.random.default_rng(8), 1, 1501, 120, 150, np.float64)
+    states = np.zeros(241, int)
+    states[1::2] = y[0]
+    log_probs = x[:, 0]
+    alpha = log_alpha(log_probs, states)
+    beta = log_alpha(log_probs[::-1], states[::-1])[::-1, ::-1]
+    log_likelihood = np.logaddexp(*alpha[-1, -2:])
+    gamma = np.exp(alpha + beta - log_probs[:, states] - log_likelihood)
+    expected = np.zeros_like(log_probs)
+    np.add.at(expected.T, states, gamma.T)
+    with fl.num_threads(threads):
+        value, gradient = fl.ctc_loss_with_logits.value_and_grad(x, y, *lengths, reduction="sum")
+        posteriors = fl.ctc_posteriors(x, y, *lengths)
+        grad_log_probs = fl.ctc_loss.grad(x, y, *lengths, reduction="sum")
+    assert value == pytest.approx(-log_likelihood, rel=1e-12)
+    assert np.abs(posteriors[:, 0] - expected).max() < 1e-9
+    assert np.abs(posteriors.sum(-1) - 1).max() < 1e-13
+    for grad in (gradient, grad_log_probs):
+        assert np.abs(grad.sum(-1)).max() < 1e-13
+        assert np.abs(grad - (np.exp(x) - posteriors)).max() < 1e-14

@@ -1,0 +1,44 @@
+"""Embedding losses: cosine_embedding_loss and triplet_margin_loss at their kinks."""
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests.drawn_case import floats
+
+
+def gradients(loss, dtype, *arrays, **options):
+    arrays = [np.array(a, dtype) for a in arrays]
+    results = loss.grad(*arrays, reduction="sum", wrt=loss.default_wrt, **options)
+    return [gradient.tolist() for gradient in results]
+
+
+@floats
+def test_cosine_embedding_at_the_margin(dtype, isa):
+    """At a cosine equal to the margin the gradient is that of the hinge's upper side."""
+    dx1, dx2 = gradients(fl.cosine_embedding_loss, dtype, [1, 0], [0, 1], -1)
+    assert (dx1, dx2) == (pytest.approx([0, 1]), pytest.approx([1, 0]))
+
+
+@floats
+def test_cosine_embedding_of_zero_vectors(dtype, isa):
+    assert gradients(fl.cosine_embedding_loss, dtype, [0, 0], [0, 0], 1) == [[0, 0], [0, 0]]
+
+
+@floats
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, np.inf])
+def test_triplet_margin_at_kinks(p, dtype, isa):
+    """At the margin, and where `swap` has two equal distances, which share the gradient."""
+    options = {"eps": 0.0, "margin": 2.0, "p": p}
+    triplet = fl.triplet_margin_loss
+    assert gradients(triplet, dtype, [0], [1], [3], **options) == [[0], [1], [-1]]
+    tie = gradients(triplet, dtype, [0], [0], [2], swap=True, **options)
+    assert tie == [[0.5], [0.5], [-1]]
+
+
+@floats
+def test_triplet_margin_with_two_largest_differences(dtype, isa):
+    """For p = inf, entries of the same largest difference share its gradient."""
+    options = {"eps": 0.0, "margin": 2.0, "p": np.inf}
+    dx = gradients(fl.triplet_margin_loss, dtype, [3, -3, 0], [0, 0, 0], [4, 0, 0], **options)
+    assert dx == [[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, -1, 0]]
