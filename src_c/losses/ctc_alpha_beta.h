@@ -1,25 +1,26 @@
-/* The forward (alpha) and backward (beta) passes, and the total probability where they meet.
+/* The forward (alpha) and the backward (beta) pass, and the total probability where they meet.
  *
- * ctc_run_to_midpoint() runs either pass over its half of the frames. The rows of a pass are stored
- * for the gradient, which needs them when the other pass arrives at their frames: all of them if
- * they are few, else a checkpoint every √(T/2) rows, from which ctc_recompute_row() computes the
- * rows in between once more. */
+ * ctc_run_to_midpoint() runs either pass over its half of the frames. The gradient needs the rows
+ * of that half when the opposite pass reaches their frames. If they are few they stay resident;
+ * else about every √(T/2)-th row is stored as a checkpoint, and ctc_recompute_row() recomputes the
+ * rows from there to the next checkpoint. */
 #ifndef FASTLOSS_CTC_ALPHA_BETA_H
 #define FASTLOSS_CTC_ALPHA_BETA_H
 
 #include "losses/ctc_frames.h"
 
-/* A pass at its first frame. NULL after an invalid label or without memory, which are recorded. A
- * target with more labels than frames has no alignment: its passes have no labels and the log scale
- * -inf. */
+/* A pass before its first frame. Returns NULL if a label is invalid or there is no memory, which is
+ * recorded. More labels than frames have no alignment, P = 0: the pass then has no labels and the
+ * log scale -inf. */
 static ctc_pass *ctc_new_pass(const fl_call *call, int64_t n, ctc_direction direction,
                               int recomputes, fl_partial *partial)
 {
-    const int is_feasible = call->sequences.labels[n] <= call->sequences.frames[n];
+    const int64_t labels = call->sequences.labels[n];
+    const int is_feasible = labels <= call->sequences.frames[n];
     if (!is_feasible && !ctc_load_labels(call, n, NULL, partial))
         return NULL;
-    const ctc_geometry g = ctc_pass_geometry(call, n, is_feasible ? call->sequences.labels[n] : 0,
-                                             direction, recomputes);
+    const ctc_geometry g =
+        ctc_pass_geometry(call, n, is_feasible ? labels : 0, direction, recomputes);
     ctc_pass *pass = ctc_alloc_pass(call, n, direction, &g, partial);
     if (!pass)
         return NULL;
@@ -35,7 +36,7 @@ static ctc_pass *ctc_new_pass(const fl_call *call, int64_t n, ctc_direction dire
     return pass;
 }
 
-/* The row at frame j: α without the probability of frame j, so it depends on frames 0 ... j - 1. */
+/* The row at frame j: α_j(s) without the factor y_j, so it depends on frames 0 ... j - 1. */
 static ctc_row *ctc_row_at_frame(const ctc_pass *pass, int64_t j)
 {
     if (j < pass->resident_rows)
@@ -43,7 +44,7 @@ static ctc_row *ctc_row_at_frame(const ctc_pass *pass, int64_t j)
     return &pass->row[pass->resident_rows + (j - pass->resident_rows) % pass->ring_rows];
 }
 
-/* From the row at frame j, the current one, to the next. */
+/* One step of the recursion, from the row at frame j, the current frame, to the next row. */
 static void ctc_step(ctc_pass *pass, int64_t j)
 {
     ctc_alpha_step(&pass->lattice, j, ctc_row_at_frame(pass, j), &pass->frame,
@@ -55,8 +56,9 @@ static int ctc_is_checkpoint(const ctc_pass *pass, int64_t j)
     return pass->checkpoint_period > 1 && j % pass->checkpoint_period == 0;
 }
 
-/* The row at frame j < midpoint of the opposite pass. Without `recompute`, a pass in the same
- * direction, the row is resident. Rows must be requested from the last one to the first. */
+/* The row of the opposite pass at its frame j < midpoint. If it is not resident, `recompute`, a
+ * pass in the direction of the opposite one, computes it again; else `recompute` is NULL. Rows must
+ * be requested in decreasing order of j, from midpoint - 1. */
 static ctc_row ctc_recompute_row(ctc_pass *recompute, const ctc_pass *opposite, int64_t j)
 {
     if (!recompute)
@@ -79,8 +81,8 @@ static ctc_row ctc_recompute_row(ctc_pass *recompute, const ctc_pass *opposite, 
     return *ctc_row_at_frame(recompute, j);
 }
 
-/* The alpha pass over frames 0 ... T/2 - 1, or the beta pass over the others, from the last one
- * back. NULL if the sample is removed, or after an error. */
+/* Runs the alpha pass forward over frames 0 ... T/2 - 1, or the beta pass backward over frames
+ * T - 1 ... T/2. Returns NULL if the sample is removed, or on an error. */
 static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_direction direction,
                                      fl_partial *partial)
 {
@@ -92,7 +94,7 @@ static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_directi
         return NULL;
     ctc_init_row(&pass->lattice, *ctc_row_at_frame(pass, 0));
     for (int64_t j = 0; j < pass->midpoint; j++) {
-        if (ctc_is_checkpoint(pass, j)) /* renews exponents, as the recomputation will */
+        if (ctc_is_checkpoint(pass, j)) /* new exponents, as when rows are recomputed from here */
             pass->lattice.exponent_headroom = 0;
         if (ctc_is_checkpoint(pass, j) && pass->saves_rows)
             ctc_copy_row(pass->S, *ctc_row_at_frame(pass, j),
@@ -107,8 +109,8 @@ static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_directi
     return pass;
 }
 
-/* States that both passes reach at frame j: blanks [first, last_blank), labels [first, last_label).
- * After j frames no more than j labels can be complete, and at least S - (T - j) must be. */
+/* States on a path through frame j: blanks [first, last_blank), labels [first, last_label). Label i
+ * has i labels before it, in j frames, and needs S - i frames from frame j on. */
 typedef struct {
     int64_t first, last_blank, last_label;
 } ctc_state_range;
@@ -121,8 +123,8 @@ static ctc_state_range ctc_joint_range(const ctc_pass *pass, int64_t j)
                              .last_label = j < S ? j + 1 : S};
 }
 
-/* The sum over the states of each class of a y b 2^-top at frame j, to `posterior`: γ times their
- * total, P 2^-top by (14), which is returned. */
+/* Sums a y b 2^-top at frame j over the states of each class into `posterior`. Returns the sum over
+ * all states: by (14) it is P 2^-top, up to the scale of the frames, and normalises γ. */
 static double ctc_combine_frame(ctc_pass *pass, int64_t j, ctc_row opposite_row, double top)
 {
     const ctc_state_range at = ctc_joint_range(pass, j);
@@ -138,17 +140,22 @@ static double ctc_combine_frame(ctc_pass *pass, int64_t j, ctc_row opposite_row,
     return blank + sum_doubles(pass->label_posterior + at.first, at.last_label - at.first).hi;
 }
 
-/* The sum over paths of the product of p, (14), at the midpoint of the pass. The pass is then ready
- * to continue from there. */
+/* Whether the pass can reuse p of the opposite pass: the buffers hold all of them, and none has to
+ * be scaled, which takes the scores as well. */
+static int ctc_can_reuse_frames(const ctc_pass *pass, const ctc_pass *opposite)
+{
+    return pass->resident_rows > 0 && opposite->resident_rows > 0 && !pass->has_scaled_frame &&
+           !opposite->has_scaled_frame;
+}
+
+/* P up to the scale of the frames, by (14) at the midpoint of the pass, which becomes the current
+ * frame. Its exponent is the `top` of all later frames of the pass. */
 static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *opposite,
                                            ctc_pass *recompute)
 {
     ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - pass->midpoint);
     pass->end = pass->call->output[FL_GRADIENT] ? pass->T : pass->midpoint + 1;
-    pass->frame_source = pass->resident_rows > 0 && opposite->resident_rows > 0 &&
-                                 !pass->has_scaled_frame && !opposite->has_scaled_frame
-                             ? opposite
-                             : NULL;
+    pass->frame_source = ctc_can_reuse_frames(pass, opposite) ? opposite : NULL;
     ctc_set_frame(pass, pass->midpoint);
     ctc_state_range at = ctc_joint_range(pass, pass->midpoint);
     double top =
@@ -161,16 +168,14 @@ static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *oppos
 static fl_dd ctc_log_scale_sum(const ctc_pass *pass)
 {
     fl_dd sum = {0, 0};
-    for (int i = 0; i < CTC_LANES; i++) {
-        sum = dd_add_double(sum, pass->log_scale[i]);
-        if (pass->log_scale_lo[i] - pass->log_scale_lo[i] == 0) /* inf and NaN have no remainder */
-            sum = dd_add_double(sum, pass->log_scale_lo[i]);
-    }
+    for (int i = 0; i < CTC_LANES; i++)
+        sum = dd_add(sum, (fl_dd){pass->log_scale[i], finite_or_zero(pass->log_scale_lo[i])});
     return sum;
 }
 
-/* -log P, from the sum over paths of the product of p, and the log scales of both passes. */
-static double ctc_loss_of(const ctc_pass *pass, const ctc_pass *opposite, scaled_double total)
+/* -log P = -(log total + log_scale of both passes). */
+static double ctc_neg_log_likelihood(const ctc_pass *pass, const ctc_pass *opposite,
+                                     scaled_double total)
 {
     fl_dd log_scale = dd_add(ctc_log_scale_sum(pass), ctc_log_scale_sum(opposite));
     int in_range = total.e > -500 && total.e < 500;

@@ -1,15 +1,15 @@
-/* Frames: from the input to the probabilities of the current frame's states, and to the scale that
- * all probabilities of a frame have in common.
+/* Frames: from the input to the probabilities of a frame's states, and the scale that they have in
+ * common.
  *
- * Of a frame's classes a pass loads the ones in use, or all if they are few (K). Their
- * probabilities y_t(c) are split as
+ * A pass loads K classes of each frame: those in use, or all C if they are few. The probability of
+ * class c in frame t is split into
  *     y_t(c) = p_scale_t p_tc,  p_tc = exp(x_tc - frame_max_t),
- * with frame_max the largest loaded x. The recursion runs on p, and log p_scale is summed
- * separately (log_scale), so that a confident prediction with P near 1 keeps full relative
- * accuracy. The scale is exp(frame_max) for log-probabilities. For logits it is
- *     exp(frame_max - m) / (1 + R),  m = max_c x_tc,  R = Σ_c exp(x_tc - m) - 1,
- * where R is summed without one of the entries that are exactly 1, and log1p(R) has no
- * cancellation. */
+ * where frame_max_t is the largest loaded x. The recursion runs on p. The logarithms of p_scale are
+ * summed separately (log_scale), so that the loss of a confident prediction, whose P is near 1, has
+ * full relative accuracy. p_scale_t is exp(frame_max_t) for log-probabilities; for logits it is
+ *     exp(frame_max_t - m) / (1 + R),  m = max_c x_tc,  R = Σ_c exp(x_tc - m) - 1.
+ * R is the sum over all entries but one that is exactly 1. This avoids the cancellation, and the
+ * logarithm of the denominator is log1p(R). */
 #ifndef FASTLOSS_CTC_FRAMES_H
 #define FASTLOSS_CTC_FRAMES_H
 
@@ -23,20 +23,22 @@
 
 #define CTC_LOG2_E 0x1.71547652b82fep+0
 
-/* Arguments of exp below this have no fractional bits. */
+/* Arguments of exp below this have at most two fractional bits; exp is then taken to be a power of
+ * two. */
 static const double CTC_NO_FRACTION = -0x1p50;
 
 /* --- loading --- */
 
+/* Frame j of the pass, counted from the first frame of the sample. */
 static int64_t ctc_frame_index(const ctc_pass *pass, int64_t j)
 {
     return pass->direction == CTC_BETA ? pass->T - 1 - j : j;
 }
 
-/* The flat index of a frame's first entry in the (N, T, C) arrays. */
-static int64_t ctc_frame_entry(const ctc_pass *pass, int64_t frame)
+/* The flat index of the first entry of frame t of sample n, in arrays of shape (N, T, C). */
+static int64_t ctc_frame_entry(const fl_call *call, int64_t n, int64_t t)
 {
-    return (pass->sample * pass->call->sequences.T + frame) * pass->call->sequences.C;
+    return (n * call->sequences.T + t) * call->sequences.C;
 }
 
 typedef real ctc_reals
@@ -44,8 +46,8 @@ typedef real ctc_reals
 typedef double ctc_doubles
     __attribute__((vector_size(CTC_LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
 
-/* Conversion of reals to doubles and back, in whole vectors: the last one overlaps its neighbour.
- */
+/* Conversion of reals to doubles and back by whole vectors, the last of which overlaps the one
+ * before it. */
 static void ctc_to_double(int64_t n, const real *from, double *to)
 {
     if (n < CTC_LANES) {
@@ -74,11 +76,11 @@ static void ctc_from_double(int64_t n, const double *from, real *to)
     }
 }
 
-/* x of the loaded classes, (K). */
-static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restrict score)
+/* Loads x of the K classes of a frame. */
+static void ctc_load_scores(const ctc_pass *pass, int64_t t, double *restrict score)
 {
     const fl_array *x = &pass->call->operand[0];
-    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass, frame),
+    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass->call, pass->sample, t),
                   *class = pass->class_index;
     real tile[TILE], one;
     /* fl_output_buffer() without scratch returns NULL if the row cannot be read in place. */
@@ -93,20 +95,20 @@ static void ctc_load_scores(const ctc_pass *pass, int64_t frame, double *restric
             score[k] = (double)*fl_load(x, entry + class[k], 1, &one);
 }
 
-/* Prefetches x of the loaded classes: entries that are far apart each cost a cache miss. */
-static void ctc_prefetch_scores(const ctc_pass *pass, int64_t frame)
+/* Prefetches them: entries that are far apart cost a cache miss each. */
+static void ctc_prefetch_scores(const ctc_pass *pass, int64_t t)
 {
-    const int64_t *class = pass->class_index;
-    const real *row = fl_output_buffer(&pass->call->operand[0], ctc_frame_entry(pass, frame),
-                                       pass->call->sequences.C, NULL);
+    const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass->call, pass->sample, t),
+                  *class = pass->class_index;
+    const real *row = fl_output_buffer(&pass->call->operand[0], entry, C, NULL);
     if (!row)
         return;
     for (int64_t k = 0; k < pass->class_count; k++)
         __builtin_prefetch(&row[class[k]]);
 }
 
-/* The largest score, NaN if a class in use has NaN or +inf; and, in powers of two, how far below it
- * the smallest finite score of a class in use is. */
+/* max: the largest score, NaN if the score of a class in use is NaN or +inf. exponent_range: the
+ * difference to the smallest finite score of a class in use, in powers of two. */
 static void ctc_frame_bounds(int64_t n, const double *score, const double *mask, double *max,
                              double *exponent_range)
 {
@@ -122,7 +124,7 @@ static void ctc_frame_bounds(int64_t n, const double *score, const double *mask,
     *exponent_range = high - high == 0 && low < inf ? (high - low) * CTC_LOG2_E : 0;
 }
 
-/* p = score - max, or -inf if max is not finite. */
+/* p := score - max, or -inf if max is not finite. */
 static void ctc_subtract_max(int64_t n, const double *restrict score, double max,
                              double *restrict p)
 {
@@ -132,50 +134,45 @@ static void ctc_subtract_max(int64_t n, const double *restrict score, double max
         p[k] = is_finite ? score[k] - max : -__builtin_inf();
 }
 
-/* The rounding error of the difference x - max (two-sum), 0 where exp makes it irrelevant. */
+/* The rounding error of x - max, as in two_sum(); 0 if exp(x - max) is a power of two or inf. */
 static INLINE double ctc_rounding_error(double x, double max)
 {
     double d = x - max, back = d - x;
     return d > CTC_NO_FRACTION && d <= 0 ? (x - (d - back)) - (max + back) : 0;
 }
 
-/* Corrects p = exp(fl(score - max)) for the rounding error of the difference, to first order. Not
- * needed for float scores, whose differences in double have no significant error. */
+/* Corrects p = exp(score - max) to first order for the rounding error of the difference. Scores
+ * that were floats do not need it. */
 static void ctc_correct_rounding(int64_t n, const double *restrict score, double max,
                                  double *restrict p)
 {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) {
         double correction = p[k] * ctc_rounding_error(score[k], max);
-        p[k] += correction == correction ? correction : 0; /* inf stays */
+        p[k] += correction == correction ? correction : 0; /* not NaN = inf 0 */
     }
 }
 
-/* Σ p - 1 without cancellation: one of the entries that are 1 is left out of the sum. */
+/* Σ p - 1, the sum over all entries but one that is 1. */
 static double ctc_sum_minus_one(int64_t n, const double *p)
 {
-    double sum[CTC_LANES] = {0}, low[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
+    double hi[CTC_LANES] = {0}, lo[CTC_LANES] = {0}, ones[CTC_LANES] = {0};
     for (int64_t k = 0; k < n; k += CTC_LANES)
 #pragma omp simd
         for (int i = 0; i < CTC_LANES; i++) {
-            double one = p[k + i] == 1, v = p[k + i] - one, a = sum[i], total = a + v,
-                   b = total - a;
-            low[i] += (a - (total - b)) + (v - b);
-            sum[i] = total;
+            double one = p[k + i] == 1;
+            fl_dd sum = two_sum(hi[i], p[k + i] - one);
+            hi[i] = sum.hi;
+            lo[i] += sum.lo;
             ones[i] += one;
         }
-    for (int half = CTC_LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) {
-            sum[i] += sum[i + half];
-            low[i] += low[i + half];
-            ones[i] += ones[i + half];
-        }
-    return (ones[0] - 1) + (sum[0] + (low[0] - low[0] == 0 ? low[0] : 0));
+    return (reduce_sum(ones, CTC_LANES) - 1) +
+           (reduce_sum(hi, CTC_LANES) + finite_or_zero(reduce_sum(lo, CTC_LANES)));
 }
 
 /* --- batches of frames --- */
 
-/* Makes frames [j, j + n), whose p is set, the batch: p of the labels. */
+/* Gathers p of the labels of frames [j, j + n), which become the batch. */
 static void ctc_gather_labels(ctc_pass *pass, int64_t j, int64_t n)
 {
     const int64_t stride = ctc_row_stride(pass->S), *slot = pass->label_slot;
@@ -189,12 +186,13 @@ static void ctc_gather_labels(ctc_pass *pass, int64_t j, int64_t n)
     pass->batch_end = j + n;
 }
 
+/* Frames in the batch that starts at frame j. */
 static int64_t ctc_next_batch_size(const ctc_pass *pass, int64_t j)
 {
     return pass->end - j < pass->batch_frames ? pass->end - j : pass->batch_frames;
 }
 
-/* Loads a batch of frames from frame j on. */
+/* Loads the batch that starts at frame j, and prefetches the next one. */
 static void ctc_load_frames(ctc_pass *pass, int64_t j)
 {
     const int64_t n = ctc_next_batch_size(pass, j), K = pass->padded_classes;
@@ -219,8 +217,8 @@ static void ctc_load_frames(ctc_pass *pass, int64_t j)
     ctc_gather_labels(pass, j, n);
 }
 
-/* Takes a batch of frames from the buffer of the pass in the other direction, which loaded them
- * before it reached the midpoint. */
+/* Takes the batch that starts at frame j from the opposite pass, which loaded it before it reached
+ * the midpoint. */
 static void ctc_reuse_frames(ctc_pass *pass, int64_t j)
 {
     pass->p = pass->frame_source->p_buffer + (pass->T - 1 - j) * pass->padded_classes;
@@ -231,8 +229,8 @@ static void ctc_reuse_frames(ctc_pass *pass, int64_t j)
 
 /* --- the current frame --- */
 
-/* p of the current frame as scaled doubles. With whole n and score - max = n ln 2 + r it is
- * exp(r) 2^n. */
+/* p of the current frame as scaled doubles: exp(r) 2^n, with a whole n and
+ * r = score - max - n ln 2. */
 static void ctc_scale_frame(ctc_pass *pass)
 {
     const double *score = pass->scores + pass->current * pass->padded_classes;
@@ -260,7 +258,7 @@ static const double *ctc_frame_p(const ctc_pass *pass)
     return pass->p + pass->current * pass->frame_stride * pass->padded_classes;
 }
 
-/* Makes j the current frame: sets p of its states. */
+/* Makes j the current frame and sets p of its states. */
 static void ctc_set_frame(ctc_pass *pass, int64_t j)
 {
     const int was_scaled = pass->frame.exponent_range > CTC_FRAME_RANGE;
@@ -282,8 +280,8 @@ static void ctc_set_frame(ctc_pass *pass, int64_t j)
 
 /* --- scales and softmax normalisers --- */
 
-/* max(m, max x), in several independent dependency chains. A NaN in x may be ignored: it reappears
- * in R. */
+/* max(m, max x), in several independent chains of vector operations. A NaN in x may be lost: R will
+ * be NaN. */
 static real ctc_max_tile(const real *x, int64_t n, real m)
 {
     enum { WIDTH = 4 * LANES };
@@ -296,16 +294,13 @@ static real ctc_max_tile(const real *x, int64_t n, real m)
         for (int k = 0; k < WIDTH; k++)
             lane[k] = lane[k] < x[i + k] ? x[i + k] : lane[k];
     if (i > 0)
-        for (int half = WIDTH / 2; half > 0; half /= 2)
-            for (int k = 0; k < half; k++)
-                lane[k] = lane[k] < lane[k + half] ? lane[k + half] : lane[k];
-    m = lane[0];
+        m = reduce_real_max(lane, WIDTH);
     for (; i < n; i++)
         m = m < x[i] ? x[i] : m;
     return m;
 }
 
-/* The sum of the entries that are not 1. Adds the number of the others to *ones. */
+/* The sum of the entries that are not 1. Adds the number of ones to *ones. */
 static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 {
     lane_sum sum = {{0}, {0}};
@@ -333,7 +328,7 @@ static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, double *sum_minus_one)
 {
     const int64_t C = pass->call->sequences.C,
-                  entry = ctc_frame_entry(pass, ctc_frame_index(pass, j));
+                  entry = ctc_frame_entry(pass->call, pass->sample, ctc_frame_index(pass, j));
     real tile[TILE], e[TILE], m = -REAL_INFINITY;
     fl_dd sum = {0, 0};
     int64_t ones = 0;
@@ -354,21 +349,21 @@ static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, doubl
     *sum_minus_one = dd_add_double(sum, (double)(ones - 1)).hi;
 }
 
-/* Adds the n values, whole vectors, to the double-double sums of log_scale. */
+/* Adds v (n), whole vectors, to log_scale. */
 static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
 {
-    double *restrict sum = pass->log_scale, *restrict low = pass->log_scale_lo;
+    double *restrict hi = pass->log_scale, *restrict lo = pass->log_scale_lo;
     for (int64_t f = 0; f < n; f += CTC_LANES)
 #pragma omp simd
         for (int i = 0; i < CTC_LANES; i++) {
-            double a = sum[i], b = v[f + i], total = a + b, c = total - a;
-            low[i] += (a - (total - c)) + (b - c);
-            sum[i] = total;
+            fl_dd sum = two_sum(hi[i], v[f + i]);
+            hi[i] = sum.hi;
+            lo[i] += sum.lo;
         }
 }
 
-/* Adds log p_scale of the frames of the batch to log_scale, and stores m, R and p_scale if the pass
- * in the other direction needs them for the gradient. */
+/* Adds log p_scale of the frames in the batch to log_scale. Stores m, R and p_scale if the opposite
+ * pass needs them for the gradient. */
 static void ctc_frame_normalisers(ctc_pass *pass)
 {
     const int64_t n = pass->batch_end - pass->batch_first,
@@ -388,7 +383,7 @@ static void ctc_frame_normalisers(ctc_pass *pass)
     const int64_t padded = ctc_round_up(n);
     if (logits)
         vector_math_double(MATH_LOG1P, padded, sum_minus_one, log_p_scale);
-    for (int64_t f = 0; f < n; f++) /* R - R: an infinite R gives the loss NaN */
+    for (int64_t f = 0; f < n; f++) /* R - R: if R is infinite, the loss is NaN */
         log_p_scale[f] = pass->frame_max[f] - max[f] -
                          (logits ? log_p_scale[f] + (sum_minus_one[f] - sum_minus_one[f]) : 0);
     ctc_clear(log_p_scale + n, padded - n);

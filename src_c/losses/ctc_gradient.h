@@ -1,7 +1,7 @@
-/* Posteriors and gradients, frame by frame from the midpoint on.
+/* Posteriors, gradients and values. A pass computes the gradient of the frames after its midpoint:
  *
- *     γ_t(c) = Σ_{s: l'_s = c} α_t(s) β_t(s) / y_t(c) / P
- *     gradient = y - γ, equation (16), or γ itself */
+ *     γ_t(c) = Σ_{s: l'_s = c} α_t(s) β_t(s) / (y_t(c) P),
+ *     gradient = y_t(c) - γ_t(c), equation (16), or γ_t(c) itself. */
 #ifndef FASTLOSS_CTC_GRADIENT_H
 #define FASTLOSS_CTC_GRADIENT_H
 
@@ -12,8 +12,7 @@
 static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to, real v)
 {
     real tile[TILE];
-    int64_t entry = (n * call->sequences.T + from) * call->sequences.C,
-            end = (n * call->sequences.T + to) * call->sequences.C;
+    int64_t entry = ctc_frame_entry(call, n, from), end = ctc_frame_entry(call, n, to);
     for (; entry < end; entry += TILE) {
         int64_t m = end - entry < TILE ? end - entry : TILE;
         real *g = fl_output_buffer(call->output[FL_GRADIENT], entry, m, tile);
@@ -23,8 +22,8 @@ static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_
     }
 }
 
-/* Whether the gradient is written to another array than the input: frames can then be checked
- * while the gradient is computed, else they are checked before anything is written. */
+/* Whether input and gradient are different arrays. If so, frames are checked while their gradient
+ * is computed; else all are checked before anything is written. */
 static int ctc_gradient_is_separate(const fl_call *call)
 {
     return call->output[FL_GRADIENT]->data != call->operand[0].data;
@@ -38,18 +37,18 @@ static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, doubl
         record_error(partial, n, 0, t);
 }
 
-/* The same for frames [from, to) of log-probabilities. */
+/* Checks frames [from, to) of log-probabilities. */
 static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
                                  fl_partial *partial)
 {
+    const int64_t C = call->sequences.C;
     real tile[TILE], e[TILE];
     for (int64_t t = from; t < to; t++) {
+        const int64_t entry = ctc_frame_entry(call, n, t);
         fl_dd sum = {0, 0};
-        for (int64_t first = 0; first < call->sequences.C; first += TILE) {
-            int64_t m = call->sequences.C - first < TILE ? call->sequences.C - first : TILE;
-            const real *x =
-                fl_load(&call->operand[0], (n * call->sequences.T + t) * call->sequences.C + first,
-                        m, tile);
+        for (int64_t first = 0; first < C; first += TILE) {
+            int64_t m = C - first < TILE ? C - first : TILE;
+            const real *x = fl_load(&call->operand[0], entry + first, m, tile);
             for (int64_t c = 0; c < m; c++)
                 e[c] = EXP(x[c]);
             sum = dd_add(sum, sum_tile(e, m));
@@ -58,7 +57,7 @@ static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, i
     }
 }
 
-/* posterior = p_factor p + posterior_factor posterior, (K); for ctc_posteriors without p. */
+/* posterior := p_factor p + posterior_factor posterior, (K); without p for ctc_posteriors. */
 static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double posterior_factor)
 {
     const double *restrict p = ctc_frame_p(pass);
@@ -69,18 +68,19 @@ static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double pos
         gradient[k] = gradient[k] * posterior_factor + (posterior_only ? 0 : p[k] * p_factor);
 }
 
-/* Writes the gradient of a frame of which all classes are loaded. */
+/* Writes the gradient of a frame if all classes are loaded. */
 static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
 {
     real tile[TILE];
+    const int64_t C = pass->call->sequences.C;
     const fl_array *gradient = pass->call->output[FL_GRADIENT];
-    real *g = fl_output_buffer(gradient, entry, pass->call->sequences.C, tile);
-    ctc_from_double(pass->call->sequences.C, pass->posterior, g);
-    fl_store(gradient, entry, pass->call->sequences.C, g);
+    real *g = fl_output_buffer(gradient, entry, C, tile);
+    ctc_from_double(C, pass->posterior, g);
+    fl_store(gradient, entry, C, g);
 }
 
-/* Writes the gradient of a frame of which the classes in use are loaded: factor exp(x - shift) of
- * the other classes, whose γ is 0. Returns Σ_c exp(x_c) of log-probabilities. */
+/* Writes the gradient of a frame if only the classes in use are loaded. γ of the others is 0, and
+ * their gradient is factor exp(x - shift). Returns Σ_c exp(x_c) for log-probabilities. */
 static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real shift, real factor)
 {
     const fl_call *call = pass->call;
@@ -108,14 +108,14 @@ static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real s
     return sum.hi;
 }
 
-/* Writes the gradient of frame j, whose normalisers the opposite pass has stored: with total =
- * Σ posterior it is scale (p_scale p - posterior / total), or posterior / total itself. */
+/* Writes the gradient of frame j: scale (p_scale p - posterior / total), or posterior / total for
+ * ctc_posteriors. total = Σ posterior; the opposite pass has stored p_scale. */
 static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j, double total,
                             double scale, fl_partial *partial)
 {
     const fl_call *call = pass->call;
-    const int64_t t = ctc_frame_index(pass, j), entry = ctc_frame_entry(pass, t),
-                  opposite_j = pass->T - 1 - j;
+    const int64_t t = ctc_frame_index(pass, j), opposite_j = pass->T - 1 - j,
+                  entry = ctc_frame_entry(call, pass->sample, t);
     const double p_scale = opposite->p_scale[opposite_j], R = opposite->sum_minus_one[opposite_j];
     double probability_sum = p_scale * (1 + R);
     ctc_frame_gradient(pass, p_scale * scale,
@@ -129,39 +129,36 @@ static void ctc_write_frame(ctc_pass *pass, const ctc_pass *opposite, int64_t j,
         ctc_check_frame_sum(call, pass->sample, t, probability_sum, partial);
 }
 
-/* What a sample's loss is divided by where it is summed or differentiated. */
+/* The divisor of a sample's loss where it is summed or differentiated. */
 static double ctc_target_length(const fl_call *call, int64_t n)
 {
-    return call->sequences.per_label && call->sequences.labels[n] > 1
-               ? (double)call->sequences.labels[n]
-               : 1;
+    const int64_t S = call->sequences.labels[n];
+    return call->sequences.per_label && S > 1 ? (double)S : 1;
 }
 
-/* The factor of a sample's gradient. */
+/* The factor of a sample's gradients. */
 static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
-    double scratch, scale = call->grad_scale * weight;
-    if (call->grad_output_array.data)
-        scale *= *fl_load_double(&call->grad_output_array, n, 1, &scratch);
+    double scale;
+    load_gradient_scale(call, n, 1, &weight, &scale);
     return scale / ctc_target_length(call, n);
 }
 
+/* Writes the value of a sample and adds it to the sums. */
 static void ctc_write_value(const fl_call *call, int64_t n, double loss, double weight,
                             fl_partial *partial)
 {
     const double target_length = ctc_target_length(call, n);
     real scratch, *l = fl_output_buffer(call->output[FL_LOSSES], n, 1, &scratch);
     *l = (real)(loss * weight);
-    partial->sum = dd_add_double(partial->sum, (double)*l / target_length);
-    fl_store(call->output[FL_LOSSES], n, 1, l);
-    if (wants_unit_terms(call))
-        emit_unit_terms(call, n, 1, l, target_length, &weight, &weight, partial);
+    fl_dd sum = {(double)*l / target_length, 0};
+    emit_losses(call, n, 1, l, sum, target_length, &weight, &weight, partial);
 }
 
-/* Continues a pass from its midpoint to its last frame: each row is combined with the row of the
- * opposite pass. */
+/* Continues a pass from its midpoint to its last frame. Combines each of its rows with the row of
+ * the opposite pass at the same frame, and writes the gradient of the frame. */
 static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pass *recompute,
                                scaled_double at_midpoint, double scale, fl_partial *partial)
 {
@@ -177,8 +174,8 @@ static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pas
     }
 }
 
-/* The gradient where there is no posterior: NaN for a loss that is not finite, 0 where
- * zero_infinity has replaced it. */
+/* Writes the gradient of the same frames if the loss is not finite, so that there are no
+ * posteriors: NaN, or 0 if zero_infinity has replaced the loss by 0. */
 static void ctc_write_undefined_gradient(const ctc_pass *pass, double loss, fl_partial *partial)
 {
     const fl_call *call = pass->call;

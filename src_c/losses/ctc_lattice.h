@@ -1,6 +1,6 @@
 /* The lattice of CTC: rows of α and β, one step of the forward recursion, and the product α y β.
- * Equation numbers are those of Graves et al. (2006), see ctc_tmpl.c. Everything is in double,
- * whatever the real; nothing here accesses the arrays of a call.
+ * Equation numbers refer to Graves et al. (2006), see ctc_tmpl.c. Everything is in double for
+ * either real; nothing here accesses the arrays of a call.
  *
  * States. The extended target l' has 2 S + 1 states: a blank before, between and after the labels
  * l_0 ... l_(S-1). A row stores them in two contiguous arrays, so that a step runs in vectors:
@@ -9,35 +9,36 @@
  * Forward recursion. A row holds α without the probability of its own frame,
  *     a_t(s) = α_t(s) / y_t(l'_s),
  * the sum over the paths that reach state s at frame t of their probability up to frame t - 1.
- * With B_i, L_i for a_t of the two kinds of states, b_i = y_t(blank) B_i and k_i = y_t(l_i) L_i,
- * equations (6) and (7) become
- *     B'_i = b_i + k_(i-1)
- *     L'_i = k_i + b_i + k_(i-1), the last term only if l_i != l_(i-1).
- * The product α_t(s) β_t(s) / y_t(l'_s) of (14) then is a_t(s) y_t(l'_s) b_t(s): there is no
- * division by a probability, which may be 0.
+ * With B_i = a_t(2 i) and L_i = a_t(2 i + 1), and B'_i and L'_i of frame t + 1, (6) and (7) become
+ *     B'_i = y_t(blank) B_i + y_t(l_(i-1)) L_(i-1)
+ *     L'_i = y_t(l_i) L_i + y_t(blank) B_i + y_t(l_(i-1)) L_(i-1) [l_i != l_(i-1)].
+ * Each product is formed once and used in both lines. The term α_t(s) β_t(s) / y_t(l'_s) of (14) is
+ * a_t(s) y_t(l'_s) b_t(s), with b_t from β_t as a_t from α_t: nothing is divided by a probability,
+ * which may be 0.
  *
  * Backward recursion. β is α of the reversed frames and the reversed target, which turns (10) and
  * (11) into (6) and (7). Both passes therefore run the same step.
  *
- * Scaling. Values are scaled doubles. In most rows B_i and L_i share an exponent, which the rows
- * that follow inherit for as long as the mantissas cannot leave the range of a double; a step then
- * is a few multiplications. If the probabilities of a frame or neighbouring states differ by too
- * many powers of two, the step computes an exponent for each state. Both give the same mantissas
- * up to powers of two. */
+ * Scaling. Values are scaled doubles. In most rows B_i and L_i share an exponent, and the following
+ * rows inherit it for as long as no mantissa can leave the range of a double; a step is then a few
+ * multiplications. If the probabilities of a frame or neighbouring states differ by too many powers
+ * of two, the step computes an exponent for each state. Both steps give the same mantissas up to
+ * powers of two. */
 #ifndef FASTLOSS_CTC_LATTICE_H
 #define FASTLOSS_CTC_LATTICE_H
 
 #include "losses/ctc_scaled_double.h"
+#include "vector/lanes.h"
 
 #include <string.h>
 
-/* Entries 0 ... S of an array of states, rounded up to whole vectors; and with one more vector of
- * zeros before and after them. */
+/* Length of an array of states with the entries 0 ... S: rounded up to whole vectors, and also with
+ * a vector of zeros before and after it. */
 static INLINE int64_t ctc_padded_states(int64_t S) { return (S / CTC_LANES + 1) * CTC_LANES; }
 static INLINE int64_t ctc_row_stride(int64_t S) { return ctc_padded_states(S) + 2 * CTC_LANES; }
 
-/* One row of α or β. The four arrays are consecutive in memory, but the exponents in use may be
- * the ones of an earlier row. */
+/* One row of α or β. Its four arrays are consecutive in memory, but the exponents may point to the
+ * arrays of an earlier row. */
 enum { CTC_ROW_ARRAYS = 4 };
 typedef struct {
     double *blank, *label;     /* (S + 1), (S) mantissas; label[S] is not used */
@@ -52,23 +53,27 @@ typedef struct {
     double exponent_range;   /* log2(largest / smallest); up to CTC_FRAME_RANGE all have e = 0 */
 } ctc_frame;
 
-/* The state of a recursion apart from its rows. */
+/* The state of a recursion, apart from its rows. */
 typedef struct {
     int64_t S;
     double *skip_allowed; /* (S + 1) 1 if l_i may follow l_(i-1) without a blank, else 0 */
-    double *shift_scale,  /* rows with shared exponents: (S + 1) 2^(e_(i-1) - e_i), ... */
-        *skip_scale;      /* ... and that times skip_allowed */
-    double exponent_headroom, growth_per_step; /* powers of two by which mantissas may still change,
-                                                  and by which a step may enlarge them */
-    int64_t exponent_sets;                     /* created so far */
-    double *joint_scale[4]; /* 2^(e of α y β - top), each as a product of two factors: (S + 1)
-                               [0] [1] of blanks, (S) [2] [3] of labels */
-    int64_t joint_sets[2];  /* the exponent sets of α and β that joint_scale belongs to */
+
+    /* Rows with shared exponents e_i of B_i and L_i. */
+    double *shift_scale;      /* (S + 1) 2^(e_(i-1) - e_i) */
+    double *skip_scale;       /* (S + 1) shift_scale skip_allowed */
+    double exponent_headroom; /* powers of two by which mantissas may change with these exponents */
+    double growth_per_step;   /* powers of two by which a step may enlarge them, at most */
+    int64_t exponent_sets;    /* created so far */
+
+    /* 2^(exponent of a y b - top), as a product of two factors: [0] [1] (S + 1) of the blanks,
+     * [2] [3] (S) of the labels. */
+    double *joint_scale[4];
+    int64_t joint_sets[2]; /* the exponent sets of the two rows that it belongs to */
 } ctc_lattice;
 
-/* Limits, in powers of two: range of the states of a row that is given shared exponents; decrease
- * of the shared exponent from one pair of states to the next; range of a frame with exponent 0;
- * change of mantissas under the same exponents. */
+/* Limits, in powers of two, for shared exponents: on the range of mantissas when exponents are set;
+ * on the decrease of the exponent from one pair of states to the next; on the range of the
+ * probabilities of a frame; on the change of mantissas until exponents are set again. */
 enum { CTC_ROW_RANGE = 150, CTC_MAX_FALL = 100, CTC_FRAME_RANGE = 250, CTC_HEADROOM = 300 };
 
 /* --- rows --- */
@@ -90,7 +95,7 @@ static void ctc_copy_row(int64_t S, ctc_row from, ctc_row to)
                (size_t)ctc_row_stride(S) * sizeof(double));
 }
 
-/* The row before the first frame: paths begin in the first blank or in the first label. */
+/* The row at the first frame: paths begin in the first blank or in the first label. */
 static void ctc_init_row(ctc_lattice *lattice, ctc_row row)
 {
     memset(row.blank - CTC_LANES, 0,
@@ -100,7 +105,8 @@ static void ctc_init_row(ctc_lattice *lattice, ctc_row row)
     lattice->exponent_headroom = 0;
 }
 
-/* Brings the mantissas of states 0 ... n - 1 to [1, 2), with exponents of the row's own. */
+/* Normalises the mantissas of the first n states of both arrays to [1, 2). The exponents are then
+ * in the row's own arrays. */
 static void ctc_normalise_row(ctc_lattice *lattice, ctc_row *row, int64_t n)
 {
     const int64_t padded = ctc_padded_states(lattice->S);
@@ -112,8 +118,8 @@ static void ctc_normalise_row(ctc_lattice *lattice, ctc_row *row, int64_t n)
     row->exponent_set = ++lattice->exponent_sets;
 }
 
-/* Gives B_i and L_i of a normalised row one exponent. Returns 0, with the row unchanged, if a state
- * is too far below its exponent. */
+/* Makes B_i and L_i of a normalised row share their exponent. Returns 0 and leaves the row
+ * unchanged if a mantissa would be too small. */
 static int ctc_share_exponents(ctc_lattice *lattice, ctc_row row)
 {
     const int64_t n = ctc_padded_states(lattice->S);
@@ -151,7 +157,7 @@ static int ctc_share_exponents(ctc_lattice *lattice, ctc_row row)
 
 /* --- the recursion --- */
 
-/* α of the next frame, (6) and (7), from the states [0, n) of a row with shared exponents. */
+/* The next row of α, (6) and (7), from the first n states of a row with shared exponents. */
 static void ctc_step_shared_exponent(const ctc_lattice *lattice, ctc_row from,
                                      const ctc_frame *frame, ctc_row to, int64_t n)
 {
@@ -169,7 +175,7 @@ static void ctc_step_shared_exponent(const ctc_lattice *lattice, ctc_row from,
         }
 }
 
-/* The same from any row, with a new exponent for each state. */
+/* The next row of α, from any row, with a new exponent for each state. */
 static void ctc_step_per_state_exponent(const ctc_lattice *lattice, ctc_row from,
                                         const ctc_frame *frame, ctc_row to)
 {
@@ -179,7 +185,8 @@ static void ctc_step_per_state_exponent(const ctc_lattice *lattice, ctc_row from
                            *restrict skip_allowed = lattice->skip_allowed;
     double *restrict next_B = to.blank, *restrict next_B_e = to.blank_e,
                      *restrict next_L = to.label, *restrict next_L_e = to.label_e;
-    const double zero_e = -__builtin_inf(); /* below every other, so that no 0 sets an exponent */
+    const double zero_e =
+        -__builtin_inf(); /* of a 0, so that it does not determine the exponent of a sum */
     const scaled_double y_blank = {frame->blank.m, frame->blank.m > 0 ? frame->blank.e : zero_e};
 #pragma omp simd
     for (int64_t i = 0; i <= lattice->S; i++) {
@@ -196,9 +203,9 @@ static void ctc_step_per_state_exponent(const ctc_lattice *lattice, ctc_row from
     }
 }
 
-/* One step of the forward recursion: α of frame j, the row `from`, gives α of frame j + 1. The beta
- * pass calls it as well, with reversed frames and target. At frame j only the states 0 ... j of
- * both arrays can be reached, so no more than those are computed. */
+/* One step of the forward recursion: computes row j + 1 of α from row j. The beta pass calls it
+ * too, with reversed frames and target. Only entries 0 ... j + 1 of row j + 1 can be reached, so
+ * the others need not be computed. */
 static void ctc_alpha_step(ctc_lattice *lattice, int64_t j, ctc_row *from, const ctc_frame *frame,
                            ctc_row *to)
 {
@@ -234,10 +241,9 @@ static void ctc_alpha_step(ctc_lattice *lattice, int64_t j, ctc_row *from, const
 
 /* --- α y β --- */
 
-/* The paths through a state have the probability a y b, with a of the paths that reach it, y of its
- * class and b of the paths that leave it; `beta` is in the order of the reversed target. Returns
- * the largest exponent among the states of `alpha` in [first, last_blank) and [first, last_label);
- * other states need not have been written. */
+/* a y b is the probability of all paths through a state; `beta` is in the order of the reversed
+ * target. Returns the largest exponent of a y b over the blanks [first, last_blank) and the labels
+ * [first, last_label); other states are not read. */
 static double ctc_max_joint_exponent(const ctc_lattice *lattice, ctc_row alpha, const ctc_frame *y,
                                      ctc_row beta, int64_t first, int64_t last_blank,
                                      int64_t last_label)
@@ -256,7 +262,8 @@ static double ctc_max_joint_exponent(const ctc_lattice *lattice, ctc_row alpha, 
     return top;
 }
 
-/* Rarely needed, and not inlined so that it takes no registers from the loops of the caller. */
+/* Sets joint_scale. Rarely needed, and not inlined, so that the loops of the caller have all
+ * registers. */
 static __attribute__((noinline)) void ctc_update_joint_scale(ctc_lattice *lattice, ctc_row alpha,
                                                              const ctc_frame *y, ctc_row beta,
                                                              double top)
@@ -273,8 +280,8 @@ static __attribute__((noinline)) void ctc_update_joint_scale(ctc_lattice *lattic
                        &scale[2][i], &scale[3][i]);
 }
 
-/* a y b 2^-top of the labels in [first, last), multiples of CTC_LANES, to `label`. Returns the sum
- * of a y b 2^-top over the blanks. */
+/* label[i] := a y b 2^-top of label i in [first, last), both multiples of CTC_LANES. Returns the
+ * sum of a y b 2^-top over the blanks [first, last). */
 static double ctc_combine_alpha_beta(ctc_lattice *lattice, ctc_row alpha, const ctc_frame *y,
                                      ctc_row beta, double top, int64_t first, int64_t last,
                                      double *restrict label)
@@ -300,10 +307,7 @@ static double ctc_combine_alpha_beta(ctc_lattice *lattice, ctc_row alpha, const 
         for (int64_t k = i; k < i + CTC_LANES; k++)
             label[k] = alpha.label[k] * y_label[k] * f_label[k] * (beta_label[-k] * g_label[k]);
     }
-    for (int half = CTC_LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            lane[k] += lane[k + half];
-    return lane[0];
+    return reduce_sum(lane, CTC_LANES);
 }
 
 #endif

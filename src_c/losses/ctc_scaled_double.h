@@ -1,7 +1,7 @@
 /* Scaled doubles: m 2^e, with m and e both double and e a whole number.
  *
- * The range is far beyond that of a double, so the probability of a path never underflows, and the
- * recursion of ctc_lattice.h needs neither exp nor log. Zero is m = 0 with e = -DBL_MAX. */
+ * Their range far exceeds the range of a double. The probability of a path never underflows, and
+ * the recursion of ctc_lattice.h needs neither exp nor log. Zero is m = 0 with e = -DBL_MAX. */
 #ifndef FASTLOSS_CTC_SCALED_DOUBLE_H
 #define FASTLOSS_CTC_SCALED_DOUBLE_H
 

@@ -1,11 +1,12 @@
-/* Targets: from the labels of a sample to the target of a pass and the classes in use. */
+/* Targets: from the labels of a sample to the target of a pass, and the classes in use.
+ *
+ * The extended target l' is not stored. Its blanks share one class, and the transitions that skip a
+ * blank, the second case of (6), are stored in skip_allowed. */
 #ifndef FASTLOSS_CTC_TARGETS_H
 #define FASTLOSS_CTC_TARGETS_H
 
 #include "losses/ctc_pass.h"
 #include "vector/loader.h"
-#include "vector/domain_check.h"
-#include "vector/lanes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,18 +20,18 @@ static int ctc_is_removed(const fl_call *call, int64_t n, double *weight, fl_par
     return *weight == 0;
 }
 
-/* Checks the labels of a sample and copies them to `labels`, unless it is NULL: the values that
- * were checked are the values in use, even if the caller's array changes. */
+/* Checks the labels of a sample and copies them to `labels`, unless it is NULL. Later code reads
+ * the copy: another thread may change the caller's array after the check. */
 static int ctc_load_labels(const fl_call *call, int64_t n, int64_t *labels, fl_partial *partial)
 {
+    const int64_t S = call->sequences.labels[n], entry = call->sequences.first_label[n],
+                  C = call->sequences.C, blank = call->sequences.blank;
     int64_t tile[TILE];
-    for (int64_t i = 0; i < call->sequences.labels[n]; i += TILE) {
-        int64_t left = call->sequences.labels[n] - i, m = left < TILE ? left : TILE;
-        const int64_t *label =
-            fl_load_index(&call->operand[1], call->sequences.first_label[n] + i, m, tile);
+    for (int64_t i = 0; i < S; i += TILE) {
+        int64_t m = S - i < TILE ? S - i : TILE;
+        const int64_t *label = fl_load_index(&call->operand[1], entry + i, m, tile);
         for (int64_t k = 0; k < m; k++)
-            if (label[k] < 0 || label[k] >= call->sequences.C ||
-                label[k] == call->sequences.blank) {
+            if (label[k] < 0 || label[k] >= C || label[k] == blank) {
                 record_error(partial, n, 1, i + k);
                 return 0;
             }
@@ -46,7 +47,7 @@ static int ctc_compare_classes(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The position of a class in class_index, by bisection. */
+/* The position of a class in class_index, by binary search. */
 static int64_t ctc_class_slot(const ctc_pass *pass, int64_t class)
 {
     int64_t low = 0, high = pass->class_count;
@@ -88,7 +89,7 @@ static void ctc_index_classes(ctc_pass *pass)
     pass->blank_slot = ctc_class_slot(pass, pass->call->sequences.blank);
 }
 
-/* Turns the labels in label_slot, in the order of the sample, into the target of the pass. */
+/* Sets the target of a pass from the labels of the sample, which are in label_slot. */
 static void ctc_set_target(ctc_pass *pass)
 {
     const int64_t S = pass->S, *label = pass->label_slot;

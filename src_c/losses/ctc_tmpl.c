@@ -1,44 +1,55 @@
-/* Connectionist temporal classification (CTC), once per (instruction set, real).
+/* Connectionist temporal classification (CTC), compiled once per instruction set and real.
  *
  *     Graves, Fernández, Gomez and Schmidhuber, "Connectionist temporal classification: labelling
  *     unsegmented sequence data with recurrent neural networks", ICML 2006.
  *
- * Numbers in parentheses are the equations of this paper. For a sample with T frames, class
- * probabilities y_t(c) and a target of labels l_0 ... l_(S-1), an alignment gives each frame a
- * class, such that merging repeated classes and then dropping blanks leaves the target.
+ * Numbers in parentheses are the equations of this paper. A sample has T frames with the class
+ * probabilities y_t(c), and a target of labels l_0 ... l_(S-1). An alignment assigns a class to
+ * each frame, such that merging repeated classes and then dropping blanks gives the target.
  *
- *     P = p(l|x) = Σ over alignments of Π_t y_t(class at t),  loss = -log P
- *     γ_t(c) = the probability, given the target, that frame t has class c
- *     ctc              x = log y          gradient exp(x) - γ, of the logits with log_softmax x
- *     ctc_with_logits  y = softmax(x)     gradient softmax(x) - γ  (16)
- *     ctc_posteriors   x = log y          γ itself
+ *     P = p(l|x) = Σ over alignments of Π_t y_t(class of t),  loss = -log P
+ *     γ_t(c) = posterior probability, given the target, that frame t has class c
+ *
+ *     ctc              x = log y         gradient exp(x) - γ, with respect to logits whose
+ *                                        log_softmax is x
+ *     ctc_with_logits  y = softmax(x)    gradient softmax(x) - γ  (16)
+ *     ctc_posteriors   x = log y         returns γ as its gradient
  *
  * Design
  *
- * a) Forward recursion: α_t(s) sums the paths over frames 0 ... t that end in state s of the
- *    extended target l', the labels with blanks around them (6, 7). Backward recursion: β_t(s) sums
- *    the paths over frames t ... T - 1 that begin in s (10, 11). At any frame t,
- *    P = Σ_s α_t(s) β_t(s) / y_t(l'_s) (14); the terms of the states with class c give γ_t(c).
- * b) The passes meet in the middle. The alpha pass runs over the first half of the frames, the beta
- *    pass over the second half, backward. There P is known. Then each continues over the other
- *    half, and combines its row at each frame with the stored row of the opposite pass into γ and
- *    the gradient. In either half the passes do not depend on each other, so two threads can share
- *    a sample: FL_SPLIT_PARTIAL runs to the midpoint, FL_SPLIT_FINISH from there.
- * c) Both directions are the same code: β is α of the reversed frames and the reversed target.
- * d) Checkpoints. Rows are stored for the opposite pass. If they are more than 2^16 doubles, only
- *    about √(T/2) of them are, and the ones in between are computed once more from there: memory
- *    grows with √T S, for at most one more forward recursion.
- * e) Scaling. Rows hold mantissas and exponents of their own, so no path underflows, and the
- *    recursion needs neither exp nor log. The scale that all probabilities of a frame have in
- *    common is taken out before and summed as a logarithm, so that P near 1 keeps full accuracy.
- * f) Memory. A pass is one block of scratch memory.
+ * a) Recursions. The target with blanks around its labels is the extended target l', whose entries
+ *    are the states s. Forward: α_t(s) is the sum over the paths through frames 0 ... t that end in
+ *    state s (6, 7). Backward: β_t(s) is the sum over the paths through frames t ... T - 1 that
+ *    begin in state s (10, 11). At any frame t, P = Σ_s α_t(s) β_t(s) / y_t(l'_s) (14), and the
+ *    terms of the states with class c sum to P γ_t(c).
+ * b) Two passes that meet in the middle. The alpha pass runs forward over the first half of the
+ *    frames, the beta pass backward over the second half; where they meet, (14) gives P. Each pass
+ *    then continues over the half of the opposite pass, and combines its row at each frame with the
+ *    row that the opposite pass has stored: the result is γ and the gradient of the frame. The two
+ *    passes are independent of each other before and after the midpoint, so two threads can share a
+ *    sample: FL_SPLIT_PARTIAL runs a pass to the midpoint, FL_SPLIT_FINISH continues it.
+ * c) One code for both directions. β is α of the reversed frames and the reversed target.
+ * d) Checkpoints. If the rows of a pass take more than 2^16 doubles, only one in about √(T/2) rows
+ *    is stored, and the rows in between are recomputed from it when they are needed. Memory is
+ *    O(√T S) instead of O(T S), at the cost of one more recursion over the frames.
+ * e) Scaling. Rows hold mantissas and exponents, so no path underflows and the recursion needs
+ *    neither exp nor log. The scale that all probabilities of a frame have in common is factored
+ *    out first, and its logarithms are summed: P near 1 keeps full relative accuracy.
+ * f) Memory. A pass and all of its arrays are one block of scratch memory.
  *
- * Files: ctc_scaled_double.h mantissa and exponent; ctc_lattice.h the recursion; ctc_pass.h the
- * state of a pass; ctc_targets.h labels; ctc_frames.h probabilities; ctc_alpha_beta.h the passes;
- * ctc_gradient.h posteriors and gradients; here the phases of a call. */
+ * Files, each of which includes the one before it
+ *
+ *     ctc_scaled_double.h  mantissa and exponent
+ *     ctc_lattice.h        rows of α and β, one step of the recursion, the product α β
+ *     ctc_pass.h           the state of a pass and its memory
+ *     ctc_targets.h        labels, the extended target, the classes in use
+ *     ctc_frames.h         probabilities of frames, softmax normalisers
+ *     ctc_alpha_beta.h     the forward and the backward pass, checkpoints, P
+ *     ctc_gradient.h       γ, gradients and values
+ *     ctc_tmpl.c           the phases of a call */
 #include "losses/ctc_gradient.h"
 
-/* A removed sample has the value 0, the gradient 0, and is not counted. */
+/* The value and the gradient of a removed sample are 0, and it is not counted. */
 static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partial)
 {
     if (wants_losses(call))
@@ -47,7 +58,7 @@ static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partia
         ctc_fill_frames(call, n, 0, call->sequences.T, 0);
 }
 
-/* The value of a sample, and the gradient 0 of its padding frames. */
+/* Counts a sample and writes its value, and the gradient of its padding frames, which is 0. */
 static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double weight,
                              fl_partial *partial)
 {
@@ -59,8 +70,8 @@ static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double
         ctc_fill_frames(call, n, call->sequences.frames[n], call->sequences.T, 0);
 }
 
-/* Finishes a sample from the midpoint on: each pass writes the gradient of the frames of its second
- * half, the alpha pass also the value. Without passes the sample is removed. */
+/* Continues a pass from the midpoint: it writes the gradient of the frames of its second half. The
+ * alpha pass also writes the value. A sample without passes is removed. */
 static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direction,
                             ctc_pass *const *passes, fl_partial *partial)
 {
@@ -78,10 +89,10 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
         if (!recompute)
             return;
     }
-    scaled_double total = {1, 0};
+    scaled_double total = {1, 0}; /* of no frames */
     if (pass->midpoint < pass->T)
         total = ctc_total_probability(pass, opposite, recompute);
-    double loss = ctc_loss_of(pass, opposite, total);
+    double loss = ctc_neg_log_likelihood(pass, opposite, total);
     const int is_finite = loss - loss == 0;
     if (loss == __builtin_inf() && call->sequences.zero_infinity)
         loss = 0;
@@ -95,7 +106,7 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
     fl_scratch_free(recompute);
 }
 
-/* Checks a sample and sums the divisor, before anything is written. */
+/* Checks a sample and adds its weight to the divisor, before anything is written. */
 static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
 {
     double weight;
@@ -109,9 +120,9 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
     ctc_load_labels(call, n, NULL, partial);
 }
 
-/* A unit is a sample. In the split phases an item is one pass of a sample: items 2 n and 2 n + 1
- * run the alpha and the beta pass to the midpoint, and finish the beta and the alpha pass, as the
- * beta pass then writes the first frames: of several invalid positions the lowest is reported. */
+/* A unit is a sample; in the split phases an item is one pass of a sample. Items 2 n and 2 n + 1
+ * run the alpha and the beta pass of sample n to the midpoint. They finish in the reverse order,
+ * which is the order of the frames: the error that is reported is the first one of the sample. */
 void SUFFIXED(fl_ctc)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                       fl_partial *partial)
 {
