@@ -1,15 +1,89 @@
-"""The fixtures of instruction sets."""
+"""Instruction sets as fixtures, the quick and the complete selection, and processes.
 
+By default a quick selection of the tests runs; `--complete` runs all of them. The quick selection
+leaves out tests with the marker `complete_only`. Of a test that runs on each instruction set it
+takes one set for each choice of the other parameters, and likewise one value of the parameters that
+the marker `rotate` names. A checksum of the other parameters chooses, so that neighbouring choices
+use different sets and the selection is always the same. What a whole run must have executed is
+checked by tests/table_coverage.py.
+"""
+
+import os
 import signal
+import zlib
 
 import pytest
 
 import fastloss as fl
+from tests import table_coverage
 
 pytest.register_assert_rewrite("tests.bitwise")
 
-# A shell's background job ignores Ctrl-C, and so would the processes that the tests interrupt.
+# A shell starts background jobs with SIGINT ignored, which child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--complete", action="store_true", help="run the complete suite, not a part")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "complete_only: runs with --complete only")
+    config.addinivalue_line(
+        "markers", "rotate(*names): by default, one value of these parameters for each of others"
+    )
+    config.pluginmanager.register(table_coverage)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Runs the whole suite on all processors, if pytest-xdist is there and no -n is given."""
+    option = config.option
+    if (
+        getattr(option, "numprocesses", 0) is None
+        and not hasattr(config, "workerinput")  # a worker starts no workers
+        and not (option.usepdb or option.trace)
+        and table_coverage.is_whole_suite(config)
+    ):
+        option.numprocesses = len(os.sched_getaffinity(0))
+        option.dist = "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Deselects the tests that the quick selection leaves out, unless tests are named by ::."""
+    if config.option.complete or any("::" in arg for arg in config.args):
+        return
+    groups = {}
+    for item in items:
+        if not item.get_closest_marker("complete_only"):
+            groups.setdefault(_without_rotated(item), []).append(item)
+    selected = {group[_checksum(name) % len(group)] for name, group in groups.items()}
+    deselected = [item for item in items if item not in selected]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item in selected]
+
+
+def _without_rotated(item):
+    """The name of a test and its parameters, without the rotated ones."""
+    parameters = getattr(item, "callspec", None)
+    indices = dict(parameters.indices) if parameters else {}
+    indices.pop("isa", None)
+    for marker in item.iter_markers("rotate"):
+        for name in marker.args:
+            indices.pop(name, None)
+    return (item.nodeid.split("[")[0], *sorted(indices.items()))
+
+
+def _checksum(name):
+    return zlib.crc32(repr(name).encode())
+
+
+@pytest.fixture
+def complete(request):
+    """Whether the complete suite runs, which takes more draws."""
+    return request.config.option.complete
 
 
 @pytest.fixture(params=fl._binding.isas())
@@ -23,13 +97,13 @@ def isa(request):
 
 @pytest.fixture
 def each_isa():
-    """Goes through the instruction sets within a test, so that they share a reference."""
+    """A generator that selects each instruction set within a test, which shares its references."""
     before = fl._binding.isa()
 
-    def each():
+    def select_each():
         for name in fl._binding.isas():
             fl._binding.select_isa(name)
             yield name
 
-    yield each
+    yield select_each
     fl._binding.select_isa(before)

@@ -5,6 +5,7 @@ import pytest
 
 import fastloss as fl
 from tests.cases import CASES, FLOATS
+from tests.table_coverage import Recorded
 
 REDUCTIONS = ("none", "mean", "sum")
 TILE = {np.float32: 1024, np.float64: 512}  # elements that a kernel loads at a time
@@ -18,8 +19,8 @@ def cases_where(condition):
 
 
 cases = cases_where(lambda case: True)
-elementwise = cases_where(lambda case: case.kind == "elements")
-by_row = cases_where(lambda case: case.kind == "rows")
+elementwise = cases_where(lambda case: case.unit == "element")
+by_row = cases_where(lambda case: case.unit == "row")
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
 
 
@@ -29,15 +30,15 @@ class DrawnCase:
     `wrt` are the arguments with a gradient: the floating ones of `loss.differentiable`.
     """
 
-    def __init__(self, case, shape, dtype, hard=False, classes=7, seed=0):
+    def __init__(self, case, shape, dtype, adversarial=False, classes=7, seed=0):
         rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
-        self.case, self.loss = case, getattr(fl, case.loss)
+        self.case, self.loss = case, Recorded(getattr(fl, case.loss))
         shape = self.shape = case.units(shape)
-        if hard:
-            self.arrays = case.hard(rng, *shape, dtype)
+        if adversarial:
+            self.arrays = case.adversarial(rng, *shape, dtype)
         else:
-            self.arrays = case.arrays(rng, shape, dtype, classes)
-        self.keywords = case.keywords(rng, shape, dtype, classes, hard)
+            self.arrays = case.typical(rng, shape, dtype, classes)
+        self.keywords = case.keywords(rng, shape, dtype, classes, adversarial=adversarial)
         self.wrt = case.differentiable(self.loss)
 
     def value(self, reduction="none", **more):
@@ -64,7 +65,7 @@ class DrawnCase:
     def at(self, index):
         """The rows of this index, with their weights."""
         arrays = self.case.at(self.arrays, index)
-        if self.case.kind == "sequences" and np.isscalar(index):  # one sequence has no padding
+        if self.case.unit == "sequence" and np.isscalar(index):  # one sequence has no padding
             arrays[1] = arrays[1][: arrays[3]]
         weights = {k: v for k, v in self.keywords.items() if isinstance(v, np.ndarray)}
         if self.case.weighs_classes:

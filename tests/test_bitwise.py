@@ -8,7 +8,7 @@ import pytest
 
 import fastloss as fl
 from tests.bitwise import assert_bitwise
-from tests.cases import REAL, SIGN
+from tests.domains import ANY, SIGN
 from tests.drawn_case import (
     BLOCK,
     REDUCTIONS,
@@ -19,26 +19,35 @@ from tests.drawn_case import (
     floats,
     reductions,
 )
+from tests.table_coverage import DTYPES
 
 # ---- Methods and `out` ---------------------------------------------------------------------------
 
 
 @cases
-@floats
-def test_value_and_grad(case, dtype, isa):
-    """`value_and_grad` returns what the loss and `grad` return."""
-    for shape, hard in (((6, 5), False), ((300,), True)):
-        draw = DrawnCase(case, shape, dtype, hard=hard)
-        for reduction in reductions(case):
-            expected = draw.value(reduction), draw.grad(reduction)
-            assert_bitwise(draw.both(reduction), expected, reduction)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_methods_agree(case, dtype, each_isa):
+    """`value_and_grad` returns what the loss and `grad` do; the mean is a quotient of `sums`."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    draws = [DrawnCase(case, (6, 5), dtype)]
+    if dtype in ("float32", "float64"):
+        draws.append(DrawnCase(case, (300,), dtype, adversarial=True))
+    for isa in each_isa():
+        for draw in draws:
+            for reduction in reductions(case):
+                expected = draw.value(reduction), draw.grad(reduction)
+                assert_bitwise(draw.both(reduction), expected, (isa, reduction))
+            total, divisor, _ = draw.sums()
+            with np.errstate(invalid="ignore"):
+                assert_bitwise(draw.value("mean"), np.divide(total, divisor), isa)
 
 
 @cases
 @floats
 def test_gradients_of_several_arguments(case, dtype, isa):
     """Each of several gradients is the one that is computed by itself, in any order of `wrt`."""
-    draw = DrawnCase(case, (250,), dtype, hard=True)
+    draw = DrawnCase(case, (250,), dtype, adversarial=True)
     by_name = {name: draw.grad(wrt=name) for name in draw.wrt}
     for size in range(1, len(draw.wrt) + 1):
         for wrt in itertools.permutations(draw.wrt, size):
@@ -141,10 +150,11 @@ def test_non_temporal_gradients(name, dtype, row):
 
 @cases
 @floats
+@pytest.mark.rotate("dtype")
 def test_threads(case, dtype):
     """Every result is the same on 1, 2, 3 and 5 threads."""
-    shapes = {"elements": (200, 600), "rows": (100, 200), "sequences": (1500,)}
-    draw = DrawnCase(case, shapes[case.kind], dtype)
+    shapes = {"element": (200, 600), "row": (100, 200), "sequence": (1500,)}
+    draw = DrawnCase(case, shapes[case.unit], dtype)
     sample_weight = draw.rng.uniform(0.5, 1.5, draw.shape).astype(dtype)
 
     def results():
@@ -167,16 +177,16 @@ def test_threads_with_cancelling_sums(case, dtype):
     half = DrawnCase(case, (7 * BLOCK,), dtype)
     scale = np.repeat(np.exp2(half.rng.uniform(-60, 60, 7)), BLOCK).astype(dtype)
     draw = half.at(np.r_[: 7 * BLOCK, : 7 * BLOCK])
-    for a, kind in zip(draw.arrays, case.operands, strict=True):
-        if kind is REAL:
+    for a, domain in zip(draw.arrays, case.operands, strict=True):
+        if domain is ANY:
             a[: 7 * BLOCK] *= scale
             a[7 * BLOCK :] *= -scale
-        elif kind is SIGN:
+        elif domain is SIGN:
             a[...] = 1
     for k, name in [(None, ""), *enumerate(draw.loss.operands)]:
         arrays = list(draw.arrays)
         if k is not None:
-            if case.operands[k] is not REAL:
+            if case.operands[k] is not ANY:
                 continue
             arrays[k] = np.zeros((), dtype)
         results = []
@@ -199,7 +209,7 @@ def test_threads_with_cancelling_sums(case, dtype):
 def test_row_is_independent_of_its_batch(case, dtype, isa):
     """A loss does not depend on the other rows, its position, its stride, or the other results."""
     few = 41
-    draw = DrawnCase(case, (few,), dtype, hard=True)
+    draw = DrawnCase(case, (few,), dtype, adversarial=True)
     value, gradients = draw.value(), draw.grad("none")
     for i in range(few):
         row = draw.at(slice(i, i + 1))
@@ -207,7 +217,7 @@ def test_row_is_independent_of_its_batch(case, dtype, isa):
         assert_bitwise(row.grad("none"), draw.gradients_at(gradients, slice(i, i + 1)), i)
 
     # 41 is prime: in 2333 rows each is at every position of a vector, and at borders of tiles.
-    index = np.arange(2333 if case.kind != "sequences" else 233) % few
+    index = np.arange(2333 if case.unit != "sequence" else 233) % few
     batch = draw.at(index)
     expected = value[index], draw.gradients_at(gradients, index)
     assert_bitwise(batch.both("none"), expected)
@@ -228,9 +238,9 @@ def test_row_is_independent_of_its_batch(case, dtype, isa):
 def test_lengths_around_tiles_and_blocks(case, dtype, length, isa):
     """Results if the last tile or block is partial; nothing is written beyond the end."""
     units = (1, TILE[dtype], 2 * TILE[dtype], BLOCK, 2 * BLOCK)
-    if case.kind == "rows":
+    if case.unit == "row":
         units = (1, TILE[dtype] // 7, BLOCK // 7, 2 * (BLOCK // 7), 256)
-    elif case.kind == "sequences":
+    elif case.unit == "sequence":
         units = (1, 8, 64, BLOCK // 56, 2 * (BLOCK // 56))
     few = DrawnCase(case, (61,), dtype)
     value, gradients = few.value(), few.grad("none")
@@ -256,14 +266,15 @@ def test_lengths_around_tiles_and_blocks(case, dtype, length, isa):
 
 @cases
 @floats
+@pytest.mark.rotate("dtype")
 def test_chunks_of_whole_blocks(case, dtype):
     """Chunks of whole blocks of rows give the values and the sums of one call."""
     for shape in ((20_000,), (6000, 3), (40, 500), (5, 9000)):
-        if case.kind == "rows":
+        if case.unit == "row":
             shape = {(20_000,): (4000,), (6000, 3): (900, 3), (5, 9000): (5, 2000)}.get(
                 shape, (40, 90)
             )
-        elif case.kind == "sequences":
+        elif case.unit == "sequence":
             if len(shape) > 1:
                 continue
             shape = (700,)

@@ -6,10 +6,10 @@ import pytest
 import fastloss as fl
 from tests import references
 from tests.bitwise import assert_bitwise
-from tests.cases import log_softmax
+from tests.domains import log_softmax
 from tests.drawn_case import DrawnCase, cases_where, floats
 
-ctc_cases = cases_where(lambda case: case.kind == "sequences")
+ctc_cases = cases_where(lambda case: case.unit == "sequence")
 
 
 @cases_where(lambda case: case.normalised)
@@ -17,7 +17,7 @@ ctc_cases = cases_where(lambda case: case.kind == "sequences")
 def test_posteriors(case, dtype, each_isa):
     options = {k: v for k, v in case.options.items() if k in ("blank", "batch_first")}
     rng = np.random.default_rng([6, *case.id.encode()])
-    for arrays in (case.arrays(rng, (30,), dtype), case.hard(rng, 60, dtype)):
+    for arrays in (case.typical(rng, (30,), dtype), case.adversarial(rng, 60, dtype)):
         exact = references.posteriors(*arrays, **options)
         for isa in each_isa():
             posteriors = fl.ctc_posteriors(*arrays, **options)
@@ -26,6 +26,21 @@ def test_posteriors(case, dtype, each_isa):
             out = np.full_like(arrays[0], 7)
             assert fl.ctc_posteriors(*arrays, **options, out=out) is out
             np.testing.assert_array_equal(out, posteriors)
+
+
+@cases_where(lambda case: case.normalised)
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_posteriors_of_half_types(case, half, each_isa):
+    """Posteriors of half arrays are the float32 results, rounded once."""
+    if half == "bfloat16":
+        half = pytest.importorskip("ml_dtypes").bfloat16
+    options = {k: v for k, v in case.options.items() if k in ("blank", "batch_first")}
+    log_probs, *others = case.typical(np.random.default_rng(6), (30,), np.float32)
+    rounded = log_probs.astype(half)
+    for isa in each_isa():
+        posteriors = fl.ctc_posteriors(rounded, *others, **options)
+        expected = fl.ctc_posteriors(rounded.astype(np.float32), *others, **options)
+        assert_bitwise(posteriors, expected.astype(half), isa)
 
 
 @ctc_cases

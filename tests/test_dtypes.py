@@ -7,25 +7,24 @@ import pytest
 
 import fastloss as fl
 from tests.bitwise import assert_bitwise
-from tests.cases import (
-    CLASS,
-    FLOATS,
-    INTEGER,
-    LABEL_SETS,
-    LABELS,
-    REAL,
-    SHARES,
+from tests.cases import FLOATS
+from tests.domains import (
+    ANY,
+    CLASS_INDEX,
+    FEATURE_ROWS,
+    INTEGERS,
+    LABEL_ROWS,
+    PROBABILITY_ROWS,
     SIGN,
-    SPELLED,
-    UNIT,
-    UNITS,
-    VECTORS,
+    TARGET_LABELS,
+    UNIT_INTERVAL,
+    UNIT_INTERVAL_ROWS,
 )
 from tests.drawn_case import REDUCTIONS, DrawnCase, cases, cases_where, elementwise, floats
 
 
 def floating_operands(case):
-    return [k for k, kind in enumerate(case.operands) if kind not in INTEGER]
+    return [k for k, domain in enumerate(case.operands) if domain not in INTEGERS]
 
 
 @cases_where(lambda case: len(floating_operands(case)) > 1)
@@ -68,14 +67,14 @@ def test_half_types_are_rounded_once(case, half, isa):
     """Results of half arrays are the float32 results, rounded; so are those in a float32 `out`."""
     if half == "bfloat16":
         half = pytest.importorskip("ml_dtypes").bfloat16
-    adversarial = DrawnCase(case, (2500,), np.float32, hard=True)
+    adversarial = DrawnCase(case, (2500,), np.float32, adversarial=True)
     for draw in (DrawnCase(case, (25, 100), np.float32), adversarial):
         with np.errstate(over="ignore"):
             arrays = [a.astype(half) if a.dtype.kind == "f" else a for a in draw.arrays]
-        if case.kind == "elements":
+        if case.unit == "element":
             arrays = [
-                np.where(np.isfinite(b) & (b >= kind.low), a, 1).astype(a.dtype)
-                for a, b, kind in zip(arrays, map(np.float64, arrays), case.operands, strict=True)
+                np.where(np.isfinite(b) & (b >= domain.low), a, 1).astype(a.dtype)
+                for a, b, domain in zip(arrays, map(np.float64, arrays), case.operands, strict=True)
             ]
         halves = draw.with_arrays(arrays)
         float32 = draw.with_arrays(a.astype(np.float32) if a.dtype == half else a for a in arrays)
@@ -94,7 +93,7 @@ def test_half_types_are_rounded_once(case, half, isa):
             assert_bitwise(outs, gradients)
 
 
-INTEGERS = [np.dtype(c) for c in "bBhHiIlLqQ"]
+INTEGER_DTYPES = [np.dtype(c) for c in "bBhHiIlLqQ"]
 
 
 def target_position(case):
@@ -105,7 +104,7 @@ def target_position(case):
 
 def has_integer_targets(case):
     """Whether integers may be targets: not if they are vectors, or would be class indices."""
-    return case.operands[target_position(case)] not in (VECTORS, SHARES)
+    return case.operands[target_position(case)] not in (FEATURE_ROWS, PROBABILITY_ROWS)
 
 
 @cases_where(has_integer_targets)
@@ -114,23 +113,24 @@ def test_integer_targets(case, dtype):
     """Targets of any integer dtype are read exactly and do not take part in the promotion."""
     draw = DrawnCase(case, (40, 3), dtype)
     k = target_position(case)
-    kind, shape = case.operands[k], draw.arrays[k].shape
-    for integer in (*INTEGERS, np.dtype(bool)):
-        if kind in (LABELS, CLASS, LABEL_SETS, SPELLED):
-            if integer.kind == "b":
+    domain, shape = case.operands[k], draw.arrays[k].shape
+    for integer in (*INTEGER_DTYPES, np.dtype(bool)):
+        signed, boolean = integer.kind == "i", integer.kind == "b"
+        if domain in (CLASS_INDEX, LABEL_ROWS, TARGET_LABELS):
+            if boolean:
                 continue
-            target = draw.arrays[k] if integer.kind == "i" else np.maximum(draw.arrays[k], 0)
-        elif kind is SIGN and integer.kind == "b":
-            with pytest.raises(TypeError, match="-1 and 1"):
+            target = draw.arrays[k] if signed else np.maximum(draw.arrays[k], 0)
+        elif domain is SIGN and boolean:
+            with pytest.raises(TypeError, match="-1 or 1"):
                 draw.loss(*draw.arrays[:k], np.ones(shape, bool), **draw.keywords)
             continue
-        elif kind is SIGN:
-            target = np.ones(shape) if integer.kind != "i" else draw.arrays[k]
+        elif domain is SIGN:
+            target = draw.arrays[k] if signed else np.ones(shape)
         else:
-            lowest = -1 if integer.kind == "i" and kind is REAL else math.ceil(max(kind.low, 0))
-            highest = 2 if kind in (UNIT, UNITS) or integer.kind == "b" else 5
-            if kind.high == 0:
-                lowest, highest = (-5 if integer.kind == "i" else 0), 1
+            lowest = -1 if signed and domain is ANY else math.ceil(max(domain.low, 0))
+            highest = 2 if boolean or domain in (UNIT_INTERVAL, UNIT_INTERVAL_ROWS) else 5
+            if domain.high == 0:
+                lowest, highest = (-5 if signed else 0), 1
             target = draw.rng.integers(lowest, highest, shape)
         arrays = list(draw.arrays)
         arrays[k] = target.astype(arrays[k].dtype)
@@ -144,16 +144,15 @@ def test_integer_targets(case, dtype):
                 draw.loss.grad(*arrays, **draw.keywords, wrt="target")
 
 
-@cases_where(lambda case: case.kind == "elements" or VECTORS in case.operands)
+@cases_where(lambda case: case.unit == "element" or FEATURE_ROWS in case.operands)
 def test_integer_inputs_are_float64(case):
     """Integer arrays and lists of integers are computed in float64."""
     draw = DrawnCase(case, (40,), np.float64)
-    integers = [
-        draw.rng.integers(math.ceil(max(kind.low, -3)), math.floor(min(kind.high, 3)) + 1, a.shape)
-        if kind is not SIGN
-        else a.astype(int)
-        for a, kind in zip(draw.arrays, case.operands, strict=True)
-    ]
+    integers = []
+    for array, domain in zip(draw.arrays, case.operands, strict=True):
+        lowest, highest = math.ceil(max(domain.low, -3)), math.floor(min(domain.high, 3))
+        drawn = draw.rng.integers(lowest, highest + 1, array.shape)
+        integers.append(array.astype(int) if domain is SIGN else drawn)
     expected = draw.with_arrays(a.astype(float) for a in integers).value()
     assert_bitwise(draw.with_arrays(integers).value(), expected)
     assert_bitwise(draw.with_arrays(a.tolist() for a in integers).value(), expected)
@@ -166,12 +165,12 @@ def test_integer_inputs_are_float64(case):
 def test_python_scalars_are_weak(case, dtype):
     """A Python scalar has the dtype of the arrays; scalars alone are float64."""
     draw = DrawnCase(case, (40,), dtype)
-    scalars = [1.0 if kind is SIGN else min(0.5, kind.high) for kind in case.operands]
-    for k, kind in enumerate(case.operands):
+    scalars = [1.0 if domain is SIGN else min(0.5, domain.high) for domain in case.operands]
+    for k, domain in enumerate(case.operands):
         arrays = list(draw.arrays)
         arrays[k] = np.array(scalars[k], dtype)
         expected = draw.with_arrays(arrays).value()
-        arrays[k] = 1 if kind is SIGN else scalars[k]
+        arrays[k] = 1 if domain is SIGN else scalars[k]
         assert_bitwise(draw.with_arrays(arrays).value(), expected)
     one = draw.at(0)
     expected = one.with_arrays(map(np.float64, scalars)).value()

@@ -76,11 +76,11 @@ def test_layouts(case, dtype, isa):
     """Bitwise the results of contiguous arrays: for operands, weights and `out` of any layout."""
     around_tile = [(3, TILE[dtype] - 1), (2, TILE[dtype] + 1)]
     shapes = {
-        "elements": ((700,), (23, 41), (5, 7, 11), *around_tile),
-        "rows": ((700,), (23, 41), (5, 7, 11)),
-        "sequences": ((60,),),
+        "element": ((700,), (23, 41), (5, 7, 11), *around_tile),
+        "row": ((700,), (23, 41), (5, 7, 11)),
+        "sequence": ((60,),),
     }
-    for shape in shapes[case.kind]:
+    for shape in shapes[case.unit]:
         draw = DrawnCase(case, shape, dtype)
         sample_weight = draw.rng.uniform(0.5, 2, shape).astype(dtype)
         grad_output = draw.rng.normal(size=shape).astype(dtype)
@@ -141,7 +141,7 @@ def test_zero_dimensional_loss(case, dtype):
     assert type(value) is dtype
     assert_bitwise(value, losses[0])
     assert_bitwise(slopes, one.gradients_at(gradients, 0))
-    assert all(isinstance(s, dtype if case.kind == "elements" else np.ndarray) for s in slopes)
+    assert all(isinstance(s, dtype if case.unit == "element" else np.ndarray) for s in slopes)
     for reduction in REDUCTIONS:
         expected = one.gradients_at(one.both(reduction)[1], 0)
         assert_bitwise(scalar.both(reduction)[1], expected, reduction)

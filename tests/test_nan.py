@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tests.bitwise import assert_bitwise
-from tests.cases import LOG_SCORES, UNITS
+from tests.domains import LOG_PROBABILITY_ROWS, UNIT_INTERVAL_ROWS
 from tests.drawn_case import DrawnCase, cases, floats
 
 
@@ -13,7 +13,7 @@ from tests.drawn_case import DrawnCase, cases, floats
 @floats
 def test_nan_affects_only_its_own_loss(case, dtype, isa):
     """One NaN makes its loss and its gradients NaN; all other results are bitwise the same."""
-    draw = DrawnCase(case, (2100 if case.kind != "sequences" else 210,), dtype)
+    draw = DrawnCase(case, (2100 if case.unit != "sequence" else 210,), dtype)
     losses, gradients = draw.both("none")
     active = active_units(draw)
     for k, array in enumerate(draw.arrays):
@@ -32,7 +32,7 @@ def test_nan_affects_only_its_own_loss(case, dtype, isa):
             )
             for gradient_nan, gradient in zip(gradients_nan, gradients, strict=True):
                 row_nan, row = (np.array(case.leading(g)[unit]) for g in (gradient_nan, gradient))
-                if case.operands[0] is LOG_SCORES or case.operands[1] is UNITS:
+                if {LOG_PROBABILITY_ROWS, UNIT_INTERVAL_ROWS} & set(case.operands):
                     # The gradient of a class depends on no other class.
                     assert np.isnan(row_nan[entry[1:]])
                     row_nan[entry[1:]] = row[entry[1:]]
@@ -62,14 +62,14 @@ def entry_read(draw, k, unit):
     row = draw.case.leading(draw.arrays[k])[unit]
     if draw.case.by_class:
         return (unit, draw.arrays[1][unit])
-    if draw.case.kind == "sequences":
+    if draw.case.unit == "sequence":
         return (unit, 0, draw.keywords.get("blank", 0))
     return (unit, *[0] * row.ndim)
 
 
 def entries_with_gradient(draw, unit):
     """The entries of the unit except those of weight 0 and the padding frames."""
-    if draw.case.kind == "sequences":
+    if draw.case.unit == "sequence":
         return slice(draw.arrays[2][unit])
     if "weight" in draw.keywords and not draw.case.weighs_classes:
         return draw.keywords["weight"][unit] != 0

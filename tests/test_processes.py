@@ -252,6 +252,7 @@ def test_another_thread_runs_during_a_call():
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint64])
+@pytest.mark.rotate("dtype")
 def test_labels_that_change_during_calls_do_no_harm(dtype):
     n = 40_000
     logits = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)

@@ -463,6 +463,7 @@ def log_softmaxed(frame):
 
 
 @cases
+@pytest.mark.complete_only
 def test_more_digits_change_nothing(case, monkeypatch):
     """The working precision suffices at all magnitudes: 300 more bits give the same numbers."""
     rng = np.random.default_rng([5, *case.id.encode()])

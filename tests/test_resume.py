@@ -64,6 +64,7 @@ def finish(folder, by):
 
 
 @pytest.mark.parametrize("by", ["class", "group"])
+@pytest.mark.rotate("by")
 def test_a_killed_evaluation_resumes_bitwise(data, by):
     chunks, totals, losses = finish(data, by)
     rng = random.Random(by)

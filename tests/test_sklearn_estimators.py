@@ -51,6 +51,7 @@ from fastloss.sklearn import LossClassifier, LossRegressor, make_scorer
 ROOT = Path(__file__).resolve().parent.parent
 EXACT = {"tol": 1e-8, "max_iter": 20000}
 HINGE = fl.MarginRankingLoss(margin=1.0)
+pytestmark = pytest.mark.rotate("model")  # by default, a test of several models takes one
 
 
 @pytest.fixture(autouse=True)
@@ -106,21 +107,26 @@ def failing(model):
     return {}
 
 
+@parametrize_with_checks([LossClassifier(), LossRegressor()])
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
 @parametrize_with_checks(
     [
-        LossClassifier(),
         LossClassifier(fl.BCEWithLogitsLoss()),
         LossClassifier(HINGE),
         # Flat where the penalty is small: weights and repeated rows are compared to 7 digits.
         LossClassifier(fl.MultiMarginLoss(), alpha=0.1, tol=1e-9),
-        LossRegressor(),
         LossRegressor(fl.PinballLoss(quantile=0.7)),
         LossRegressor(fl.PoissonNLLLoss()),
     ],
     expected_failed_checks=failing,
 )
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learn_checks(estimator, check):
+@pytest.mark.complete_only
+def test_scikit_learn_checks_of_other_criteria(estimator, check):
     check(estimator)
 
 

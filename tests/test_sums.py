@@ -24,7 +24,7 @@ def test_mean_is_sum_over_divisor(case, dtype):
         losses = draw.value("none", **options)
         assert losses.dtype == dtype
         assert losses.shape == draw.shape
-        if case.kind == "sequences":  # the mean divides each loss by its number of labels
+        if case.unit == "sequence":  # the mean divides each loss by its number of labels
             total = draw.value("sum", **options)
         assert draw.value("sum", **options) == total
         assert abs(total - math.fsum(losses.flat)) <= 1e-13 * math.fsum(np.abs(losses.flat))
@@ -35,9 +35,9 @@ def test_mean_is_sum_over_divisor(case, dtype):
 def test_sum_of_rounded_losses(case, dtype, isa):
     """The sum is within 1e-13 of the sum of absolute losses, with weights from 2^-40 to 2^40."""
     rng = np.random.default_rng([5, *case.id.encode()])
-    size = {"elements": 200_000, "rows": 20_000, "sequences": 2000}[case.kind]
+    size = {"element": 200_000, "row": 20_000, "sequence": 2000}[case.unit]
     loss = getattr(fl, case.loss)
-    arrays = case.arrays(rng, (size,), dtype)
+    arrays = case.typical(rng, (size,), dtype)
     keywords = case.keywords(rng, (size,), dtype)
     keywords["sample_weight"] = np.exp2(rng.uniform(-40, 40, size)).astype(dtype)
     losses = loss(*arrays, **keywords, reduction="none").astype(np.float64)

@@ -12,7 +12,8 @@ from mpmath import mp, mpf
 
 import fastloss as fl
 from tests import references
-from tests.cases import CASES, CLASSES, LABEL_SETS, log_softmax
+from tests.cases import CASES
+from tests.domains import CLASSES, LABEL_ROWS, log_softmax
 from tests.drawn_case import BLOCK, TILE, DrawnCase, by_row, cases, floats, reductions
 
 
@@ -76,6 +77,7 @@ def test_gradients_match_finite_differences(case):
 
 @by_row
 @floats
+@pytest.mark.rotate("dtype")
 def test_row_lengths(case, dtype, each_isa):
     """Numbers of classes or features up to several tiles."""
     tile = TILE[dtype]
@@ -83,7 +85,7 @@ def test_row_lengths(case, dtype, each_isa):
     if not case.options:
         lengths += [2, 15, 16, tile, 2 * tile + 1, BLOCK + 1]
     for classes in sorted(lengths):
-        if LABEL_SETS in case.operands and classes > 17:
+        if LABEL_ROWS in case.operands and classes > 17:
             break  # the reference has a term for each pair of classes
         draw = DrawnCase(case, (3 if classes < tile // 2 else 1,), dtype, classes=classes)
         exact_value, exact = references.reduced(
@@ -129,7 +131,7 @@ def check(each_isa):
                     continue
                 checked[name].append(result.tobytes())
                 size = terms[name]
-                if case.kind == "rows":  # the sum may overflow where the mean does not
+                if case.unit == "row":  # the sum may overflow where the mean does not
                     size = np.maximum(size, exact[name].term) * CLASSES
                 excess = references.excess(result, exact[name], dtype)
                 arrays_by_unit = map(case.leading, (excess, result, exact[name].value, size))
@@ -157,27 +159,27 @@ def _assert_within_bound(excess, result, exact, terms, dtype, where, describe_un
 
 @cases
 @floats
-def test_adversarial_operands(case, dtype, check):
+@pytest.mark.rotate("dtype")
+def test_adversarial_operands(case, dtype, check, complete):
     rng = np.random.default_rng([3, *case.id.encode()])
-    size = 400 if case.kind == "elements" else 150
-    arrays = case.hard(rng, size, dtype)
-    check(case, arrays, case.keywords(rng, (size,), dtype, hard=True), dtype)
-
-
-MAX_EDGE_CASES = 200  # of one case: the references are slow
+    size = (400 if case.unit == "element" else 150) // (1 if complete else 3)
+    arrays = case.adversarial(rng, size, dtype)
+    check(case, arrays, case.keywords(rng, (size,), dtype, adversarial=True), dtype)
 
 
 @cases
 @floats
-def test_edge_cases(case, dtype, check):
+@pytest.mark.rotate("dtype")
+def test_edge_cases(case, dtype, check, complete):
     """Combinations of zeros, subnormal and huge numbers, infinities and NaN."""
     rng = np.random.default_rng([4, *case.id.encode()])
-    arrays = case.corners(dtype)
+    arrays = case.edge_cases(dtype)
     size = len(case.leading(arrays[0]))
-    if size > MAX_EDGE_CASES:
-        arrays = case.at(arrays, np.sort(rng.choice(size, MAX_EDGE_CASES, replace=False)))
-        size = MAX_EDGE_CASES
-    keywords = case.keywords(rng, (size,), dtype, hard=not case.weighs_classes)
+    most = 200 if complete else 70  # because the references are slow
+    if size > most:
+        arrays = case.at(arrays, np.sort(rng.choice(size, most, replace=False)))
+        size = most
+    keywords = case.keywords(rng, (size,), dtype, adversarial=not case.weighs_classes)
     check(case, arrays, keywords, dtype)
 
 

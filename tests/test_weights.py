@@ -64,16 +64,16 @@ INVALID = (np.nan, np.inf, -5.0, 1e30)  # for at least one operand of every loss
 @floats
 def test_zero_sample_weight_removes_nan_and_invalid_entries(case, dtype):
     """The entries and labels of a loss whose weight is 0 are not read, nor are its weights."""
-    draw = DrawnCase(case, (2400 if case.kind != "sequences" else 240,), dtype)
+    draw = DrawnCase(case, (2400 if case.unit != "sequence" else 240,), dtype)
     removed = np.arange(*draw.shape) % 5 == 2
     draw.keywords["sample_weight"] = np.where(removed, 0, 1.5).astype(dtype)
     expected = draw.both("none"), draw.both("mean")
     for value in INVALID:
         changed = draw.with_arrays(a.copy() for a in draw.arrays)
-        for array, kind in zip(changed.arrays, case.operands, strict=True):
+        for array, domain in zip(changed.arrays, case.operands, strict=True):
             if array.dtype.kind == "f":
                 case.leading(array)[removed] = value
-            elif kind.place != "length":
+            elif domain.extent != "length":
                 array[removed] = 999
         if not case.weighs_classes:
             for name in changed.keywords.keys() & {"weight", "pos_weight"}:
@@ -144,7 +144,7 @@ def test_all_rows_ignored(case):
 @cases_where(lambda case: not case.weighs_classes and case.options.keys() & WEIGHTS)
 @floats
 def test_weight_broadcasts_to_the_operands(case, dtype):
-    draw = DrawnCase(case, (6,) if case.kind == "rows" else (6, 5), dtype, classes=5)
+    draw = DrawnCase(case, (6,) if case.unit == "row" else (6, 5), dtype, classes=5)
     for name in WEIGHTS & draw.keywords.keys():
         for shape in ((), (5,), (1, 5), (6, 1), (1, 1), (1,)):
             weight = draw.rng.choice([0, 0.5, 2], shape).astype(dtype)
