@@ -191,6 +191,8 @@ LOG_PROBABILITY = Domain(
 
 
 def log_softmax(x, axis=-1):
+    if 0 in x.shape:
+        return x
     x = x - x.max(axis=axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
 

@@ -111,9 +111,9 @@ def weight_view(weight, name, shape):
             return (
                 weight.reshape(weight.shape + (1,) * (len(shape) - 1)) if len(shape) > 1 else weight
             )
-        allowed = f"{shape}, the shape of the unreduced loss" + (
-            f", or ({shape[0]},), one weight per entry of its leading axis" * (len(shape) > 1)
-        )
+        allowed = f"{shape}, the shape of the unreduced loss"
+        if len(shape) > 1:
+            allowed += f", or ({shape[0]},), one weight per entry of its leading axis"
         raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}")
     missing = len(shape) - weight.ndim
     if missing < 0 or any(
