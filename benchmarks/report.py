@@ -173,17 +173,17 @@ def document(made, others):
     """The whole page, in Markdown."""
     yield "# Performance"
     yield ""
-    yield "The speed-up of fastloss over other libraries on the same inputs, and the fraction of the"
-    yield "machine's limits that it reaches. Written by `python -m benchmarks.report`."
+    yield "The speed-up of fastloss over other libraries on the same inputs, and the fraction of"
+    yield "the machine's limits that it reaches. Written by `python -m benchmarks.report`."
     yield ""
     yield "![Geometric means for each loss](performance.png)"
     yield ""
-    yield "Times are medians over alternating rounds, ± half their range; ratios are within one run."
-    yield "A result that disagrees with fastloss has no time. Means are geometric, over the cells of"
-    yield "a size class, with the smallest ratio in parentheses: small cells are a few KB, cached ones"
-    yield "fit in the caches; half precision is not in the overall mean. The limit of a cell is the"
-    yield "larger of two times, at the rates below: memory traffic, if the arrays exceed the caches,"
-    yield "and the exps and logs, as few as the mathematics allows, at their rate in L1."
+    yield "Times are medians over alternating rounds, ± half their range; ratios are within one"
+    yield "run. A result that disagrees with fastloss has no time. Means are geometric, over the"
+    yield "cells of a size class, with the smallest ratio in parentheses: small cells are a few KB,"
+    yield "cached ones fit in the caches; half precision is not in the overall mean. The limit of a"
+    yield "cell is the larger of two times, at the rates below: memory traffic, if the arrays exceed"
+    yield "the caches, and the exps and logs, as few as the mathematics allows, at their rate in L1."
     yield ""
     yield from command_lines(made)
     yield from means_section(made)
@@ -198,10 +198,10 @@ def document(made, others):
 def summary(made):
     """The summary in README.md."""
     groups = [g for g in GROUPS if any(g in found for found in made["means"].values())]
-    yield "Speed-up over other libraries on the same inputs: geometric mean over all losses, smallest"
-    yield "ratio in parentheses. Small inputs are a few KB, cached ones fit in the caches, large ones do"
-    yield 'not. "With gradient" is value and gradient; fastloss writes into a preallocated array.'
-    yield "Float32, medians of alternating rounds in one run:"
+    yield "Speed-up over other libraries on the same inputs: geometric mean over all losses,"
+    yield "smallest ratio in parentheses. Small inputs are a few KB, cached ones fit in the caches,"
+    yield 'large ones do not. "With gradient" is value and gradient; fastloss writes into a'
+    yield "preallocated array. Float32, medians of alternating rounds in one run:"
     yield ""
     yield from command_lines(made)
     heads = [f"{what}, {group}" for what in ("value", "with gradient") for group in groups]
@@ -212,8 +212,8 @@ def summary(made):
     yield from table(["", *heads], rows)
     yield "![Geometric means for each loss](docs/performance.png)"
     yield ""
-    yield "[docs/performance.md](docs/performance.md) has every cell and the fraction of the machine's"
-    yield "limits that it reaches."
+    yield "[docs/performance.md](docs/performance.md) has every cell and the fraction of the"
+    yield "machine's limits that it reaches."
 
 
 def between_markers(text, lines):
