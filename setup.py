@@ -12,7 +12,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# What every C file is compiled with.
+# Flags of every C file.
 FLAGS = [
     "-std=gnu11",
     "-O3",
@@ -24,15 +24,15 @@ FLAGS = [
     "-fno-trapping-math",  # both sides of a selection may be computed: loops may vectorise
 ]
 
-# What the kernels are compiled with besides.
+# Further flags of the kernels.
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
     "-Wno-unused-parameter",  # all formulas share one signature
 ]
 
-# Besides these, where the compiler knows them: gcc does.
+# Further flags, if the compiler knows them: gcc does.
 OPTIONAL_FLAGS = [
-    "-fno-thread-jumps",  # one selection after another: threaded, they are masks of masks
+    "-fno-thread-jumps",  # threading consecutive selections makes masks of masks
 ]
 
 # The instruction sets, weakest first, and their flags. dispatch.c chooses at run time.
@@ -79,7 +79,7 @@ class Build(build_ext):
         sanitize = os.environ.get(
             "FASTLOSS_SANITIZE"
         )  # "address,undefined": for the test-suite of the kernels
-        # -O1: instrumented loops that are vectorised besides take minutes to compile
+        # -O1: vectorised loops with instrumentation take minutes to compile
         extra = (
             [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
         )

@@ -181,9 +181,9 @@ def document(made, others):
     yield "Times are medians over alternating rounds, ± half their range; ratios are within one"
     yield "run. A result that disagrees with fastloss has no time. Means are geometric, over the"
     yield "cells of a size class, with the smallest ratio in parentheses: small cells are a few KB,"
-    yield "cached ones fit in the caches; half precision is not in the overall mean. The limit of a"
-    yield "cell is the larger of two times, at the rates below: memory traffic, if the arrays exceed"
-    yield "the caches, and the exps and logs, as few as the mathematics allows, at their rate in L1."
+    yield "cached ones fit in the caches; half precision is not in the overall mean. The limit of"
+    yield "a cell is the larger of two times, at the rates below: memory traffic, if the arrays"
+    yield "exceed the caches, and the exps and logs, as few as the mathematics allows, in L1."
     yield ""
     yield from command_lines(made)
     yield from means_section(made)

@@ -225,7 +225,7 @@ typedef void fl_store_fn(const fl_array *array, int64_t first, int64_t n, const 
 /* A function of vector/vector_math_list.h over an array of reals. */
 typedef void fl_vector_math_fn(int function, int64_t n, const void *x, void *out);
 
-/* What the driver and the binding use of one instruction set besides its kernels, by is_double. */
+/* The services of one instruction set to the driver and the binding, by is_double. */
 typedef struct {
     const char *isa;
     fl_store_fn *store[2];

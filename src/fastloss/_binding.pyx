@@ -64,8 +64,8 @@ cdef enum:
 
 cdef dict REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE, "batchmean": BATCHMEAN}
 
-# What a keyword means to the parser; operands are 0..3, numbers NUMBER + i, booleans FLAG + i.
-# A criterion has those from OPTION on.
+# The parameter id of a keyword. Operands are 0..3, float options NUMBER + i, booleans FLAG + i.
+# A criterion binds the parameters from OPTION on.
 cdef enum:
     SAMPLE_WEIGHT = 4
     OUT
@@ -86,7 +86,7 @@ cdef dict SPECIAL = {"weight": WEIGHT, "pos_weight": POS_WEIGHT, "ignore_index":
 cdef enum:
     GIL_HELD_MAX_ELEMENTS = 2048  # elements, some µs of work
 
-# Booleans that a kernel, or the reading of shapes, asks for; all others choose a formula.
+# Booleans that are read by a kernel or for the shapes; every other boolean selects a formula.
 CALL_FLAGS = ("batch_first", "zero_infinity")
 
 # Methods of a loss.
@@ -95,9 +95,9 @@ cdef enum:
     GRADIENT = 2
     VALUE_AND_GRAD = VALUE | GRADIENT
     SUMS = 4
-    UPDATE = 12  # sums, and what UnitOutputs wants
+    UPDATE = 12  # sums, and the requested UnitOutputs
 
-# The arguments of a call; borrowed, they live as long as it. NULL: not given, or None.
+# The arguments of a call, as borrowed references. NULL: omitted, or None.
 cdef struct Arguments:
     PyObject *operand[4]
     PyObject *weight
@@ -148,12 +148,12 @@ cdef inline bint is_floating(int dtype):
 
 
 cdef inline bint is_number(object value):
-    """A Python number: weak, it takes the type of the arrays."""
+    """Whether value is a Python scalar, whose dtype is weak: it adapts to the arrays (NEP 50)."""
     return type(value) is float or type(value) is int or type(value) is bool
 
 
 cdef cnp.ndarray as_array(object value, str name):
-    """Anything array-like as an ndarray, without a copy where there is memory to share."""
+    """Converts an array-like, without a copy if it exports its memory."""
     if cnp.PyArray_CheckExact(value):
         return <cnp.ndarray>value
     if is_number(value):
@@ -162,7 +162,7 @@ cdef cnp.ndarray as_array(object value, str name):
 
 
 cdef int numeric(cnp.ndarray array, str name) except -1:
-    """Its storage type."""
+    """The fl_dtype of a numeric array; TypeError for others."""
     cdef int dtype = storage(array)
     if dtype < 0:
         raise _errors.bad_dtype(name, array)
@@ -171,8 +171,8 @@ cdef int numeric(cnp.ndarray array, str name) except -1:
 
 cdef void fill_broadcast_array(fl_array *f, cnp.ndarray a, int dtype, bint is_double, int ndim,
                                const cnp.npy_intp *shape, int front) noexcept:
-    """a, broadcast to shape, where its axes begin at `front`, as an fl_array; neighbouring axes
-    that step alike become one."""
+    """Describes `a`, broadcast to `shape` from axis `front` on, as an fl_array. Adjacent axes are
+    merged where the strides allow it."""
     cdef int axis, back = front + cnp.PyArray_NDIM(a), n = 0
     cdef int64_t dim, step
     cdef const cnp.npy_intp *dims = cnp.PyArray_DIMS(a)
@@ -221,7 +221,7 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef cnp.ndarray axis_last(cnp.ndarray a, int axis):
-    """A view with this axis last."""
+    """A view of `a` with `axis` moved to the end."""
     cdef cnp.npy_intp order[64]
     cdef cnp.PyArray_Dims axes
     cdef int k, last = cnp.PyArray_NDIM(a) - 1
@@ -234,11 +234,11 @@ cdef cnp.ndarray axis_last(cnp.ndarray a, int axis):
 
 cdef int broadcast_offset(cnp.ndarray weight, bint of_samples, int ndim,
                           const cnp.npy_intp *shape) noexcept:
-    """The axis of shape where those of a weight begin; -1 if it cannot be broadcast to it."""
+    """The first axis of `shape` that the weight has; -1 if it does not broadcast to `shape`."""
     cdef int k, front = ndim - cnp.PyArray_NDIM(weight)
     cdef cnp.npy_intp dim
     cdef bint leading
-    if of_samples:  # of the whole shape, or of the leading axis
+    if of_samples:  # a sample weight: the whole shape, or the leading axis
         leading = cnp.PyArray_NDIM(weight) == 1 and ndim > 0 and (
             cnp.PyArray_DIM(weight, 0) == shape[0])
         return 0 if leading or has_shape(weight, ndim, shape) else -1
@@ -250,8 +250,8 @@ cdef int broadcast_offset(cnp.ndarray weight, bint of_samples, int ndim,
 
 
 cdef cnp.ndarray class_weight(object value, int64_t classes, bint of_labels):
-    """One weight per class, as doubles one after the other, or as they are where only those of
-    labels are read: a copy of all could take longer than the loss."""
+    """The weights of all classes as contiguous doubles. If only the weights of the labels are read,
+    contiguous floats stay as they are: converting all could take longer than the loss."""
     cdef cnp.ndarray weight = as_array(value, "weight")
     numeric(weight, "weight")
     if cnp.PyArray_NDIM(weight) != 1 or cnp.PyArray_DIM(weight, 0) != classes:
@@ -263,7 +263,7 @@ cdef cnp.ndarray class_weight(object value, int64_t classes, bint of_labels):
 
 
 cdef bint has_unit_shape(cnp.ndarray y, cnp.ndarray x, int axis):
-    """Whether y has the shape of x without one axis."""
+    """Whether y has the shape of x without `axis`."""
     cdef int k, ndim = cnp.PyArray_NDIM(x)
     if cnp.PyArray_NDIM(y) != ndim - 1:
         return False
@@ -280,7 +280,7 @@ cdef bint same_memory(cnp.ndarray a, cnp.ndarray b):
             and a.dtype == b.dtype)
 
 
-# The bytes between which the entries of an array lie.
+# The range of addresses that the entries of an array span.
 cdef struct Extent:
     char *low
     char *high
@@ -332,12 +332,12 @@ cdef int interrupted() noexcept with gil:
 
 
 cdef int raise_pending() except -1:
-    """The exception that a signal handler left."""
+    """Raises the exception that a signal handler set."""
     return -1
 
 
 cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) noexcept:
-    """What a mean divides by; a batchmean divides by rows, even of rows without elements."""
+    """The divisor of a mean; that of "batchmean" is the number of rows if rows are empty."""
     return <double>rows if divide == 0 else fl_ratio(totals.divisor_sum.hi, divide)
 
 
@@ -347,12 +347,12 @@ cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) n
 cdef class LossSums:
     """Running sums of a loss over chunks of leading rows.
 
-    Its bits are those of one call over everything where all chunks but the last hold whole blocks
-    (`Loss._rows_per_block`).
+    They are bitwise identical to the sums of one call over all rows if every chunk but the last
+    holds whole blocks (`Loss._rows_per_block`).
     """
 
     cdef fl_totals totals
-    cdef double divide  # of a batchmean: how many losses a row has, else 1
+    cdef double divide  # batchmean: the number of losses in a row; else 1
     cdef readonly int64_t rows
 
     def __cinit__(self):
@@ -368,20 +368,20 @@ cdef class LossSums:
         return other
 
     def to_tuple(self):
-        """All that there is to it, for `sums_from_tuple`."""
+        """The sums as a tuple of numbers, for `sums_from_tuple`."""
         cdef fl_totals *t = &self.totals
         return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo,
                 t.divisor_sum.hi, t.divisor_sum.lo, t.moments.pivot,
                 t.moments.rr, t.moments.rd, t.moments.dd)
 
     def merge(self, LossSums other not None):
-        """Adds what another added up."""
+        """Adds the sums of another stream."""
         self._divide_by(other.divide, other.rows)
         fl_add_totals(&self.totals, &other.totals)
         self.rows += other.rows
 
     cdef int _divide_by(self, double divide, int64_t rows) except -1:
-        """A batchmean has one size of rows."""
+        """Sets `divide`; all rows of a batchmean must have the same number of losses."""
         if self.rows > 0 and rows > 0 and divide != self.divide:
             raise ValueError(
                 f"rows of {self.divide:.0f} and of {divide:.0f} losses have no common batchmean: "
@@ -404,32 +404,33 @@ cdef class LossSums:
         return mean_divisor(&self.totals, self.divide, self.rows)
 
     def value(self, str reduction="mean"):
-        """The reduced loss so far."""
+        """The reduced loss of all rows so far."""
         cdef double total = self.totals.sum.hi, weight = self.weight
         return total if reduction == "sum" else fl_ratio(total, weight)
 
     def stderr(self, str reduction="mean"):
-        """The standard error of the value, if the losses are independent."""
+        """The standard error of the value, for independent losses."""
         cdef double d = self.totals.divisor_sum.hi, n = <double>self.totals.count
         cdef double divisor = 1 if reduction == "sum" else self.weight
         cdef fl_moments *about = &self.totals.moments
         if n < 2 or d == 0 or divisor == 0 or about.dd < DBL_MIN:  # squares underflow
             return NAN
-        cdef double rest = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
-        cdef double shift = (rest - about.pivot * self.totals.divisor_sum.lo) / d  # mean - pivot
+        cdef double residual = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
+        residual -= about.pivot * self.totals.divisor_sum.lo
+        cdef double shift = residual / d  # mean - pivot
         cdef double squares = about.rr - shift * (2 * about.rd - shift * about.dd)
-        squares = 0 if squares < 0 else squares  # NaN stays
+        squares = 0 if squares < 0 else squares  # a NaN propagates
         return sqrt(squares * (n / (n - 1))) / fabs(divisor)
 
     def empty_like(self):
-        """An empty one, of a part of these losses."""
+        """Empty sums for part of the same losses."""
         cdef LossSums state = LossSums()
         state.divide = self.divide
         return state
 
 
 def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_and_moments):
-    """The LossSums of these numbers."""
+    """The inverse of `LossSums.to_tuple`."""
     cdef LossSums state = LossSums()
     cdef fl_totals *t = &state.totals
     (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
@@ -440,14 +441,14 @@ def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_
 
 @cython.final
 cdef class UnitOutputs:
-    """What is wanted of each unit of a chunk besides the LossSums, of the unreduced loss's shape.
+    """Requested outputs of each unit of a chunk, shaped like the unreduced loss.
 
     Attributes
     ----------
     values : ndarray
-        Its loss.
+        The unreduced losses.
     weighted_loss, unit_divisor, unit_counted : ndarray of float64, float64, bool
-        What it adds to the sum, to what a mean divides by, and to the count.
+        The terms of each unit in the sum, in the divisor of a mean, and in the count.
     """
 
     cdef bint wants_values, wants_terms
@@ -458,7 +459,7 @@ cdef class UnitOutputs:
 
 
 def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs units not None):
-    """Adds each unit to the LossSums of its group; `group` has the number of each, as int64."""
+    """Adds each unit to the LossSums of its group; `group` holds the index of each unit's group."""
     cdef cnp.ndarray weighted_loss = np.ascontiguousarray(units.weighted_loss)
     cdef cnp.ndarray unit_divisor = np.ascontiguousarray(units.unit_divisor)
     cdef cnp.ndarray unit_counted = np.ascontiguousarray(units.unit_counted)
@@ -496,9 +497,9 @@ cdef class Loss:
     operands : tuple of str
         Names of the arrays, in order.
     differentiable : tuple of str
-        Those that there are gradients for.
+        Names of the arrays that have a gradient.
     default_wrt : tuple of str
-        Those that ``grad`` differentiates by unless `wrt` says otherwise.
+        The default of ``grad``'s `wrt`.
     """
 
     cdef dict __dict__
@@ -506,26 +507,27 @@ cdef class Loss:
     cdef readonly tuple differentiable
     cdef readonly tuple default_wrt
     cdef str name, formula_name
-    cdef dict parameter_ids            # keyword -> its meaning
+    cdef dict parameter_ids    # keyword -> parameter id
     cdef tuple positional
-    cdef int positions[5]      # the slot of each
-    cdef list float_options, bool_options   # (name, default, rule), (name, default)
-    cdef int batch_first       # the bit of this boolean, 0 if the loss does not have it
+    cdef int positions[5]      # their parameter ids
+    cdef list float_options    # (name, default, constraint)
+    cdef list bool_options     # (name, default)
+    cdef int batch_first       # the bit of this boolean; 0 if the loss has none
     cdef int zero_infinity
-    cdef int n_inputs            # so many operands are named input...
+    cdef int n_inputs          # leading operands that are predictions, not targets
     cdef bint weight_divides   # the mean divides by Σ weight
     cdef bint has_batchmean
     cdef bint shared_variance  # the last operand may have fewer entries than the others
-    cdef bint probabilities    # a floating target makes another formula
-    cdef bint weighs_classes         # a weight is one for each class
-    cdef tuple formula_ranges          # (suffix, test) each: its last number chooses the formula
+    cdef bint probabilities    # a floating target selects another formula
+    cdef bint weighs_classes   # `weight` has one entry for each class
+    cdef tuple formula_ranges  # (suffix, test): the ranges of the last float option
     cdef Arguments defaults
     cdef fl_family_id family
     cdef fl_shapes shapes
     cdef int choosing_flags    # the bits of the booleans that choose a row
-    cdef int formula[8]        # by the set of boolean options, or the range of the number
-    cdef fl_loss row[8]        # of the table of losses
-    cdef list row_names        # of these
+    cdef int formula[8]        # the row number, by the set of booleans or the range
+    cdef fl_loss row[8]        # the rows of losses.def
+    cdef list row_names        # their names
 
     def __init__(self, *, name, formula, operands, positional, differentiable, default_wrt,
                  numbers, flags, special, weight_divides, batchmean, shared_variance,
@@ -572,8 +574,8 @@ cdef class Loss:
         self._find_formulas()
 
     cdef int _find_formulas(self) except -1:
-        """Each set of boolean options, a pos_weight and a floating target counting as such, is a
-        row of the table of losses; so is each range of a number."""
+        """Finds the row of losses.def for each set of booleans, where a pos_weight and a floating
+        target count as booleans, or for each range of the last float option."""
         cdef int chosen, i
         cdef list variants = [flag[0] for flag in self.bool_options if flag[0] not in CALL_FLAGS]
         self.choosing_flags = (1 << len(variants)) - 1
@@ -598,7 +600,7 @@ cdef class Loss:
         return 0
 
     cdef int _range(self, double number) except -1:
-        """Which range of its number a loss is in."""
+        """The index of the range that contains a number."""
         for i, (_, within) in enumerate(self.formula_ranges):
             if within(number):
                 return i
@@ -609,26 +611,26 @@ cdef class Loss:
         return new_call(self)._run(VALUE, None, args, kwargs, None)
 
     def grad(self, *args, **kwargs):
-        """The gradient of the value that the loss returns when called with the same arguments.
+        """The gradient of the value that the loss returns for the same arguments.
 
         Parameters
         ----------
         *args, **kwargs
-            Those of the loss, and:
+            The arguments of the loss, and:
         wrt : str or tuple of str, optional
-            The argument to differentiate by; a tuple gives a tuple of gradients. Default:
-            `default_wrt`.
+            The argument to differentiate with respect to; a tuple of names returns a tuple of
+            gradients. Default: `default_wrt`.
         grad_output : float or array_like, optional
-            The upstream gradient, a number; with reduction="none" also an array of the shape of the
+            The upstream gradient: a scalar, or with reduction="none" also an array shaped like the
             losses. Default: 1.
         out : ndarray or tuple of ndarray, optional
-            Where to write the gradient, or a tuple for a tuple; may be exactly the argument that it
-            is the gradient of.
+            The array for the gradient; a tuple for a tuple of gradients. It may be the argument
+            that the gradient belongs to.
 
         Returns
         -------
         ndarray or tuple of ndarray
-            Each of the shape and dtype of its argument.
+            The gradient, with the shape and dtype of its argument.
 
         Examples
         --------
@@ -639,17 +641,17 @@ cdef class Loss:
         return new_call(self)._run(GRADIENT, None, args, kwargs, None)
 
     def value_and_grad(self, *args, **kwargs):
-        """The pair (value, gradient) in one pass, with the bits of the two calls.
+        """The pair (value, gradient), computed in one pass.
 
         Parameters
         ----------
         *args, **kwargs
-            Those of ``grad``; with reduction="none", `out` is the pair (losses, gradients).
+            The arguments of ``grad``. With reduction="none", `out` is the pair (losses, gradients).
 
         Returns
         -------
         tuple
-            What the loss returns, and what ``grad`` does.
+            The results of the loss and of ``grad``, bitwise identical to separate calls.
 
         Examples
         --------
@@ -660,22 +662,23 @@ cdef class Loss:
         return new_call(self)._run(VALUE_AND_GRAD, None, args, kwargs, None)
 
     def sums(self, *args, **kwargs):
-        """What "mean" divides, and what adds up over batches.
+        """The numerator and denominator of the mean, which can be added across batches.
 
         Parameters
         ----------
         *args, **kwargs
-            Those of the loss, without `out`. `reduction` matters where "batchmean" or "mean"
-            divides by more than the number of losses or their weights: for ``kl_div`` and CTC.
+            The arguments of the loss, without `out`. `reduction` matters only for ``kl_div`` and
+            CTC, where "batchmean" and "mean" divide by more than the number of losses or their
+            weights.
 
         Returns
         -------
         sum : float
             Sum of the losses.
         weight : float
-            What "mean" divides it by: their number, or the sum of their weights.
+            Divisor of "mean": the number of losses, or the sum of their weights.
         count : int
-            Number of losses that no weight of 0 and no ``ignore_index`` removes.
+            Number of losses that are not removed by a weight of 0 or by ``ignore_index``.
 
         Examples
         --------
@@ -688,12 +691,12 @@ cdef class Loss:
         return state.sum, state.weight, state.count
 
     def _update(self, LossSums state not None, UnitOutputs units, *args, **kwargs):
-        """Adds a chunk of leading rows; what `units` wants of each, it gets."""
+        """Adds a chunk of leading rows to the sums, and fills the requested outputs of `units`."""
         new_call(self)._run(UPDATE, None, args, kwargs, state, units)
 
     @property
     def operand_specs(self):
-        """What each array may hold: {row of losses.def: ((name, extent, domain), ...)}.
+        """The arrays of each formula: {row of losses.def: ((name, extent, domain), ...)}.
 
         The extent is "unit", one entry for each unreduced loss, or "row", a row of them.
         """
@@ -713,7 +716,7 @@ cdef class Loss:
             1 if self.shapes == FL_SHAPES_SECOND_AXIS else -1)
 
     def formula_of(self, *, probabilities=False, **options):
-        """The row of losses.def that these options choose."""
+        """The name of the row of losses.def that these options select."""
         cdef Arguments a = self.defaults
         cdef int chosen
         for name, value in options.items():
@@ -726,7 +729,7 @@ cdef class Loss:
 
     @property
     def _target_domain(self):
-        """What the targets are, one for each loss: "index", "sign", "fraction", or None."""
+        """The domain of a target of one entry per loss: "index", "sign", "fraction" or None."""
         cdef fl_domain domain
         cdef int k
         for k in range(1, FL_OPERANDS):
@@ -737,12 +740,12 @@ cdef class Loss:
         return None
 
     def _rows_per_block(self, shape):
-        """The number of leading rows that chunks of an input of this shape are multiples of."""
+        """The leading rows in a block: chunks of a stream should hold a multiple of it."""
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
         if ndim == 0 or ndim > 64 or (ndim == 1 and self.shapes != FL_SHAPES_EQUAL):
-            return shape[0] if shape else 1  # no rows that could be apart
+            return shape[0] if shape else 1  # a single unit cannot be cut
         memset(dims, 0, sizeof(dims))
         for axis in range(ndim):
             dims[axis] = shape[axis]
@@ -764,9 +767,9 @@ cdef class Loss:
     # --- parsing ---
 
     cdef int _parse(self, Arguments *a, int method, dict bound, tuple args, dict kwargs) except -1:
-        """Options of a criterion, arguments by position, and by keyword."""
+        """Reads the options of a criterion, positional arguments and keywords, in this order."""
         cdef Py_ssize_t i, position = 0
-        cdef int64_t given = 0  # bits of parameter_ids
+        cdef int64_t seen = 0  # bits of parameter ids
         cdef int slot
         cdef PyObject *key
         cdef PyObject *value
@@ -774,33 +777,33 @@ cdef class Loss:
         if len(args) > len(self.positional):
             raise _errors.too_many(self.name, self.positional, len(args))
         for i in range(len(args)):
-            given |= <int64_t>1 << self.positions[i]
+            seen |= <int64_t>1 << self.positions[i]
             self._set(a, self.positions[i], <PyObject *>args[i])
         while bound is not None and PyDict_Next(bound, &position, &key, &value):
-            slot = self._slot(key)
+            slot = self._parameter_id(key)
             if slot >= OPTION:
-                self._set_once(a, &given, slot, key, value)
+                self._set_once(a, &seen, slot, key, value)
         position = 0
         while PyDict_Next(kwargs, &position, &key, &value):
-            slot = self._slot(key)
+            slot = self._parameter_id(key)
             if slot < 0 or not accepts_keyword(method, slot):
                 raise _errors.unknown_keyword(self, <object>key, method & GRADIENT != 0)
-            self._set_once(a, &given, slot, key, value)
+            self._set_once(a, &seen, slot, key, value)
         for i in range(len(self.operands)):
             if a.operand[i] == NULL:
                 raise _errors.missing(self.name, self.operands[i])
         return 0
 
-    cdef int _slot(self, PyObject *keyword) except -2:
-        """What a keyword means; -1: nothing."""
-        cdef PyObject *found = PyDict_GetItem(self.parameter_ids, <object>keyword)
-        return -1 if found == NULL else <int><object>found
+    cdef int _parameter_id(self, PyObject *keyword) except -2:
+        """The parameter id of a keyword, or -1."""
+        cdef PyObject *number = PyDict_GetItem(self.parameter_ids, <object>keyword)
+        return -1 if number == NULL else <int><object>number
 
-    cdef int _set_once(self, Arguments *a, int64_t *given, int slot, PyObject *key,
+    cdef int _set_once(self, Arguments *a, int64_t *seen, int slot, PyObject *key,
                        PyObject *value) except -1:
-        if given[0] >> slot & 1:
+        if seen[0] >> slot & 1:
             raise _errors.twice(self.name, <object>key)
-        given[0] |= <int64_t>1 << slot
+        seen[0] |= <int64_t>1 << slot
         return self._set(a, slot, value)
 
     cdef int _set(self, Arguments *a, int slot, PyObject *value) except -1:
@@ -857,7 +860,7 @@ cdef class Loss:
         return _options.number(name, value, rule)
 
     cdef tuple _wrt(self, object value):
-        """The names of the arguments to differentiate by."""
+        """The names of the arguments to differentiate with respect to."""
         if type(value) is str and value in self.differentiable:
             return (value,)
         return _options.wrt(self, value)
@@ -865,7 +868,7 @@ cdef class Loss:
 
 @cython.auto_pickle(False)
 cdef class BoundLoss:
-    """The loss of its class with the options in its __dict__."""
+    """Base of criteria: the loss of the class, with the options in the instance's __dict__."""
 
     cdef Loss bound
 
@@ -873,11 +876,11 @@ cdef class BoundLoss:
         self.bound = type(self).loss
 
     def __call__(self, *arrays, **kwargs):
-        """The loss; see the function."""
+        """The loss of these arrays; see the function."""
         return self._run(VALUE, arrays, kwargs, None)
 
     def grad(self, *arrays, **kwargs):
-        """The gradient; see the function."""
+        """The gradient; see the function's ``grad``."""
         return self._run(GRADIENT, arrays, kwargs, None)
 
     def value_and_grad(self, *arrays, **kwargs):
@@ -897,7 +900,7 @@ cdef class BoundLoss:
 
 
 cdef bint accepts_keyword(int method, int slot) noexcept:
-    """Whether a method has this keyword."""
+    """Whether a method takes the parameter."""
     if slot == WRT or slot == GRAD_OUTPUT:
         return method & GRADIENT != 0
     return slot != OUT or method not in (SUMS, UPDATE)
@@ -921,7 +924,8 @@ cdef int row_axis(fl_shapes shapes, int ndim) noexcept:
 
 
 cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape) noexcept:
-    """Units and rows of an input of this shape; `axis` is that of the rows, or -1."""
+    """Sets the units of an input of this shape; `axis` runs along the rows of classes or features,
+    or is -1."""
     cdef int k, seen = 0
     call.unit_size = call.units = call.row_units = call.inner_size = 1
     for k in range(ndim):
@@ -939,7 +943,7 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 # --- a call ---------------------------------------------------------------------------------------
 
 cdef bint skips_gil_release(const fl_call *call) noexcept:
-    """Whether there is less work than asking the GIL back from other threads would take."""
+    """Whether the work is less than the cost of getting the GIL back from other threads."""
     return call.units > 0 and fl_work(call) <= GIL_HELD_MAX_ELEMENTS
 
 
@@ -953,30 +957,30 @@ cdef Call new_call(Loss loss):
 @cython.no_gc
 @cython.freelist(8)
 cdef class Call:
-    """One call on its way from arguments to results."""
+    """The state of one call."""
 
     cdef Loss loss
     cdef Arguments a
     cdef fl_call *call
-    cdef fl_array *outputs     # of the call, by number
+    cdef fl_array *outputs     # by number, as in the contract
     cdef fl_totals totals
-    cdef PyObject *arrays[4]   # the operands, which are arguments or kept
-    cdef PyObject *kernel_views[4]    # the same with their axes in the order of the kernels
+    cdef PyObject *arrays[4]   # the operands: arguments, or in owned_refs
+    cdef PyObject *kernel_views[4]  # the same, with axes in the order of the kernels
     cdef list owned_refs       # (name, array): alive until the end; no out may overlap a named one
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
     cdef cnp.ndarray lengths   # the memory of call.sequences.frames, labels, first_label
-    cdef fl_loss *row          # of the table of losses
+    cdef fl_loss *row          # of losses.def
     cdef int dtype[4]          # of the operands
     cdef bint weak[4]          # Python numbers
     cdef int result            # dtype of unreduced losses
     cdef int axis              # of the rows in operands that have them, or -1
-    cdef int ndim, moved_axis       # of the unreduced loss; the axis that goes last, or -1
+    cdef int ndim, moved_axis  # of the unreduced loss; the axis that is moved to the end, or -1
     cdef cnp.npy_intp *shape
     cdef int64_t rows          # length of the leading axis
-    cdef int64_t rows_before   # those of a stream that came before
+    cdef int64_t rows_before   # the rows of the stream before this call
     cdef bint in_place         # an out is an input
-    cdef bint returns_single           # wrt is a name, not a tuple
+    cdef bint returns_single   # wrt is a name, not a tuple
 
     cdef object _run(self, int method, dict bound, tuple args, dict kwargs, LossSums state,
                      UnitOutputs units=None):
@@ -1027,7 +1031,7 @@ cdef class Call:
     # --- operands ---
 
     cdef int _operands(self) except -1:
-        """The operands, the formula, the compute type and the shape of the loss."""
+        """Reads the operands; finds the formula, the compute type and the shape of the loss."""
         cdef int k, n = len(self.loss.operands)
         cdef fl_call *call = self.call
         cdef cnp.ndarray view
@@ -1056,7 +1060,7 @@ cdef class Call:
         return 0
 
     cdef int _read(self, int k) except -1:
-        """An operand as an array."""
+        """Converts operand k to an array."""
         value = <object>self.a.operand[k]
         cdef cnp.ndarray array = as_array(value, self.loss.operands[k])
         if array is not value:
@@ -1073,13 +1077,13 @@ cdef class Call:
         return 0
 
     cdef int _set_kernel_view(self, int k, cnp.ndarray view) except -1:
-        """What the kernels see of an operand."""
+        """Sets the view of operand k that the kernels read."""
         self._hold_ref(None, view)
         self.kernel_views[k] = <PyObject *>view
         return 0
 
     cdef int _compute_type(self, int n) except -1:
-        """The compute type and that of unreduced losses, from n operands."""
+        """Finds the compute type and the dtype of unreduced losses, from n operands."""
         cdef int k
         cdef bint is_double = False, floating = False
         cdef fl_domain domain
@@ -1115,7 +1119,7 @@ cdef class Call:
         return 0
 
     cdef int _formula(self) except -1:
-        """The row of the table of losses; a pos_weight or floating target chooses like a flag."""
+        """Selects the row of losses.def; a pos_weight or a floating target counts as a boolean."""
         cdef int chosen = self.a.flags & self.loss.choosing_flags
         cdef fl_call *call = self.call
         if self.a.pos_weight != NULL or (self.loss.probabilities and is_floating(self.dtype[1])):
@@ -1127,7 +1131,7 @@ cdef class Call:
         return 0
 
     cdef int _set_loss_shape(self, cnp.ndarray array, int skip_axis) except -1:
-        """The loss has the shape of an array, but for an axis."""
+        """The loss has the shape of `array` without `skip_axis`."""
         cdef int k
         self.ndim = 0
         for k in range(cnp.PyArray_NDIM(array)):
@@ -1138,7 +1142,7 @@ cdef class Call:
         return 0
 
     cdef int _row_shape(self) except -1:
-        """The loss has a shape without the axis of the rows, which goes last by strides."""
+        """Rows: the loss lacks the axis of the rows, which a view moves to the end."""
         cdef int k, ndim
         cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], y
         ndim = cnp.PyArray_NDIM(x)
@@ -1164,7 +1168,7 @@ cdef class Call:
         return 0
 
     cdef int _sequence_shape(self) except -1:
-        """The loss has one entry for each sample, or is 0-d."""
+        """Sequences: the loss has one entry for each sample, or is 0-d."""
         cdef cnp.ndarray x = <cnp.ndarray>self.arrays[0], targets = <cnp.ndarray>self.arrays[1]
         cdef fl_call *call = self.call
         cdef int ndim = cnp.PyArray_NDIM(x), rank = cnp.PyArray_NDIM(targets)
@@ -1210,31 +1214,31 @@ cdef class Call:
         return 0
 
     cdef int _lengths(self, int k, int64_t most, str of, int64_t *to) except -1:
-        """The lengths of all sequences, each at most so many."""
-        cdef cnp.ndarray given = <cnp.ndarray>self.arrays[k], checked
-        cdef const char *at = <const char *>cnp.PyArray_DATA(given)
+        """Reads the lengths of all sequences, each of which is at most `most`."""
+        cdef cnp.ndarray lengths = <cnp.ndarray>self.arrays[k], checked
+        cdef const char *data = <const char *>cnp.PyArray_DATA(lengths)
         cdef int64_t n, step = 0
-        cdef bint each = cnp.PyArray_NDIM(given) == 1
-        cdef bint right = cnp.PyArray_NDIM(given) == 0 or (
-            each and cnp.PyArray_DIM(given, 0) == self.call.units)
-        right &= self.call.units > 0 and self.dtype[k] in (FL_I32, FL_I64)
-        right &= cnp.PyArray_ISBEHAVED_RO(given)
-        if each:
-            step = cnp.PyArray_STRIDE(given, 0)
-        for n in range(self.call.units if right else 0):
+        cdef bint per_sample = cnp.PyArray_NDIM(lengths) == 1
+        cdef bint valid = cnp.PyArray_NDIM(lengths) == 0 or (
+            per_sample and cnp.PyArray_DIM(lengths, 0) == self.call.units)
+        valid &= self.call.units > 0 and self.dtype[k] in (FL_I32, FL_I64)
+        valid &= cnp.PyArray_ISBEHAVED_RO(lengths)
+        if per_sample:
+            step = cnp.PyArray_STRIDE(lengths, 0)
+        for n in range(self.call.units if valid else 0):
             if self.dtype[k] == FL_I64:
-                to[n] = (<const int64_t *>(at + n * step))[0]
+                to[n] = (<const int64_t *>(data + n * step))[0]
             else:
-                to[n] = (<const int32_t *>(at + n * step))[0]
-            right &= 0 <= to[n] <= most
-        if not right:  # or of another type
-            checked = _arrays.lengths(self.loss.operands[k], given, self.call.units, most, of,
+                to[n] = (<const int32_t *>(data + n * step))[0]
+            valid &= 0 <= to[n] <= most
+        if not valid:  # wrong, or of another dtype
+            checked = _arrays.lengths(self.loss.operands[k], lengths, self.call.units, most, of,
                                       self.rows_before)
             memcpy(to, cnp.PyArray_DATA(checked), self.call.units * sizeof(int64_t))
         return 0
 
     cdef cnp.ndarray _row_view(self, cnp.ndarray array, int operand):
-        """An operand, or its gradient, with its axes in the order of the kernels."""
+        """A view of an operand or its gradient with the axes in the order of the kernels."""
         if operand >= 0 and self.loss.shapes == FL_SHAPES_SEQUENCES:
             return cnp.PyArray_SwapAxes(array, 0, 1) if self.axis == 1 else array
         if operand >= 0 and self.axis >= 0 and self.row.spec[operand].extent == FL_PER_ENTRY and (
@@ -1243,7 +1247,7 @@ cdef class Call:
         return self._with_axis_moved(array)
 
     cdef int _broadcast_shape(self) except -1:
-        """An elementwise loss has the shape of its arrays: equal ones, 0-d ones, a variance."""
+        """Elementwise: arrays have the shape of the loss or are 0-d; a variance may be shared."""
         cdef int k, axis, n = len(self.loss.operands), first = -1
         cdef cnp.ndarray array, var
         cdef bint variance = self.loss.shared_variance
@@ -1274,7 +1278,8 @@ cdef class Call:
         return 0
 
     cdef int _move_last(self, int axis) except -1:
-        """An axis that shares a variance goes last, so that the gradient sums neighbours."""
+        """Moves an axis that shares a variance to the end, so that its gradient sums contiguous
+        entries."""
         cdef int k
         cdef cnp.npy_intp dim = self.shape[axis]
         self.moved_axis = axis
@@ -1293,7 +1298,7 @@ cdef class Call:
         return axis_last(array, self.moved_axis)
 
     cdef tuple _loss_shape(self):
-        """The unreduced shape, axes in the order of the arguments."""
+        """The shape of the unreduced loss, with axes in the order of the arguments."""
         shape = list(shape_tuple(self.ndim, self.shape))
         if self.moved_axis >= 0:
             shape.insert(self.moved_axis, shape.pop())
@@ -1302,7 +1307,7 @@ cdef class Call:
     # --- weights and options ---
 
     cdef int _weights(self) except -1:
-        """Weights of all sorts, formula and options, and what the mean divides by."""
+        """Reads the weights and options, and sets the divisor of the mean."""
         cdef int i
         cdef bint of_labels
         cdef cnp.ndarray weight, x
@@ -1314,7 +1319,7 @@ cdef class Call:
             weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
             self._hold_ref("weight", weight)
             fill_fl_array(&call.operand[2], weight, storage(weight), call.is_double)
-        elif self.a.weight != NULL and self.axis >= 0:  # of the entries of rows
+        elif self.a.weight != NULL and self.axis >= 0:  # one for each entry of a row
             x = <cnp.ndarray>self.arrays[0]
             self._weight(&call.weight, <object>self.a.weight, "weight", cnp.PyArray_NDIM(x),
                          cnp.PyArray_DIMS(x))
@@ -1330,7 +1335,7 @@ cdef class Call:
             call.params[i] = self.a.number[i]
         call.ignore_index = self.a.ignore_index
         if self.dtype[1] == FL_U64 and call.ignore_index < 0:
-            call.ignore_index = -1  # the loader reads what int64 cannot hold as INT64_MIN
+            call.ignore_index = -1  # the loader reads values beyond int64 as INT64_MIN
         if call.ignore_index >= 0 and self.loss.probabilities and is_floating(self.dtype[1]):
             raise _errors.ignored_probabilities(call.ignore_index)
         call.mean_divisor = FL_BY_ALL_WEIGHTS if self.loss.weight_divides else FL_BY_SAMPLE_WEIGHT
@@ -1339,7 +1344,7 @@ cdef class Call:
 
     cdef int _weight(self, fl_array *f, object value, str name, int ndim,
                      const cnp.npy_intp *shape) except -1:
-        """A weight, broadcast to this shape."""
+        """Describes a weight that is broadcast to `shape`."""
         cdef cnp.ndarray array = as_array(value, name)
         cdef int dtype = numeric(array, name), front = -1
         if self.moved_axis < 0:
@@ -1355,7 +1360,7 @@ cdef class Call:
     # --- outputs ---
 
     cdef int _outputs(self, int method) except -1:
-        """The upstream gradient and the arrays for the results."""
+        """Reads grad_output, and makes or checks the output arrays."""
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
         values_out = grads_out = None
@@ -1378,7 +1383,7 @@ cdef class Call:
         return 0
 
     cdef int _alloc_unit_outputs(self, UnitOutputs units) except -1:
-        """The arrays for what is wanted of each unit."""
+        """Makes the requested arrays of `units`."""
         if units.wants_values:
             units.values = self._result_array(FL_LOSSES, None, self.result, None)
         if not units.wants_terms:
@@ -1394,7 +1399,7 @@ cdef class Call:
         return 0
 
     cdef int _gradients(self, object out) except -1:
-        """The arrays for the gradients, of one name or of a tuple of them."""
+        """Makes or checks the gradient arrays of one name or of a tuple."""
         cdef tuple wrt = self.loss.default_wrt
         self.returns_single = len(wrt) == 1
         if self.a.wrt != NULL:
@@ -1417,7 +1422,7 @@ cdef class Call:
         return self._result_array(FL_GRADIENT + k, array, dtype, out)
 
     cdef int _grad_output(self, object value, bint none) except -1:
-        """A number, or for reduction none an array of the unreduced shape."""
+        """Reads grad_output: a scalar, or with reduction="none" an array shaped like the losses."""
         cdef cnp.ndarray array
         cdef int dtype
         if is_number(value):
@@ -1438,7 +1443,7 @@ cdef class Call:
         return 0
 
     cdef cnp.ndarray _result_array(self, int output, cnp.ndarray like, int dtype, object out):
-        """A fresh array or the caller's out, of the shape of `like` or of the loss."""
+        """A new array or the caller's `out`, shaped like `like`, or like the loss if it is None."""
         cdef cnp.ndarray array, view
         cdef int operand = output - FL_GRADIENT if like is not None else -1
         if out is not None:
@@ -1468,15 +1473,15 @@ cdef class Call:
         return False
 
     cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
-        """An out may be the argument that it differentiates; it is apart from all others."""
-        cdef int given, k
+        """Checks an `out`: it may overlap only the argument that it differentiates, exactly."""
+        cdef int out_dtype, k
         cdef cnp.ndarray array, other
         if not self._fits(like, out):
             shape = self._loss_shape() if like is None else (<object>like).shape
             raise _errors.bad_out(out, self._out_name(operand), shape)
         array = out
-        given = storage(array)
-        if given != dtype and not (given == FL_F32 and dtype in (FL_F16, FL_BF16)):
+        out_dtype = storage(array)
+        if out_dtype != dtype and not (out_dtype == FL_F32 and dtype in (FL_F16, FL_BF16)):
             raise _errors.out_dtype(out, self._out_name(operand),
                                     _arrays.dtype_named(FLOATING_NAMES[dtype]))
         for k in range(len(self.loss.operands)):
@@ -1491,10 +1496,10 @@ cdef class Call:
         for other in (self.values, *(self.grads or ())):
             if other is not None and overlap(array, other):
                 raise _errors.overlapping(self._out_name(operand), "another out")
-        return given
+        return out_dtype
 
     cdef bint _fits(self, cnp.ndarray like, object out):
-        """Whether an out is an array of the right shape that can be written to."""
+        """Whether an `out` is a writable array of the right shape."""
         cdef cnp.ndarray array
         if not cnp.PyArray_CheckExact(out) and (
                 not cnp.PyArray_Check(out) or isinstance(out, np.ma.MaskedArray)):
@@ -1517,7 +1522,7 @@ cdef class Call:
         return f"gradient of {self.loss.operands[operand]}" if operand >= 0 else "values"
 
     cdef int _phases(self, int method) except -1:
-        """Whether a pass over the data must come before the one that computes.
+        """Decides whether a validating pass must run before the one that computes.
 
         Labels are checked before anything is written, everything before an input is overwritten,
         and a weighted mean's gradient needs the divisor.
@@ -1562,7 +1567,7 @@ cdef class Call:
         return array if cnp.PyArray_NDIM(array) > 0 or self.a.out != NULL else array[()]
 
     cdef object _bad_value(self, fl_partial *bad, int64_t rows):
-        """The error of a value that is not allowed, at its place in the caller's array."""
+        """The error for an invalid value, with its index in the caller's array."""
         cdef int k = bad.error_argument
         cdef fl_domain domain
         shape = shape_tuple(self.ndim, self.shape)
@@ -1583,7 +1588,7 @@ cdef class Call:
                                        self.axis)
         if k < FL_AT_SAMPLE_WEIGHT and self.row.spec[k].extent == FL_PER_ENTRY:
             index.insert(self.axis, bad.error_entry)
-        # The first in the kernels' order need not be so in the caller's.
+        # The first in the kernels' order need not be the first in the caller's.
         if self.moved_axis >= 0:
             weight = 1 if self.a.sample_weight == NULL else self._sample_weight(False)
             in_weight, index = _arrays.first_negative(<object>self.kernel_views[2], weight,
@@ -1609,7 +1614,7 @@ cdef class Call:
         return _errors.bad_value(name, array, index, DOMAINS[domain], rows)
 
     cdef object _sample_weight(self, bint rows):
-        """The sample weights with their axes in the order of the kernels, and one for the row."""
+        """The sample weights with axes in the order of the kernels, and one more for rows."""
         array = as_array(<object>self.a.sample_weight, "sample_weight")
         array = _arrays.weight_view(array, "sample_weight", self._loss_shape())
         array = self._with_axis_moved(array)
@@ -1657,7 +1662,7 @@ def isas(*, bint built=False):
 
 
 def select_isa(str name):
-    """Not while calls are running in other threads."""
+    """Selects an instruction set; no call may be running in another thread."""
     fl_isa_select(isas().index(name))
 
 
@@ -1669,7 +1674,7 @@ def math_functions():
 def math(str function, cnp.ndarray x not None):
     """Apply a function of vector_math.h to each element of a float32 or float64 array.
 
-    For tests: the result is that of the selected instruction set.
+    For tests. It runs on the selected instruction set.
     """
     cdef int is_double = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     if not is_double and cnp.PyArray_TYPE(x) != cnp.NPY_FLOAT:

@@ -43,8 +43,8 @@ static INLINE uint_real domain_flag(real v, fl_domain domain)
     }
 }
 
-/* Records an invalid value. Of all that are recorded the partial retains the first, in the order of
- * unit, argument and entry. */
+/* Records an invalid value. The partial retains the first one in the order of unit, argument and
+ * entry. */
 static inline void record_error(fl_partial *partial, int64_t unit, int argument, int64_t entry)
 {
     int64_t error[] = {unit, argument, entry};
