@@ -37,7 +37,7 @@
  *    out first, and its logarithms are summed: P near 1 keeps full relative accuracy.
  * f) Memory. A pass and all of its arrays are one block of scratch memory.
  *
- * Files, each of which includes the one before it
+ * Files; each header includes the one above it
  *
  *     ctc_scaled_double.h  mantissa and exponent
  *     ctc_lattice.h        rows of α and β, one step of the recursion, the product α β
@@ -46,7 +46,8 @@
  *     ctc_frames.h         probabilities of frames, softmax normalisers
  *     ctc_alpha_beta.h     the forward and the backward pass, checkpoints, P
  *     ctc_gradient.h       γ, gradients and values
- *     ctc_tmpl.c           the phases of a call */
+ *     ctc_tmpl.c           the phases of a call
+ *     ctc_plan.c           work and order of the samples, for the threads */
 #include "losses/ctc_gradient.h"
 
 /* The value and the gradient of a removed sample are 0, and it is not counted. */
