@@ -33,16 +33,16 @@ typedef struct {
     double grad_scale[FL_ROW_BATCH]; /* factor of the row's gradients */
 } row_batch;
 
-/* Rows of C classes in a transposed tile: a multiple of LANES, but FL_ROW_BATCH if there are few
- * classes, or if so many that a row takes several tiles. */
+/* Rows in a transposed tile of C classes: a multiple of LANES that fits, at most FL_ROW_BATCH. If
+ * fewer than LANES whole rows fit, FL_ROW_BATCH rows pass through several tiles. */
 static int64_t class_rows_per_tile(int64_t C)
 {
     int64_t rows = C > 0 ? TILE_2D / C / LANES * LANES : FL_ROW_BATCH;
     return rows < LANES || rows > FL_ROW_BATCH ? FL_ROW_BATCH : rows;
 }
 
-/* Rows that a kernel processes together: whole tiles. Sums and moments are accumulated batch by
- * batch, so their last bits depend on it. */
+/* Rows in a batch: whole tiles. Sums and moments are accumulated batch by batch, so their last bits
+ * depend on it. */
 static int64_t class_rows_per_batch(int64_t C)
 {
     int64_t rows = class_rows_per_tile(C);

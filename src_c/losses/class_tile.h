@@ -34,7 +34,7 @@ enum { MAX_SHORT_ROW = 256, MAX_LANE_BLOCKS = FL_ROW_BATCH / LANES };
  * 512 KiB, half of an L2 cache. Longer rows recompute it. */
 enum { MAX_CACHED_CLASSES = (1 << 19) / sizeof(real) };
 
-/* What is constant during a call. */
+/* Constants of a call. */
 typedef struct {
     const fl_call *call;
     int64_t C;
@@ -65,13 +65,14 @@ static size_t exp_cache_bytes(int64_t classes)
     return (size_t)((classes + TILE_2D - 1) / TILE_2D) * sizeof(exp_cache_tile);
 }
 
+/* (rows) has an entry for each row of the tile. */
 typedef struct {
     fl_tile2d at;
     int64_t first_row;           /* index of the tile's first row in the batch */
     const int64_t *label;        /* (rows) */
     const double *sample_weight; /* (rows) */
     const real *x, *y;
-    fl_prefetch x_next, y_next; /* the entries that the next tile loads */
+    fl_prefetch x_next, y_next; /* the entries of the next tile */
     int is_loaded;              /* x and y hold the classes of `at` */
     real *dx, *dy;
     real *e;                   /* exp(-a) / exp_rescale */
@@ -202,7 +203,7 @@ static void class_tile_check_classes(const softmax_config *s, class_tile *t, int
     }
 }
 
-/* Starts a tile with row p of the batch and those after it, up to rows_per_tile. */
+/* Starts a tile with row p of the batch and the rows after it, up to rows_per_tile. */
 static void class_tile_init(const softmax_config *s, const row_batch *r, int64_t p, class_tile *t)
 {
     int64_t n = r->n - p < s->rows_per_tile ? r->n - p : s->rows_per_tile;
@@ -220,7 +221,7 @@ static void class_tile_init(const softmax_config *s, const row_batch *r, int64_t
     t->is_loaded = 0;
     t->e = t->e_tile;
     t->exp_rescale = 1;
-    t->exp_cache = 0;
+    t->exp_cache = NULL;
     t->dx = t->e; /* until there is a gradient to write */
     t->dy = t->y_tile;
 }

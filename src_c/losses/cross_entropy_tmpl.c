@@ -124,7 +124,7 @@ static row_part *row_part_accumulate(const softmax_config *s, class_tile *t, int
     return result;
 }
 
-/* `parts` are those of the row. */
+/* parts[0], parts[1], ... are all parts of the row. */
 static void row_part_finish(const softmax_config *s, const row_batch *r, class_tile *t,
                             row_part *const *parts, int64_t part, fl_partial *partial)
 {

@@ -7,8 +7,7 @@
  *     dl/dy_j = f (1 - ε) w_j (a_j + L)
  *
  * where Q - q_j and R + 1 - exp(-a_j) are sums over the other classes. If y is a class index, the
- * loops treat every class as if it were not the label; dl/dx_y then overwrites the label's entry.
- */
+ * loops treat every class as if it were not the label; dl/dx_y then overwrites its entry. */
 #ifndef FASTLOSS_SOFTMAX_GRADIENT_H
 #define FASTLOSS_SOFTMAX_GRADIENT_H
 

@@ -4,20 +4,22 @@
  * Rows are read once, class tile by class tile. A softmax_state holds the running maximum m of the
  * classes read so far, and sums that refer to it by the gaps a_c = m - x_c >= 0:
  *
- *     R             Σ exp(-a_c) - 1, the sum without one maximal entry. Terms equal to 1 are
- * counted apart from the rest, so R keeps full relative accuracy, however small it is. target terms
- * SOFT: Q = Σ q_c and Σ q_c a_c; SMOOTHED: Σ w_c and Σ w_c a_c.
+ *     R              Σ exp(-a_c) - 1, the sum without one maximal entry
+ *     target terms   SOFT: Q = Σ q_c and Σ q_c a_c; SMOOTHED: Σ w_c and Σ w_c a_c
+ *
+ * Entries with exp(-a_c) = 1 are counted, not summed, so R keeps full relative accuracy, however
+ * small it is.
  *
  * For each tile (softmax_accumulate_part):
- *     softmax_update_candidate_max    maximum including this tile
- *     softmax_rescale_to_max          sums rescaled from the running to the candidate maximum
- *     softmax_exp_shifted             e = exp(x - m)
- *     softmax_accumulate_exp          Σ e
- *     softmax_accumulate_*_terms      target terms
+ *     softmax_update_candidate_max   maximum including this tile
+ *     softmax_rescale_to_max         sums rescaled from the running to the candidate maximum
+ *     softmax_exp_shifted            e = exp(x - m)
+ *     softmax_accumulate_exp         Σ e
+ *     softmax_accumulate_*_terms     target terms
  * At the end:
- *     softmax_reduce_lanes            lanes of a single row combined
- *     softmax_combine_part            parts of a single row combined
- *     softmax_finish                  results stored by row */
+ *     softmax_reduce_lanes           lanes of a single row combined
+ *     softmax_combine_part           parts of a single row combined
+ *     softmax_finish                 results stored by row */
 #ifndef FASTLOSS_SOFTMAX_ONLINE_H
 #define FASTLOSS_SOFTMAX_ONLINE_H
 
@@ -27,8 +29,8 @@
 
 #include <string.h>
 
-/* The state of LANES rows, or of a single row: then each lane holds the sums of its own classes,
- * and those of the whole row once the lanes are reduced. */
+/* The state of LANES rows, or of a single row. For a single row each lane holds the sums of its own
+ * classes until softmax_reduce_lanes() replaces them by the sums of the row. */
 typedef struct {
     real running_max[LANES];   /* m, the maximum that the sums refer to */
     real candidate_max[LANES]; /* the maximum including the current tile */
@@ -58,8 +60,7 @@ typedef struct {
 /* --- a lane block --- */
 
 /* A loop over a lane block. `columns` is LANES, a constant after inlining, or less for the
- * incomplete last vector of a single row. `weighted` is a constant: 1 if there are class weights.
- */
+ * incomplete last vector of a single row. `weighted`, a constant, is 1 with class weights. */
 typedef void lane_block_fn(const softmax_config *s, lane_block b, softmax_state *state,
                            const int columns, const int weighted);
 
@@ -356,8 +357,8 @@ static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
     }
 }
 
-/* Combines the state of a row with that of its next part: both are rescaled to the larger maximum,
- * then summed. */
+/* Combines two states of the same rows, over different classes: both are rescaled to the larger
+ * maximum, then summed. */
 static void softmax_combine_part(const softmax_config *s, softmax_state *state, softmax_state part)
 {
     real max[LANES];
@@ -380,9 +381,7 @@ static void softmax_combine_part(const softmax_config *s, softmax_state *state, 
 /* --- rows --- */
 
 /* Accumulates one part of the classes of a tile's rows into the states of the tile's lane blocks,
- * and stores x_y of the rows whose label is in this part. e is written to the exp cache if there is
- * one.
- */
+ * and stores x_y of the rows whose label is in this part. Fills the exp cache, if there is one. */
 static void softmax_accumulate_part(const softmax_config *s, class_tile *t, softmax_state *states,
                                     softmax_results *results, int64_t part, fl_partial *partial)
 {
