@@ -159,6 +159,10 @@ def executions(loss):
                     yield from ((formula, product, dtype, reduction, isa) for dtype in DTYPES)
 
 
+def describe(requirement):
+    return " ".join(word for word in requirement if word is not None)
+
+
 def error_functions():
     """The names of the functions of `fastloss._errors` that make an exception."""
     functions = inspect.getmembers(_errors, inspect.isfunction)
@@ -212,4 +216,4 @@ def pytest_terminal_summary(terminalreporter, config):
     if gaps:
         terminalreporter.section(f"{len(gaps)} gaps: no test executed", red=True)
         for gap in gaps:
-            terminalreporter.line(" ".join(map(str, gap)))
+            terminalreporter.line(describe(gap))

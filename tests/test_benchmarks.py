@@ -48,7 +48,7 @@ def test_a_cell_runs_end_to_end(name):
         both = peers(stack, name)
         if name not in both:
             pytest.skip(f"{name} is not installed")
-        result = measure(CELL, both, Effort(2, 1e-4))
+        result = measure(CELL, both, Effort(2, 1e-4, patience=None))
     figures = result["figures"]
     products = 1 if name == "sklearn" else 2
     assert [f["refused"] for f in figures] == [None] * (3 + products)
