@@ -22,10 +22,10 @@ class Effort:
     rounds: int = 5
     seconds: float = 0.03  # of each product in a round, or one call
     enough: float = 1.5
-    patience: float = 20  # seconds of a peer's first call, beyond which it is left out
+    patience: float | None = 20  # seconds of a peer's first call, beyond which it is left out
 
 
-def check(cell, peers, patience=20):
+def check(cell, peers, patience=None):
     """The figures, without times yet, and the cell's work; those that disagree say why."""
     figures = []
     reference = work = None
@@ -38,7 +38,7 @@ def check(cell, peers, patience=20):
         try:
             products, needs = peer.ask("prepare", cell)
             if reference is None:
-                reference, work = peer.ask("result", "gradient"), needs
+                reference, work = peer.ask("result", "gradient", patience), needs
         except Late as error:
             add(name, "value", left_out=str(error))
             continue

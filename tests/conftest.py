@@ -1,11 +1,10 @@
-"""Instruction sets as fixtures, the quick and the complete selection, and processes.
+"""The quick and the complete selection of tests, and the fixtures of instruction sets.
 
-By default a quick selection of the tests runs; `--complete` runs all of them. The quick selection
-leaves out tests with the marker `complete_only`. Of a test that runs on each instruction set it
-takes one set for each choice of the other parameters, and likewise one value of the parameters that
-the marker `rotate` names. A checksum of the other parameters chooses, so that neighbouring choices
-use different sets and the selection is always the same. What a whole run must have executed is
-checked by tests/table_coverage.py.
+By default a quick selection runs; `--complete`, or naming a test by ::, runs everything. The quick
+selection leaves out the tests marked `complete_only`. A test with the fixture `isa` runs on one
+instruction set for each combination of its other parameters, and the parameters named by the marker
+`rotate` likewise take one value. A checksum of the combination chooses it, so that the choices vary
+but are the same in each run. tests/table_coverage.py checks what a run executed.
 """
 
 import os
@@ -49,7 +48,7 @@ def pytest_cmdline_main(config):
         option.dist = "worksteal"
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config, items):
     """Deselects the tests that the quick selection leaves out, unless tests are named by ::."""
     if config.option.complete or any("::" in arg for arg in config.args):

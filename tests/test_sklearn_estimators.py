@@ -1,4 +1,4 @@
-"""Linear models and scorers of criteria, against those of scikit-learn that minimise the same."""
+"""Linear models and scorers, against models of scikit-learn with the same objective."""
 
 import pickle
 import re
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.rotate("model")  # by default, a test of several models
 
 @pytest.fixture(autouse=True)
 def strict():
-    """A model that does not converge fails its test."""
+    """Makes the warning of a model that does not converge an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         yield
@@ -64,27 +64,27 @@ def strict():
 
 @pytest.fixture(scope="module")
 def two():
-    """Tumours, of two classes, standardised."""
+    """Standardised measurements of tumours in two classes."""
     X, y = load_breast_cancer(return_X_y=True)
     return scale(X[:, :10]), y
 
 
 @pytest.fixture(scope="module")
 def three():
-    """Irises, of three classes that are strings, in an order of their own."""
+    """Irises in three classes named by strings, whose sorted order is not the order of the data."""
     X, y = load_iris(return_X_y=True)
     return X, np.array(["virginica", "setosa", "versicolor"])[y]
 
 
 @pytest.fixture(scope="module")
 def values():
-    """Progress of a disease, all above 0, by standardised features that differ enough."""
+    """Positive targets, the progress of a disease; standardised, weakly correlated features."""
     X, y = load_diabetes(return_X_y=True)
     return scale(X[:, [0, 1, 2, 3, 8]]), y / 100
 
 
 def assert_same(model, other, tolerance=1e-6):
-    """Coefficients and intercepts, relative to the largest one."""
+    """Compares coefficients and intercepts relative to the largest coefficient."""
     size = np.abs(other.coef_).max()
     for name in ("coef_", "intercept_"):
         one, two = np.atleast_1d(getattr(model, name)), np.atleast_1d(getattr(other, name))
@@ -95,14 +95,14 @@ def assert_same(model, other, tolerance=1e-6):
 
 
 def failing(model):
-    """Checks that hand out what they should not."""
+    """The checks of scikit-learn that a model cannot pass, with the reason."""
     if isinstance(model.criterion, fl.PoissonNLLLoss):
         return {"check_regressor_multioutput": "the targets are negative"}
     if sklearn.__version__.startswith("1.6.") and isinstance(
         model.criterion, (fl.BCEWithLogitsLoss, fl.MarginRankingLoss)
     ):
         name = "check_sample_weight_equivalence_on_{}_data"
-        why = "shuffled labels become two classes in another way"
+        why = "after shuffling, the check makes two classes of the labels differently"
         return {name.format(kind): why for kind in ("dense", "sparse")}
     return {}
 
@@ -117,7 +117,7 @@ def test_scikit_learn_checks(estimator, check):
     [
         LossClassifier(fl.BCEWithLogitsLoss()),
         LossClassifier(HINGE),
-        # Flat where the penalty is small: weights and repeated rows are compared to 7 digits.
+        # Checks compare fits to 7 digits; with a small penalty the minimum is too flat for that.
         LossClassifier(fl.MultiMarginLoss(), alpha=0.1, tol=1e-9),
         LossRegressor(fl.PinballLoss(quantile=0.7)),
         LossRegressor(fl.PoissonNLLLoss()),
@@ -175,7 +175,7 @@ def test_weights_of_classes(three):
     assert_same(model, other.fit(X, y))
 
 
-def test_label_smoothing_is_a_share_of_each_class(three):
+def test_label_smoothing_equals_weighted_repeats(three):
     X, y = three
     smoothing = 0.2
     model = LossClassifier(
@@ -187,7 +187,7 @@ def test_label_smoothing_is_a_share_of_each_class(three):
     assert_same(model, other.fit(np.tile(X, (3, 1)), labels, sample_weight=shares))
 
 
-def test_focal_loss_without_focus_is_logistic_regression(two):
+def test_focal_loss_with_gamma_0_is_logistic_regression(two):
     X, y = two
     criterion = fl.SigmoidFocalLoss(alpha=0.25, gamma=0.0, reduction="sum")
     model = LossClassifier(criterion, alpha=1.0, **EXACT).fit(X, y)
@@ -196,7 +196,7 @@ def test_focal_loss_without_focus_is_logistic_regression(two):
 
 
 def hinge(X, y, coef, intercept, alpha):
-    """The objective of a support vector machine, y of 0 and 1."""
+    """The objective of a support vector machine for targets 0 and 1."""
     scores = X @ coef.ravel() + intercept
     return np.maximum(0, 1 - (2 * y - 1) * scores).mean() + alpha / 2 * np.vdot(coef, coef)
 
@@ -207,7 +207,10 @@ def test_support_vector_machine(two, alpha):
     tol = 1e-7
     other = SVC(kernel="linear", C=1 / (alpha * len(y)), tol=1e-8).fit(X, y)
     least = hinge(X, y, other.coef_, other.intercept_, alpha)
-    for criterion, factor in [(HINGE, 1), (fl.MultiMarginLoss(), 2)]:  # the latter divides by C = 2
+    for criterion, factor in [
+        (HINGE, 1),
+        (fl.MultiMarginLoss(), 2),
+    ]:  # multi_margin_loss divides by C = 2
         model = LossClassifier(criterion, alpha=alpha / factor, tol=tol, max_iter=20000).fit(X, y)
         found = hinge(X, y, model.coef_, model.intercept_, alpha)
         assert least - 1e-6 <= found <= least + 2 * tol
@@ -222,7 +225,7 @@ def test_squared_hinge(two):
     assert_same(model.fit(X, y), other.fit(X, y))
 
 
-def test_hinge_of_three_classes_is_a_linear_programme():
+def test_hinge_of_three_classes_matches_linear_programming():
     X, y = load_iris(return_X_y=True)
     X, y = X[::2], y[::2]
     n, features = X.shape
@@ -242,7 +245,7 @@ def test_hinge_of_three_classes_is_a_linear_programme():
     assert least * (1 - 1e-9) <= found <= least + 2e-6
 
 
-def test_probabilities_exist_where_scores_are_logits(two):
+def test_predict_proba_exists_if_scores_are_logits(two):
     for criterion in (HINGE, fl.MultiMarginLoss()):
         model = LossClassifier(criterion).fit(*two)
         assert not hasattr(model, "predict_proba")
@@ -253,7 +256,7 @@ def test_probabilities_exist_where_scores_are_logits(two):
     np.testing.assert_allclose(np.exp(model.predict_log_proba(two[0])), model.predict_proba(two[0]))
 
 
-def test_one_model_for_each_class(three):
+def test_one_vs_rest(three):
     model = OneVsRestClassifier(LossClassifier(fl.BCEWithLogitsLoss())).fit(*three)
     assert model.score(*three) > 0.95
     with pytest.raises(ValueError, match="takes two classes and y has 3; CrossEntropyLoss"):
@@ -308,7 +311,7 @@ def test_generalised_linear_models(values, criterion, alpha, other):
 def test_huber(values):
     X, y = values
     other = HuberRegressor(epsilon=1.35, alpha=0.5, tol=1e-10, max_iter=10**5).fit(X, y)
-    # with its scale s fixed, it minimises sum(2/s huber(r, epsilon s)) + alpha |w|^2
+    # For its fitted scale s, HuberRegressor minimises sum(2/s huber(r, epsilon s)) + alpha |w|^2.
     delta, alpha = 1.35 * other.scale_, 0.5 * other.scale_
     model = LossRegressor(fl.HuberLoss(delta=delta, reduction="sum"), alpha=alpha, **EXACT)
     assert_same(model.fit(X, y), other, 1e-5)
@@ -330,7 +333,7 @@ def test_log_cosh(values):
 
 
 @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.95])
-def test_quantiles_are_a_linear_programme(values, quantile):
+def test_quantile_regression_matches_linear_programming(values, quantile):
     X, y = values
     other = QuantileRegressor(quantile=quantile, alpha=0.0).fit(X, y)
     least = mean_pinball_loss(y, other.predict(X), alpha=quantile)
@@ -342,7 +345,7 @@ def test_quantiles_are_a_linear_programme(values, quantile):
 
 
 @pytest.mark.parametrize("criterion", [fl.L1Loss(), fl.SmoothL1Loss(beta=0.0)], ids=repr)
-def test_absolute_error_is_a_support_vector_regression(values, criterion):
+def test_absolute_error_matches_support_vector_regression(values, criterion):
     X, y = values
     alpha = 0.05
     other = SVR(kernel="linear", C=1 / (alpha * len(y)), epsilon=0.0, tol=1e-8).fit(X, y)
@@ -368,13 +371,13 @@ each = pytest.mark.parametrize("model", MODELS, ids=lambda m: repr(m.criterion))
 
 
 def data():
-    """Few irises, of three classes that may also be read as values."""
+    """A third of the irises; their classes 1, 2 and 3 also serve as targets of a regression."""
     X, y = load_iris(return_X_y=True)
     return X[::3], y[::3] + 1
 
 
 def apart(model):
-    """How far answers of two fits may be: a hinge loss ends by the objective, a square of it."""
+    """The tolerance between two fits: the objective of a hinge loss determines them less well."""
     return 2e-3 if getattr(model.criterion, "p", None) == 1 else 1e-5
 
 
@@ -384,7 +387,7 @@ def answer(model, X):
 
 @each
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_weights_count_rows(model, reduction):
+def test_integer_weights_equal_repeated_rows(model, reduction):
     X, y = data()
     weights = np.arange(len(y)) % 3
     rows = np.repeat(np.arange(len(y)), weights)
@@ -395,7 +398,7 @@ def test_weights_count_rows(model, reduction):
 
 
 @each
-def test_a_weight_of_zero_removes_a_row(model):
+def test_zero_weight_removes_a_row(model):
     X, y = data()
     kept = y != 3
     X = np.where(kept[:, None], X, 1e300)
@@ -408,7 +411,7 @@ def test_a_weight_of_zero_removes_a_row(model):
 
 
 @each
-def test_sparse_and_dense(model):
+def test_sparse_equals_dense(model):
     X, y = data()
     X = np.where(X > 1.5, X, 0)
     one, other = clone(model).fit(csr_array(X), y), clone(model).fit(X, y)
@@ -416,7 +419,7 @@ def test_sparse_and_dense(model):
 
 
 @each
-def test_float32_stays(model):
+def test_float32_is_preserved(model):
     X, y = data()
     X = X.astype(np.float32)
     small = clone(model).set_params(tol=1e-4).fit(X, y)
@@ -430,7 +433,7 @@ def test_float32_stays(model):
 
 
 @each
-def test_units_of_features_do_not_matter(model):
+def test_scaled_features_give_the_same_predictions(model):
     X, y = data()
     units, shift = np.array([1e-6, 1.0, 1e3, 1e6]), np.array([1e-5, -3.0, 1e4, 0.0])
     model = clone(model).set_params(alpha=0.0 if isinstance(model, LossRegressor) else 1e-12)
@@ -445,7 +448,7 @@ def test_units_of_features_do_not_matter(model):
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("criterion", [fl.MSELoss(), fl.L1Loss(), fl.GammaNLLLoss()], ids=repr)
-def test_units_of_values_do_not_matter(values, criterion, unit):
+def test_scaled_targets_scale_the_predictions(values, criterion, unit):
     X, y = values
     one = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y)
     other = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y * unit)
@@ -456,7 +459,7 @@ def test_units_of_values_do_not_matter(values, criterion, unit):
 @pytest.mark.parametrize(
     "criterion", [fl.PoissonNLLLoss(), fl.GammaNLLLoss(), fl.TweedieDevianceLoss(power=1.5)]
 )
-def test_units_of_float32_values_do_not_matter(values, criterion, unit):
+def test_scaled_float32_targets(values, criterion, unit):
     X, y = (array.astype(np.float32) for array in values)
     one = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y)
     other = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y * np.float32(unit))
@@ -466,7 +469,7 @@ def test_units_of_float32_values_do_not_matter(values, criterion, unit):
 @pytest.mark.parametrize("form", [np.asarray, csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("model", [LossClassifier(), LossRegressor(fl.HuberLoss())], ids=repr)
-def test_constant_columns_change_nothing(model, dtype, form):
+def test_constant_column_has_a_zero_coefficient(model, dtype, form):
     X, y = data()
     X = X.astype(dtype)
     more = np.c_[X, np.full(len(X), 1.7e9, dtype)]
@@ -476,7 +479,7 @@ def test_constant_columns_change_nothing(model, dtype, form):
 
 
 @each
-def test_a_warm_start_goes_on(model):
+def test_warm_start(model):
     X, y = data()
     model = clone(model).set_params(warm_start=True).fit(X, y)
     first = model.n_iter_
@@ -486,13 +489,13 @@ def test_a_warm_start_goes_on(model):
 
 
 @each
-def test_too_few_iterations_warn(model):
+def test_convergence_warning(model):
     with pytest.warns(ConvergenceWarning, match=r"stopped after 1 iterations at (gradient|gap) "):
         clone(model).set_params(max_iter=1).fit(*data())
 
 
 @each
-def test_a_model_is_cloned_and_pickled(model):
+def test_clone_and_pickle(model):
     X, y = data()
     copy = clone(model)
     assert copy.criterion == model.criterion
@@ -505,7 +508,7 @@ def test_a_model_is_cloned_and_pickled(model):
 
 
 @pytest.mark.parametrize("model", [LossRegressor(), LossRegressor(fl.L1Loss())])
-def test_values_that_do_not_vary(model):
+def test_constant_targets_and_features(model):
     X, _ = data()
     model.fit(X, np.full(len(X), 0.1))
     np.testing.assert_allclose(model.predict(X), 0.1)
@@ -533,12 +536,12 @@ def test_values_that_do_not_vary(model):
         (LossClassifier(fl.CrossEntropyLoss(weight=[0.0, 0, 0])), ValueError, "loss is nan where"),
     ],
 )
-def test_errors_name_the_remedy(model, error, message):
+def test_fit_errors(model, error, message):
     with pytest.raises(error, match=message):
         model.fit(*data())
 
 
-def test_negative_weights_are_named():
+def test_fit_error_of_negative_weights():
     X, y = data()
     weight = np.ones(len(y))
     weight[:3] = 0, 0, -1
@@ -546,18 +549,18 @@ def test_negative_weights_are_named():
         LossRegressor().fit(X, y, weight)
 
 
-def test_huge_features_are_named():
+def test_fit_error_of_huge_features():
     X, y = data()
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="huge values in X"):
         LossRegressor().fit(X * 1e300, y)
 
 
-def test_negative_counts_are_named(values):
+def test_fit_error_of_negative_counts(values):
     with pytest.raises(ValueError, match=r"target\[1.*\] = -1.0 is not allowed"):
         LossRegressor(fl.PoissonNLLLoss()).fit([[0.0], [1.0], [2.0]], [1.0, -1.0, 3.0])
 
 
-def test_a_search_over_options_of_the_criterion(three):
+def test_grid_search_over_options_of_the_criterion(three):
     X, y = three
     pipeline = make_pipeline(StandardScaler(), LossClassifier(fl.CrossEntropyLoss()))
     search = GridSearchCV(
@@ -572,7 +575,7 @@ def test_a_search_over_options_of_the_criterion(three):
     np.testing.assert_allclose(search.cv_results_["mean_test_score"][1], scores.mean())
 
 
-def test_the_example():
+def test_pipeline_example():
     program = ROOT / "examples" / "pipeline.py"
     lines = subprocess.run(
         [sys.executable, program], check=True, capture_output=True, text=True
@@ -587,7 +590,7 @@ def test_the_example():
 # --- scorers --------------------------------------------------------------------------------------
 
 
-def test_logits_and_probabilities_score_alike(three):
+def test_scorer_of_logits_equals_scorer_of_probabilities(three):
     X, y = three
     weights = np.linspace(0, 2, len(y))
     for classifier in (LogisticRegression(max_iter=1000), LossClassifier()):
@@ -613,7 +616,7 @@ def test_logits_and_probabilities_score_alike(three):
     ],
     ids=repr,
 )
-def test_two_classes(three, criterion):
+def test_scorer_of_two_classes(three, criterion):
     X, y = three
     X, y = X[50:, :2], y[50:]
     for classifier in (LogisticRegression(), GaussianNB(), LossClassifier()):
@@ -622,7 +625,7 @@ def test_two_classes(three, criterion):
         np.testing.assert_allclose(make_scorer(criterion)(classifier, X, y), expected)
 
 
-def test_certain_and_wrong_is_infinite(three):
+def test_scorer_of_certain_and_wrong_predictions(three):
     X, y = three
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
     wrong = np.roll(y, 50)
@@ -630,7 +633,7 @@ def test_certain_and_wrong_is_infinite(three):
     assert make_scorer(fl.NLLLoss())(forest, X, wrong) == -np.inf
 
 
-def test_margins(two, three):
+def test_scorer_of_margins(two, three):
     machine = SVC().fit(*two)
     expected = -hinge_loss(two[1], machine.decision_function(two[0]))
     np.testing.assert_allclose(make_scorer(HINGE)(machine, *two), expected)
@@ -661,7 +664,7 @@ def test_margins(two, three):
     ],
     ids=["squared error", "pinball", "tweedie", "poisson", "gamma"],
 )
-def test_predictions_are_expected_values(values, criterion, expected):
+def test_scorer_of_regressors(values, criterion, expected):
     X, y = values
     model = PoissonRegressor().fit(X, y)
     expected = -expected(y, model.predict(X))
@@ -672,19 +675,19 @@ def test_predictions_are_expected_values(values, criterion, expected):
         np.testing.assert_allclose(scorer(model, X, y), expected, rtol=1e-7)
 
 
-def test_a_small_rate_is_taken_as_it_is():
+def test_scorer_of_a_small_rate():
     model = DummyRegressor(strategy="constant", constant=1e-6).fit([[0.0]], [1.0])
     score = make_scorer(fl.PoissonNLLLoss())(model, [[0.0], [0.0]], [0.0, 1.0])
     np.testing.assert_allclose(score, np.log(1e-6) / 2 - 1e-6, rtol=1e-14)
 
 
-def test_a_negative_prediction_is_no_count(values):
+def test_scorer_of_negative_rates(values):
     X, y = values
     with pytest.raises(ValueError, match=r"input.*must be at least 0"):
         make_scorer(fl.PoissonNLLLoss())(Ridge().fit(X, y - 3), X, y)
 
 
-def test_predicted_deviations(values):
+def test_scorer_of_predicted_deviations(values):
     X, y = values
     model = BayesianRidge().fit(X, y)
     mean, deviation = model.predict(X, return_std=True)
@@ -692,14 +695,14 @@ def test_predicted_deviations(values):
     np.testing.assert_allclose(score, norm.logpdf(y, mean, deviation).mean())
 
 
-def test_a_scorer_is_cloned_pickled_and_shown():
+def test_scorer_clone_pickle_and_repr():
     scorer = make_scorer(fl.CrossEntropyLoss(label_smoothing=0.1))
     for copy in (clone(scorer), pickle.loads(pickle.dumps(scorer))):
         assert copy.criterion == scorer.criterion
     assert repr(scorer) == "LossScorer(criterion=CrossEntropyLoss(label_smoothing=0.1))"
 
 
-def test_weights_reach_a_scorer(three):
+def test_scorer_receives_sample_weights(three):
     X, y = three
     weights = np.arange(len(y)) % 4
     model = LogisticRegression(max_iter=1000)
@@ -735,12 +738,12 @@ def test_weights_reach_a_scorer(three):
         (fl.NLLLoss(), "decision_function", ValueError, "it can be None"),
     ],
 )
-def test_errors_of_making_a_scorer(criterion, how, error, message):
+def test_make_scorer_errors(criterion, how, error, message):
     with pytest.raises(error, match=message):
         make_scorer(criterion, response_method=how)
 
 
-def test_errors_of_scoring(two, three):
+def test_scorer_errors(two, three):
     classifier = LogisticRegression(max_iter=1000).fit(*three)
     with pytest.raises(ValueError, match=r"unseen labels: .*'daisy'"):
         make_scorer(fl.NLLLoss())(classifier, three[0][:2], ["setosa", "daisy"])
@@ -756,7 +759,7 @@ def test_errors_of_scoring(two, three):
 
 @pytest.mark.parametrize("missing", ["sklearn", "scipy"])
 @pytest.mark.parametrize("name", ["LossClassifier", "LossRegressor", "make_scorer"])
-def test_without_the_extra(name, missing):
+def test_import_without_the_extra(name, missing):
     program = f"""
 import sys
 sys.modules[{missing!r}] = None
@@ -772,6 +775,6 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_unknown_names():
+def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'LossCluster'"):
         fl.sklearn.LossCluster  # noqa: B018

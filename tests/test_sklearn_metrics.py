@@ -1,4 +1,4 @@
-"""fastloss.sklearn.metrics against scikit-learn: numbers, exceptions, warnings, signatures."""
+"""fastloss.sklearn.metrics against scikit-learn: values, exceptions, warnings, signatures."""
 
 import inspect
 import itertools
@@ -27,7 +27,7 @@ BUILTIN = (ValueError, TypeError, ZeroDivisionError)
 
 
 class Input:
-    """A call of a metric, with a name."""
+    """A named call of a metric."""
 
     def __init__(self, name, metric, *arrays, **options):
         self.name, self.metric, self.arrays, self.options = name, metric, arrays, options
@@ -41,7 +41,7 @@ def ids(inputs):
 
 
 def weights(rng, n):
-    """By name; the last are not all positive."""
+    """Sample weights by name; those named "signed" include a negative one."""
     signed = rng.random(n) + 0.2
     signed[0] = -0.1
     return {
@@ -130,7 +130,7 @@ MORE = {
 
 
 def drawn(rng, classes, n):
-    """Labels of n rows, each class among them."""
+    """Random labels of n rows and, in addition, one row of each class."""
     codes = np.concatenate([np.arange(classes.size), rng.integers(0, classes.size, n)])
     rng.shuffle(codes)
     return classes[codes]
@@ -138,7 +138,7 @@ def drawn(rng, classes, n):
 
 def probabilities(rng, n, columns):
     p = rng.dirichlet(np.full(columns, 0.3), n)
-    p[0] = np.eye(columns)[0]  # clipped
+    p[0] = np.eye(columns)[0]  # log_loss clips its zeros
     return p
 
 
@@ -189,7 +189,7 @@ def proba_inputs(name, y, p, weight, classes):
 
 
 def other_inputs():
-    """Containers, mixed dtypes, corners."""
+    """Containers, mixed dtypes, edge cases."""
     rng = np.random.default_rng(3)
     y, x, w = rng.normal(size=30), rng.normal(size=30), rng.random(30)
     table, other = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
@@ -278,7 +278,7 @@ INPUTS = [*regression_inputs(), *deviance_inputs(), *class_inputs(), *other_inpu
 
 
 def tweedie_terms(y, x, power):
-    """The terms of the deviance, which cancel, by their magnitudes."""
+    """The sum of the absolute terms of a deviance, which cancel."""
     if power == 0:
         return (y - x) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -292,7 +292,7 @@ def tweedie_terms(y, x, power):
 
 
 def scale(case, value):
-    """What an error is measured against: the value, or what it is a difference of."""
+    """The scale of an error: the value or, if that is a difference, the magnitude of its terms."""
     weight = case.options.get("sample_weight")
     power = {"mean_poisson_deviance": 1, "mean_gamma_deviance": 2}.get(
         case.metric, case.options.get("power")
@@ -315,7 +315,7 @@ def scale(case, value):
 
 
 def recorded(function):
-    """(result, kinds of warnings that are meant for the user)"""
+    """The result, and the categories of the warnings meant for the user."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = function()
@@ -327,13 +327,13 @@ def recorded(function):
     ]
 
 
-def test_there_are_enough_inputs():
+def test_number_of_inputs():
     assert len(INPUTS) >= 300
     assert {i.metric for i in INPUTS} == set(metrics.__all__)
 
 
 @pytest.mark.parametrize("case", INPUTS, ids=ids(INPUTS))
-def test_number_is_that_of_scikit_learn(case):
+def test_values_match_scikit_learn(case):
     found, told = recorded(lambda: case.of(metrics))
     expected, warned = recorded(lambda: case.of(peer))
     assert told == warned
@@ -350,7 +350,7 @@ def test_number_is_that_of_scikit_learn(case):
 
 
 def mean64(each, weight, columns=False):
-    """In float64, of float32 numbers."""
+    """The weighted mean, in float64, of losses of float32."""
     weight = np.ones(len(each)) if weight is None else weight.astype(float)
     means = weight @ each / weight.sum()
     return means if columns else means.mean()
@@ -369,7 +369,7 @@ def true_regression(metric, y, x, options):
 
 
 def true_deviance(y, x, power, weight):
-    """With 50 digits; and the magnitude of the terms."""
+    """The deviance with 50 digits, and the magnitude of its terms."""
     y, x = y.astype(float), x.astype(float)
     with mpmath.workdps(50):
         p = mpmath.mpf(power)
@@ -388,7 +388,7 @@ def deviance(y, x, p):
 
 
 def true_log_loss(codes, p, weight):
-    """p is clipped, and 1 - p is rounded, in float32."""
+    """In float32, p is clipped and 1 - p is rounded."""
     eps = np.finfo(np.float32).eps
     p = np.stack((1 - p, p), axis=1) if p.ndim == 1 else p
     chosen = np.clip(p[np.arange(len(p)), codes], eps, 1 - eps).astype(float)
@@ -522,7 +522,7 @@ def error_inputs():
             yield Input(f"weight {name}", metric, GOOD, GOOD, sample_weight=bad)
         for metric in PROBA:
             yield Input(f"weight {name}", metric, [0, 1, 1], GOOD, sample_weight=bad)
-        if name not in ("NaN", "infinity"):  # passed by scikit-learn
+        if name not in ("NaN", "infinity"):  # which scikit-learn accepts
             yield Input(f"weight {name}", "hinge_loss", [0, 1, 1], GOOD, sample_weight=bad)
     yield from regression_errors()
     yield from class_errors()
@@ -639,7 +639,7 @@ ERRORS = list(error_inputs())
 
 @pytest.mark.parametrize("case", ERRORS, ids=ids(ERRORS))
 @pytest.mark.filterwarnings("ignore")
-def test_error_is_that_of_scikit_learn(case):
+def test_exceptions_match_scikit_learn(case):
     with pytest.raises(BUILTIN) as expected:
         case.of(peer)
     kinds = tuple(kind for kind in BUILTIN if issubclass(expected.type, kind))
@@ -672,7 +672,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("case", "message"), MESSAGES, ids=[m for _, m in MESSAGES])
-def test_messages_name_argument_place_and_value(case, message):
+def test_messages_name_argument_position_and_value(case, message):
     with pytest.raises(ValueError, match=message):
         case.of(metrics)
 
@@ -680,14 +680,14 @@ def test_messages_name_argument_place_and_value(case, message):
 # --- what is different ----------------------------------------------------------------------------
 
 
-def test_hinge_labels_are_not_cut_off():
-    """scikit-learn reads y_true in the dtype of labels: "bus" becomes "b"."""
+def test_hinge_labels_are_not_truncated():
+    """scikit-learn casts y_true to the dtype of `labels`, which truncates "bus" to "b"."""
     scores = np.eye(3)
     with pytest.raises(ValueError, match="bus"):
         metrics.hinge_loss(["a", "bus", "c"], scores, labels=["a", "b", "c"])
 
 
-def test_hinge_labels_hold_all_of_y_true():
+def test_hinge_labels_include_all_of_y_true():
     with pytest.raises(ValueError, match="3 labels, but labels only"):
         metrics.hinge_loss([0, 1, 2], GOOD, labels=[0, 1])
 
@@ -706,15 +706,15 @@ def test_powers_too_close_to_a_pole_are_refused():
 
 
 def test_overflow_is_infinity():
-    """scikit-learn multiplies it by 0."""
+    """scikit-learn multiplies the overflow by 0 and returns NaN."""
     far = np.array([1e308, -1e308])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert metrics.mean_pinball_loss(far, -far) == math.inf
 
 
-def test_good_predictions_keep_their_digits():
-    """A deviance whose terms cancel: scikit-learn has lost it all."""
+def test_good_predictions_have_full_accuracy():
+    """The terms of a small deviance cancel; scikit-learn returns rounding errors only."""
     x = np.full(3, 5.0)
     y = x * (1 + 1e-9)
     with mpmath.workdps(50):
@@ -734,7 +734,7 @@ def test_half_precision_is_clipped_to_its_own_epsilon():
 
 
 @pytest.mark.parametrize("metric", metrics.__all__)
-def test_signature_is_that_of_scikit_learn(metric):
+def test_signatures_match_scikit_learn(metric):
     def parameters(function):
         found = inspect.signature(function).parameters.values()
         return [(p.name, p.kind, p.default) for p in found]
@@ -786,11 +786,11 @@ LABELS = st.one_of(
 )
 
 
-FIXED_POINT = st.integers(-(10**9), 10**9).map(lambda n: n / 1024)  # nothing underflows
+FIXED_POINT = st.integers(-(10**9), 10**9).map(lambda n: n / 1024)  # products do not underflow
 
 
 @given(LABELS)
-def test_labels_are_numbered_in_their_order(y):
+def test_label_codes_are_in_sorted_order(y):
     classes, codes = _inputs.unique_codes(y)
     expected, inverse = np.unique(y, return_inverse=True)
     assert classes.dtype == y.dtype
@@ -800,7 +800,7 @@ def test_labels_are_numbered_in_their_order(y):
 
 
 @given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from(PROBA))
-def test_names_of_labels_do_not_matter(seed, columns, metric):
+def test_renamed_labels_give_the_same_value(seed, columns, metric):
     rng = np.random.default_rng(seed)
     codes = drawn(rng, np.arange(columns), 10)
     p = rng.dirichlet(np.ones(columns), codes.size)
@@ -811,7 +811,7 @@ def test_names_of_labels_do_not_matter(seed, columns, metric):
 
 
 @given(st.integers(0, 2**32), st.sampled_from([*REGRESSION, *PROBA, "hinge_loss"]))
-def test_a_weight_of_two_is_the_row_twice(seed, metric):
+def test_weight_of_two_equals_a_repeated_row(seed, metric):
     rng = np.random.default_rng(seed)
     y = drawn(rng, np.arange(3), 12)
     p = rng.normal(size=y.size) if metric in REGRESSION else rng.dirichlet(np.ones(3), y.size)
@@ -826,7 +826,7 @@ def test_a_weight_of_two_is_the_row_twice(seed, metric):
     st.sampled_from(list(REGRESSION)),
     st.sampled_from(["raw_values", "uniform_average", [0.25, 0.75]]),
 )
-def test_any_numbers_agree(table, metric, output):
+def test_random_regressions_match_scikit_learn(table, metric, output):
     found = getattr(metrics, metric)(table, table[::-1], multioutput=output)
     expected = getattr(peer, metric)(table, table[::-1], multioutput=output)
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=0)
