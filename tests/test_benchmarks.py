@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cadence, chart, report, text, worker
+from benchmarks import chart, report, sporadic_calls, worker
 from benchmarks.cells import HALVES, Cell, cells
-from benchmarks.limits import Limits, add_shares, least_seconds
+from benchmarks.format import TITLES, cell_lines
 from benchmarks.measure import Effort, add_ratios, check, means, measure
 from benchmarks.peers import NAMES, Late, Missing, Peer, PeerError, disagreement, open_peers
+from benchmarks.roofline import Roofline, add_shares, least_seconds
 
 SMALL = {c.name: c for c in cells() if c.group == "small"}
 CELL = SMALL["mse_loss 64x10"]
@@ -47,14 +48,14 @@ def test_cell_end_to_end(name):
         both = peers(stack, name)
         if name not in both:
             pytest.skip(f"{name} is not installed")
-        result = measure(CELL, both, Effort(2, 1e-4, patience=None))
+        result = measure(CELL, both, Effort(2, 1e-4, max_first_call=None))
     figures = result["figures"]
     products = 1 if name == "sklearn" else 2
     assert [f["refused"] for f in figures] == [None] * (3 + products)
     assert all(f["median"] > 0 and len(f["rounds"]) == 2 for f in figures)
     ratios = {p for f in figures for p in f.get("ratio", {})}
     assert ratios == ({"value"} if name == "sklearn" else {"value", "gradient", "out"})
-    assert len(list(text.cell_lines(result, both))) == 2
+    assert len(list(cell_lines(result, both))) == 2
     assert means([result])[name]["small"]["value"]["cells"] == 1
 
 
@@ -125,7 +126,7 @@ def test_wrong_result_is_refused(part):
     assert "ratio" not in figure
     if part == "gradient":
         assert "[3, 4]" in figure["refused"]
-    lines = "\n".join(text.cell_lines(result, both))
+    lines = "\n".join(cell_lines(result, both))
     assert f"refused: numpy, gradient: {figure['refused']}" in lines
 
 
@@ -147,12 +148,12 @@ def test_crashed_peer_is_restarted():
         assert peer.ask("prepare", CELL)[0] == ["value", "gradient"]
 
 
-def test_patience():
+def test_time_limit():
     def forever():
         while True:
             pass
 
-    with pytest.raises(TimeoutError, match="first call"), worker.patience(0.01):
+    with pytest.raises(TimeoutError, match="first call"), worker.time_limit(0.01):
         forever()
 
 
@@ -167,7 +168,7 @@ def test_late_peer_is_left_out():
         result = measure(CELL, both, Effort(1, 1e-4))
     late = [f for f in result["figures"] if f["peer"] == "numpy"]
     assert all(f["left_out"] and not f["refused"] and f["median"] is None for f in late)
-    assert any("left out: numpy, value: its first" in s for s in text.cell_lines(result, both))
+    assert any("left out: numpy, value: its first" in s for s in cell_lines(result, both))
 
 
 # ---- limits
@@ -225,13 +226,13 @@ def test_shares_of_the_limit():
 def test_measured_limits():
     with ExitStack() as stack:
         try:
-            limits = Limits(stack.enter_context(Peer("limits", 1)), "float32")
+            roofline = Roofline(stack.enter_context(Peer("roofline", 1)), "float32")
         except PeerError as error:
             pytest.skip(str(error))
-        limits.turn(1e-4)
-        assert limits.rates().keys() == RATES.keys()
-        assert all(rate > 0 for rate in limits.rates().values())
-        assert limits._amounts["read_two"] == limits._amounts["copy"] == 2 * 4 * (16 << 20)
+        roofline.measure_round(1e-4)
+        assert roofline.rates().keys() == RATES.keys()
+        assert all(rate > 0 for rate in roofline.rates().values())
+        assert roofline._amounts["read_two"] == roofline._amounts["copy"] == 2 * 4 * (16 << 20)
 
 
 # ---- documents
@@ -310,7 +311,7 @@ def test_readme_has_the_markers():
 
 
 def test_every_peer_has_a_title_and_a_style():
-    assert set(text.TITLES) == set(chart.LOOKS) == set(NAMES)
+    assert set(TITLES) == set(chart.STYLES) == set(NAMES)
 
 
 # ---- command lines
@@ -336,8 +337,8 @@ def test_command_lines(tmp_path):
     assert CELL.name in listed
     assert not any("50257" in name for name in listed)
 
-    options = ["--filter", cadence.CELLS[0].name, "--threads", "1", "--json", str(file)]
-    run("benchmarks.cadence", "--peers", "numpy", "--calls", "3", "--period", "1", *options)
+    options = ["--filter", sporadic_calls.CELLS[0].name, "--threads", "1", "--json", str(file)]
+    run("benchmarks.sporadic_calls", "--peers", "numpy", "--calls", "3", "--period", "1", *options)
     assert len(json.loads(file.read_text())["figures"]) == 5
 
     options = ["--filter", CELL.name, "--rounds", "1", "--json", str(file)]
@@ -349,7 +350,7 @@ def test_command_lines(tmp_path):
     assert shown.count("| brier_score_loss") == 3
     assert len(json.loads(file.read_text())["figures"]) == 6
 
-    assert "200 blocks" in run("benchmarks.blocks", "--rows", "1000", "--turns", "1")
+    assert "200 blocks" in run("benchmarks.dask_blocks", "--rows", "1000", "--rounds", "1")
 
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3

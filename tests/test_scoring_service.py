@@ -144,9 +144,9 @@ def test_invalid_request_is_not_counted(client, model, body, message):
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (b"{", "application/json", "the body is no JSON: "),
-        (b"[" * 100_000, "application/json", "the body is no JSON: "),
-        (b"PK", "application/x-npz", "the body is no .npz file: "),
+        (b"{", "application/json", "the body is not JSON: "),
+        (b"[" * 100_000, "application/json", "the body is not JSON: "),
+        (b"PK", "application/x-npz", "the body is not an .npz file: "),
         (npz(input=np.array([{}])), "application/x-npz", "Object arrays cannot be loaded"),
         (npz(input=np.zeros(9 << 20)), "application/x-npz", "it unpacks to 754"),
     ],
