@@ -1,13 +1,19 @@
-"""Speed side by side with other libraries.
+"""Benchmarks against other libraries and against the limits of the machine.
 
-``python -m benchmarks`` compares every cell and measures the machine's limits, ``.cadence`` calls
-that come now and then, ``.scaling`` several threads with one, ``.startup`` imports; ``.report``
-makes the documents of what they found. ``.sklearn_metrics`` has the metrics beside scikit-learn's,
-``.large`` evaluations of sets larger than memory beside reading them, ``.blocks`` Dask's blocks.
+- ``python -m benchmarks``: every cell in every library, and the roofline of the machine
+- ``.sporadic_calls``: calls with pauses between them, as in a service
+- ``.scaling``: several threads against one
+- ``.startup``: imports
+- ``.sklearn_metrics``: the metrics against those of scikit-learn
+- ``.large``: evaluation of data larger than memory against reading alone
+- ``.dask_blocks``: blocks of a Dask array against one array
+- ``.report``: the documents, from the JSON output of the others
 
-- ``cells.py``: the table of what is computed, its data, and the work that it needs at least
-- ``with_<library>.py``: the same in one library; imported only in that library's process
+The modules behind them:
+
+- ``cells.py``: the table of losses, data and sizes, and the least work of each
+- ``with_<library>.py``: the losses in one library, imported only in that library's process
 - ``worker.py``: such a process; ``peers.py``: its handle, and the comparison of results
-- ``measure.py``: turns, ratios and means; ``limits.py``, ``limits.c``: what the machine allows
-- ``text.py``, ``chart.py``, ``report.py``: tables, picture, documents; ``command.py``: options
+- ``measure.py``: rounds, ratios and means; ``roofline.py``, ``roofline.c``: the machine's limits
+- ``format.py``, ``chart.py``: text, tables and the chart; ``cli.py``: command-line options
 """

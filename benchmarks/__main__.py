@@ -1,6 +1,6 @@
 """``python -m benchmarks``: every cell in every library that is installed, and the ratios.
 
-The exit status says whether all results agreed, never how fast anything was.
+The exit status depends on whether all results agree, not on speed.
 """
 
 import argparse
@@ -8,63 +8,70 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
-from benchmarks import chart, command, text
+from benchmarks import chart, cli
 from benchmarks.cells import cells
-from benchmarks.limits import Limits, add_shares, cache_size
+from benchmarks.format import cell_lines, closing_lines, introduction
 from benchmarks.measure import Effort, means, measure
 from benchmarks.peers import NAMES, TOLERANCE, Peer, PeerError, open_peers
+from benchmarks.roofline import Roofline, add_shares, cache_size
 
 
-def python_of(text):
+def peer_and_interpreter(text):
     name, _, path = text.partition("=")
     if not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not PEER=INTERPRETER")
     return name, path
 
 
-def arguments(argv):
-    parser = command.parser("benchmarks", __doc__)
+def parse_arguments(argv):
+    parser = cli.parser("benchmarks", __doc__)
     add = parser.add_argument
     add(
         "--quick",
         action="store_true",
-        help="fewer rounds and cells, no torch.compile, nothing slow; under two minutes",
+        help="fewer rounds and cells, no torch.compile, no slow cells; under two minutes",
     )
-    add("--list", action="store_true", help="print the names of the cells and stop")
-    add("--threads", type=int, default=command.allowed_processors(), help="default: %(default)s")
+    add("--list", action="store_true", help="print the names of the cells and exit")
+    add("--threads", type=int, default=cli.allowed_processors(), help="default: %(default)s")
     add("--dtype", choices=sorted(TOLERANCE), default="float32")
     add("--peers", help=f"default: {','.join(NAMES)}")
-    add("--python", metavar="PEER=INTERPRETER", type=python_of, action="append", default=[])
-    add("--rounds", type=int, help="turns of each peer in each cell; default: 5, quick: 3")
-    add("--chart", metavar="FILE", help="draw the geometric means there (matplotlib)")
+    add(
+        "--python",
+        metavar="PEER=INTERPRETER",
+        type=peer_and_interpreter,
+        action="append",
+        default=[],
+    )
+    add("--rounds", type=int, help="rounds per cell; default: 5, or 3 with --quick")
+    add("--chart", metavar="FILE", help="plot the geometric means to this file (matplotlib)")
     return parser.parse_args(argv)
 
 
-def open_limits(stack, options):
+def open_roofline(stack, options):
     try:
-        peer = stack.enter_context(Peer("limits", options.threads, isa=options.isa))
-        limits = Limits(peer, options.dtype)
-        limits.turn(0.05)
+        peer = stack.enter_context(Peer("roofline", options.threads, isa=options.isa))
+        roofline = Roofline(peer, options.dtype)
+        roofline.measure_round(0.05)
     except PeerError as error:
-        print(f"limits       left out: {error}")
+        print(f"roofline     left out: {error}")
         return None
-    print(f"limits       {peer.version}")
-    return limits
+    print(f"roofline     {peer.version}")
+    return roofline
 
 
 def main(argv=None):
-    options = arguments(argv)
-    listed = command.chosen(cells(options.dtype, options.quick), options)
+    options = parse_arguments(argv)
+    selected = cli.select(cells(options.dtype, options.quick), options)
     if options.list:
-        print("\n".join(cell.name for cell in listed))
+        print("\n".join(cell.name for cell in selected))
         return 0
-    effort = Effort(3, 0.005, 0.1, patience=1) if options.quick else Effort()
+    effort = Effort(3, 0.005, 0.1, max_first_call=1) if options.quick else Effort()
     if options.rounds:
         effort = replace(effort, rounds=options.rounds)
     names = [name for name in NAMES if not (options.quick and name == "compile")]
     if options.peers is not None:
         names = [name for name in options.peers.split(",") if name]
-    made = command.content(
+    run = cli.run_info(
         "cells",
         "benchmarks",
         argv,
@@ -74,33 +81,33 @@ def main(argv=None):
     )
     results = []
     with ExitStack() as stack:
-        print(f"{made['processor']}, {options.threads} threads, Python {made['python']}")
+        print(f"{run['processor']}, {options.threads} threads, Python {run['python']}")
         peers = open_peers(stack, names, options.threads, dict(options.python), options.isa)
-        limits = open_limits(stack, options)
+        roofline = open_roofline(stack, options)
         cache = cache_size()
-        print(text.introduction(effort.rounds))
+        print(introduction(effort.rounds))
         try:
-            for cell in listed:
+            for cell in selected:
                 result = measure(cell, peers, effort)
-                if limits:
-                    limits.turn(effort.seconds)
-                    add_shares(result, limits.rates(), cache)
+                if roofline:
+                    roofline.measure_round(effort.seconds)
+                    add_shares(result, roofline.rates(), cache)
                 results.append(result)
-                print("\n".join(text.cell_lines(result, peers)), flush=True)
+                print("\n".join(cell_lines(result, peers)), flush=True)
         except KeyboardInterrupt:
             print("interrupted; the cells so far:", file=sys.stderr)
-    made["versions"] = {name: peer.version for name, peer in peers.items()}
-    made["limits"] = limits.rates() if limits else None
-    if limits:
+    run["versions"] = {name: peer.version for name, peer in peers.items()}
+    run["limits"] = roofline.rates() if roofline else None
+    if roofline:
         for result in results:
-            add_shares(result, made["limits"], cache)
-    made["means"] = means(results)
-    made["cells"] = results
-    print("\n".join(text.closing_lines(made)))
+            add_shares(result, run["limits"], cache)
+    run["means"] = means(results)
+    run["cells"] = results
+    print("\n".join(closing_lines(run)))
     if options.json:
-        command.write_json(options.json, made)
+        cli.write_json(options.json, run)
     if options.chart:
-        chart.chart(made, options.chart)
+        chart.chart(run, options.chart)
     return 1 if any(f["refused"] for r in results for f in r["figures"]) else 0
 
 

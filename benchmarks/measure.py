@@ -1,7 +1,7 @@
-"""Turns of all peers in a cell, ratios, and geometric means. The first peer is the reference.
+"""Rounds of all peers in a cell, ratios, and geometric means. The first peer is the reference.
 
-A figure is a dict: peer, product, seconds of each round, their median and spread, or why there are
-none.
+A figure is a dict: the peer, the product, the seconds of each round, their median and "spread"
+(half the range relative to the median), or the reason why there are none.
 """
 
 import math
@@ -17,16 +17,16 @@ PRODUCTS = ("value", "gradient", "out")
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure a cell; fewer rounds for a peer that took `enough` seconds in two."""
+    """How long to measure a cell."""
 
     rounds: int = 5
-    seconds: float = 0.03  # of each product in a round, or one call
-    enough: float = 1.5
-    patience: float = 20  # seconds of a peer's first call, beyond which it is left out
+    seconds: float = 0.03  # for each product in a round, but at least one call
+    enough: float = 1.5  # seconds in two rounds after which a peer takes part in no more
+    max_first_call: float | None = 20  # seconds; a peer whose first call takes longer is left out
 
 
-def check(cell, peers, patience=20):
-    """The figures, without times yet, and the cell's work; those that disagree say why."""
+def check(cell, peers, max_first_call=None):
+    """The figures of the cell, without times but with reasons of disagreement, and its work."""
     figures = []
     reference = work = None
 
@@ -38,7 +38,7 @@ def check(cell, peers, patience=20):
         try:
             products, needs = peer.ask("prepare", cell)
             if reference is None:
-                reference, work = peer.ask("result", "gradient"), needs
+                reference, work = peer.ask("result", "gradient", max_first_call), needs
         except Late as error:
             add(name, "value", left_out=str(error))
             continue
@@ -47,7 +47,7 @@ def check(cell, peers, patience=20):
             continue
         for product in products:
             try:
-                result = peer.ask("result", product, patience)
+                result = peer.ask("result", product, max_first_call)
                 slack = cell.spec.slack
                 add(name, product, refused=disagreement(result, reference, cell.dtype, slack))
             except Late as error:
@@ -60,27 +60,28 @@ def check(cell, peers, patience=20):
 
 
 def measure(cell, peers, effort):
-    """The cell's name, work and figures."""
-    figures, work = check(cell, peers, effort.patience)
+    """The name, work and figures of the cell."""
+    figures, work = check(cell, peers, effort.max_first_call)
     names = list(peers)
     spent = dict.fromkeys(names, 0.0)
-    for turn in range(effort.rounds):
-        first = turn % len(names)
+    for k in range(effort.rounds):
+        first = k % len(names)
         for name in names[first:] + names[:first]:
-            mine = [f for f in figures if f["peer"] == name and not without_time(f)]
-            if not mine or (turn >= 2 and spent[name] > effort.enough):
+            own = [f for f in figures if f["peer"] == name and not is_excluded(f)]
+            if not own or (k >= 2 and spent[name] > effort.enough):
                 continue
             begin = time.perf_counter()
             try:
-                took = peers[name].ask("turn", [f["product"] for f in mine], effort.seconds)
-                for figure, median in zip(mine, took, strict=True):
+                products = [f["product"] for f in own]
+                medians = peers[name].ask("measure_round", products, effort.seconds)
+                for figure, median in zip(own, medians, strict=True):
                     figure["rounds"].append(median)
             except PeerError as error:
-                for figure in mine:
+                for figure in own:
                     figure["refused"] = str(error)
             spent[name] += time.perf_counter() - begin
     for figure in figures:
-        figure |= summary([] if without_time(figure) else figure["rounds"])
+        figure |= summary([] if is_excluded(figure) else figure["rounds"])
     add_ratios(figures, names[0])
     return {
         "cell": cell.name,
@@ -91,12 +92,13 @@ def measure(cell, peers, effort):
     }
 
 
-def without_time(figure):
+def is_excluded(figure):
+    """Whether a figure has no times, because it was refused or left out."""
     return figure["refused"] or figure["left_out"]
 
 
 def summary(times):
-    """The median, and half the range as a part of it."""
+    """The median, and half the range relative to it."""
     if not times:
         return {"median": None, "spread": None}
     median = statistics.median(times)
@@ -104,22 +106,22 @@ def summary(times):
 
 
 def add_ratios(figures, reference="fastloss"):
-    """How many times longer a peer takes than each product of the reference.
+    """Add the speed-up of the reference over each peer, for each product.
 
-    Where a peer does not compute into arrays kept between calls, its value and gradient stands.
+    The "gradient" of a peer without preallocated output is also compared with "out".
     """
-    ours = {f["product"]: f["median"] for f in figures if f["peer"] == reference}
-    keeping = {f["peer"] for f in figures if f["product"] == "out"}
+    seconds = {f["product"]: f["median"] for f in figures if f["peer"] == reference}
+    has_out = {f["peer"] for f in figures if f["product"] == "out"}
     for figure in figures:
         if figure["peer"] != reference and figure["median"]:
-            own = figure["product"]
-            both = own == "gradient" and figure["peer"] not in keeping
-            against = ("gradient", "out") if both else (own,)
-            figure["ratio"] = {p: figure["median"] / ours[p] for p in against if ours.get(p)}
+            product = figure["product"]
+            both = product == "gradient" and figure["peer"] not in has_out
+            against = ("gradient", "out") if both else (product,)
+            figure["ratio"] = {p: figure["median"] / seconds[p] for p in against if seconds.get(p)}
 
 
-def found(results, product, peer=None):
-    """(result, figure) of those that have a ratio to this product."""
+def figures_with_ratio(results, product, peer=None):
+    """The pairs (result, figure) that have a ratio for this product, of one peer or all."""
     return [
         (result, figure)
         for result in results
@@ -128,31 +130,31 @@ def found(results, product, peer=None):
     ]
 
 
-def geometric(numbers):
-    return math.exp(statistics.fmean(map(math.log, numbers)))
+def geometric_mean(values):
+    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def means(results):
     """{peer: {group: {product: geometric mean, smallest, its cell, number of cells}}}
 
-    All the cells are those of the groups before; half precision stands for itself.
+    "all" has the cells of `GROUPS`; half precision is not among them.
     """
-    made = {}
+    result = {}
     groups = {group: (group,) for group in GROUPS} | {"all": GROUPS, "half": ("half",)}
     for peer in dict.fromkeys(f["peer"] for r in results for f in r["figures"] if "ratio" in f):
         for title, group in groups.items():
             for product in PRODUCTS:
-                chosen = [
+                ratios = [
                     (f["ratio"][product], r["cell"])
-                    for r, f in found(results, product, peer)
+                    for r, f in figures_with_ratio(results, product, peer)
                     if r["group"] in group
                 ]
-                if chosen:
-                    smallest, cell = min(chosen)
-                    made.setdefault(peer, {}).setdefault(title, {})[product] = {
-                        "mean": geometric([ratio for ratio, _ in chosen]),
+                if ratios:
+                    smallest, cell = min(ratios)
+                    result.setdefault(peer, {}).setdefault(title, {})[product] = {
+                        "mean": geometric_mean([ratio for ratio, _ in ratios]),
                         "smallest": smallest,
                         "cell": cell,
-                        "cells": len(chosen),
+                        "cells": len(ratios),
                     }
-    return made
+    return result

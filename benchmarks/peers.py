@@ -1,4 +1,4 @@
-"""The handle of a peer's process, and whether its results agree with fastloss."""
+"""The handle of a peer's process, and the comparison of its results with fastloss."""
 
 import os
 import pickle
@@ -11,11 +11,11 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("torch", "compile", "jax", "numpy", "sklearn", "sklearn_loss")
-# Peers add up, and some compute, in their own precision.
+# Peers accumulate, and some compute, in the precision of the arrays.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "float16": 1e-2, "bfloat16": 5e-2}
-FLOOR = {"float16": 2.0**-22}  # a few steps of its subnormals, where such gradients may be
+FLOOR = {"float16": 2.0**-22}  # absolute tolerance: small gradients may be subnormal
 
-# What holds a library to an instruction set; with_compile.py knows PyTorch's variable too.
+# Variables that limit the libraries to an instruction set. with_compile.py reads PyTorch's too.
 ISAS = {
     "avx2": {
         "FASTLOSS_ISA": "avx2",
@@ -26,7 +26,7 @@ ISAS = {
 
 
 class PeerError(Exception):
-    """A peer has no result, and why."""
+    """The reason why a peer has no result."""
 
 
 class Missing(PeerError):
@@ -69,10 +69,10 @@ class Peer:
         return content
 
     def ask(self, method, *arguments):
-        if self._process.poll() is not None:  # it crashed; a new one takes the next cell
+        if self._process.poll() is not None:  # it crashed; start a new one for the next cell
             self.close()
             self._start()
-        with suppress(BrokenPipeError):  # what is left of its answer tells
+        with suppress(BrokenPipeError):  # reading the answer reports the failure
             pickle.dump((method, arguments), self._process.stdin, protocol=5)
             self._process.stdin.flush()
         return self._answer()
@@ -91,7 +91,7 @@ class Peer:
 
 
 def open_peers(stack, names, threads, pythons=None, isa=None, report=print):
-    """fastloss and those of `names` that are installed, by name; an `ExitStack` ends them."""
+    """Open fastloss and the peers that are installed; an `ExitStack` closes them."""
     peers = {}
     for name in ("fastloss", *names):
         try:
@@ -106,36 +106,36 @@ def open_peers(stack, names, threads, pythons=None, isa=None, report=print):
     return peers
 
 
-def disagreement(result, reference, dtype, leniency=1):
-    """What is wrong with (value, gradients), in words, or None; a value alone has no gradients.
+def disagreement(result, reference, dtype, slack=1):
+    """How a result (value, gradients) disagrees with the reference, or None.
 
-    Leniency is with gradients.
+    The list of gradients may be empty. `slack` multiplies their tolerance.
     """
     tolerance = TOLERANCE[dtype]
-    (value, gradients), (true_value, true_gradients) = result, reference
-    if not abs(value - true_value) <= tolerance * abs(true_value):  # so written, NaN is refused
-        return f"value {value!r} where fastloss has {true_value!r}"
+    (value, gradients), (expected_value, expected_gradients) = result, reference
+    if not abs(value - expected_value) <= tolerance * abs(expected_value):  # refuses NaN
+        return f"value {value!r} where fastloss has {expected_value!r}"
     if not gradients:
         return None
-    if [g.shape for g in gradients] != [g.shape for g in true_gradients]:
+    if [g.shape for g in gradients] != [g.shape for g in expected_gradients]:
         return "gradients of other shapes"
-    for which, (gradient, true) in enumerate(zip(gradients, true_gradients, strict=True)):
-        scale = np.abs(true).mean(dtype=np.float64)
-        relative = tolerance * leniency
-        slack = relative * scale + FLOOR.get(dtype, 0)
-        at = _first_outside(gradient.ravel(), true.ravel(), relative, slack)
-        if at is not None:
-            position = [int(i) for i in np.unravel_index(at, true.shape)]
-            g, t = gradient.flat[at], true.flat[at]
-            return f"gradient {which} at {position} is {g!s} where fastloss has {t!s}"
+    for k, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
+        scale = np.abs(expected).mean(dtype=np.float64)
+        rtol = tolerance * slack
+        atol = rtol * scale + FLOOR.get(dtype, 0)
+        index = _first_outside(gradient.ravel(), expected.ravel(), rtol, atol)
+        if index is not None:
+            position = [int(i) for i in np.unravel_index(index, expected.shape)]
+            a, b = gradient.flat[index], expected.flat[index]
+            return f"gradient {k} at {position} is {a!s} where fastloss has {b!s}"
     return None
 
 
-def _first_outside(gradient, true, tolerance, slack, block=1 << 20):
-    """The first position off by more than tolerance times its size and the slack, or None."""
-    for begin in range(0, true.size, block):
-        t = true[begin : begin + block].astype(np.float64)
-        close = np.abs(gradient[begin : begin + block] - t) <= tolerance * np.abs(t) + slack
-        if not close.all():
-            return begin + int(np.argmin(close))
+def _first_outside(gradient, expected, rtol, atol, block=1 << 20):
+    """The first index at which the gradient is out of tolerance, or None."""
+    for begin in range(0, expected.size, block):
+        b = expected[begin : begin + block].astype(np.float64)
+        is_close = np.abs(gradient[begin : begin + block] - b) <= rtol * np.abs(b) + atol
+        if not is_close.all():
+            return begin + int(np.argmin(is_close))
     return None

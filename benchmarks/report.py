@@ -14,8 +14,7 @@ from pathlib import Path
 
 from benchmarks.cells import GROUPS
 from benchmarks.chart import SHOWN, chart
-from benchmarks.measure import PRODUCTS
-from benchmarks.text import (
+from benchmarks.format import (
     RATE_NAMES,
     figure_of,
     mean_text,
@@ -25,6 +24,7 @@ from benchmarks.text import (
     time_text,
     title,
 )
+from benchmarks.measure import PRODUCTS
 
 ROOT = Path(__file__).parents[1]
 MARKERS = ("<!-- benchmarks: python -m benchmarks.report -->", "<!-- /benchmarks -->")
@@ -42,9 +42,9 @@ def table(heads, rows):
 
 
 def machine(made):
-    held = f" held to {made['isa']}" if made.get("isa") else ""
+    isa = f" limited to {made['isa']}" if made.get("isa") else ""
     threads = f", {made['threads']} threads" if "threads" in made else ""
-    return f"{made['processor']}{held}{threads}, Python {made['python']}"
+    return f"{made['processor']}{isa}{threads}, Python {made['python']}"
 
 
 def mean_rows(made):
@@ -127,7 +127,7 @@ def cells_section(made):
     yield ""
 
 
-def cadence_section(made):
+def sporadic_calls_section(made):
     keys = [(way, q) for way in ("back to back", "apart") for q in ("median", "p90")]
     heads = ["cell", "product", "threads", "library", *(f"{way}, {q}" for way, q in keys), "factor"]
     yield from table(
@@ -163,7 +163,7 @@ def scaling_section(made):
 
 SECTIONS = {
     "scaling": ("Threads", scaling_section),
-    "cadence": ("Calls that come now and then", cadence_section),
+    "sporadic_calls": ("Sporadic calls", sporadic_calls_section),
     "startup": ("Import", startup_section),
     "cells": ("Another run", means_section),
 }

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.sklearn_metrics``: fastloss.sklearn.metrics and scikit-learn, in turns.
+"""``python -m benchmarks.sklearn_metrics``: the metrics of fastloss against scikit-learn's.
 
-Both compute in this process, from the same float64 arrays, and must agree. The ratio says how many
-times longer scikit-learn takes.
+Both run in this process in alternating rounds, on the same float64 arrays, and must agree. The
+ratio is the speed-up of fastloss.
 """
 
 import math
@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import sklearn
-from sklearn import metrics as theirs
+from sklearn import metrics as sklearn_metrics
 
 import fastloss as fl
-from benchmarks import command
-from benchmarks.measure import geometric, summary
-from benchmarks.text import ratio_text, time_text
+from benchmarks import cli
+from benchmarks.format import ratio_text, time_text
+from benchmarks.measure import geometric_mean, summary
 from benchmarks.worker import samples
-from fastloss.sklearn import metrics as ours
+from fastloss.sklearn import metrics as fastloss_metrics
 
-TARGETS = {1_000: 20, 1_000_000: 3}  # rows, and the ratio that is aimed at
+GOALS = {1_000: 20, 1_000_000: 3}  # the intended ratio for each number of rows
 AGREEMENT = 1e-11
 PEERS = ("fastloss", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric and the names of the arrays that it gets."""
+    """A metric, and the names of its arrays."""
 
     metric: str
     variant: str
@@ -67,7 +67,7 @@ CELLS = [
 
 
 def data(rows):
-    """All arrays, by name."""
+    """The arrays by name."""
     rng = np.random.default_rng(0)
     p = rng.random(rows)
     return {
@@ -87,7 +87,7 @@ def data(rows):
 
 
 def measure(cell, rows, arrays, rounds, seconds):
-    """One dict for a cell and a number of rows."""
+    """The figure of a cell for one number of rows."""
     options = cell.options | ({"sample_weight": arrays["weight"]} if cell.weighted else {})
 
     def call_of(module):
@@ -95,48 +95,53 @@ def measure(cell, rows, arrays, rounds, seconds):
         y_true, y_pred = (arrays[name] for name in cell.arrays)
         return lambda: metric(y_true, y_pred, **options)
 
-    calls = dict(zip(PEERS, map(call_of, (ours, theirs)), strict=True))
+    calls = dict(zip(PEERS, map(call_of, (fastloss_metrics, sklearn_metrics)), strict=True))
     value, expected = (call() for call in calls.values())
     if not math.isclose(value, expected, rel_tol=AGREEMENT):
         raise SystemExit(f"{cell.name}: {value!r}, but scikit-learn has {expected!r}")
     times = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in list(calls)[:: 1 - 2 * (turn % 2)]:
-            time.sleep(0.005)  # threads stop spinning
+    for k in range(rounds):
+        for name in list(calls)[:: 1 - 2 * (k % 2)]:
+            time.sleep(0.005)  # until idle threads stop spinning
             times[name].append(statistics.median(samples(calls[name], seconds)))
-    found = {name: summary(took) for name, took in times.items()}
-    ratio = found["scikit-learn"]["median"] / found["fastloss"]["median"]
-    return {"cell": cell.name, "rows": rows, "ratio": ratio} | found
+    summaries = {name: summary(medians) for name, medians in times.items()}
+    ratio = summaries["scikit-learn"]["median"] / summaries["fastloss"]["median"]
+    return {"cell": cell.name, "rows": rows, "ratio": ratio} | summaries
 
 
 def table(figures):
-    """Markdown: a metric in a row, for each number of rows both times and the ratio."""
-    heads = [f"{rows:,} rows: {what}" for rows in TARGETS for what in (*PEERS, "ratio")]
+    """A Markdown table: for each metric and number of rows, both times and the ratio."""
+    heads = [f"{rows:,} rows: {column}" for rows in GOALS for column in (*PEERS, "ratio")]
     yield "| metric | " + " | ".join(heads) + " |"
     yield "|---|" + "--:|" * len(heads)
-    by = {(f["cell"], f["rows"]): f for f in figures}
+    by_cell = {(f["cell"], f["rows"]): f for f in figures}
     for name in dict.fromkeys(f["cell"] for f in figures):
-        cells = [t for rows, least in TARGETS.items() for t in texts(by[name, rows], least)]
-        yield f"| {name} | " + " | ".join(cells) + " |"
+        columns = [t for rows, goal in GOALS.items() for t in texts(by_cell[name, rows], goal)]
+        yield f"| {name} | " + " | ".join(columns) + " |"
 
 
-def texts(figure, least):
-    """The times and the ratio, in bold where it is less than is aimed at."""
+def texts(figure, goal):
+    """The times and the ratio, which is bold if it is below the goal."""
     ratio = ratio_text(figure["ratio"])
     times = [time_text(figure[peer]["median"]).strip() for peer in PEERS]
-    return [*times, ratio if figure["ratio"] >= least else f"**{ratio}**"]
+    return [*times, ratio if figure["ratio"] >= goal else f"**{ratio}**"]
 
 
 def main(argv=None):
-    parser = command.parser("benchmarks.sklearn_metrics", __doc__)
+    parser = cli.parser("benchmarks.sklearn_metrics", __doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="turns of each in each cell; default: %(default)s")
-    add("--seconds", type=float, default=0.02, help="of a turn, or a call; default: %(default)s")
+    add("--rounds", type=int, default=5, help="rounds per cell; default: %(default)s")
+    add(
+        "--seconds",
+        type=float,
+        default=0.02,
+        help="duration of a round, but at least one call; default: %(default)s",
+    )
     options = parser.parse_args(argv)
     if options.isa:
         fl._binding.select_isa(options.isa)
-    made = command.content("sklearn_metrics", "benchmarks.sklearn_metrics", argv, figures=[])
-    made |= {
+    run = cli.run_info("sklearn_metrics", "benchmarks.sklearn_metrics", argv, figures=[])
+    run |= {
         "versions": {
             "fastloss": fl.__version__,
             "scikit-learn": sklearn.__version__,
@@ -145,23 +150,23 @@ def main(argv=None):
         "isa": fl._binding.isa(),
         "threads": fl.get_num_threads(),
     }
-    for rows in TARGETS:
+    for rows in GOALS:
         arrays = data(rows)
-        for cell in command.chosen(CELLS, options):
-            found = measure(cell, rows, arrays, options.rounds, options.seconds)
-            made["figures"].append(found)
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    print(f"{made['processor']}, {made['threads']} threads, {made['isa']}; {versions}\n")
-    print("\n".join(table(made["figures"])))
-    for rows, least in TARGETS.items():
-        ratios = [f["ratio"] for f in made["figures"] if f["rows"] == rows]
-        reached = sum(ratio >= least for ratio in ratios)
+        for cell in cli.select(CELLS, options):
+            figure = measure(cell, rows, arrays, options.rounds, options.seconds)
+            run["figures"].append(figure)
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    print(f"{run['processor']}, {run['threads']} threads, {run['isa']}; {versions}\n")
+    print("\n".join(table(run["figures"])))
+    for rows, goal in GOALS.items():
+        ratios = [f["ratio"] for f in run["figures"] if f["rows"] == rows]
+        reached = sum(ratio >= goal for ratio in ratios)
         print(
-            f"\n{rows:,} rows: {ratio_text(geometric(ratios))} in the geometric mean, at least "
-            f"{least}x in {reached} of {len(ratios)}"
+            f"\n{rows:,} rows: geometric mean {ratio_text(geometric_mean(ratios))}, at least "
+            f"{goal}x in {reached} of {len(ratios)}"
         )
     if options.json:
-        command.write_json(options.json, made)
+        cli.write_json(options.json, run)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""torch.compile: PyTorch's calls, compiled for each cell."""
+"""torch.compile: the calls of PyTorch, compiled for each cell."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
-"""scikit-learn's metrics, at given predictions; they have values only and use one thread.
+"""The metrics of scikit-learn, which have values only and use one thread.
 
-Where a metric takes probabilities or means, the call makes them from our logits. Ours is an affine
-function of theirs, whose constants depend on the targets alone and are found before.
+If a metric takes probabilities or means, the call computes them from the logits. The loss is an
+affine function of the metric, whose constants depend only on the targets and are computed before.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from sklearn import metrics
 
 from benchmarks.cells import HALVES
 
-# log_loss sorts the labels and makes a matrix of ones and zeros: so many entries are enough.
-MOST = dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_logits"), 1 << 20)
-MOST["cross_entropy"] = 1 << 25
+# log_loss sorts the labels and makes an indicator matrix; more entries would take too long.
+MAX_SIZE = dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_logits"), 1 << 20)
+MAX_SIZE["cross_entropy"] = 1 << 25
 
 
 def mean64(x):
@@ -33,13 +33,13 @@ def pinball_loss(x, y):
 
 
 def poisson_nll_loss(x, y):
-    """exp x - y x is half the deviance less the mean of y log y - y."""
+    """The mean of exp x - y x is half the deviance minus the mean of y log y - y."""
     constant = mean64(xlogy(y, y) - y)
     return lambda: metrics.mean_poisson_deviance(y, np.exp(x)) / 2 - constant
 
 
 def gamma_nll_loss(x, y):
-    """x + y exp(-x) is half the deviance and the mean of 1 + log y."""
+    """The mean of x + y exp(-x) is half the deviance plus the mean of 1 + log y."""
     constant = mean64(1 + np.log(y))
     return lambda: metrics.mean_gamma_deviance(y, np.exp(x)) / 2 + constant
 
@@ -71,14 +71,15 @@ def start(threads):
 
 def products(cell, arrays, options):
     loss = globals().get(cell.loss)
-    rows = cell.loss == "cross_entropy"
-    if cell.loss in MOST and arrays[0].size > MOST[cell.loss]:
-        raise TimeoutError("log_loss takes half a minute, or as much memory")
+    is_multiclass = cell.loss == "cross_entropy"
+    if cell.loss in MAX_SIZE and arrays[0].size > MAX_SIZE[cell.loss]:
+        raise TimeoutError("log_loss takes half a minute, or too much memory")
     if loss is None or cell.dtype in HALVES or cell.variant in ("smoothed", "probabilities"):
         return {}
-    if rows and (len(cell.shape) > 2 or cell.shape[0] == 1):  # no maps, no single sample
+    # log_loss takes neither a class axis before others nor a single sample.
+    if is_multiclass and (len(cell.shape) > 2 or cell.shape[0] == 1):
         return {}
-    return {"value": loss(*(arrays if rows else map(np.ravel, arrays)), **options)}
+    return {"value": loss(*(arrays if is_multiclass else map(np.ravel, arrays)), **options)}
 
 
 def numbers(result):

@@ -1,7 +1,7 @@
-"""scikit-learn's private `sklearn._loss`, compiled loops of its linear models and boosted trees.
+"""scikit-learn's private `sklearn._loss`: compiled loops of its linear models and boosted trees.
 
-Loss and gradient of each sample go into arrays kept between calls, and are divided by their number
-as in its linear models. Ours is `scale` times theirs.
+The losses and gradients of the samples are written to preallocated arrays, and the gradients are
+divided by their number as in the linear models. The loss of fastloss is `scale` times theirs.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ PAIRS = {
     "cross_entropy": (losses.HalfMultinomialLoss, {}, 1),
 }
 
-UNKNOWN = ("smoothed", "probabilities")  # variants
+UNSUPPORTED = ("smoothed", "probabilities")  # variants
 
 _threads = 1
 
@@ -38,38 +38,38 @@ def start(threads):
 
 
 def products(cell, arrays, options):
-    if cell.loss not in PAIRS or cell.dtype in HALVES or cell.variant in UNKNOWN:
+    if cell.loss not in PAIRS or cell.dtype in HALVES or cell.variant in UNSUPPORTED:
         return {}
-    kind, given, scale = PAIRS[cell.loss]
+    loss_class, settings, scale = PAIRS[cell.loss]
     x, y = arrays
     if cell.loss == "cross_entropy":
         if x.ndim > 2:
             return {}
-        given = {"n_classes": x.shape[1]}
+        settings = {"n_classes": x.shape[1]}
     else:
         x, y = x.ravel(), y.ravel()
     weight = options.get("weight")
     labels = y
     y = ((y + 1) / 2 if cell.loss == "soft_margin_loss" else y).astype(x.dtype)
-    theirs = kind(**given | {k: v for k, v in options.items() if k == "power"})
-    each, slopes = y.copy(), x.copy()
+    loss = loss_class(**settings | {k: v for k, v in options.items() if k == "power"})
+    loss_out, gradient_out = y.copy(), x.copy()
 
-    def weights():
+    def keywords_and_divisor():
         if weight is None:
             return {"n_threads": _threads}, len(y) / scale
         w = weight[labels]
         return {"n_threads": _threads, "sample_weight": w}, w.sum() / scale
 
     def value():
-        keywords, total = weights()
-        return theirs.loss(y, x, loss_out=each, **keywords).sum() / total
+        keywords, divisor = keywords_and_divisor()
+        return loss.loss(y, x, loss_out=loss_out, **keywords).sum() / divisor
 
     def gradient():
-        keywords, total = weights()
-        theirs.loss_gradient(y, x, loss_out=each, gradient_out=slopes, **keywords)
-        made = each.sum() / total
-        np.divide(slopes, total, out=slopes)
-        return made, slopes.reshape(arrays[0].shape)
+        keywords, divisor = keywords_and_divisor()
+        loss.loss_gradient(y, x, loss_out=loss_out, gradient_out=gradient_out, **keywords)
+        mean = loss_out.sum() / divisor
+        np.divide(gradient_out, divisor, out=gradient_out)
+        return mean, gradient_out.reshape(arrays[0].shape)
 
     return {"value": value, "gradient": gradient}
 
@@ -77,5 +77,5 @@ def products(cell, arrays, options):
 def numbers(result):
     if not isinstance(result, tuple):
         return float(result), []
-    value, slopes = result
-    return float(value), [slopes]
+    value, gradient = result
+    return float(value), [gradient]

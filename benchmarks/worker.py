@@ -1,7 +1,6 @@
-"""One peer's process: reads pickled requests from standard input, answers on standard output.
+"""The process of one peer, which reads pickled requests from stdin and writes answers to stdout.
 
-Run as a file, by the interpreter of the peer's own environment: fastloss comes from there when it
-is installed, else from beside this package.
+It may run in the interpreter of another environment, which then needs the peer and NumPy.
 """
 
 import importlib
@@ -14,26 +13,26 @@ import time
 import timeit
 from contextlib import contextmanager
 
-SAMPLE = 2e-4  # seconds; shorter calls are repeated within a sample, to hide the clock's own cost
+SAMPLE_SECONDS = 2e-4  # shorter calls are repeated, so that the clock's own cost does not matter
 
 
 def samples(call, seconds):
-    """Seconds per call: one number per sample, as many as fit."""
+    """Seconds per call, of as many samples as fit into `seconds`, but at least one."""
     end = time.perf_counter() + seconds
-    number, took = 1, timeit.timeit(call, number=1)  # brings the data back into the caches
-    if took >= seconds:
-        return [took]
-    while took < SAMPLE:
+    number, elapsed = 1, timeit.timeit(call, number=1)  # brings the data back into the caches
+    if elapsed >= seconds:
+        return [elapsed]
+    while elapsed < SAMPLE_SECONDS:
         number *= 2
-        took = timeit.timeit(call, number=number)
+        elapsed = timeit.timeit(call, number=number)
     times = []
     while not times or time.perf_counter() < end:
         times.append(timeit.timeit(call, number=number) / number)
     return times
 
 
-def each(call, calls, period):
-    """Seconds of every one of so many calls that begin `period` seconds apart; 0: back to back."""
+def call_times(call, calls, period):
+    """Seconds of each call, if they begin `period` seconds apart or, for 0, back to back."""
     times = []
     due = time.perf_counter()
     for _ in range(calls):
@@ -47,8 +46,11 @@ def each(call, calls, period):
 
 
 @contextmanager
-def patience(seconds):
-    """Raises `TimeoutError` where the block takes longer."""
+def time_limit(seconds):
+    """Raise a TimeoutError if the block takes longer; None is no limit."""
+    if seconds is None:
+        yield
+        return
 
     def interrupt(*_):
         raise TimeoutError(f"its first call takes more than {seconds} s")
@@ -68,34 +70,35 @@ class Worker:
         self.products = {}
 
     def prepare(self, cell):
-        self.products = {}  # frees the last cell's arrays before the next are made
+        self.products = {}  # frees the arrays of the last cell before new ones are allocated
         arrays, options = cell.data()
         self.products = self.peer.products(cell, arrays, options)
         return list(self.products), cell.work(arrays)
 
-    def result(self, product, seconds=20):
-        """Of the first call, which may compile; it is given up after so many seconds."""
-        with patience(seconds):
-            made = self.products[product]()
-        return self.peer.numbers(made)
+    def result(self, product, seconds=None):
+        """The result of the first call, which may compile; `seconds` limit it."""
+        with time_limit(seconds):
+            result = self.products[product]()
+        return self.peer.numbers(result)
 
-    def turn(self, products, seconds):
-        """The median of each of these products in one turn."""
-        time.sleep(0.005)  # the threads of the peer before stop spinning
+    def measure_round(self, products, seconds):
+        """The median time of each product in one round."""
+        time.sleep(0.005)  # until the threads of the previous peer stop spinning
         return [statistics.median(samples(self.products[name], seconds)) for name in products]
 
-    def cadence(self, product, calls, period):
+    def time_calls(self, product, calls, period):
+        """Seconds of each call, after five calls to warm up."""
         call = self.products[product]
-        each(call, 5, period)
-        return each(call, calls, period)
+        call_times(call, 5, period)
+        return call_times(call, calls, period)
 
 
 def main():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which closes stdin
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # output of the libraries must not mix with the answers
 
     def answer(kind, content):
         pickle.dump((kind, content), answers, protocol=5)
@@ -112,14 +115,14 @@ def main():
         except EOFError:
             return None
         try:
-            made = getattr(worker, name)(*arguments)
+            result = getattr(worker, name)(*arguments)
         except TimeoutError as error:
             answer("late", str(error))
         except Exception as error:
             words = next(iter(str(error).splitlines()), "")
             answer("error", f"{type(error).__name__}: {words[:200]}")
         else:
-            answer("ok", made)
+            answer("ok", result)
 
 
 if __name__ == "__main__":

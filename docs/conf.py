@@ -23,7 +23,7 @@ extensions = [
     "repository",
 ]
 exclude_patterns = ["_ext"]
-suppress_warnings = ["myst.header"]  # the report of the benchmarks goes from # to ###
+suppress_warnings = ["myst.header"]  # performance.md has ### below #
 
 default_role = "py:obj"
 highlight_language = "text"

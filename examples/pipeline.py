@@ -1,7 +1,7 @@
-"""A linear classifier of scikit-learn's 1797 handwritten digits, tuned by its cross entropy.
+"""A linear classifier of scikit-learn's 1797 handwritten digits, tuned for cross-entropy.
 
-Cross-validation on half of the images chooses label smoothing and penalty; the other half tells
-what that is worth.
+Cross-validation on half of the images chooses the label smoothing and the penalty. The other half
+is the test set.
 
     pip install 'fastloss[sklearn]' && python examples/pipeline.py
 """
@@ -37,4 +37,4 @@ for parameters, score in zip(
 
 entropy = -search.score(test_images, test_digits)
 accuracy = search.best_estimator_.score(test_images, test_digits)
-print(f"the best of them on new digits: cross entropy {entropy:.3f}, accuracy {accuracy:.3f}")
+print(f"best model on the test set: cross entropy {entropy:.3f}, accuracy {accuracy:.3f}")

@@ -169,19 +169,13 @@ class Case(NamedTuple):
         arrays = [np.array(values)[i.ravel()] for values, i in pairs]
         return self._with_valid_labels(self._time_first([_typed(a, dtype) for a in arrays]))
 
-    # COMPAT
-    kind = property(lambda self: self.unit + "s")
-    arrays = property(lambda self: self.typical)
-    hard = property(lambda self: self.adversarial)
-    corners = property(lambda self: self.edge_cases)
-
-    def keywords(self, rng, shape, dtype, classes=CLASSES, hard=False, adversarial=False):
+    def keywords(self, rng, shape, dtype, classes=CLASSES, adversarial=False):
         """The options, with arrays for an unreduced loss of `shape`."""
         keywords = {}
         for name, value in self.options.items():
             if isinstance(value, Domain):
                 full = self._shape(value, shape, classes)
-                if adversarial or hard:
+                if adversarial:
                     flat = value.adversarial(rng, int(np.prod(full)), np.finfo(dtype))
                     value = flat.reshape(full)
                 else:
@@ -359,21 +353,3 @@ TABLE = [
 ]
 CASES = [case for cases in TABLE for case in cases]
 LOSSES = list(dict.fromkeys(case.loss for case in CASES))
-
-
-# COMPAT: names of the tests by subject, until these have been renamed
-from tests.domains import (  # noqa: E402
-    ANY,
-    FEATURE_ROWS,
-    LABEL_ROWS,
-    SCORE_ROWS,
-    SIGN,
-    UNIT_INTERVAL,
-    UNIT_INTERVAL_ROWS,
-    log_softmax,
-)
-
-Kind, REAL, UNIT, SHARES, UNITS = Domain, ANY, UNIT_INTERVAL, PROBABILITY_ROWS, UNIT_INTERVAL_ROWS
-SCORES, LOG_SCORES, VECTORS, LABELS = SCORE_ROWS, LOG_PROBABILITY_ROWS, FEATURE_ROWS, CLASS_INDEX
-CLASS, LABEL_SETS, SPELLED = CLASS_INDEX, LABEL_ROWS, TARGET_LABELS
-__all__ = ["SIGN", "log_softmax"]

@@ -1,11 +1,10 @@
-"""Instruction sets as fixtures, the quick and the complete selection, and processes.
+"""The quick and the complete selection of tests, and the fixtures of instruction sets.
 
-By default a quick selection of the tests runs; `--complete` runs all of them. The quick selection
-leaves out tests with the marker `complete_only`. Of a test that runs on each instruction set it
-takes one set for each choice of the other parameters, and likewise one value of the parameters that
-the marker `rotate` names. A checksum of the other parameters chooses, so that neighbouring choices
-use different sets and the selection is always the same. What a whole run must have executed is
-checked by tests/table_coverage.py.
+By default a quick selection runs; `--complete`, or naming a test by ::, runs everything. The quick
+selection leaves out the tests marked `complete_only`. A test with the fixture `isa` runs on one
+instruction set for each combination of its other parameters, and the parameters named by the marker
+`rotate` likewise take one value. A checksum of the combination chooses it, so that the choices vary
+but are the same in each run. tests/table_coverage.py checks what a run executed.
 """
 
 import os
@@ -49,35 +48,40 @@ def pytest_cmdline_main(config):
         option.dist = "worksteal"
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config, items):
     """Deselects the tests that the quick selection leaves out, unless tests are named by ::."""
     if config.option.complete or any("::" in arg for arg in config.args):
         return
-    groups = {}
+    groups, numbers = {}, {}
     for item in items:
         if not item.get_closest_marker("complete_only"):
-            groups.setdefault(_without_rotated(item), []).append(item)
-    selected = {group[_checksum(name) % len(group)] for name, group in groups.items()}
+            groups.setdefault(_without_rotated(item, numbers), []).append(item)
+    selected = {group[_checksum(key) % len(group)] for key, group in groups.items()}
     deselected = [item for item in items if item not in selected]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item in selected]
 
 
-def _without_rotated(item):
-    """The name of a test and its parameters, without the rotated ones."""
-    parameters = getattr(item, "callspec", None)
-    indices = dict(parameters.indices) if parameters else {}
-    indices.pop("isa", None)
-    for marker in item.iter_markers("rotate"):
-        for name in marker.args:
-            indices.pop(name, None)
-    return (item.nodeid.split("[")[0], *sorted(indices.items()))
+def _without_rotated(item, numbers):
+    """The name of a test and the values of its parameters that are not rotated.
+
+    A value is a number, in the order in which the values of the parameter appear; `numbers` has
+    these of each test.
+    """
+    name = item.nodeid.split("[")[0]
+    rotated = {"isa"}.union(*(marker.args for marker in item.iter_markers("rotate")))
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    values = []
+    for parameter in parameters.keys() - rotated:
+        known = numbers.setdefault((name, parameter), {})
+        values.append((parameter, known.setdefault(id(parameters[parameter]), len(known))))
+    return (name, *sorted(values))
 
 
-def _checksum(name):
-    return zlib.crc32(repr(name).encode())
+def _checksum(key):
+    return zlib.crc32(repr(key).encode())
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ class Domain(NamedTuple):
     low: float = -np.inf
     high: float = np.inf
     extent: str = "unit"
-    place = property(lambda self: self.extent)  # COMPAT
 
 
 # ---- Elements ------------------------------------------------------------------------------------

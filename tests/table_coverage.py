@@ -1,14 +1,13 @@
-"""What a run of the whole suite must execute, and whether it did.
+"""Requirements on what a run of the whole suite executes, and the plugin that checks them.
 
-For each loss these are all combinations of a row of losses.def, a product (the value, the gradient
-by each argument, both at once, sums), a dtype, a reduction and an instruction set; further each of
-its options; and for the package each function of `fastloss._errors` that makes an exception. The
-requirements follow from `operand_specs` and `__signature__`: a new row or option is required from
-the start.
+For each loss, all combinations of a row of losses.def, a product (the value, the gradient by each
+argument, both at once, the sums), a dtype, a reduction and an instruction set are required, and
+each option; for the package, each function of `fastloss._errors` that makes an exception. All this
+follows from `operand_specs` and `__signature__`: a new row or option is required from the start.
 
-A `Recorded` loss records the calls that succeed; `DrawnCase` has one. As a plugin of pytest, loaded
-by conftest.py, the module fails a run of the whole suite, quick or complete, that passed without
-executing all of this, and lists the gaps. It does not check runs of a part of the suite.
+A `Recorded` loss records the calls that succeed; a `DrawnCase` has one. As a plugin of pytest,
+loaded by conftest.py, the module fails a run of the whole suite, quick or complete, that passed
+without executing all of this, and lists the gaps. Runs of a part of the suite are not checked.
 """
 
 import functools
@@ -159,6 +158,10 @@ def executions(loss):
                     yield from ((formula, product, dtype, reduction, isa) for dtype in DTYPES)
 
 
+def describe(requirement):
+    return " ".join(word for word in requirement if word is not None)
+
+
 def error_functions():
     """The names of the functions of `fastloss._errors` that make an exception."""
     functions = inspect.getmembers(_errors, inspect.isfunction)
@@ -212,4 +215,4 @@ def pytest_terminal_summary(terminalreporter, config):
     if gaps:
         terminalreporter.section(f"{len(gaps)} gaps: no test executed", red=True)
         for gap in gaps:
-            terminalreporter.line(" ".join(map(str, gap)))
+            terminalreporter.line(describe(gap))

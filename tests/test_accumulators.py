@@ -12,7 +12,8 @@ import pytest
 
 import fastloss as fl
 from fastloss.evaluation.accumulators import Accumulator
-from tests.cases import CASES, CLASS, FLOATS, LABELS, Kind
+from tests.cases import CASES, FLOATS
+from tests.domains import Domain
 from tests.drawn_case import DrawnCase
 
 
@@ -24,7 +25,7 @@ def over(cases):
 STEADY = [
     case
     for case in CASES
-    if case.weighs_classes or not any(isinstance(v, Kind) for v in case.options.values())
+    if case.weighs_classes or not any(isinstance(v, Domain) for v in case.options.values())
 ]
 cases = over(STEADY)
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
@@ -34,7 +35,7 @@ SUM_TOLERANCE = 1e-13  # relative to the sum of absolute losses
 
 def drawn(case, rows, dtype=np.float32, reduction="mean"):
     """A draw with a weight for each loss, and an empty accumulator of its criterion."""
-    draw = DrawnCase(case, (rows,) if case.kind == "sequences" else (rows, 3), dtype)
+    draw = DrawnCase(case, (rows,) if case.unit == "sequence" else (rows, 3), dtype)
     draw.keywords["sample_weight"] = draw.rng.integers(0, 4, draw.value().shape).astype(dtype)
     return draw, accumulator_of(draw, reduction)
 
@@ -171,7 +172,7 @@ def standard_error(losses, weights, divisor):
 
 
 # The following tests cover weights of classes and numbers of labels.
-@over([c for c in STEADY if not c.weighs_classes and c.kind != "sequences"])
+@over([c for c in STEADY if not c.weighs_classes and c.unit != "sequence"])
 @floats
 def test_standard_error_of_weighted_losses(case, dtype):
     draw, accumulator = drawn(case, 211, dtype)
@@ -285,7 +286,7 @@ def test_totals_of_groups_equal_the_loss_of_each_group_alone(case):
     assert accumulator.value == pytest.approx(draw.value("mean"), rel=1e-12)
 
 
-@over([c for c in STEADY if c.operands[1] in (LABELS, CLASS)])
+@over([c for c in STEADY if c.by_class])
 def test_classes_are_groups_by_target(case):
     draw, _ = drawn(case, 90)
     by_class, by_group = accumulator_of(draw, by="class"), accumulator_of(draw, by="group")

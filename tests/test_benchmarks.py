@@ -1,5 +1,4 @@
-"""The benchmarks' table is complete, peers agree with fastloss, wrong results get no time, limits
-and documents follow from the figures."""
+"""Benchmarks: the table of cells, agreement of the peers, refused results, limits, documents."""
 
 import json
 import subprocess
@@ -10,52 +9,53 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cadence, chart, report, text, worker
+from benchmarks import chart, report, sporadic_calls, worker
 from benchmarks.cells import HALVES, Cell, cells
-from benchmarks.limits import Limits, add_shares, least_seconds
+from benchmarks.format import TITLES, cell_lines
 from benchmarks.measure import Effort, add_ratios, check, means, measure
 from benchmarks.peers import NAMES, Late, Missing, Peer, PeerError, disagreement, open_peers
+from benchmarks.roofline import Roofline, add_shares, least_seconds
 
 SMALL = {c.name: c for c in cells() if c.group == "small"}
 CELL = SMALL["mse_loss 64x10"]
-COMPILING = ("compile", "jax")  # take seconds for a loss: few are tested
+COMPILING = ("compile", "jax")  # take seconds to compile a loss, so that few are tested
 
 
 def peers(stack, *names):
     return open_peers(stack, names, threads=1, report=lambda line: None)
 
 
-def test_names_of_cells_are_unique():
+def test_cell_names_are_unique():
     names = [c.name for c in cells()]
     assert len(set(names)) == len(names)
 
 
-def test_half_precision_has_cells_of_its_own():
+def test_half_precision_cells():
     halves = {c.dtype for c in cells() if c.group == "half"}
     assert halves == {"float16", "bfloat16"}
     assert all(c.group == "half" for c in cells("float16"))
 
 
-def test_data_are_the_same_each_time():
+def test_data_are_reproducible():
     for cell in SMALL.values():
         for a, b in zip(cell.data()[0], cell.data()[0], strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_cell_runs_end_to_end(name):
+def test_cell_end_to_end(name):
     with ExitStack() as stack:
         both = peers(stack, name)
         if name not in both:
             pytest.skip(f"{name} is not installed")
-        result = measure(CELL, both, Effort(2, 1e-4))
+        result = measure(CELL, both, Effort(2, 1e-4, max_first_call=None))
     figures = result["figures"]
     products = 1 if name == "sklearn" else 2
     assert [f["refused"] for f in figures] == [None] * (3 + products)
     assert all(f["median"] > 0 and len(f["rounds"]) == 2 for f in figures)
     ratios = {p for f in figures for p in f.get("ratio", {})}
     assert ratios == ({"value"} if name == "sklearn" else {"value", "gradient", "out"})
-    assert len(list(text.cell_lines(result, both))) == 2
+    assert len(list(cell_lines(result, both))) == 2
     assert means([result])[name]["small"]["value"]["cells"] == 1
 
 
@@ -113,7 +113,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("part", CHANGES)
-def test_a_wrong_result_is_refused(part):
+def test_wrong_result_is_refused(part):
     with ExitStack() as stack:
         both = peers(stack)
         both["numpy"] = stack.enter_context(Changed("numpy", 1))
@@ -126,38 +126,38 @@ def test_a_wrong_result_is_refused(part):
     assert "ratio" not in figure
     if part == "gradient":
         assert "[3, 4]" in figure["refused"]
-    lines = "\n".join(text.cell_lines(result, both))
+    lines = "\n".join(cell_lines(result, both))
     assert f"refused: numpy, gradient: {figure['refused']}" in lines
 
 
-def test_small_errors_are_agreement():
+def test_small_differences_agree():
     x = np.array([0.0, 1e-9, -2.0])
     assert disagreement((1.0, [x]), (1.0 + 1e-12, [x + 1e-12]), "float64") is None
     assert disagreement((1.0, []), (1.0, [x]), "float64") is None
 
 
-def test_a_peer_that_is_not_there_is_missing():
+def test_missing_peer():
     with pytest.raises(Missing):
         Peer("nothing", 1)
 
 
-def test_a_crash_leaves_the_next_cell_to_a_new_process():
+def test_crashed_peer_is_restarted():
     with Peer("numpy", 1) as peer:
         peer._process.kill()
         peer._process.wait()
         assert peer.ask("prepare", CELL)[0] == ["value", "gradient"]
 
 
-def test_patience_ends():
+def test_time_limit():
     def forever():
         while True:
             pass
 
-    with pytest.raises(TimeoutError, match="first call"), worker.patience(0.01):
+    with pytest.raises(TimeoutError, match="first call"), worker.time_limit(0.01):
         forever()
 
 
-def test_a_peer_that_takes_too_long_is_left_out():
+def test_late_peer_is_left_out():
     def late(value, gradients):
         raise Late("its first call takes more than 20 s")
 
@@ -168,13 +168,13 @@ def test_a_peer_that_takes_too_long_is_left_out():
         result = measure(CELL, both, Effort(1, 1e-4))
     late = [f for f in result["figures"] if f["peer"] == "numpy"]
     assert all(f["left_out"] and not f["refused"] and f["median"] is None for f in late)
-    assert any("left out: numpy, value: its first" in s for s in text.cell_lines(result, both))
+    assert any("left out: numpy, value: its first" in s for s in cell_lines(result, both))
 
 
 # ---- limits
 
 
-def test_work_is_counted_from_the_arrays():
+def test_work_of_cells():
     def work(name):
         cell = next(c for c in cells() if c.name == name)
         return cell.work(cell.data()[0])
@@ -202,7 +202,7 @@ RATES = {
 }
 
 
-def test_the_limit_is_the_larger_of_memory_and_arithmetic():
+def test_limit_is_the_larger_of_memory_and_arithmetic():
     work = {"read": 100, "streams": 1, "write": 0, "exp": 0, "log": 0}
     assert least_seconds(work, RATES, cache=99) == 10
     assert least_seconds(work, RATES, cache=100) == 0
@@ -213,7 +213,7 @@ def test_the_limit_is_the_larger_of_memory_and_arithmetic():
     assert least_seconds(work | {"exp": 4, "log": 8}, RATES, cache=0) == 10
 
 
-def test_shares_are_of_the_cells_beyond_small_ones():
+def test_shares_of_the_limit():
     result = made_up()["cells"][1]
     add_shares(result, RATES, cache=0)
     ours = [f for f in result["figures"] if f["peer"] == "fastloss"]
@@ -223,16 +223,16 @@ def test_shares_are_of_the_cells_beyond_small_ones():
     assert not any("share" in f for f in small["figures"])
 
 
-def test_limits_are_measured():
+def test_measured_limits():
     with ExitStack() as stack:
         try:
-            limits = Limits(stack.enter_context(Peer("limits", 1)), "float32")
+            roofline = Roofline(stack.enter_context(Peer("roofline", 1)), "float32")
         except PeerError as error:
             pytest.skip(str(error))
-        limits.turn(1e-4)
-        assert limits.rates().keys() == RATES.keys()
-        assert all(rate > 0 for rate in limits.rates().values())
-        assert limits._amounts["read_two"] == limits._amounts["copy"] == 2 * 4 * (16 << 20)
+        roofline.measure_round(1e-4)
+        assert roofline.rates().keys() == RATES.keys()
+        assert all(rate > 0 for rate in roofline.rates().values())
+        assert roofline._amounts["read_two"] == roofline._amounts["copy"] == 2 * 4 * (16 << 20)
 
 
 # ---- documents
@@ -244,7 +244,7 @@ def figure(peer, product, median):
 
 
 def made_up():
-    """A run of two cells; the second library has values only, and one result was refused."""
+    """A run of two cells; NumPy has values only, one of which was refused."""
     results = []
     for cell, group, scale in (("mse_loss 64x10", "small", 1), ("mse_loss 16Mi", "large", 10)):
         ours = [
@@ -276,14 +276,14 @@ def made_up():
     }
 
 
-def test_means_are_geometric_and_name_the_smallest():
+def test_geometric_means():
     made = made_up()
     made["cells"][0]["figures"][3]["ratio"]["value"] = 8
     found = means(made["cells"])["torch"]["all"]["value"]
     assert found == {"mean": pytest.approx(4), "smallest": 2, "cell": "mse_loss 16Mi", "cells": 2}
 
 
-def test_the_documents_follow_from_the_figures(tmp_path):
+def test_report_writes_the_documents(tmp_path):
     pytest.importorskip("matplotlib")
     run = tmp_path / "run.json"
     run.write_text(json.dumps(made_up()))
@@ -305,13 +305,13 @@ def test_the_documents_follow_from_the_figures(tmp_path):
     assert (tmp_path / "docs" / "performance.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_readme_has_the_markers():
+def test_readme_has_the_markers():
     shown = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert [shown.count(marker) for marker in report.MARKERS] == [1, 1]
 
 
-def test_every_peer_has_a_title_and_a_look():
-    assert set(text.TITLES) == set(chart.LOOKS) == set(NAMES)
+def test_every_peer_has_a_title_and_a_style():
+    assert set(TITLES) == set(chart.STYLES) == set(NAMES)
 
 
 # ---- command lines
@@ -337,8 +337,8 @@ def test_command_lines(tmp_path):
     assert CELL.name in listed
     assert not any("50257" in name for name in listed)
 
-    options = ["--filter", cadence.CELLS[0].name, "--threads", "1", "--json", str(file)]
-    run("benchmarks.cadence", "--peers", "numpy", "--calls", "3", "--period", "1", *options)
+    options = ["--filter", sporadic_calls.CELLS[0].name, "--threads", "1", "--json", str(file)]
+    run("benchmarks.sporadic_calls", "--peers", "numpy", "--calls", "3", "--period", "1", *options)
     assert len(json.loads(file.read_text())["figures"]) == 5
 
     options = ["--filter", CELL.name, "--rounds", "1", "--json", str(file)]
@@ -350,7 +350,7 @@ def test_command_lines(tmp_path):
     assert shown.count("| brier_score_loss") == 3
     assert len(json.loads(file.read_text())["figures"]) == 6
 
-    assert "200 blocks" in run("benchmarks.blocks", "--rows", "1000", "--turns", "1")
+    assert "200 blocks" in run("benchmarks.dask_blocks", "--rows", "1000", "--rounds", "1")
 
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and with which status."""
+"""The command line: output, errors and exit status."""
 
 import contextlib
 import importlib.metadata
@@ -33,11 +33,11 @@ CANCER = [str(EXAMPLES / "breast_cancer" / name) for name in ("logits.npy", "lab
 @pytest.fixture
 def run(capsys):
     def call(*argv):
-        """Runs a command that must succeed, and gives what it prints."""
+        """Run a command that must succeed, and return its output."""
         status = cli.main([str(word) for word in argv])
-        printed = capsys.readouterr()
-        assert (status, printed.err) == (0, "")
-        return printed.out
+        captured = capsys.readouterr()
+        assert (status, captured.err) == (0, "")
+        return captured.out
 
     return call
 
@@ -45,18 +45,18 @@ def run(capsys):
 @pytest.fixture
 def fail(capsys):
     def call(*argv):
-        """Runs a command that must fail as every wrong one does, and gives the message."""
+        """Run a command that must fail with one line on stderr and status 2; return the line."""
         status = cli.main([str(word) for word in argv])
-        printed = capsys.readouterr()
-        assert (status, printed.out) == (2, "")
-        assert re.fullmatch(r"fastloss: error: [^\n]+\n", printed.err)
-        return printed.err
+        captured = capsys.readouterr()
+        assert (status, captured.out) == (2, "")
+        assert re.fullmatch(r"fastloss: error: [^\n]+\n", captured.err)
+        return captured.err
 
     return call
 
 
 def start(*argv, **options):
-    """Starts `python -m fastloss`, interruptible even where the tests are not."""
+    """Start `python -m fastloss`, with SIGINT enabled even if the tests ignore it."""
     return subprocess.Popen(
         [sys.executable, "-m", "fastloss", *map(str, argv)],
         text=True,
@@ -70,7 +70,7 @@ def start(*argv, **options):
 # ------------------------------------------------------------------------------------- evaluate
 
 
-def test_digits(run):
+def test_text_report(run):
     lines = dict(
         line.split(maxsplit=1) for line in run("evaluate", "cross_entropy", *DIGITS).splitlines()
     )
@@ -124,7 +124,7 @@ def test_json_is_one_object(run):
 
 
 @pytest.mark.parametrize(("number", "word"), [(np.nan, "NaN"), (np.inf, "Infinity")])
-def test_json_names_numbers_that_it_lacks(number, word, run, tmp_path):
+def test_json_has_strings_for_nan_and_infinity(number, word, run, tmp_path):
     np.save(tmp_path / "x.npy", np.array([1.0, number]))
     np.save(tmp_path / "y.npy", np.zeros(2))
     text = run("evaluate", "mse_loss", tmp_path / "x.npy", tmp_path / "y.npy", "--json")
@@ -149,7 +149,7 @@ def test_weights_and_per_sample(run, tmp_path):
     assert "per sample" in run("evaluate", "cross_entropy", *DIGITS, *words)
 
 
-def test_options_may_stand_anywhere(run):
+def test_options_are_accepted_in_any_order(run):
     expected = run("evaluate", "huber_loss", *DIABETES[:2], "--delta", "2", "--json")
     value = json.loads(expected)["value"]
     for words in (
@@ -169,18 +169,18 @@ def test_negative_numbers_are_values(text, run, tmp_path):
     assert report["value"] == fl.margin_ranking_loss(*arrays, margin=float(text))
 
 
-def test_switches_can_be_turned_off(run):
+def test_flags_can_be_negated(run):
     words = ["evaluate", "gaussian_nll_loss", *DIABETES, "--json"]
     assert json.loads(run(*words, "--full"))["value"] > json.loads(run(*words))["value"]
     assert json.loads(run(*words, "--no-full"))["value"] == json.loads(run(*words))["value"]
 
 
-# ------------------------------------------------------------------------- every kind of file
+# ---------------------------------------------------------------------------------- file formats
 
 
 @pytest.fixture
-def stored(tmp_path):
-    """The digits in files of every kind: the words that name logits and labels."""
+def digits_by_format(tmp_path):
+    """The digits in a file of each format: the arguments for logits and labels."""
     h5py = pytest.importorskip("h5py")
     zarr = pytest.importorskip("zarr", minversion="3")
     pa = pytest.importorskip("pyarrow")
@@ -199,17 +199,17 @@ def stored(tmp_path):
     parquet.write_table(table, tmp_path / "d.parquet")
     feather.write_feather(table, tmp_path / "d.arrow", compression="uncompressed")
     return {
-        ending: [f"{tmp_path}/d.{ending}:{name}" for name in arrays]
-        for ending in ("npz", "h5", "zarr", "parquet", "arrow")
+        extension: [f"{tmp_path}/d.{extension}:{name}" for name in arrays]
+        for extension in ("npz", "h5", "zarr", "parquet", "arrow")
     }
 
 
-def test_files_of_every_kind(stored, run, fail):
+def test_file_formats(digits_by_format, run, fail):
     expected = fl.cross_entropy(*map(np.load, DIGITS))
-    for files in stored.values():
+    for files in digits_by_format.values():
         report = json.loads(run("evaluate", "cross_entropy", *files, "--json"))
         assert report["value"] == expected
-    file = stored["parquet"][0].rpartition(":")[0]
+    file = digits_by_format["parquet"][0].rpartition(":")[0]
     message = fail("evaluate", "cross_entropy", f"{file}:logit", DIGITS[1])
     assert "no array 'logit', it has logits, labels" in message
 
@@ -243,7 +243,7 @@ def test_columns_of_tables_are_aligned(run):
     assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)
 
 
-def test_an_option_goes_to_every_loss_that_has_it(run):
+def test_an_option_applies_to_every_loss_that_has_it(run):
     x, y = map(np.load, DIGITS)
     words = ["evaluate", "cross_entropy,multi_margin_loss,nll_loss", *DIGITS, "--json"]
     reports = json.loads(run(*words, "--ignore-index", "3", "--p", "2", "--reduction", "sum"))
@@ -254,7 +254,7 @@ def test_an_option_goes_to_every_loss_that_has_it(run):
     ]
 
 
-def test_per_sample_files_of_several_losses_have_their_names(run, tmp_path):
+def test_per_sample_files_are_named_after_their_losses(run, tmp_path):
     words = ["evaluate", "mse_loss,l1_loss", *DIABETES[:2], "--per-sample", tmp_path / "o.npy"]
     reports = json.loads(run(*words, "--json"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.l1_loss.npy", "o.mse_loss.npy"]
@@ -281,9 +281,10 @@ def test_by_class(run):
     head, *rows = [line.split() for line in table.splitlines()]
     assert head == ["class", "value", "stderr", "losses"]
     for label, row in enumerate(rows):
-        own = y == label
-        assert [int(row[0]), int(row[3])] == [label, own.sum()]
-        assert float(row[1]) == pytest.approx(fl.cross_entropy(x[own], y[own]), rel=1e-12)
+        rows_of_class = y == label
+        assert [int(row[0]), int(row[3])] == [label, rows_of_class.sum()]
+        value = fl.cross_entropy(x[rows_of_class], y[rows_of_class])
+        assert float(row[1]) == pytest.approx(value, rel=1e-12)
 
 
 def test_by_a_file_of_labels(run, tmp_path):
@@ -294,8 +295,8 @@ def test_by_a_file_of_labels(run, tmp_path):
     for report in json.loads(run(*words, "--json")):
         assert [group["label"] for group in report["groups"]] == [-1, 0, 1]
         for group in report["groups"]:
-            own = labels == group["label"]
-            value = getattr(fl, report["loss"])(x[own], y[own])
+            rows_of_group = labels == group["label"]
+            value = getattr(fl, report["loss"])(x[rows_of_group], y[rows_of_group])
             assert group["value"] == pytest.approx(value, rel=1e-12)
     head, *rows = [line.split() for line in run(*words).split("\n\n")[-1].splitlines()]
     assert head == ["loss", "group", "value", "stderr", "losses"]
@@ -304,7 +305,7 @@ def test_by_a_file_of_labels(run, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("loss", command.PERPLEXITY_OF)
+@pytest.mark.parametrize("loss", command.PERPLEXITY_LOSSES)
 def test_perplexity(loss, run):
     words = ["evaluate", loss, *DIGITS, "--perplexity", "--by", "class"]
     report = json.loads(run(*words, "--json"))
@@ -318,46 +319,46 @@ def test_perplexity(loss, run):
     assert "perplexity" not in run("evaluate", loss, *DIGITS)
 
 
-def test_a_perplexity_beyond_float64_is_infinity(run, tmp_path):
+def test_perplexity_overflows_to_infinity(run, tmp_path):
     np.save(tmp_path / "x.npy", np.array([[0.0, 1000.0]]))
     np.save(tmp_path / "y.npy", np.array([0]))
     words = ["evaluate", "cross_entropy", tmp_path / "x.npy", tmp_path / "y.npy", "--perplexity"]
     assert json.loads(run(*words, "--json"))["perplexity"] == "Infinity"
 
 
-# ------------------------------------------------------------------------------------------ state
+# ------------------------------------------------------------------------------------ checkpoint
 
 
-def test_state_goes_on_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
+def test_state_resumes_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
     state, out = tmp_path / "state.json", tmp_path / "out.npy"
     words = ["evaluate", "cross_entropy", *DIGITS, "--chunk-rows", "1", "--json"]
     words += ["--state", state, "--per-sample", out]
-    done = []
+    bytes_done = []
 
     def interrupt(count, total):
-        done.append(count)
-        if len(done) == 1:
+        bytes_done.append(count)
+        if len(bytes_done) == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "_progress_bar", lambda: contextlib.nullcontext(interrupt))
     assert cli.main([str(word) for word in words]) == cli.INTERRUPTED
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err == f"fastloss: interrupted: the same command goes on from {state}\n"
-    assert 0 < done[0] < 1797 * (40 + 8)
-    assert json.loads(state.read_text())["bytes"] == done[0]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"fastloss: interrupted: the same command resumes from {state}\n"
+    assert 0 < bytes_done[0] < 1797 * (40 + 8)
+    assert json.loads(state.read_text())["bytes"] == bytes_done[0]
     assert not out.exists()
 
     report = json.loads(run(*words))
     assert report["value"] == fl.cross_entropy(*map(np.load, DIGITS))
-    assert done[1] > done[0]
+    assert bytes_done[1] > bytes_done[0]
     assert report["rows"] == 1797
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
     losses = fl.cross_entropy(*map(np.load, DIGITS), reduction="none")
     assert np.array_equal(np.load(out), losses)
 
 
-def test_state_of_another_evaluation(fail, tmp_path):
+def test_state_of_another_evaluation_is_an_error(fail, tmp_path):
     state = tmp_path / "state.json"
     evaluation = fl.evaluate(fl.mse_loss, *DIABETES[:2])
     identity = {"criteria": [{}], "data": {}, "per_sample": [None]}
@@ -374,8 +375,8 @@ def test_state_of_another_evaluation(fail, tmp_path):
 
 @pytest.fixture
 def plots(monkeypatch):
-    """Stands for fastloss.plotting; gives the losses and options that it was asked to draw."""
-    asked = []
+    """Replace fastloss.plotting, and record the losses and options of its calls."""
+    calls = []
 
     class Figure:
         canvas = types.SimpleNamespace(get_supported_filetypes=lambda: {"png": "", "svg": ""})
@@ -384,11 +385,11 @@ def plots(monkeypatch):
             Path(path).write_text(format)
 
     def plot(loss, **options):
-        asked.append((loss, options))
+        calls.append((loss, options))
         return Figure()
 
     monkeypatch.setitem(sys.modules, "fastloss.plotting", types.SimpleNamespace(plot=plot))
-    return asked
+    return calls
 
 
 def test_plot(plots, run, tmp_path):
@@ -405,9 +406,9 @@ def test_plot(plots, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.xyz", "x", ".png", "x."])
-def test_plot_into_a_file_of_an_unknown_kind(name, plots, fail, tmp_path):
+def test_plot_with_an_unknown_extension_is_an_error(name, plots, fail, tmp_path):
     message = fail("plot", "mse_loss", "-o", tmp_path / name)
-    assert f"{name} must end in a kind of picture that matplotlib writes: .png, .svg" in message
+    assert f"{name} must have an extension that matplotlib supports: .png, .svg" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -446,7 +447,7 @@ def test_info(run):
     assert f"{'numpy':<27} {np.__version__}" in lines
 
 
-def test_info_leaves_out_what_is_not_installed_and_imports_nothing(run, monkeypatch):
+def test_info_skips_missing_packages_and_imports_none(run, monkeypatch):
     monkeypatch.setattr(info, "PACKAGES", ("no-such-package", "numpy"))
     assert json.loads(run("info", "--json"))["packages"] == {"numpy": np.__version__}
     program = (
@@ -491,7 +492,7 @@ def test_help(argv, capsys):
     assert "usage: fastloss" in capsys.readouterr().out
 
 
-def test_the_help_of_every_array_and_option_comes_from_the_docstring():
+def test_every_array_and_option_has_a_help_text():
     for name in LOSSES:
         loss = getattr(fl, name)
         texts = parsing.parameter_texts(loss)
@@ -534,8 +535,8 @@ def test_the_help_of_every_array_and_option_comes_from_the_docstring():
         (["evaluate", "cross_entropy", *DIGITS, "--by", "no.npy"], "no.npy: No such file"),
         (["evaluate", "mse_loss", *DIABETES[:2], "--by", "class"], "are not classes"),
         (["evaluate", "mse_loss", *DIABETES[:2], "--state", "/no/such/s"], "/no/such/"),
-        (["evaluate", "mse_loss", *DIABETES[:2], "--perplexity"], "nll_loss, not of mse_loss"),
-        (["evaluate", "cross_entropy,mse_loss", *DIGITS, "--perplexity"], "not of mse_loss"),
+        (["evaluate", "mse_loss", *DIABETES[:2], "--perplexity"], "nll_loss, not mse_loss"),
+        (["evaluate", "cross_entropy,mse_loss", *DIGITS, "--perplexity"], "not mse_loss"),
         (["evaluate", "nll_loss", *DIGITS, "--perplexity", "--reduction", "sum"], "is sum"),
         (["evaluate", "mse_loss,l2_loss", *DIABETES[:2]], "'l2_loss': did you mean l1_loss?"),
         (["evaluate", "-1"], "unknown loss '-1'"),
@@ -555,11 +556,11 @@ def test_the_help_of_every_array_and_option_comes_from_the_docstring():
         (["list", "all"], "unrecognized arguments: all"),
     ],
 )  # fmt: skip
-def test_one_line_and_status_2(argv, message, fail):
+def test_errors_have_one_line_and_status_2(argv, message, fail):
     assert message in fail(*argv)
 
 
-def test_the_position_is_a_row_of_the_file(fail, tmp_path):
+def test_error_names_the_row_of_the_file(fail, tmp_path):
     labels = np.load(DIGITS[1])
     labels[1234] = 12
     np.save(tmp_path / "labels.npy", labels)
@@ -567,7 +568,7 @@ def test_the_position_is_a_row_of_the_file(fail, tmp_path):
     assert "target[1234] = 12 is not a class" in fail(*words)
 
 
-# -------------------------------------------------------------------------------- as a process
+# -------------------------------------------------------------------------------------- processes
 
 
 def test_python_m_fastloss():
@@ -582,7 +583,7 @@ def test_python_m_fastloss():
     assert err.count("\n") == 1
 
 
-def test_a_reader_that_leaves():
+def test_broken_pipe():
     """As in `fastloss show ... | head`: no message and no traceback."""
     read, write = os.pipe()
     os.close(read)
@@ -596,7 +597,7 @@ def test_a_reader_that_leaves():
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_ctrl_c_while_waiting_for_input(tmp_path):
-    """The pipe never ends, so that only the interrupt can end the run."""
+    """The pipe stays open, so that only the interrupt can end the run."""
     pipe, labels, out = tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "out.npy"
     os.mkfifo(pipe)
     np.save(labels, np.zeros(10**6, np.int64))
@@ -618,17 +619,17 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
 
 
-def test_nothing_to_print_to(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the caller has closed it
+def test_without_stdout(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as in Python if the caller has closed it
     assert cli.main(["list"]) == 0
 
 
-def test_no_bar_without_a_terminal(monkeypatch):
+def test_no_progress_bar_without_a_terminal(monkeypatch):
     with command._progress_bar() as progress:
         assert progress is False
 
 
-def test_a_bar_on_a_terminal(monkeypatch):
+def test_progress_bar_on_a_terminal(monkeypatch):
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with command._progress_bar() as progress:

@@ -21,7 +21,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def build(case):
     """Return (criterion, arrays, options) of a case."""
     rng = np.random.default_rng([6, *case.id.encode()])
-    arrays = case.arrays(rng, (12, 4), np.float32)
+    arrays = case.typical(rng, (12, 4), np.float32)
     options = case.keywords(rng, (12, 4), np.float32)
     return CRITERIA[case.loss](**options), arrays, options
 

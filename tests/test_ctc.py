@@ -171,7 +171,7 @@ def test_non_temporal_gradients(loss):
 @pytest.mark.parametrize("samples", [1, 2])
 @floats
 def test_split_sequences_raise_the_same_error(samples, dtype):
-    """Of two invalid frames or labels, one near each end, the error names the first."""
+    """The error names the first of two invalid frames or labels, one near each end."""
     x, y, *lengths = random_batch(np.random.default_rng(9), samples, 60, 20, 1100, dtype)
     last = samples - 1
     wrong_x, wrong_y = x.copy(), y.copy()

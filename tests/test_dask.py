@@ -97,7 +97,7 @@ def assert_equal(result, whole, size):
 def test_blocks_agree_with_one_call(case):
     draw, whole = drawn(case, ROWS)
     criterion, weight = whole.criterion, draw.keywords["sample_weight"]
-    if case.kind == "sequences" and not criterion.get_params()["batch_first"]:
+    if case.unit == "sequence" and not criterion.get_params()["batch_first"]:
         arrays = [da.from_array(np.asarray(array)) for array in draw.arrays]
         with pytest.raises(ValueError, match=r"needs samples first: batch_first=True.*\(N, T, C\)"):
             fl.evaluate(criterion, *arrays)

@@ -15,7 +15,7 @@ def gradients(loss, dtype, *arrays, **options):
 
 @floats
 def test_cosine_embedding_at_the_margin(dtype, isa):
-    """At a cosine equal to the margin the gradient is that of the hinge's upper side."""
+    """If the cosine equals the margin, the hinge has the gradient of its positive side."""
     dx1, dx2 = gradients(fl.cosine_embedding_loss, dtype, [1, 0], [0, 1], -1)
     assert (dx1, dx2) == (pytest.approx([0, 1]), pytest.approx([1, 0]))
 

@@ -68,7 +68,7 @@ def entry_read(draw, k, unit):
 
 
 def entries_with_gradient(draw, unit):
-    """The entries of the unit except those of weight 0 and the padding frames."""
+    """The entries of the unit without padding frames and entries of weight 0."""
     if draw.case.unit == "sequence":
         return slice(draw.arrays[2][unit])
     if "weight" in draw.keywords and not draw.case.weighs_classes:

@@ -1,4 +1,4 @@
-"""nll_loss reads and differentiates one entry of each row, that of its label."""
+"""nll_loss reads and differentiates only the entry of the label in each row."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures of the losses: each curve holds the numbers of the loss and of its derivative."""
+"""Plots of the losses: each curve shows the values of the loss and of its derivative."""
 
 import subprocess
 import sys
@@ -7,73 +7,53 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.plotting import VIEWS, plot
+from fastloss import plotting
+from fastloss.plotting import plot
 
 LOSSES = [name for name in fl.losses.__all__ if name != "ctc_posteriors"]
 
 
-def row(x):
-    return [x, 0.0, -1.0]
-
-
-def log_softmax(x):
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-def frames(x):
-    return np.array([[0.0, x, 0.0]] * 4)
-
-
-# The first curve of each picture, called for one number as a user would.
-FIRST = {
-    "l1_loss": lambda x: fl.l1_loss(x, 0.0),
-    "mse_loss": lambda x: fl.mse_loss(x, 0.0),
-    "smooth_l1_loss": lambda x: fl.smooth_l1_loss(x, 0.0, beta=0.5),
-    "huber_loss": lambda x: fl.huber_loss(x, 0.0, delta=0.5),
-    "log_cosh_loss": lambda x: fl.log_cosh_loss(x, 0.0),
-    "pinball_loss": lambda x: fl.pinball_loss(x, 0.0, quantile=0.1),
-    "poisson_nll_loss": lambda x: fl.poisson_nll_loss(x, 1.0),
-    "gaussian_nll_loss": lambda x: fl.gaussian_nll_loss(x, 0.0, 0.25),
-    "gamma_nll_loss": lambda x: fl.gamma_nll_loss(x, 1.0),
-    "tweedie_deviance_loss": lambda x: fl.tweedie_deviance_loss(x, 1.0, power=0),
-    "kl_div": lambda x: fl.kl_div(x, 0.1),
-    "binary_cross_entropy": lambda x: fl.binary_cross_entropy(x, 0.0),
-    "binary_cross_entropy_with_logits": lambda x: fl.binary_cross_entropy_with_logits(x, 0.0),
-    "sigmoid_focal_loss": lambda x: fl.sigmoid_focal_loss(x, 1.0, alpha=-1, gamma=0),
-    "hinge_embedding_loss": lambda x: fl.hinge_embedding_loss(x, 1),
-    "soft_margin_loss": lambda x: fl.soft_margin_loss(x, 1),
-    "margin_ranking_loss": lambda x: fl.margin_ranking_loss(x, 0.0, 1),
-    "cosine_embedding_loss": lambda x: fl.cosine_embedding_loss(
-        [np.cos(x), np.sin(x)], [1.0, 0.0], 1
-    ),
-    "multi_margin_loss": lambda x: fl.multi_margin_loss(row(x), 0),
-    "multilabel_margin_loss": lambda x: fl.multilabel_margin_loss(row(x), [0, -1, -1]),
-    "multilabel_soft_margin_loss": lambda x: fl.multilabel_soft_margin_loss(row(x), [1, 0, 0]),
-    "triplet_margin_loss": lambda x: fl.triplet_margin_loss([0.0, 0], [1.0, 0], [x, 0], margin=0.5),
-    "nll_loss": lambda x: fl.nll_loss(row(x), 0),
-    "cross_entropy": lambda x: fl.cross_entropy(row(x), 0),
-    "ctc_loss": lambda x: fl.ctc_loss(log_softmax(frames(x)), [1], 4, 1, reduction="sum"),
-    "ctc_loss_with_logits": lambda x: fl.ctc_loss_with_logits(
-        frames(x), [1], 4, 1, reduction="sum"
-    ),
-}
-
-
-def test_every_loss_has_a_picture():
-    assert list(VIEWS) == list(FIRST)
-    assert set(VIEWS) == set(LOSSES)
+def at(name, curve, x):
+    """The loss at one number of the x-axis, called as a user would, without a batch."""
+    loss = getattr(fl, name)
+    view = plotting._view(loss)
+    keywords = {**view.fixed, **curve, "reduction": "sum"}
+    keywords[view.varied] = view.path(np.array([x]))[0][0]
+    arrays = [keywords.pop(operand) for operand in loss.operands]
+    return loss(*arrays, **keywords)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_are_those_of_the_loss(name):
-    x, values = plot(name).axes[0].lines[0].get_data()
-    for i in (0, 100, len(x) // 2, len(x) - 1):
-        assert values[i] == pytest.approx(FIRST[name](x[i]), rel=1e-12, abs=1e-15)
+    view = plotting._view(getattr(fl, name))
+    lines = plot(name).axes[0].lines
+    assert len(lines) == len(view.curves)
+    for curve, line in zip(view.curves, lines, strict=True):
+        x, values = line.get_data()
+        assert (x[0], x[-1]) == view.span
+        for i in (0, 100, len(x) // 2, len(x) - 1):
+            assert values[i] == pytest.approx(at(name, curve, x[i]), rel=1e-12, abs=1e-15)
+
+
+def test_elementwise_losses_need_no_view():
+    for name in LOSSES:
+        loss = getattr(fl, name)
+        if loss.row_axis is None:
+            view = plotting._elementwise_view(loss)
+            assert view.varied == loss.default_wrt[0]
+            assert len(view.curves) > 1
+            plotting._curve(loss, view, np.linspace(*view.span, 5), view.curves[0])
+    with pytest.raises(LookupError, match=r"cross_entropy needs a view in fastloss\.plotting"):
+        plotting._elementwise_view(fl.cross_entropy)
+
+
+def test_views_are_of_losses():
+    assert set(plotting.VIEWS) <= set(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_slopes_are_those_of_the_values(name):
-    """A difference over two steps is the slope somewhere within them, also at a kink."""
+def test_derivatives_are_those_of_the_values(name):
+    """A difference over two steps is the derivative somewhere within them, also at a kink."""
     left, right = plot(name).axes
     assert len(left.lines) == len(right.lines) > 1
     for value, slope in zip(left.lines, right.lines, strict=True):
@@ -88,7 +68,7 @@ def test_slopes_are_those_of_the_values(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_it_says_what_is_drawn(name):
+def test_labels_and_styles(name):
     figure = plot(name)
     left, right = figure.axes
     assert figure.get_suptitle().startswith(name)
@@ -98,12 +78,14 @@ def test_it_says_what_is_drawn(name):
     labels = [line.get_label() for line in left.lines]
     assert len(set(labels)) == len(labels)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
-    looks = [(line.get_color(), line.get_linestyle()) for line in left.lines]
-    assert looks == [(line.get_color(), line.get_linestyle()) for line in right.lines]
-    assert len({colour for colour, _ in looks}) == len({style for _, style in looks}) == len(looks)
+    styles = [(line.get_color(), line.get_linestyle()) for line in left.lines]
+    assert styles == [(line.get_color(), line.get_linestyle()) for line in right.lines]
+    assert (
+        len({colour for colour, _ in styles}) == len({style for _, style in styles}) == len(styles)
+    )
 
 
-def test_options_hold_for_all_curves():
+def test_options_apply_to_all_curves():
     figure = plot("huber_loss", delta=2.0)
     (line,) = figure.axes[0].lines
     x, values = line.get_data()
@@ -121,7 +103,7 @@ def test_other_arguments_are_options_too():
         np.testing.assert_allclose(values, expected, atol=1e-14)
 
 
-def test_a_criterion_brings_its_options():
+def test_options_of_a_criterion():
     criterion = fl.HuberLoss(delta=2.0, reduction="sum")
     (line,) = plot(criterion).axes[0].lines
     (same,) = plot(fl.huber_loss, delta=2.0).axes[0].lines
@@ -132,7 +114,7 @@ def test_options_may_be_arrays():
     figure = plot("cross_entropy", weight=np.array([2.0, 1.0, 1.0]))
     assert figure.get_suptitle() == "cross_entropy: weight = [2, 1, 1]"
     x, values = figure.axes[0].lines[0].get_data()
-    assert values[0] == pytest.approx(2 * FIRST["cross_entropy"](x[0]))
+    assert values[0] == pytest.approx(2 * fl.cross_entropy([x[0], 0.0, -1.0], 0))
 
 
 def test_span():
@@ -163,13 +145,13 @@ def test_without_matplotlib(monkeypatch):
         plot("l1_loss")
 
 
-def test_it_leaves_windows_alone(tmp_path):
+def test_no_window_is_opened(tmp_path):
     program = (
         "import sys, fastloss.plotting\n"
         "assert 'matplotlib' not in sys.modules\n"
         "fastloss.plotting.plot('l1_loss').savefig(sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    for name in ("picture.png", "picture.svg", "picture.pdf"):
+    for name in ("plot.png", "plot.svg", "plot.pdf"):
         subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=True)
         assert (tmp_path / name).stat().st_size > 1000

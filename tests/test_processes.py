@@ -1,4 +1,4 @@
-"""Processes and threads: fork, many callers, signals, the environment, other libraries' modes."""
+"""Processes and threads: concurrent calls, fork, signals, environment, import and exit."""
 
 import contextlib
 import ctypes
@@ -18,9 +18,10 @@ import pytest
 import fastloss as fl
 from tests.cases import LOSSES
 
-TIMEOUT = 120  # a guard against hanging, far beyond what anything here takes
+TIMEOUT = 120  # seconds; ends a test that hangs
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -32,6 +33,7 @@ def python(program, *options, env=None):
 
 
 def start(program, *options, env=None):
+    """Runs a program in a fresh interpreter without the variables that set threads."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLOSS_", "OMP_"))}
     environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     environ.update(env or {})
@@ -45,11 +47,11 @@ def start(program, *options, env=None):
     )
 
 
-# --- many Python threads --------------------------------------------------------------------------
+# --- concurrent calls -----------------------------------------------------------------------------
 
 
 def workload(seed=0, n=60_000):
-    """Calls of every kind, large enough for several threads."""
+    """Calls of several families and methods, large enough for several threads."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(2, n)).astype(np.float32)
     p, q = rng.uniform(0.01, 0.99, size=(2, n))
@@ -69,14 +71,14 @@ def workload(seed=0, n=60_000):
     ]
 
 
-def bits(result):
+def bytes_of(result):
     if isinstance(result, tuple):
-        return b"".join(map(bits, result))
+        return b"".join(map(bytes_of, result))
     return np.asarray(result).tobytes()
 
 
 def in_threads(count, function):
-    """function(i) of `count` threads at once; raises what one of them raised."""
+    """The results of function(i) in `count` concurrent threads; raises an exception of theirs."""
     results, barrier = [None] * count, threading.Barrier(count)
 
     def run(i):
@@ -98,34 +100,34 @@ def in_threads(count, function):
     return results
 
 
-def test_eight_threads_at_once_get_the_bits_of_one():
+def test_concurrent_calls_are_bitwise_identical():
     calls = workload()
     with fl.num_threads(1):
-        expected = [bits(call()) for call in calls]
+        expected = [bytes_of(call()) for call in calls]
 
     def run(i):
         order = np.random.default_rng(i).permutation(len(calls))
         with fl.num_threads(1 + i % 4):
-            return [(k, bits(calls[k]())) for _ in range(4) for k in order]
+            return [(k, bytes_of(calls[k]())) for _ in range(4) for k in order]
 
     for results in in_threads(8, run):
         for k, result in results:
             assert result == expected[k]
 
 
-def test_threads_that_end_leave_nothing_behind():
+def test_calls_of_short_lived_threads():
     calls = workload()
-    expected = bits(calls[0]())
+    expected = bytes_of(calls[0]())
     for _ in range(20):
 
         def run(i):
             with fl.num_threads(2 + i):
-                return bits(calls[0]())
+                return bytes_of(calls[0]())
 
         assert in_threads(3, run) == [expected] * 3
 
 
-def test_errors_of_threads_do_not_mix():
+def test_concurrent_errors_name_their_own_call():
     x = np.full(50_000, 0.5)
 
     def run(i):
@@ -149,7 +151,7 @@ def restored_threads():
 
 
 @pytest.mark.usefixtures("restored_threads")
-def test_the_number_of_threads():
+def test_number_of_threads():
     fl.set_num_threads(3)
     assert fl.get_num_threads() == 3
     with fl.num_threads(2):
@@ -157,7 +159,7 @@ def test_the_number_of_threads():
         with fl.num_threads(5):
             assert fl.get_num_threads() == 5
         assert fl.get_num_threads() == 2
-        # of the calling thread alone
+        # The context manager sets it for the calling thread alone.
         assert in_threads(2, lambda i: fl.get_num_threads()) == [3, 3]
         fl.set_num_threads(4)
         assert fl.get_num_threads() == 2
@@ -166,7 +168,7 @@ def test_the_number_of_threads():
 
 
 @pytest.mark.usefixtures("restored_threads")
-def test_each_thread_has_a_number_of_its_own():
+def test_number_of_threads_is_per_thread():
     fl.set_num_threads(2)
     barrier = threading.Barrier(4)
 
@@ -180,7 +182,7 @@ def test_each_thread_has_a_number_of_its_own():
     assert in_threads(4, run) == [(1 + i, 2) for i in range(4)]
 
 
-def test_the_number_is_restored_after_an_error():
+def test_number_of_threads_is_restored_after_an_error():
     before = fl.get_num_threads()
     with pytest.raises(ZeroDivisionError), fl.num_threads(before + 1):
         raise ZeroDivisionError
@@ -188,7 +190,7 @@ def test_the_number_is_restored_after_an_error():
 
 
 @pytest.mark.parametrize("n", [0, -1, 1025, 2**31, 2**64])
-def test_numbers_of_threads_out_of_range(n):
+def test_number_of_threads_out_of_range(n):
     before = fl.get_num_threads()
     for function in (fl.set_num_threads, fl.num_threads):
         with pytest.raises(ValueError, match="number of threads must be between 1 and 1024"):
@@ -197,7 +199,7 @@ def test_numbers_of_threads_out_of_range(n):
 
 
 @pytest.mark.parametrize("n", ["2", 2.0, None, [2]])
-def test_numbers_of_threads_that_are_none(n):
+def test_number_of_threads_of_a_wrong_type(n):
     for function in (fl.set_num_threads, fl.num_threads):
         with pytest.raises(TypeError, match="number of threads must be an integer"):
             function(n)
@@ -209,18 +211,18 @@ def test_threadpoolctl_limits_the_calling_thread():
     if fl.show_config("dicts")["openmp"].startswith("none"):
         pytest.skip("built without OpenMP")
     calls = workload()
-    expected = [bits(call()) for call in calls]
+    expected = [bytes_of(call()) for call in calls]
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):
         assert fl.get_num_threads() == 1
         with fl.num_threads(4):
             assert fl.get_num_threads() == 1
-        assert [bits(call()) for call in calls] == expected
+        assert [bytes_of(call()) for call in calls] == expected
 
 
 # --- the GIL --------------------------------------------------------------------------------------
 
 
-def test_another_thread_runs_during_a_call():
+def test_calls_release_the_gil():
     x = np.broadcast_to(np.float32(1), 2**30)
     inside, done = threading.Event(), threading.Event()
     ticks = 0
@@ -230,13 +232,13 @@ def test_another_thread_runs_during_a_call():
         inside.wait()
         while not done.is_set():
             ticks += 1
-            time.sleep(0)  # lets go of the GIL
+            time.sleep(0)  # releases the GIL
 
     thread = threading.Thread(target=count)
     thread.start()
     try:
         switching = sys.getswitchinterval()
-        sys.setswitchinterval(1000)  # the other thread runs only if the call lets go of the GIL
+        sys.setswitchinterval(1000)  # the other thread runs only if the call releases the GIL
         inside.set()
         before = ticks
         fl.log_cosh_loss(x, np.float32(0), reduction="sum")
@@ -248,25 +250,26 @@ def test_another_thread_runs_during_a_call():
     assert during > 0
 
 
-# --- memory that changes --------------------------------------------------------------------------
+# --- arrays that other threads change -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint64])
 @pytest.mark.rotate("dtype")
-def test_labels_that_change_during_calls_do_no_harm(dtype):
+def test_labels_changed_during_calls(dtype):
+    """A label that becomes invalid after its check reads and writes no memory out of bounds."""
     n = 40_000
     logits = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
     labels = np.zeros(n, dtype)
     weight = np.ones(5)
     done = threading.Event()
 
-    def disturb():
-        worst = np.iinfo(dtype).max
+    def overwrite():
+        largest = np.iinfo(dtype).max
         while not done.is_set():
-            labels[:] = worst
+            labels[:] = largest
             labels[:] = 4
 
-    thread = threading.Thread(target=disturb)
+    thread = threading.Thread(target=overwrite)
     thread.start()
     try:
         for i in range(200):
@@ -284,17 +287,17 @@ def test_labels_that_change_during_calls_do_no_harm(dtype):
     assert np.isfinite(fl.cross_entropy(logits, labels, weight))
 
 
-def test_weights_and_signs_that_change_during_calls_do_no_harm():
+def test_weights_and_targets_changed_during_calls():
     n = 40_000
     x, y, w = np.full(n, 0.25), np.ones(n), np.ones(n)
     done = threading.Event()
 
-    def disturb():
+    def overwrite():
         while not done.is_set():
             y[:], w[:], x[:] = 7, 0, -3
             y[:], w[:], x[:] = -1, 1, 0.25
 
-    thread = threading.Thread(target=disturb)
+    thread = threading.Thread(target=overwrite)
     thread.start()
     try:
         for _ in range(200):
@@ -308,7 +311,7 @@ def test_weights_and_signs_that_change_during_calls_do_no_harm():
 
 # --- floating-point modes -------------------------------------------------------------------------
 
-MXCSR = 0x1F80  # as the system sets it
+MXCSR = 0x1F80  # the default of the ABI
 MODES = {
     "flush to zero": MXCSR | 0x8040,
     "upward": MXCSR | 0x4000,
@@ -318,14 +321,14 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def mxcsr():
-    """(get, set) of this thread's floating-point mode; compiled code as another library has it."""
+    """Machine code that gets and sets the floating-point mode of this thread, as libraries do."""
     if platform.machine().lower() not in ("x86_64", "amd64") or os.name != "posix":
         pytest.skip("needs x86-64")
     # The argument is in rdi. ldmxcsr [rdi]; ret and stmxcsr [rdi]; ret
     try:
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError:
-        pytest.skip("the system forbids to make code")
+        pytest.skip("the system forbids executable anonymous memory")
     page.write(b"\x0f\xae\x17\xc3".ljust(16, b"\x90") + b"\x0f\xae\x1f\xc3")
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     function = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint32))
@@ -341,7 +344,7 @@ def mxcsr():
 
 
 def tiny():
-    """Calls whose results are subnormal or depend on the direction of rounding."""
+    """Calls with results that are subnormal or depend on the rounding mode."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=50_000).astype(np.float32)
     denormal = np.array([1, 5, 9, 3]) * 5e-324
@@ -372,10 +375,11 @@ def tiny():
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", tiny())
-def test_the_mode_of_the_caller_changes_no_bit_and_is_kept(mxcsr, name, mode, threads):
+def test_floating_point_mode_of_the_caller(mxcsr, name, mode, threads):
+    """It changes no result, and a call restores it."""
     get, set_ = mxcsr
     call = tiny()[name]
-    expected = bits(call())
+    expected = bytes_of(call())
     before = get()
     with fl.num_threads(threads):
         set_(MODES[mode])
@@ -384,7 +388,7 @@ def test_the_mode_of_the_caller_changes_no_bit_and_is_kept(mxcsr, name, mode, th
             after = get()
         finally:
             set_(before)
-    assert bits(result) == expected
+    assert bytes_of(result) == expected
     assert after == MODES[mode]
 
 
@@ -395,7 +399,7 @@ FORK = """
     import numpy as np
     import fastloss as fl
 
-    # A thread of faulthandler's would not survive a fork, an alarm needs none.
+    # An alarm, because the thread of faulthandler.dump_traceback_later does not survive a fork.
     faulthandler.register(signal.SIGALRM, chain=True)
     signal.alarm(100)
     x = np.random.default_rng(0).normal(size=200_000)
@@ -420,7 +424,7 @@ FORK = """
 
 @forks
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_a_child_of_a_parent_that_used_threads(threads):
+def test_fork_after_threads(threads):
     python(
         FORK
         + f"""
@@ -435,7 +439,7 @@ def test_a_child_of_a_parent_that_used_threads(threads):
 
 
 @forks
-def test_a_child_of_a_parent_that_used_none_may_start_threads():
+def test_fork_before_threads():
     python(
         FORK
         + """
@@ -449,7 +453,7 @@ def test_a_child_of_a_parent_that_used_none_may_start_threads():
 
 
 @forks
-def test_a_child_of_a_thread_and_a_child_of_a_child():
+def test_fork_from_a_thread_and_from_a_child():
     python(
         FORK
         + """
@@ -471,7 +475,7 @@ def test_a_child_of_a_thread_and_a_child_of_a_child():
 
 
 @forks
-def test_a_child_made_while_other_threads_are_computing():
+def test_fork_during_calls_of_other_threads():
     python(
         FORK
         + """
@@ -499,7 +503,7 @@ def test_a_child_made_while_other_threads_are_computing():
 
 
 @forks
-def test_ctrl_c_reaches_a_child_that_a_thread_made():
+def test_ctrl_c_in_a_child_of_a_thread():
     python(
         FORK
         + """
@@ -548,7 +552,7 @@ def test_multiprocessing(tmp_path, method, before):
     import multiprocessing
 
     if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} here")
+        pytest.skip(f"multiprocessing has no {method} on this system")
     program = tmp_path / "pool.py"
     program.write_text(POOL)
     result = subprocess.run(
@@ -572,7 +576,7 @@ def test_losses_pickle_to_themselves():
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
-# More elements than any machine gets through; as views of one number they take no memory.
+# Calls that would take days, on views of one element, which need no memory.
 LONG = """
     import faulthandler, os, signal, sys, threading
     import numpy as np
@@ -588,12 +592,12 @@ LONG = """
         print("ran to the end")
     except KeyboardInterrupt:
         print("caught")
-    with fl.num_threads(2):  # and all still works
+    with fl.num_threads(2):  # later calls are unaffected
         assert fl.mse_loss(np.full(10**5, 3.0), 1.0) == 4
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@signals
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "call",
@@ -615,8 +619,8 @@ def test_ctrl_c_ends_a_long_call(call, threads):
     assert output == "caught\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_handler_that_raises_nothing_lets_the_call_go_on():
+@signals
+def test_handler_that_raises_nothing():
     python(
         """
         import signal, threading
@@ -633,8 +637,8 @@ def test_a_handler_that_raises_nothing_lets_the_call_go_on():
     )
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_any_exception_of_a_handler_comes_through():
+@signals
+def test_handler_that_raises():
     python(
         """
         import signal
@@ -663,7 +667,7 @@ def test_any_exception_of_a_handler_comes_through():
 CONFIG = "import fastloss as fl; print(fl.get_num_threads(), fl._binding.isa())"
 
 
-def test_the_environment_gives_the_number_of_threads():
+def test_environment_sets_the_number_of_threads():
     for env, expected in [
         ({"FASTLOSS_NUM_THREADS": "3"}, "3"),
         ({"OMP_NUM_THREADS": "3"}, "3"),
@@ -693,7 +697,7 @@ BAD = [
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: ascii(value)[:20])
 @pytest.mark.parametrize("variable", ["FASTLOSS_NUM_THREADS", "FASTLOSS_ISA"])
-def test_a_bad_variable_warns_and_fails_nothing(variable, value):
+def test_invalid_variable_warns(variable, value):
     program = (
         "import fastloss as fl; assert fl.mse_loss(3.0, 1.0) == 4; print(fl.get_num_threads())"
     )
@@ -702,14 +706,14 @@ def test_a_bad_variable_warns_and_fails_nothing(variable, value):
     assert "RuntimeWarning" in result.stderr
     assert variable in result.stderr
     assert int(result.stdout) >= 1
-    # Not even where warnings are errors.
+    # With warnings as errors, the message is printed instead.
     result = start(program, "-W", "error", env={variable: value})
     assert result.returncode == 0, result.stderr
     assert variable in result.stderr
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "", "1,x"])
-def test_a_bad_variable_of_openmp_fails_nothing(value):
+def test_invalid_variable_of_openmp(value):
     program = "import fastloss as fl; print(fl.get_num_threads())"
     for options in [(), ("-W", "error")]:
         result = start(program, *options, env={"OMP_NUM_THREADS": value})
@@ -717,16 +721,16 @@ def test_a_bad_variable_of_openmp_fails_nothing(value):
         assert int(result.stdout) >= 1
 
 
-def test_the_environment_caps_the_instruction_set():
+def test_environment_caps_the_instruction_set():
     available = fl._binding.isas()
-    for name in ("baseline", "avx2", "avx512"):
+    for name in fl._binding.isas(built=True):
         used = python(CONFIG, "-W", "error", env={"FASTLOSS_ISA": name}).split()[1]
         assert used == (name if name in available else available[-1])
     assert python(CONFIG, "-W", "error").split()[1] == available[-1]
 
 
 @linux
-def test_the_affinity_gives_the_number_of_threads():
+def test_affinity_sets_the_number_of_threads():
     cpu = min(os.sched_getaffinity(0))
     output = python(
         f"import os; os.sched_setaffinity(0, [{cpu}]); import fastloss as fl; "
@@ -735,9 +739,8 @@ def test_the_affinity_gives_the_number_of_threads():
     assert output == "1\n"
 
 
-def test_a_call_leaves_the_affinity_of_the_caller_alone():
-    if not hasattr(os, "sched_getaffinity"):
-        pytest.skip("no affinity here")
+@linux
+def test_affinity_of_the_caller_is_unchanged():
     before = os.sched_getaffinity(0)
     for call in workload():
         with fl.num_threads(4):
@@ -748,7 +751,7 @@ def test_a_call_leaves_the_affinity_of_the_caller_alone():
 # --- the import -----------------------------------------------------------------------------------
 
 
-def test_the_import_brings_no_optional_package():
+def test_import_needs_no_optional_package():
     output = python("import sys, fastloss; print(' '.join(sys.modules))")
     top = {name.partition(".")[0] for name in output.split()}
     optional = {
@@ -759,7 +762,7 @@ def test_the_import_brings_no_optional_package():
     assert "numpy" in top
 
 
-def test_the_import_starts_no_thread_and_changes_no_handler():
+def test_import_starts_no_thread_and_sets_no_handler():
     python(
         """
         import signal, threading
@@ -773,7 +776,7 @@ def test_the_import_starts_no_thread_and_changes_no_handler():
 
 
 @linux
-def test_the_import_starts_no_thread_of_the_system():
+def test_import_starts_no_native_thread():
     output = python(
         """
         import os
@@ -786,7 +789,7 @@ def test_the_import_starts_no_thread_of_the_system():
     assert output == "0\n"
 
 
-def test_a_thread_may_import_and_compute():
+def test_import_in_a_thread():
     python(
         """
         import threading
@@ -807,7 +810,7 @@ def test_a_thread_may_import_and_compute():
     )
 
 
-def test_calls_at_exit_work():
+def test_calls_at_exit():
     output = python(
         """
         import atexit, threading
@@ -822,7 +825,7 @@ def test_calls_at_exit_work():
     assert output == "4.0\n"
 
 
-def test_a_daemon_thread_in_a_call_does_not_stop_the_exit():
+def test_exit_during_a_call_of_a_daemon_thread():
     python(
         """
         import threading, time
@@ -837,10 +840,10 @@ def test_a_daemon_thread_in_a_call_does_not_stop_the_exit():
 
 @linux
 @forks
-def test_a_child_of_a_process_where_another_library_had_a_team(tmp_path):
-    """A team in the same OpenMP runtime, not started by fastloss."""
+def test_fork_after_threads_of_another_library(tmp_path):
+    """Threads that another library started in the same OpenMP runtime do not survive a fork."""
     if "libgomp" not in fl._binding.openmp_runtime():
-        return  # other runtimes survive a fork
+        pytest.skip("built without libgomp; other OpenMP runtimes survive a fork")
     source = tmp_path / "other.c"
     source.write_text(
         "#include <omp.h>\nint team(void) { int n = 0;\n"
@@ -869,8 +872,8 @@ def test_a_child_of_a_process_where_another_library_had_a_team(tmp_path):
 
 
 @linux
-def test_fresh_memory_may_hold_anything():
-    """With labels for nearly all frames, sides meet where few places have paths on both."""
+def test_uninitialised_memory_is_not_read():
+    """The targets need nearly all frames, so that few states have a path from both ends."""
     program = """
         import numpy as np, fastloss as fl
 
@@ -884,5 +887,5 @@ def test_fresh_memory_may_hold_anything():
             assert value == loss(*arguments, reduction="sum") < np.inf
             assert np.isfinite(gradient).all()
     """
-    for byte in ("0", "192", "128"):  # glibc fills what it gives out
+    for byte in ("0", "192", "128"):  # the byte that glibc fills allocations with
         python(program, env={"MALLOC_PERTURB_": byte})

@@ -1,4 +1,4 @@
-"""The example of a service: a request counts once, whatever is killed, however often it comes."""
+"""The example of a service: it counts each request once, if repeated and if workers are killed."""
 
 import asyncio
 import io
@@ -51,7 +51,7 @@ def client(service):
 
 
 def post(client, model, body, kind="application/json", key=None):
-    """One attempt: status, answer, and whether it was sent before."""
+    """One attempt: the status, the answer, and whether it repeats an earlier answer."""
     request = urllib.request.Request(f"http://{client._host}/models/{model}/losses", body)
     request.add_header("Content-Type", kind)
     request.add_header("Idempotency-Key", key or str(uuid.uuid4()))
@@ -69,7 +69,6 @@ def npz(**arrays):
 
 
 def cross_entropy(logits, labels):
-    """By its formula."""
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
 
 
@@ -77,7 +76,7 @@ def cross_entropy(logits, labels):
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_losses_of_a_batch_and_its_value(client, raw):
+def test_losses_and_value_of_a_batch(client, raw):
     answer = client.losses("digits", input=LOGITS, target=LABELS, npz=raw)
     expected = cross_entropy(LOGITS, LABELS)
     np.testing.assert_allclose(answer["losses"], expected, rtol=1e-13)
@@ -85,14 +84,14 @@ def test_losses_of_a_batch_and_its_value(client, raw):
     assert answer["count"] == 6
 
 
-def test_raw_float32_gives_the_bits_of_a_call(client):
+def test_npz_in_float32_is_bitwise_identical_to_a_call(client):
     logits = LOGITS.astype(np.float32)
     answer = client.losses("digits", input=logits, target=LABELS, npz=True)
     assert answer["losses"] == fl.cross_entropy(logits, LABELS, reduction="none").tolist()
     assert answer["value"] == fl.cross_entropy(logits, LABELS)
 
 
-def test_sample_weights_and_logits_that_are_written_as_integers(client):
+def test_sample_weights_and_integer_logits(client):
     answer = client.losses(
         "breast_cancer", input=[0, 2, -1], target=[0, 1, 1], sample_weight=[1, 0, 3]
     )
@@ -102,7 +101,7 @@ def test_sample_weights_and_logits_that_are_written_as_integers(client):
     assert answer["count"] == 2
 
 
-def test_a_batch_without_losses_has_no_value(client):
+def test_batch_of_weight_zero_has_no_value(client):
     answer = client.losses("diabetes", input=[1.0], target=[2.0], sample_weight=[0.0])
     assert answer == {"losses": [0.0], "value": None, "count": 0}
 
@@ -134,7 +133,7 @@ def test_a_batch_without_losses_has_no_value(client):
         ("diabetes", [1.0, 2.0], "the body must be an object of arrays"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_and_nothing_counts(client, model, body, message):
+def test_invalid_request_is_not_counted(client, model, body, message):
     before = client.state()
     status, answer, _ = post(client, model, json.dumps(body).encode())
     assert status == 422
@@ -145,20 +144,20 @@ def test_a_mistake_is_named_and_nothing_counts(client, model, body, message):
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (b"{", "application/json", "the body is no JSON: "),
-        (b"[" * 100_000, "application/json", "the body is no JSON: "),
-        (b"PK", "application/x-npz", "the body is no .npz file: "),
+        (b"{", "application/json", "the body is not JSON: "),
+        (b"[" * 100_000, "application/json", "the body is not JSON: "),
+        (b"PK", "application/x-npz", "the body is not an .npz file: "),
         (npz(input=np.array([{}])), "application/x-npz", "Object arrays cannot be loaded"),
         (npz(input=np.zeros(9 << 20)), "application/x-npz", "it unpacks to 754"),
     ],
 )
-def test_bodies_that_cannot_be_read(client, body, kind, message):
+def test_unreadable_body(client, body, kind, message):
     status, answer, _ = post(client, "digits", body, kind)
     assert status == 422
     assert message in answer["detail"]
 
 
-def test_a_body_that_is_too_long():
+def test_body_too_long():
     class Request:
         async def stream(self):
             for _ in range(65):
@@ -168,7 +167,7 @@ def test_a_body_that_is_too_long():
         asyncio.run(app.read_body(Request()))
 
 
-def test_models_and_keys_that_are_missing(client):
+def test_missing_model_and_missing_key(client):
     status, answer, _ = post(client, "cats", b"{}")
     assert (status, answer["detail"][:30]) == (404, "there is no model 'cats': ther")
     request = urllib.request.Request(f"http://{client._host}/models/digits/losses", b"{}")
@@ -179,7 +178,7 @@ def test_models_and_keys_that_are_missing(client):
 # --- Once -----------------------------------------------------------------------------------------
 
 
-def test_a_key_counts_once_and_gets_the_same_answer(client):
+def test_repeated_key_is_counted_once(client):
     before, body = client.state()["diabetes"], b'{"input": [1.0, 2.0], "target": [3.0, 200.0]}'
     key = str(uuid.uuid4())
     with ThreadPoolExecutor(8) as pool:
@@ -193,7 +192,7 @@ def test_a_key_counts_once_and_gets_the_same_answer(client):
     assert counts[1] == counts[0] + 2
 
 
-def test_a_key_of_another_request_is_refused(client):
+def test_key_of_another_request_is_refused(client):
     key, body = str(uuid.uuid4()), b'{"input": [1.0], "target": [3.0]}'
     assert post(client, "diabetes", body, key=key)[0] == 200
     before = client.state()
@@ -206,7 +205,7 @@ def test_a_key_of_another_request_is_refused(client):
 
 @pytest.fixture
 def changed_app(tmp_path, monkeypatch):
-    """Makes a module `changed` of a program, that uvicorn finds."""
+    """Writes a program as the module `changed`, which uvicorn can import."""
 
     def make(program):
         (tmp_path / "changed.py").write_text(textwrap.dedent(program))
@@ -242,7 +241,7 @@ CRASHING = """
 
 
 @pytest.mark.parametrize("place", ["received", "committed"])
-def test_a_worker_killed_around_its_commit(place, tmp_path, changed_app, monkeypatch):
+def test_worker_killed_around_its_commit(place, tmp_path, changed_app, monkeypatch):
     changed_app(CRASHING)
     monkeypatch.setenv("CRASH_AT", place)
     with load_test.Service(tmp_path / "scoring.db", workers=2, app="changed:app") as running:
@@ -275,7 +274,7 @@ UNWRITABLE = """
 """
 
 
-def test_a_file_that_cannot_be_written_is_no_answer(tmp_path, changed_app):
+def test_unwritable_file(tmp_path, changed_app):
     changed_app(UNWRITABLE)
     (tmp_path / "unwritable").touch()
     body = b'{"input": [1.0], "target": [3.0]}'
@@ -292,14 +291,14 @@ def test_a_file_that_cannot_be_written_is_no_answer(tmp_path, changed_app):
         client.close()
 
 
-def test_load_with_workers_killed_meanwhile(capsys):
+def test_load_with_killed_workers(capsys):
     load_test.main(["--requests", "300", "--clients", "6", "--workers", "2", "--kills", "2"])
     printed = capsys.readouterr().out
     assert "2 kills" in printed
     assert printed.endswith("every request was counted exactly once\n")
 
 
-def test_the_load_test_sees_what_is_lost_or_twice():
+def test_load_test_detects_lost_and_repeated_requests():
     work = load_test.batches(20)
     sums = {name: model.criterion for name, model in load_test.MODELS.items()}
     for counted in (work, work[1:], [*work, work[0]]):
@@ -309,7 +308,7 @@ def test_the_load_test_sees_what_is_lost_or_twice():
             sent = [batch for batch in counted if batch.model == name]
             for batch in sent:
                 total.update(batch.input, batch.target)
-            # As if a request had been lost, or counted twice, without a trace.
+            # The number of requests is right although one is lost or counted twice.
             requests = sum(batch.model == name for batch in work)
             state[name] = {"requests": requests, "accumulator": total.to_dict()}
         if counted is work:
@@ -324,7 +323,7 @@ def test_the_load_test_sees_what_is_lost_or_twice():
 SAMPLE = re.compile(r'(\w+)\{model="(\w+)"(?:,class="(\d+)")?\} (\S+)')
 
 
-def test_metrics_say_what_the_state_holds(client):
+def test_metrics_equal_the_state(client):
     client.losses("digits", input=LOGITS, target=LABELS)
     state, text = client.state(), client.metrics()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
@@ -396,7 +395,7 @@ KILLED = """
 """
 
 
-def test_a_kill_at_any_statement_leaves_all_or_nothing(tmp_path):
+def test_kill_at_each_statement(tmp_path):
     path, killed = str(tmp_path / "scoring.db"), -signal.SIGKILL
     opened = store.Store(path, {"m": fl.MSELoss().accumulator()})
     batch = batch_of(fl.MSELoss(), [1.0], [3.0])
@@ -413,7 +412,7 @@ def test_a_kill_at_any_statement_leaves_all_or_nothing(tmp_path):
     opened.close()
 
 
-def test_keys_are_kept_for_a_time(tmp_path, monkeypatch):
+def test_keys_expire(tmp_path, monkeypatch):
     opened = store.Store(str(tmp_path / "scoring.db"), {"m": fl.MSELoss().accumulator()})
     batch, start = batch_of(fl.MSELoss(), [1.0], [3.0]), time.time()
     after = [0, store.KEY_SECONDS - 1, store.KEY_SECONDS + 1]
@@ -426,7 +425,7 @@ def test_keys_are_kept_for_a_time(tmp_path, monkeypatch):
     opened.close()
 
 
-def test_a_criterion_that_changed_does_not_start(tmp_path):
+def test_changed_criterion_is_refused(tmp_path):
     path = str(tmp_path / "scoring.db")
     store.Store(path, {"m": fl.MSELoss().accumulator()}).close()
     with pytest.raises(ValueError, match=r"the criterion of 'm' changed, rename it: .*L1Loss"):

@@ -1,4 +1,4 @@
-"""Linear models and scorers of criteria, against those of scikit-learn that minimise the same."""
+"""Linear models and scorers, against scikit-learn's models and scores for the same objectives."""
 
 import pickle
 import re
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.rotate("model")  # by default, a test of several models
 
 
 @pytest.fixture(autouse=True)
-def strict():
+def convergence_warnings_are_errors():
     """A model that does not converge fails its test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
@@ -64,46 +64,46 @@ def strict():
 
 @pytest.fixture(scope="module")
 def two():
-    """Tumours, of two classes, standardised."""
+    """Standardised features of tumours of two classes."""
     X, y = load_breast_cancer(return_X_y=True)
     return scale(X[:, :10]), y
 
 
 @pytest.fixture(scope="module")
 def three():
-    """Irises, of three classes that are strings, in an order of their own."""
+    """Irises of three classes, with strings as labels that are not in the order of the data."""
     X, y = load_iris(return_X_y=True)
     return X, np.array(["virginica", "setosa", "versicolor"])[y]
 
 
 @pytest.fixture(scope="module")
 def values():
-    """Progress of a disease, all above 0, by standardised features that differ enough."""
+    """Progress of a disease, which is positive, and standardised features without collinearity."""
     X, y = load_diabetes(return_X_y=True)
     return scale(X[:, [0, 1, 2, 3, 8]]), y / 100
 
 
-def assert_same(model, other, tolerance=1e-6):
-    """Coefficients and intercepts, relative to the largest one."""
-    size = np.abs(other.coef_).max()
+def assert_same_model(model, expected, tolerance=1e-6):
+    """Compare coefficients and intercepts, relative to the largest coefficient."""
+    scale = np.abs(expected.coef_).max()
     for name in ("coef_", "intercept_"):
-        one, two = np.atleast_1d(getattr(model, name)), np.atleast_1d(getattr(other, name))
-        np.testing.assert_allclose(one.squeeze() / size, two.squeeze() / size, atol=tolerance)
+        a, b = (np.atleast_1d(getattr(m, name)).squeeze() for m in (model, expected))
+        np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
 
 
 # --- scikit-learn's own checks --------------------------------------------------------------------
 
 
-def failing(model):
-    """Checks that hand out what they should not."""
+def expected_failures(model):
+    """Checks whose data are not valid for the model."""
     if isinstance(model.criterion, fl.PoissonNLLLoss):
         return {"check_regressor_multioutput": "the targets are negative"}
     if sklearn.__version__.startswith("1.6.") and isinstance(
         model.criterion, (fl.BCEWithLogitsLoss, fl.MarginRankingLoss)
     ):
         name = "check_sample_weight_equivalence_on_{}_data"
-        why = "shuffled labels become two classes in another way"
-        return {name.format(kind): why for kind in ("dense", "sparse")}
+        reason = "the labels are reduced to two classes after shuffling"
+        return {name.format(kind): reason for kind in ("dense", "sparse")}
     return {}
 
 
@@ -117,12 +117,13 @@ def test_scikit_learn_checks(estimator, check):
     [
         LossClassifier(fl.BCEWithLogitsLoss()),
         LossClassifier(HINGE),
-        # Flat where the penalty is small: weights and repeated rows are compared to 7 digits.
+        # With a small penalty the minimum is flat, and weights and repeated rows are compared to 7
+        # digits.
         LossClassifier(fl.MultiMarginLoss(), alpha=0.1, tol=1e-9),
         LossRegressor(fl.PinballLoss(quantile=0.7)),
         LossRegressor(fl.PoissonNLLLoss()),
     ],
-    expected_failed_checks=failing,
+    expected_failed_checks=expected_failures,
 )
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.complete_only
@@ -139,95 +140,97 @@ def test_scikit_learn_checks_of_other_criteria(estimator, check):
     ids=repr,
 )
 @pytest.mark.parametrize("C", [0.1, 1.0])
-def test_logistic_regression_of_two_classes(two, criterion, C):
+def test_binary_criteria_are_logistic_regression(two, criterion, C):
     X, y = two
     model = LossClassifier(criterion, alpha=1 / (C * len(y)), **EXACT).fit(X, y)
-    other = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(X, y)
-    assert_same(model, other)
-    np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X), atol=1e-6)
-    np.testing.assert_allclose(model.decision_function(X), other.decision_function(X), atol=1e-5)
-    np.testing.assert_array_equal(model.predict(X), other.predict(X))
-    assert model.score(X, y) == other.score(X, y)
+    expected = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(X, y)
+    assert_same_model(model, expected)
+    np.testing.assert_allclose(model.predict_proba(X), expected.predict_proba(X), atol=1e-6)
+    np.testing.assert_allclose(model.decision_function(X), expected.decision_function(X), atol=1e-5)
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+    assert model.score(X, y) == expected.score(X, y)
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
-def test_logistic_regression_of_three_classes(three, fit_intercept):
+def test_cross_entropy_is_logistic_regression_of_three_classes(three, fit_intercept):
     X, y = three
     options = {"fit_intercept": fit_intercept}
     model = LossClassifier(fl.CrossEntropyLoss(reduction="sum"), alpha=2.0, **options, **EXACT)
-    other = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-10, **options)
-    assert_same(model.fit(X, y), other.fit(X, y))
+    expected = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-10, **options)
+    assert_same_model(model.fit(X, y), expected.fit(X, y))
     assert list(model.classes_) == ["setosa", "versicolor", "virginica"]
-    np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X), atol=1e-6)
-    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    np.testing.assert_allclose(model.predict_proba(X), expected.predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))
 
 
-def test_weights_of_classes(three):
+def test_class_weights(three):
     X, y = three
     weight = np.array([1.0, 2.0, 0.5])
     criterion = fl.CrossEntropyLoss(weight=weight, reduction="sum")
     model = LossClassifier(criterion, alpha=1.0, **EXACT).fit(X, y)
-    other = LogisticRegression(
+    expected = LogisticRegression(
         class_weight=dict(zip(model.classes_, weight, strict=True)),
         solver="newton-cholesky",
         tol=1e-10,
     )
-    assert_same(model, other.fit(X, y))
+    assert_same_model(model, expected.fit(X, y))
 
 
-def test_label_smoothing_is_a_share_of_each_class(three):
+def test_label_smoothing_spreads_weight_over_the_classes(three):
     X, y = three
     smoothing = 0.2
     model = LossClassifier(
         fl.CrossEntropyLoss(label_smoothing=smoothing, reduction="sum"), alpha=1.0, **EXACT
     ).fit(X, y)
     labels = np.repeat(model.classes_, len(y))
-    shares = smoothing / 3 + (1 - smoothing) * (labels == np.tile(y, 3))
-    other = LogisticRegression(solver="newton-cholesky", tol=1e-10)
-    assert_same(model, other.fit(np.tile(X, (3, 1)), labels, sample_weight=shares))
+    weight = smoothing / 3 + (1 - smoothing) * (labels == np.tile(y, 3))
+    expected = LogisticRegression(solver="newton-cholesky", tol=1e-10)
+    assert_same_model(model, expected.fit(np.tile(X, (3, 1)), labels, sample_weight=weight))
 
 
-def test_focal_loss_without_focus_is_logistic_regression(two):
+def test_focal_loss_with_gamma_0_is_logistic_regression(two):
     X, y = two
     criterion = fl.SigmoidFocalLoss(alpha=0.25, gamma=0.0, reduction="sum")
     model = LossClassifier(criterion, alpha=1.0, **EXACT).fit(X, y)
-    other = LogisticRegression(class_weight={0: 0.75, 1: 0.25}, solver="newton-cholesky", tol=1e-10)
-    assert_same(model, other.fit(X, y))
+    expected = LogisticRegression(
+        class_weight={0: 0.75, 1: 0.25}, solver="newton-cholesky", tol=1e-10
+    )
+    assert_same_model(model, expected.fit(X, y))
 
 
 def hinge(X, y, coef, intercept, alpha):
-    """The objective of a support vector machine, y of 0 and 1."""
+    """The objective of a linear support vector machine, for y of 0 and 1."""
     scores = X @ coef.ravel() + intercept
     return np.maximum(0, 1 - (2 * y - 1) * scores).mean() + alpha / 2 * np.vdot(coef, coef)
 
 
 @pytest.mark.parametrize("alpha", [1e-1, 1e-3])
-def test_support_vector_machine(two, alpha):
+def test_hinge_losses_are_support_vector_machines(two, alpha):
     X, y = two
     tol = 1e-7
-    other = SVC(kernel="linear", C=1 / (alpha * len(y)), tol=1e-8).fit(X, y)
-    least = hinge(X, y, other.coef_, other.intercept_, alpha)
+    expected = SVC(kernel="linear", C=1 / (alpha * len(y)), tol=1e-8).fit(X, y)
+    minimum = hinge(X, y, expected.coef_, expected.intercept_, alpha)
     for criterion, factor in [(HINGE, 1), (fl.MultiMarginLoss(), 2)]:  # the latter divides by C = 2
         model = LossClassifier(criterion, alpha=alpha / factor, tol=tol, max_iter=20000).fit(X, y)
-        found = hinge(X, y, model.coef_, model.intercept_, alpha)
-        assert least - 1e-6 <= found <= least + 2 * tol
+        objective = hinge(X, y, model.coef_, model.intercept_, alpha)
+        assert minimum - 1e-6 <= objective <= minimum + 2 * tol
 
 
-def test_squared_hinge(two):
+def test_squared_hinge_is_linear_svc(two):
     X, y = two
     model = LossClassifier(
         fl.MultiMarginLoss(p=2, reduction="sum"), alpha=1.0, fit_intercept=False, **EXACT
     )
-    other = LinearSVC(C=0.5, fit_intercept=False, tol=1e-10, max_iter=10**5)
-    assert_same(model.fit(X, y), other.fit(X, y))
+    expected = LinearSVC(C=0.5, fit_intercept=False, tol=1e-10, max_iter=10**5)
+    assert_same_model(model.fit(X, y), expected.fit(X, y))
 
 
-def test_hinge_of_three_classes_is_a_linear_programme():
+def test_hinge_of_three_classes_is_a_linear_program():
     X, y = load_iris(return_X_y=True)
     X, y = X[::2], y[::2]
     n, features = X.shape
     columns = np.column_stack([X, np.ones(n)])
-    rows = []  # slack[i, c] >= 1 - (score[i, y] - score[i, c])
+    rows = []  # the constraints slack[i, c] >= 1 - (score[i, y] - score[i, c])
     for i in range(n):
         for c in set(range(3)) - {y[i]}:
             row = np.zeros((3, features + 1))
@@ -236,55 +239,56 @@ def test_hinge_of_three_classes_is_a_linear_programme():
     slack = -np.eye(2 * n)
     cost = np.r_[np.zeros(3 * (features + 1)), np.full(2 * n, 1 / (3 * n))]
     bounds = [(None, None)] * (3 * (features + 1)) + [(0, None)] * (2 * n)
-    least = linprog(cost, np.hstack([rows, slack]), -np.ones(2 * n), bounds=bounds).fun
+    minimum = linprog(cost, np.hstack([rows, slack]), -np.ones(2 * n), bounds=bounds).fun
     model = LossClassifier(fl.MultiMarginLoss(), alpha=0.0, tol=1e-6, max_iter=20000).fit(X, y)
-    found = fl.multi_margin_loss(model.decision_function(X), y)
-    assert least * (1 - 1e-9) <= found <= least + 2e-6
+    objective = fl.multi_margin_loss(model.decision_function(X), y)
+    assert minimum * (1 - 1e-9) <= objective <= minimum + 2e-6
 
 
-def test_probabilities_exist_where_scores_are_logits(two):
+def test_probabilities_need_logits(two):
     for criterion in (HINGE, fl.MultiMarginLoss()):
         model = LossClassifier(criterion).fit(*two)
         assert not hasattr(model, "predict_proba")
         assert not hasattr(model, "predict_log_proba")
     model = LossClassifier(fl.SoftMarginLoss()).fit(*two)
-    far = 1e4 * two[0]
-    assert np.isfinite(model.predict_log_proba(far)).all()
+    assert np.isfinite(model.predict_log_proba(1e4 * two[0])).all()
     np.testing.assert_allclose(np.exp(model.predict_log_proba(two[0])), model.predict_proba(two[0]))
 
 
-def test_one_model_for_each_class(three):
+def test_binary_criteria_in_one_vs_rest(three):
     model = OneVsRestClassifier(LossClassifier(fl.BCEWithLogitsLoss())).fit(*three)
     assert model.score(*three) > 0.95
     with pytest.raises(ValueError, match="takes two classes and y has 3; CrossEntropyLoss"):
         LossClassifier(fl.BCEWithLogitsLoss()).fit(*three)
 
 
-# --- regressions ----------------------------------------------------------------------------------
+# --- regressors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("outputs", [None, 1, 2])
-def test_ridge(values, fit_intercept, outputs):
+def test_mse_is_ridge_regression(values, fit_intercept, outputs):
     X, y = values
     if outputs:
         y = np.column_stack([y, X[:, 0] - y**2])[:, :outputs]
     options = {"fit_intercept": fit_intercept}
-    other = Ridge(3.0, solver="cholesky", **options).fit(X, y)
+    expected = Ridge(3.0, solver="cholesky", **options).fit(X, y)
     for criterion, alpha in [
         (fl.MSELoss(reduction="sum"), 6.0),
         (fl.MSELoss(), 6.0 / y.size),
     ]:
         model = LossRegressor(criterion, alpha=alpha, **options, **EXACT).fit(X, y)
-        assert_same(model, other)
+        assert_same_model(model, expected)
         assert model.coef_.shape == (X.shape[1:] if outputs is None else (outputs, X.shape[1]))
         assert np.shape(model.intercept_) == (() if outputs is None else (outputs,))
-        np.testing.assert_allclose(model.predict(X), other.predict(X).reshape(y.shape), atol=1e-6)
-        np.testing.assert_allclose(model.score(X, y), other.score(X, y))
+        np.testing.assert_allclose(
+            model.predict(X), expected.predict(X).reshape(y.shape), atol=1e-6
+        )
+        np.testing.assert_allclose(model.score(X, y), expected.score(X, y))
 
 
 @pytest.mark.parametrize(
-    ("criterion", "alpha", "other"),
+    ("criterion", "alpha", "expected"),
     [
         (fl.PoissonNLLLoss(), 0.1, PoissonRegressor(alpha=0.1)),
         (fl.PoissonNLLLoss(full=True), 0.0, PoissonRegressor(alpha=0.0)),
@@ -295,25 +299,26 @@ def test_ridge(values, fit_intercept, outputs):
     ],
     ids=repr,
 )
-def test_generalised_linear_models(values, criterion, alpha, other):
+def test_log_link_is_a_generalised_linear_model(values, criterion, alpha, expected):
     X, y = values
     weights = np.arange(len(y)) % 3
-    other = clone(other).set_params(solver="newton-cholesky", tol=1e-10)
-    other.fit(X, y, sample_weight=weights)
+    expected = clone(expected).set_params(solver="newton-cholesky", tol=1e-10)
+    expected.fit(X, y, sample_weight=weights)
     model = LossRegressor(criterion, alpha=alpha, tol=1e-8).fit(X, y, sample_weight=weights)
-    assert_same(model, other)
-    np.testing.assert_allclose(model.predict(X), other.predict(X), rtol=1e-6)
+    assert_same_model(model, expected)
+    np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-6)
 
 
 def test_huber(values):
     X, y = values
-    other = HuberRegressor(epsilon=1.35, alpha=0.5, tol=1e-10, max_iter=10**5).fit(X, y)
-    # with its scale s fixed, it minimises sum(2/s huber(r, epsilon s)) + alpha |w|^2
-    delta, alpha = 1.35 * other.scale_, 0.5 * other.scale_
+    expected = HuberRegressor(epsilon=1.35, alpha=0.5, tol=1e-10, max_iter=10**5).fit(X, y)
+    # With its scale s fixed, it minimises sum(2/s huber(r, epsilon s)) + alpha |w|^2.
+    delta, alpha = 1.35 * expected.scale_, 0.5 * expected.scale_
     model = LossRegressor(fl.HuberLoss(delta=delta, reduction="sum"), alpha=alpha, **EXACT)
-    assert_same(model.fit(X, y), other, 1e-5)
-    same = LossRegressor(fl.SmoothL1Loss(beta=delta, reduction="sum"), alpha=alpha / delta, **EXACT)
-    assert_same(same.fit(X, y), model)
+    assert_same_model(model.fit(X, y), expected, 1e-5)
+    smooth = fl.SmoothL1Loss(beta=delta, reduction="sum")
+    smooth_model = LossRegressor(smooth, alpha=alpha / delta, **EXACT)
+    assert_same_model(smooth_model.fit(X, y), model)
 
 
 def test_log_cosh(values):
@@ -323,38 +328,38 @@ def test_log_cosh(values):
         errors = X @ variables[1:] + variables[0] - y
         return np.log(np.cosh(errors)).mean() + 0.05 * (variables[1:] ** 2).sum()
 
-    other = minimize(objective, np.zeros(X.shape[1] + 1), tol=1e-12)
+    expected = minimize(objective, np.zeros(X.shape[1] + 1), tol=1e-12)
     model = LossRegressor(fl.LogCoshLoss(), alpha=0.1, **EXACT).fit(X, y)
-    np.testing.assert_allclose(model.coef_, other.x[1:], atol=1e-5)
-    np.testing.assert_allclose(model.intercept_, other.x[0], atol=1e-5)
+    np.testing.assert_allclose(model.coef_, expected.x[1:], atol=1e-5)
+    np.testing.assert_allclose(model.intercept_, expected.x[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.95])
-def test_quantiles_are_a_linear_programme(values, quantile):
+def test_pinball_is_quantile_regression(values, quantile):
     X, y = values
-    other = QuantileRegressor(quantile=quantile, alpha=0.0).fit(X, y)
-    least = mean_pinball_loss(y, other.predict(X), alpha=quantile)
+    expected = QuantileRegressor(quantile=quantile, alpha=0.0).fit(X, y)
+    minimum = mean_pinball_loss(y, expected.predict(X), alpha=quantile)
     for tol in (1e-4, 1e-8):
         model = LossRegressor(fl.PinballLoss(quantile=quantile), alpha=0.0, tol=tol).fit(X, y)
-        found = mean_pinball_loss(y, model.predict(X), alpha=quantile)
-        assert least * (1 - 1e-12) <= found <= least * (1 + 4 * tol)
+        objective = mean_pinball_loss(y, model.predict(X), alpha=quantile)
+        assert minimum * (1 - 1e-12) <= objective <= minimum * (1 + 4 * tol)
     assert abs((y <= model.predict(X)).mean() - quantile) < X.shape[1] / len(y)
 
 
 @pytest.mark.parametrize("criterion", [fl.L1Loss(), fl.SmoothL1Loss(beta=0.0)], ids=repr)
-def test_absolute_error_is_a_support_vector_regression(values, criterion):
+def test_absolute_error_is_support_vector_regression(values, criterion):
     X, y = values
     alpha = 0.05
-    other = SVR(kernel="linear", C=1 / (alpha * len(y)), epsilon=0.0, tol=1e-8).fit(X, y)
+    expected = SVR(kernel="linear", C=1 / (alpha * len(y)), epsilon=0.0, tol=1e-8).fit(X, y)
     model = LossRegressor(criterion, alpha=alpha, tol=1e-8).fit(X, y)
-    found, least = (
+    objective, minimum = (
         np.abs(m.predict(X) - y).mean() + alpha / 2 * np.vdot(m.coef_, m.coef_)
-        for m in (model, other)
+        for m in (model, expected)
     )
-    assert least * (1 - 1e-6) <= found <= least * (1 + 1e-8)
+    assert minimum * (1 - 1e-6) <= objective <= minimum * (1 + 1e-8)
 
 
-# --- of both --------------------------------------------------------------------------------------
+# --- classifiers and regressors -------------------------------------------------------------------
 
 MODELS = [
     LossClassifier(fl.CrossEntropyLoss(label_smoothing=0.1), alpha=0.01, tol=1e-8, max_iter=5000),
@@ -364,148 +369,154 @@ MODELS = [
     LossRegressor(fl.PinballLoss(quantile=0.3), alpha=0.1, tol=1e-9, max_iter=5000),
     LossRegressor(fl.PoissonNLLLoss(), alpha=0.01, tol=1e-7),
 ]
-each = pytest.mark.parametrize("model", MODELS, ids=lambda m: repr(m.criterion))
+every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: repr(m.criterion))
 
 
 def data():
-    """Few irises, of three classes that may also be read as values."""
+    """A third of the irises, whose classes 1, 2 and 3 also serve as targets of regressors."""
     X, y = load_iris(return_X_y=True)
     return X[::3], y[::3] + 1
 
 
-def apart(model):
-    """How far answers of two fits may be: a hinge loss ends by the objective, a square of it."""
+def tolerance(model):
+    """For the scores of two fits. A fit of a hinge loss is only accurate to the root of `tol`."""
     return 2e-3 if getattr(model.criterion, "p", None) == 1 else 1e-5
 
 
-def answer(model, X):
+def predict_scores(model, X):
     return model.decision_function(X) if hasattr(model, "classes_") else model.predict(X)
 
 
-@each
+@every_model
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_weights_count_rows(model, reduction):
+def test_integer_weights_repeat_rows(model, reduction):
     X, y = data()
     weights = np.arange(len(y)) % 3
     rows = np.repeat(np.arange(len(y)), weights)
     model = clone(model).set_params(criterion__reduction=reduction)
-    one = answer(clone(model).fit(X, y, sample_weight=weights), X)
-    other = answer(model.fit(X[rows], y[rows]), X)
-    np.testing.assert_allclose(one, other, atol=apart(model))
+    weighted = predict_scores(clone(model).fit(X, y, sample_weight=weights), X)
+    repeated = predict_scores(model.fit(X[rows], y[rows]), X)
+    np.testing.assert_allclose(weighted, repeated, atol=tolerance(model))
 
 
-@each
-def test_a_weight_of_zero_removes_a_row(model):
+@every_model
+def test_weight_0_removes_a_row(model):
     X, y = data()
-    kept = y != 3
-    X = np.where(kept[:, None], X, 1e300)
-    one = clone(model).fit(X, y, sample_weight=kept)
-    other = clone(model).fit(X[kept], y[kept], sample_weight=np.ones(kept.sum()))
-    np.testing.assert_array_equal(one.coef_, other.coef_)
-    np.testing.assert_array_equal(one.intercept_, other.intercept_)
+    weight = y != 3
+    X = np.where(weight[:, None], X, 1e300)
+    weighted = clone(model).fit(X, y, sample_weight=weight)
+    removed = clone(model).fit(X[weight], y[weight], sample_weight=np.ones(weight.sum()))
+    np.testing.assert_array_equal(weighted.coef_, removed.coef_)
+    np.testing.assert_array_equal(weighted.intercept_, removed.intercept_)
     with pytest.raises(ValueError, match=r"0 everywhere|at least one non-zero"):
         clone(model).fit(X, y, sample_weight=np.zeros(len(y)))
 
 
-@each
-def test_sparse_and_dense(model):
+@every_model
+def test_sparse_and_dense_features_agree(model):
     X, y = data()
     X = np.where(X > 1.5, X, 0)
-    one, other = clone(model).fit(csr_array(X), y), clone(model).fit(X, y)
-    np.testing.assert_allclose(answer(one, csr_array(X)), answer(other, X), atol=apart(model))
+    sparse, dense = clone(model).fit(csr_array(X), y), clone(model).fit(X, y)
+    np.testing.assert_allclose(
+        predict_scores(sparse, csr_array(X)), predict_scores(dense, X), atol=tolerance(model)
+    )
 
 
-@each
-def test_float32_stays(model):
+@every_model
+def test_float32_is_preserved(model):
     X, y = data()
     X = X.astype(np.float32)
-    small = clone(model).set_params(tol=1e-4).fit(X, y)
-    assert small.coef_.dtype == np.float32
-    assert answer(small, X).dtype == np.float32
-    if hasattr(small, "predict_proba"):
-        assert small.predict_proba(X).dtype == np.float32
-    large = clone(model).set_params(tol=1e-4).fit(X.astype(np.float64), y)
-    assert large.coef_.dtype == np.float64
-    np.testing.assert_allclose(answer(small, X), answer(large, X), atol=0.02)
+    single = clone(model).set_params(tol=1e-4).fit(X, y)
+    assert single.coef_.dtype == np.float32
+    assert predict_scores(single, X).dtype == np.float32
+    if hasattr(single, "predict_proba"):
+        assert single.predict_proba(X).dtype == np.float32
+    double = clone(model).set_params(tol=1e-4).fit(X.astype(np.float64), y)
+    assert double.coef_.dtype == np.float64
+    np.testing.assert_allclose(predict_scores(single, X), predict_scores(double, X), atol=0.02)
 
 
-@each
+@every_model
 def test_units_of_features_do_not_matter(model):
     X, y = data()
     units, shift = np.array([1e-6, 1.0, 1e3, 1e6]), np.array([1e-5, -3.0, 1e4, 0.0])
     model = clone(model).set_params(alpha=0.0 if isinstance(model, LossRegressor) else 1e-12)
     model.set_params(tol=1e-3, max_iter=20000)
-    one = clone(model).fit(X, y)
-    other = clone(model).fit(X * units + shift, y)
+    original = clone(model).fit(X, y)
+    scaled = clone(model).fit(X * units + shift, y)
     if isinstance(model, LossRegressor):
-        np.testing.assert_allclose(one.predict(X), other.predict(X * units + shift), rtol=1e-2)
+        np.testing.assert_allclose(
+            original.predict(X), scaled.predict(X * units + shift), rtol=1e-2
+        )
     else:
-        assert abs(one.score(X, y) - other.score(X * units + shift, y)) < 0.05
+        assert abs(original.score(X, y) - scaled.score(X * units + shift, y)) < 0.05
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("criterion", [fl.MSELoss(), fl.L1Loss(), fl.GammaNLLLoss()], ids=repr)
-def test_units_of_values_do_not_matter(values, criterion, unit):
+def test_unit_of_targets_does_not_matter(values, criterion, unit):
     X, y = values
-    one = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y)
-    other = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y * unit)
-    np.testing.assert_allclose(one.predict(X) * unit, other.predict(X), rtol=1e-2)
+    original = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y)
+    scaled = LossRegressor(criterion, alpha=0.0, tol=1e-6).fit(X, y * unit)
+    np.testing.assert_allclose(original.predict(X) * unit, scaled.predict(X), rtol=1e-2)
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e6, 1e9])
 @pytest.mark.parametrize(
     "criterion", [fl.PoissonNLLLoss(), fl.GammaNLLLoss(), fl.TweedieDevianceLoss(power=1.5)]
 )
-def test_units_of_float32_values_do_not_matter(values, criterion, unit):
+def test_unit_of_float32_targets_does_not_matter(values, criterion, unit):
     X, y = (array.astype(np.float32) for array in values)
-    one = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y)
-    other = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y * np.float32(unit))
-    np.testing.assert_allclose(one.coef_, other.coef_, atol=1e-2 * np.abs(one.coef_).max())
+    original = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y)
+    scaled = LossRegressor(criterion, alpha=0.0, tol=1e-3).fit(X, y * np.float32(unit))
+    atol = 1e-2 * np.abs(original.coef_).max()
+    np.testing.assert_allclose(original.coef_, scaled.coef_, atol=atol)
 
 
-@pytest.mark.parametrize("form", [np.asarray, csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("as_features", [np.asarray, csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("model", [LossClassifier(), LossRegressor(fl.HuberLoss())], ids=repr)
-def test_constant_columns_change_nothing(model, dtype, form):
+def test_constant_columns_change_nothing(model, dtype, as_features):
     X, y = data()
     X = X.astype(dtype)
-    more = np.c_[X, np.full(len(X), 1.7e9, dtype)]
-    one, other = clone(model).fit(form(X), y), clone(model).fit(form(more), y)
-    np.testing.assert_array_equal(other.coef_[..., -1], 0)
-    np.testing.assert_allclose(other.coef_[..., :-1], one.coef_, rtol=1e-3)
+    X_constant = np.c_[X, np.full(len(X), 1.7e9, dtype)]
+    original = clone(model).fit(as_features(X), y)
+    extended = clone(model).fit(as_features(X_constant), y)
+    np.testing.assert_array_equal(extended.coef_[..., -1], 0)
+    np.testing.assert_allclose(extended.coef_[..., :-1], original.coef_, rtol=1e-3)
 
 
-@each
-def test_a_warm_start_goes_on(model):
+@every_model
+def test_warm_start_resumes(model):
     X, y = data()
     model = clone(model).set_params(warm_start=True).fit(X, y)
-    first = model.n_iter_
-    assert model.fit(X, y).n_iter_ < first
+    iterations = model.n_iter_
+    assert model.fit(X, y).n_iter_ < iterations
     with pytest.raises(ValueError, match="warm_start=False"):
         model.fit(X[:, :2], y)
 
 
-@each
+@every_model
 def test_too_few_iterations_warn(model):
     with pytest.warns(ConvergenceWarning, match=r"stopped after 1 iterations at (gradient|gap) "):
         clone(model).set_params(max_iter=1).fit(*data())
 
 
-@each
-def test_a_model_is_cloned_and_pickled(model):
+@every_model
+def test_models_can_be_cloned_and_pickled(model):
     X, y = data()
     copy = clone(model)
     assert copy.criterion == model.criterion
     assert copy.criterion is not model.criterion
     copy.fit(X, y)
     np.testing.assert_array_equal(
-        answer(pickle.loads(pickle.dumps(copy)), X),
-        answer(copy, X),
+        predict_scores(pickle.loads(pickle.dumps(copy)), X),
+        predict_scores(copy, X),
     )
 
 
 @pytest.mark.parametrize("model", [LossRegressor(), LossRegressor(fl.L1Loss())])
-def test_values_that_do_not_vary(model):
+def test_constant_targets_and_features(model):
     X, _ = data()
     model.fit(X, np.full(len(X), 0.1))
     np.testing.assert_allclose(model.predict(X), 0.1)
@@ -533,12 +544,12 @@ def test_values_that_do_not_vary(model):
         (LossClassifier(fl.CrossEntropyLoss(weight=[0.0, 0, 0])), ValueError, "loss is nan where"),
     ],
 )
-def test_errors_name_the_remedy(model, error, message):
+def test_fit_errors(model, error, message):
     with pytest.raises(error, match=message):
         model.fit(*data())
 
 
-def test_negative_weights_are_named():
+def test_negative_weight_is_named():
     X, y = data()
     weight = np.ones(len(y))
     weight[:3] = 0, 0, -1
@@ -546,18 +557,18 @@ def test_negative_weights_are_named():
         LossRegressor().fit(X, y, weight)
 
 
-def test_huge_features_are_named():
+def test_overflow_of_features_is_named():
     X, y = data()
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="huge values in X"):
         LossRegressor().fit(X * 1e300, y)
 
 
-def test_negative_counts_are_named(values):
+def test_negative_count_is_named(values):
     with pytest.raises(ValueError, match=r"target\[1.*\] = -1.0 is not allowed"):
         LossRegressor(fl.PoissonNLLLoss()).fit([[0.0], [1.0], [2.0]], [1.0, -1.0, 3.0])
 
 
-def test_a_search_over_options_of_the_criterion(three):
+def test_grid_search_over_options_of_the_criterion(three):
     X, y = three
     pipeline = make_pipeline(StandardScaler(), LossClassifier(fl.CrossEntropyLoss()))
     search = GridSearchCV(
@@ -572,7 +583,7 @@ def test_a_search_over_options_of_the_criterion(three):
     np.testing.assert_allclose(search.cv_results_["mean_test_score"][1], scores.mean())
 
 
-def test_the_example():
+def test_example_pipeline():
     program = ROOT / "examples" / "pipeline.py"
     lines = subprocess.run(
         [sys.executable, program], check=True, capture_output=True, text=True
@@ -587,18 +598,18 @@ def test_the_example():
 # --- scorers --------------------------------------------------------------------------------------
 
 
-def test_logits_and_probabilities_score_alike(three):
+def test_logits_and_probabilities_give_the_same_score(three):
     X, y = three
     weights = np.linspace(0, 2, len(y))
     for classifier in (LogisticRegression(max_iter=1000), LossClassifier()):
         classifier.fit(X, y)
         expected = -log_loss(y, classifier.predict_proba(X), sample_weight=weights)
-        for criterion, how in [
+        for criterion, response_method in [
             (fl.CrossEntropyLoss(), None),
             (fl.CrossEntropyLoss(), "decision_function"),
             (fl.NLLLoss(), None),
         ]:
-            scorer = make_scorer(criterion, response_method=how)
+            scorer = make_scorer(criterion, response_method=response_method)
             np.testing.assert_allclose(scorer(classifier, X, y, sample_weight=weights), expected)
 
 
@@ -613,7 +624,7 @@ def test_logits_and_probabilities_score_alike(three):
     ],
     ids=repr,
 )
-def test_two_classes(three, criterion):
+def test_scores_of_two_classes(three, criterion):
     X, y = three
     X, y = X[50:, :2], y[50:]
     for classifier in (LogisticRegression(), GaussianNB(), LossClassifier()):
@@ -622,7 +633,7 @@ def test_two_classes(three, criterion):
         np.testing.assert_allclose(make_scorer(criterion)(classifier, X, y), expected)
 
 
-def test_certain_and_wrong_is_infinite(three):
+def test_score_at_probability_0_is_infinite(three):
     X, y = three
     forest = RandomForestClassifier(5, random_state=0).fit(X, y)
     wrong = np.roll(y, 50)
@@ -630,7 +641,7 @@ def test_certain_and_wrong_is_infinite(three):
     assert make_scorer(fl.NLLLoss())(forest, X, wrong) == -np.inf
 
 
-def test_margins(two, three):
+def test_scores_of_margins(two, three):
     machine = SVC().fit(*two)
     expected = -hinge_loss(two[1], machine.decision_function(two[0]))
     np.testing.assert_allclose(make_scorer(HINGE)(machine, *two), expected)
@@ -641,10 +652,10 @@ def test_margins(two, three):
         machine.decision_function(three[0]),
         np.unique(three[1], return_inverse=True)[1],
     )
-    by_hand = 0.0
+    loss = 0.0
     for row, label in zip(scores, target, strict=True):
-        by_hand += sum(max(0, 1 - row[label] + row[c]) for c in {0, 1, 2} - {label}) / 3
-    np.testing.assert_allclose(scorer(machine, *three), -by_hand)
+        loss += sum(max(0, 1 - row[label] + row[c]) for c in {0, 1, 2} - {label}) / 3
+    np.testing.assert_allclose(scorer(machine, *three), -loss)
 
 
 @pytest.mark.parametrize(
@@ -661,7 +672,7 @@ def test_margins(two, three):
     ],
     ids=["squared error", "pinball", "tweedie", "poisson", "gamma"],
 )
-def test_predictions_are_expected_values(values, criterion, expected):
+def test_scores_of_predictions(values, criterion, expected):
     X, y = values
     model = PoissonRegressor().fit(X, y)
     expected = -expected(y, model.predict(X))
@@ -672,19 +683,19 @@ def test_predictions_are_expected_values(values, criterion, expected):
         np.testing.assert_allclose(scorer(model, X, y), expected, rtol=1e-7)
 
 
-def test_a_small_rate_is_taken_as_it_is():
+def test_score_of_a_small_rate_has_no_eps():
     model = DummyRegressor(strategy="constant", constant=1e-6).fit([[0.0]], [1.0])
     score = make_scorer(fl.PoissonNLLLoss())(model, [[0.0], [0.0]], [0.0, 1.0])
     np.testing.assert_allclose(score, np.log(1e-6) / 2 - 1e-6, rtol=1e-14)
 
 
-def test_a_negative_prediction_is_no_count(values):
+def test_negative_prediction_of_a_rate_is_an_error(values):
     X, y = values
     with pytest.raises(ValueError, match=r"input.*must be at least 0"):
         make_scorer(fl.PoissonNLLLoss())(Ridge().fit(X, y - 3), X, y)
 
 
-def test_predicted_deviations(values):
+def test_score_of_predicted_deviations(values):
     X, y = values
     model = BayesianRidge().fit(X, y)
     mean, deviation = model.predict(X, return_std=True)
@@ -692,14 +703,14 @@ def test_predicted_deviations(values):
     np.testing.assert_allclose(score, norm.logpdf(y, mean, deviation).mean())
 
 
-def test_a_scorer_is_cloned_pickled_and_shown():
+def test_scorers_can_be_cloned_and_pickled():
     scorer = make_scorer(fl.CrossEntropyLoss(label_smoothing=0.1))
     for copy in (clone(scorer), pickle.loads(pickle.dumps(scorer))):
         assert copy.criterion == scorer.criterion
     assert repr(scorer) == "LossScorer(criterion=CrossEntropyLoss(label_smoothing=0.1))"
 
 
-def test_weights_reach_a_scorer(three):
+def test_weights_are_routed_to_scorers(three):
     X, y = three
     weights = np.arange(len(y)) % 4
     model = LogisticRegression(max_iter=1000)
@@ -713,7 +724,7 @@ def test_weights_reach_a_scorer(three):
     with sklearn.config_context(enable_metadata_routing=True):
         scorer = make_scorer(fl.CrossEntropyLoss()).set_score_request(sample_weight=True)
         without = make_scorer(fl.CrossEntropyLoss()).set_score_request(sample_weight=False)
-        found = cross_validate(
+        results = cross_validate(
             model.set_fit_request(sample_weight=True),
             X,
             y,
@@ -721,26 +732,26 @@ def test_weights_reach_a_scorer(three):
             params={"sample_weight": weights},
             cv=folds,
         )
-    np.testing.assert_allclose(found["test_loss"], expected)
-    assert not np.isclose(found["test_without"][0], expected)
+    np.testing.assert_allclose(results["test_loss"], expected)
+    assert not np.isclose(results["test_without"][0], expected)
 
 
 @pytest.mark.parametrize(
-    ("criterion", "how", "error", "message"),
+    ("criterion", "response_method", "error", "message"),
     [
         (fl.CTCLoss(), None, TypeError, "a scorer takes one of CrossEntropyLoss"),
         (fl.mse_loss, None, TypeError, "a scorer takes one of"),
         (fl.MSELoss(reduction="none"), None, ValueError, "reduction='mean' or 'sum'"),
         (fl.CrossEntropyLoss(), "predict", ValueError, "'predict_proba' or 'decision_function'"),
-        (fl.NLLLoss(), "decision_function", ValueError, "it can be None"),
+        (fl.NLLLoss(), "decision_function", ValueError, "it must be None"),
     ],
 )
-def test_errors_of_making_a_scorer(criterion, how, error, message):
+def test_errors_of_making_a_scorer(criterion, response_method, error, message):
     with pytest.raises(error, match=message):
-        make_scorer(criterion, response_method=how)
+        make_scorer(criterion, response_method=response_method)
 
 
-def test_errors_of_scoring(two, three):
+def test_scorer_errors(two, three):
     classifier = LogisticRegression(max_iter=1000).fit(*three)
     with pytest.raises(ValueError, match=r"unseen labels: .*'daisy'"):
         make_scorer(fl.NLLLoss())(classifier, three[0][:2], ["setosa", "daisy"])
@@ -756,7 +767,7 @@ def test_errors_of_scoring(two, three):
 
 @pytest.mark.parametrize("missing", ["sklearn", "scipy"])
 @pytest.mark.parametrize("name", ["LossClassifier", "LossRegressor", "make_scorer"])
-def test_without_the_extra(name, missing):
+def test_missing_package_is_named(name, missing):
     program = f"""
 import sys
 sys.modules[{missing!r}] = None
@@ -772,6 +783,6 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_unknown_names():
+def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'LossCluster'"):
         fl.sklearn.LossCluster  # noqa: B018

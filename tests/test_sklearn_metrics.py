@@ -1,4 +1,4 @@
-"""fastloss.sklearn.metrics against scikit-learn: numbers, exceptions, warnings, signatures."""
+"""fastloss.sklearn.metrics against scikit-learn: results, exceptions, warnings, signatures."""
 
 import inspect
 import itertools
@@ -27,12 +27,12 @@ BUILTIN = (ValueError, TypeError, ZeroDivisionError)
 
 
 class Input:
-    """A call of a metric, with a name."""
+    """A call of a metric."""
 
     def __init__(self, name, metric, *arrays, **options):
         self.name, self.metric, self.arrays, self.options = name, metric, arrays, options
 
-    def of(self, module):
+    def call(self, module):
         return getattr(module, self.metric)(*self.arrays, **self.options)
 
 
@@ -41,7 +41,7 @@ def ids(inputs):
 
 
 def weights(rng, n):
-    """By name; the last are not all positive."""
+    """Sample weights by name; the last ones are not all positive."""
     signed = rng.random(n) + 0.2
     signed[0] = -0.1
     return {
@@ -74,9 +74,14 @@ def regression_inputs():
                 outputs += [[0.2, 0.3, 0.5], np.array([1, -3, 4.0])]
             for metric, output in itertools.product(REGRESSION, outputs):
                 for options in REGRESSION[metric]:
-                    told = f"{shape} {name} {output} {options or ''}"
                     yield Input(
-                        told, metric, y, x, sample_weight=weight, multioutput=output, **options
+                        f"{shape} {name} {output} {options or ''}",
+                        metric,
+                        y,
+                        x,
+                        sample_weight=weight,
+                        multioutput=output,
+                        **options,
                     )
 
 
@@ -104,7 +109,7 @@ def deviance_inputs():
             yield Input(f"{shape} {name}", "mean_gamma_deviance", x + 1, x, sample_weight=weight)
 
 
-TWO = {
+TWO_CLASSES = {
     "0 1": np.array([0, 1]),
     "int8": np.array([0, 1], np.int8),
     "uint64": np.array([0, 1], np.uint64),
@@ -117,7 +122,7 @@ TWO = {
     "strings": np.array(["ham", "spam"]),
     "objects": np.array(["ham", "spam"], dtype=object),
 }
-MORE = {
+MORE_CLASSES = {
     "0..": np.arange(5),
     "uint8": np.arange(5, dtype=np.uint8),
     "big-endian": np.arange(5, dtype=">i4"),
@@ -129,76 +134,75 @@ MORE = {
 }
 
 
-def drawn(rng, classes, n):
-    """Labels of n rows, each class among them."""
-    codes = np.concatenate([np.arange(classes.size), rng.integers(0, classes.size, n)])
-    rng.shuffle(codes)
-    return classes[codes]
+def draw_labels(rng, classes, n):
+    """Labels for n rows and one more of each class."""
+    indices = np.concatenate([np.arange(classes.size), rng.integers(0, classes.size, n)])
+    rng.shuffle(indices)
+    return classes[indices]
 
 
 def probabilities(rng, n, columns):
     p = rng.dirichlet(np.full(columns, 0.3), n)
-    p[0] = np.eye(columns)[0]  # clipped
+    p[0] = np.eye(columns)[0]  # log_loss clips its zeros
     return p
 
 
 def class_inputs():
     rng = np.random.default_rng(2)
-    for told, classes in TWO.items():
-        y = drawn(rng, classes, 40)
+    for kind, classes in TWO_CLASSES.items():
+        y = draw_labels(rng, classes, 40)
         n = y.size
         p = probabilities(rng, n, 2)
         scores = rng.normal(size=n) * 2
         for name, weight in weights(rng, n).items():
-            label = f"{told} {name}"
             for shape in ((n,), (n, 1), (n, 2)):
                 q = p if shape == (n, 2) else p[:, 1].reshape(shape)
-                yield from proba_inputs(f"{label} {shape}", y, q, weight, classes)
-            yield Input(label, "hinge_loss", y, scores, sample_weight=weight)
-        yield Input(f"{told} column", "hinge_loss", y[:, None], scores[:, None])
-        yield Input(f"{told} column", "log_loss", y[:, None], p)
-    for told, classes in MORE.items():
-        y = drawn(rng, classes, 60)
+                yield from proba_inputs(f"{kind} {name} {shape}", y, q, weight, classes)
+            yield Input(f"{kind} {name}", "hinge_loss", y, scores, sample_weight=weight)
+        yield Input(f"{kind} column", "hinge_loss", y[:, None], scores[:, None])
+        yield Input(f"{kind} column", "log_loss", y[:, None], p)
+    for kind, classes in MORE_CLASSES.items():
+        y = draw_labels(rng, classes, 60)
         p = probabilities(rng, y.size, classes.size)
         scores = rng.normal(size=p.shape) * 2
         for name, weight in weights(rng, y.size).items():
-            yield from proba_inputs(f"{told} {name}", y, p, weight, classes)
-            yield Input(f"{told} {name}", "hinge_loss", y, scores, sample_weight=weight)
-        few = y != classes[2]
-        for metric, table in (("hinge_loss", scores), ("log_loss", p), ("brier_score_loss", p)):
-            yield Input(f"{told} absent", metric, y[few], table[few], labels=classes)
+            yield from proba_inputs(f"{kind} {name}", y, p, weight, classes)
+            yield Input(f"{kind} {name}", "hinge_loss", y, scores, sample_weight=weight)
+        rows = y != classes[2]
+        for metric, matrix in (("hinge_loss", scores), ("log_loss", p), ("brier_score_loss", p)):
+            yield Input(f"{kind} absent", metric, y[rows], matrix[rows], labels=classes)
 
 
 def proba_inputs(name, y, p, weight, classes):
     yield Input(name, "log_loss", y, p, sample_weight=weight)
     yield Input(name, "log_loss", y, p, sample_weight=weight, labels=classes, normalize=False)
     yield Input(name, "d2_log_loss_score", y, p, sample_weight=weight)
-    for half in ("auto", True, False):
-        for pos in classes[[0, -1]].tolist():
+    for scale_by_half in ("auto", True, False):
+        for pos_label in classes[[0, -1]].tolist():
             yield Input(
-                f"{name} {half} {pos}",
+                f"{name} {scale_by_half} {pos_label}",
                 "brier_score_loss",
                 y,
                 p,
                 sample_weight=weight,
-                pos_label=pos,
-                scale_by_half=half,
+                pos_label=pos_label,
+                scale_by_half=scale_by_half,
             )
     if classes.dtype.kind not in "OU" or p.shape[1:] == (classes.size,):
         yield Input(name, "brier_score_loss", y, p, sample_weight=weight)
 
 
 def other_inputs():
-    """Containers, mixed dtypes, corners."""
+    """Containers, mixed dtypes, edge cases."""
     rng = np.random.default_rng(3)
     y, x, w = rng.normal(size=30), rng.normal(size=30), rng.random(30)
-    table, other = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
-    labels, p = drawn(rng, np.arange(3), 27), probabilities(rng, 30, 3)
+    y2, x2 = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
+    labels, p = draw_labels(rng, np.arange(3), 27), probabilities(rng, 30, 3)
     strings = np.array(["c", "a", "b"])[labels]
     for metric in ("mean_squared_error", "mean_absolute_error", "mean_pinball_loss"):
         yield Input("lists", metric, y.tolist(), x.tolist(), sample_weight=w.tolist())
         yield Input("series", metric, pandas.Series(y), pandas.Series(x, index=range(30, 60)))
-        yield Input("frames", metric, pandas.DataFrame(table), pandas.DataFrame(other))
+        yield Input("frames", metric, pandas.DataFrame(y2), pandas.DataFrame(x2))
         yield Input("Int64", metric, pandas.Series([1, 2, 4], dtype="Int64"), [1.5, 2.0, 3.0])
         yield Input(
             "integers", metric, np.arange(9), np.arange(9)[::-1], sample_weight=np.arange(9)
@@ -206,8 +210,8 @@ def other_inputs():
         yield Input("bool", metric, y > 0, x)
         yield Input("int and float", metric, np.arange(30, dtype=np.int8), x)
         yield Input("column and row", metric, y[:, None], x)
-        yield Input("strided", metric, table[::2, 1], other[::-2, 0])
-        yield Input("Fortran", metric, np.asfortranarray(table), other, multioutput="raw_values")
+        yield Input("strided", metric, y2[::2, 1], x2[::-2, 0])
+        yield Input("Fortran", metric, np.asfortranarray(y2), x2, multioutput="raw_values")
         yield Input("swapped bytes", metric, y.astype(">f8"), x)
         yield Input("one row", metric, [[1.0, 2.0]], [[2.0, 4.0]], multioutput="raw_values")
         yield Input(
@@ -222,13 +226,16 @@ def other_inputs():
         yield Input("frames", metric, pandas.Series(strings), pandas.DataFrame(p))
         yield Input("categorical", metric, pandas.Series(strings, dtype="category"), p)
         yield Input("unsorted labels", metric, strings, p, labels=["c", "a", "b"])
-        yield Input("not adding up", metric, labels, p * 0.9)
-        yield Input("nearly adding up", metric, labels, p * (1 - 2e-8), labels=range(3))
-        yield Input("hardly adding up", metric, labels, p * (1 - 3e-8), labels=range(3))
-        yield Input("marks", metric, np.eye(3)[labels], p)
-        yield Input("marks, weights", metric, np.eye(3, dtype=int)[labels] | 1, p, sample_weight=w)
-        yield Input("negative marks", metric, -np.eye(3, dtype=int)[labels], p)
-        yield Input("marks of two", metric, np.eye(2)[labels % 2], p[:, :2] / 2 + 0.25)
+        yield Input("sums below 1", metric, labels, p * 0.9)
+        yield Input("sums within the tolerance", metric, labels, p * (1 - 2e-8), labels=range(3))
+        yield Input(
+            "sums just outside the tolerance", metric, labels, p * (1 - 3e-8), labels=range(3)
+        )
+        yield Input("indicator", metric, np.eye(3)[labels], p)
+        ones = np.eye(3, dtype=int)[labels] | 1
+        yield Input("indicator, weights", metric, ones, p, sample_weight=w)
+        yield Input("negative indicator", metric, -np.eye(3, dtype=int)[labels], p)
+        yield Input("indicator of two", metric, np.eye(2)[labels % 2], p[:, :2] / 2 + 0.25)
         yield Input("strided", metric, labels[::-1], np.asfortranarray(p)[::-1])
         yield Input("swapped bytes", metric, labels.astype(">i8"), p.astype(">f8"))
         yield Input("integers", metric, labels, np.eye(3, dtype=int)[labels])
@@ -247,17 +254,17 @@ def other_inputs():
     yield Input("one row", "d2_log_loss_score", [1], [0.25], labels=[0, 1])
     yield Input("old name", "log_loss", labels, y_pred=p)
     yield Input("old name", "d2_log_loss_score", labels, y_pred=p)
-    for told, value in (("ones", 1), ("zeros", 0), ("minus ones", -1), ("fives", 5)):
+    for name, value in (("ones", 1), ("zeros", 0), ("minus ones", -1), ("fives", 5)):
         q = np.array([0.25, 0.5, 1.0])
-        yield Input(told, "brier_score_loss", np.full(3, value), q)
-        yield Input(told, "hinge_loss", np.full(3, value), q)
+        yield Input(name, "brier_score_loss", np.full(3, value), q)
+        yield Input(name, "hinge_loss", np.full(3, value), q)
     yield Input("-1 and 0", "brier_score_loss", [-1, 0, 0], [0.25, 0.5, 1.0])
     yield Input("absent label", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label=7)
     yield Input("absent string", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label="a")
     yield Input("true", "brier_score_loss", [0, 1, 1], [0.25, 0.5, 1.0], pos_label=True)
     yield Input("integers", "hinge_loss", [0, 1, 1], [-3, 0, 2])
     yield Input("integers", "hinge_loss", [0, 1, 2], [[-3, 0, 2], [1, 2, 3], [0, 1, 0]])
-    yield Input("lists", "hinge_loss", strings.tolist(), table.repeat(2, 1)[:, :3].tolist())
+    yield Input("lists", "hinge_loss", strings.tolist(), y2.repeat(2, 1)[:, :3].tolist())
     yield Input("two labels", "hinge_loss", [0, 0, 1], [0.5, -0.5, 0.5], labels=[0, 1])
     yield Input("one of two labels", "hinge_loss", [1, 1, 1], [0.5, -0.5, 0.5], labels=[0, 1])
     yield Input("no labels", "hinge_loss", [0, 1, 1], [0.5, -0.5, 0.5], labels=[])
@@ -274,11 +281,11 @@ def other_inputs():
 
 INPUTS = [*regression_inputs(), *deviance_inputs(), *class_inputs(), *other_inputs()]
 
-# --- numbers --------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def tweedie_terms(y, x, power):
-    """The terms of the deviance, which cancel, by their magnitudes."""
+    """The sum of the magnitudes of the deviance's terms, which may cancel."""
     if power == 0:
         return (y - x) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -292,7 +299,7 @@ def tweedie_terms(y, x, power):
 
 
 def scale(case, value):
-    """What an error is measured against: the value, or what it is a difference of."""
+    """The scale of the error: the value, or the magnitude of the terms whose difference it is."""
     weight = case.options.get("sample_weight")
     power = {"mean_poisson_deviance": 1, "mean_gamma_deviance": 2}.get(
         case.metric, case.options.get("power")
@@ -306,7 +313,7 @@ def scale(case, value):
         positive = Input(
             "", case.metric, *case.arrays, **case.options | {"sample_weight": np.abs(weight)}
         )
-        return abs(positive.of(peer)) * np.abs(weight).sum() / abs(np.sum(weight))
+        return abs(positive.call(peer)) * np.abs(weight).sum() / abs(np.sum(weight))
     else:
         return np.abs(value)
     if weight is None:
@@ -314,67 +321,67 @@ def scale(case, value):
     return (np.abs(weight) * terms).sum() / abs(np.sum(weight))
 
 
-def recorded(function):
-    """(result, kinds of warnings that are meant for the user)"""
+def with_warnings(function):
+    """The result, and the categories of the warnings for the user."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = function()
-    kinds = (FutureWarning, UserWarning)
+    categories = (FutureWarning, UserWarning)
     return result, [
-        next(k for k in kinds if issubclass(w.category, k))
+        next(c for c in categories if issubclass(w.category, c))
         for w in caught
-        if issubclass(w.category, kinds)
+        if issubclass(w.category, categories)
     ]
 
 
-def test_there_are_enough_inputs():
+def test_inputs_cover_every_metric():
     assert len(INPUTS) >= 300
     assert {i.metric for i in INPUTS} == set(metrics.__all__)
 
 
 @pytest.mark.parametrize("case", INPUTS, ids=ids(INPUTS))
-def test_number_is_that_of_scikit_learn(case):
-    found, told = recorded(lambda: case.of(metrics))
-    expected, warned = recorded(lambda: case.of(peer))
-    assert told == warned
-    assert np.shape(found) == np.shape(expected)
-    assert type(found) is (np.ndarray if np.ndim(expected) else float)
+def test_result_and_warnings_match_scikit_learn(case):
+    result, warned = with_warnings(lambda: case.call(metrics))
+    expected, expected_warnings = with_warnings(lambda: case.call(peer))
+    assert warned == expected_warnings
+    assert np.shape(result) == np.shape(expected)
+    assert type(result) is (np.ndarray if np.ndim(expected) else float)
     if np.all(np.isfinite(expected)):
-        error = np.abs(np.subtract(found, expected))
-        assert np.all(error <= TOLERANCE * scale(case, expected)), (found, expected)
+        error = np.abs(np.subtract(result, expected))
+        assert np.all(error <= TOLERANCE * scale(case, expected)), (result, expected)
     else:
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(result, expected)
 
 
 # --- float32 --------------------------------------------------------------------------------------
 
 
-def mean64(each, weight, columns=False):
-    """In float64, of float32 numbers."""
-    weight = np.ones(len(each)) if weight is None else weight.astype(float)
-    means = weight @ each / weight.sum()
+def mean64(losses, weight, columns=False):
+    """The weighted mean over the rows, and over the columns too unless `columns`, in float64."""
+    weight = np.ones(len(losses)) if weight is None else weight.astype(float)
+    means = weight @ losses / weight.sum()
     return means if columns else means.mean()
 
 
 def true_regression(metric, y, x, options):
     y, x, weight = y.astype(float), x.astype(float), options.get("sample_weight")
     if metric == "mean_squared_error":
-        each = (y - x) ** 2
+        losses = (y - x) ** 2
     elif metric == "mean_absolute_error":
-        each = abs(y - x)
+        losses = abs(y - x)
     else:
-        each = np.maximum(options["alpha"] * (y - x), (1 - options["alpha"]) * (x - y))
-    raw = options.get("multioutput") == "raw_values"
-    return mean64(each.reshape(len(y), -1), weight, raw)
+        losses = np.maximum(options["alpha"] * (y - x), (1 - options["alpha"]) * (x - y))
+    raw_values = options.get("multioutput") == "raw_values"
+    return mean64(losses.reshape(len(y), -1), weight, raw_values)
 
 
 def true_deviance(y, x, power, weight):
-    """With 50 digits; and the magnitude of the terms."""
+    """The deviance, computed with 50 digits, and the magnitude of its terms."""
     y, x = y.astype(float), x.astype(float)
     with mpmath.workdps(50):
         p = mpmath.mpf(power)
-        each = [deviance(mpmath.mpf(a), mpmath.mpf(b), p) for a, b in zip(y, x, strict=True)]
-        value = mean64(np.array([float(d) for d in each]), weight)
+        losses = [deviance(mpmath.mpf(a), mpmath.mpf(b), p) for a, b in zip(y, x, strict=True)]
+        value = mean64(np.array([float(d) for d in losses]), weight)
     return value, mean64(tweedie_terms(y, x, power), weight)
 
 
@@ -387,17 +394,17 @@ def deviance(y, x, p):
     return 2 * (first - y * x ** (1 - p) / (1 - p) + x ** (2 - p) / (2 - p))
 
 
-def true_log_loss(codes, p, weight):
-    """p is clipped, and 1 - p is rounded, in float32."""
+def true_log_loss(y, p, weight):
+    """The log loss of class indices y; p is clipped, and 1 - p is rounded, in float32."""
     eps = np.finfo(np.float32).eps
     p = np.stack((1 - p, p), axis=1) if p.ndim == 1 else p
-    chosen = np.clip(p[np.arange(len(p)), codes], eps, 1 - eps).astype(float)
-    return mean64(-np.log(chosen), weight)
+    p_of_true = np.clip(p[np.arange(len(p)), y], eps, 1 - eps).astype(float)
+    return mean64(-np.log(p_of_true), weight)
 
 
-def assert_float32(found, truth, magnitude=None):
-    magnitude = np.float32(np.abs(truth if magnitude is None else magnitude))
-    assert np.all(np.abs(found - truth) <= 4 * np.spacing(magnitude)), (found, truth)
+def assert_float32(result, expected, magnitude=None):
+    magnitude = np.float32(np.abs(expected if magnitude is None else magnitude))
+    assert np.all(np.abs(result - expected) <= 4 * np.spacing(magnitude)), (result, expected)
 
 
 def weights32(rng, n):
@@ -405,20 +412,20 @@ def weights32(rng, n):
 
 
 @pytest.mark.parametrize("shape", [(1,), (1000,), (333, 3)])
-@pytest.mark.parametrize("far", [0, 1000])
+@pytest.mark.parametrize("mean", [0, 1000])
 @pytest.mark.parametrize("metric", REGRESSION)
-def test_float32_regression(metric, far, shape):
+def test_float32_regression(metric, mean, shape):
     rng = np.random.default_rng(4)
-    y, x = (rng.normal(far, 1, shape).astype(np.float32) for _ in range(2))
+    y, x = (rng.normal(mean, 1, shape).astype(np.float32) for _ in range(2))
     for weight, output in itertools.product(
         weights32(rng, len(y)), ("uniform_average", "raw_values")
     ):
         for alpha in REGRESSION[metric]:
             options = {"sample_weight": weight, "multioutput": output, **alpha}
-            found = getattr(metrics, metric)(y, x, **options)
-            assert_float32(found, true_regression(metric, y, x, options))
+            result = getattr(metrics, metric)(y, x, **options)
+            assert_float32(result, true_regression(metric, y, x, options))
             if output == "raw_values":
-                assert found.dtype == getattr(peer, metric)(y, x, **options).dtype == np.float32
+                assert result.dtype == getattr(peer, metric)(y, x, **options).dtype == np.float32
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -427,57 +434,58 @@ def test_float32_deviance(power):
     x = rng.gamma(2.0, size=200).astype(np.float32) + np.float32(0.05)
     y = x * rng.lognormal(0, 0.5, 200).astype(np.float32)
     for weight in weights32(rng, 200):
-        found = metrics.mean_tweedie_deviance(y, x, power=power, sample_weight=weight)
+        result = metrics.mean_tweedie_deviance(y, x, power=power, sample_weight=weight)
         if power == 0:
-            truth = true_regression("mean_squared_error", y, x, {"sample_weight": weight})
-            assert_float32(found, truth)
+            expected = true_regression("mean_squared_error", y, x, {"sample_weight": weight})
+            assert_float32(result, expected)
         else:
-            assert_float32(found, *true_deviance(y, x, power, weight))
+            assert_float32(result, *true_deviance(y, x, power, weight))
 
 
 @pytest.mark.parametrize("columns", [1, 2, 10])
 def test_float32_classes(columns):
     rng = np.random.default_rng(6)
     classes = max(columns, 2)
-    codes = drawn(rng, np.arange(classes), 500)
-    p = probabilities(rng, codes.size, classes).astype(np.float32)
-    given_p = p[:, 1] if columns == 1 else p
-    for weight in weights32(rng, codes.size):
+    y = draw_labels(rng, np.arange(classes), 500)
+    p = probabilities(rng, y.size, classes).astype(np.float32)
+    y_proba = p[:, 1] if columns == 1 else p
+    for weight in weights32(rng, y.size):
         options = {"sample_weight": weight}
-        truth = true_log_loss(codes, given_p, weight)
-        assert_float32(metrics.log_loss(codes, given_p, **options), truth)
-        q = mean64(np.eye(classes)[codes], weight, columns=True)
-        ratio = truth / -(q @ np.log(q))
-        assert_float32(metrics.d2_log_loss_score(codes, given_p, **options), 1 - ratio, 1 + ratio)
-        marks = np.eye(classes)[codes]
-        square = mean64((marks - p.astype(float)) ** 2, weight, columns=True).sum()
+        log_loss = true_log_loss(y, y_proba, weight)
+        assert_float32(metrics.log_loss(y, y_proba, **options), log_loss)
+        q = mean64(np.eye(classes)[y], weight, columns=True)
+        ratio = log_loss / -(q @ np.log(q))
+        assert_float32(metrics.d2_log_loss_score(y, y_proba, **options), 1 - ratio, 1 + ratio)
+        one_hot = np.eye(classes)[y]
+        score = mean64((one_hot - p.astype(float)) ** 2, weight, columns=True).sum()
         if columns == 1:
-            square = 2 * mean64((codes - given_p.astype(float)) ** 2, weight)
-        found = metrics.brier_score_loss(codes, given_p, scale_by_half=False, **options)
-        assert_float32(found, square)
+            score = 2 * mean64((y - y_proba.astype(float)) ** 2, weight)
+        result = metrics.brier_score_loss(y, y_proba, scale_by_half=False, **options)
+        assert_float32(result, score)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 10])
 def test_float32_hinge(columns):
     rng = np.random.default_rng(7)
-    codes = drawn(rng, np.arange(max(columns, 2)), 500)
-    scores = rng.normal(0, 2, (codes.size, columns)).astype(np.float32)
-    wide = scores.astype(float)
+    y = draw_labels(rng, np.arange(max(columns, 2)), 500)
+    scores = rng.normal(0, 2, (y.size, columns)).astype(np.float32)
+    scores64 = scores.astype(float)
     if columns == 1:
-        margin = wide[:, 0] * (2 * codes - 1)
+        margin = scores64[:, 0] * (2 * y - 1)
     else:
-        own = np.arange(codes.size), codes
-        margin = wide[own]
-        wide[own] = -np.inf
-        margin = margin - wide.max(axis=1)
-    for weight in weights32(rng, codes.size):
-        found = metrics.hinge_loss(codes, scores, sample_weight=weight)
-        assert_float32(found, mean64(np.maximum(0, 1 - margin), weight))
+        at_true = np.arange(y.size), y
+        margin = scores64[at_true]
+        scores64[at_true] = -np.inf
+        margin = margin - scores64.max(axis=1)
+    for weight in weights32(rng, y.size):
+        result = metrics.hinge_loss(y, scores, sample_weight=weight)
+        assert_float32(result, mean64(np.maximum(0, 1 - margin), weight))
 
 
 # --- errors ---------------------------------------------------------------------------------------
 
 GOOD = np.array([0.5, 0.25, 0.75])
+THIRDS = np.full((3, 3), 1 / 3)
 BAD = {
     "NaN": np.array([0.5, np.nan, 0.75]),
     "infinity": np.array([0.5, np.inf, 0.75]),
@@ -502,27 +510,26 @@ BAD_WEIGHTS = {
     "cancel": np.array([1.0, -2.0, 1.0]),
 }
 PROBA = ("log_loss", "d2_log_loss_score", "brier_score_loss")
-BY_ROWS = (*REGRESSION, "mean_tweedie_deviance", "mean_poisson_deviance", "mean_gamma_deviance")
+OF_VALUES = (*REGRESSION, "mean_tweedie_deviance", "mean_poisson_deviance", "mean_gamma_deviance")
 
 
 def error_inputs():
     for name, bad in BAD.items():
-        for metric in BY_ROWS:
+        for metric in OF_VALUES:
             yield Input(f"y_true {name}", metric, bad, GOOD)
             yield Input(f"y_pred {name}", metric, GOOD, bad)
         for metric in (*PROBA, "hinge_loss"):
-            yield Input(f"second {name}", metric, [0, 1, 1], bad)
+            yield Input(f"predictions {name}", metric, [0, 1, 1], bad)
             if name != "none":
-                table = np.full((3, 3), 1 / 3)
-                yield Input(f"labels {name}", metric, [0, 1, 2], table, labels=bad)
+                yield Input(f"labels {name}", metric, [0, 1, 2], THIRDS, labels=bad)
             if name != "strings" or metric == "brier_score_loss":
                 yield Input(f"y_true {name}", metric, bad, GOOD)
     for name, bad in BAD_WEIGHTS.items():
-        for metric in BY_ROWS:
+        for metric in OF_VALUES:
             yield Input(f"weight {name}", metric, GOOD, GOOD, sample_weight=bad)
         for metric in PROBA:
             yield Input(f"weight {name}", metric, [0, 1, 1], GOOD, sample_weight=bad)
-        if name not in ("NaN", "infinity"):  # passed by scikit-learn
+        if name not in ("NaN", "infinity"):  # scikit-learn accepts them
             yield Input(f"weight {name}", "hinge_loss", [0, 1, 1], GOOD, sample_weight=bad)
     yield from regression_errors()
     yield from class_errors()
@@ -532,7 +539,7 @@ def regression_errors():
     two, three = np.ones((3, 2)), np.ones((3, 3))
     for metric, options in REGRESSION.items():
         yield Input("outputs differ", metric, two, three, **options[0])
-        yield Input("unknown words", metric, two, two, multioutput="variance_weighted")
+        yield Input("unknown name", metric, two, two, multioutput="variance_weighted")
         yield Input("none", metric, two, two, multioutput=None)
         yield Input("number", metric, two, two, multioutput=2)
         yield Input("weights too many", metric, two, two, multioutput=[1, 2, 3])
@@ -544,15 +551,14 @@ def regression_errors():
     for power in (0.5, np.nan, "1", None, [1]):
         yield Input(f"power {power}", "mean_tweedie_deviance", GOOD, GOOD, power=power)
     for power in POWERS:
-        told = f"power {power}"
-        yield Input(f"{told} outputs", "mean_tweedie_deviance", two, two, power=power)
+        yield Input(f"power {power} outputs", "mean_tweedie_deviance", two, two, power=power)
         if power:
-            yield Input(f"{told} x 0", "mean_tweedie_deviance", GOOD, [0, 1, 2], power=power)
-            yield Input(f"{told} x -1", "mean_tweedie_deviance", GOOD, -GOOD, power=power)
+            yield Input(f"power {power} x 0", "mean_tweedie_deviance", GOOD, [0, 1, 2], power=power)
+            yield Input(f"power {power} x -1", "mean_tweedie_deviance", GOOD, -GOOD, power=power)
         if power >= 1:
-            yield Input(f"{told} y -1", "mean_tweedie_deviance", -GOOD, GOOD, power=power)
+            yield Input(f"power {power} y -1", "mean_tweedie_deviance", -GOOD, GOOD, power=power)
             yield Input(
-                f"{told} y -1 without weight",
+                f"power {power} y -1 without weight",
                 "mean_tweedie_deviance",
                 np.array([-1.0, 1, 1]),
                 GOOD,
@@ -560,10 +566,10 @@ def regression_errors():
                 sample_weight=np.array([0.0, 1, 1]),
             )
         if power >= 2:
-            yield Input(f"{told} y 0", "mean_tweedie_deviance", [0, 1, 1], GOOD, power=power)
-    hidden = np.array([np.nan, 0.25, 0.75])
-    for metric in BY_ROWS:
-        yield Input("NaN without weight", metric, GOOD, hidden, sample_weight=np.array([0.0, 1, 1]))
+            yield Input(f"power {power} y 0", "mean_tweedie_deviance", [0, 1, 1], GOOD, power=power)
+    x = np.array([np.nan, 0.25, 0.75])
+    for metric in OF_VALUES:
+        yield Input("NaN without weight", metric, GOOD, x, sample_weight=np.array([0.0, 1, 1]))
     for alpha in (0, 1):
         for bad in (np.inf, -np.inf):
             x = np.array([bad, 0.25, 0.75])
@@ -571,41 +577,40 @@ def regression_errors():
 
 
 def class_errors():
-    thirds = np.full((3, 3), 1 / 3)
     for metric in PROBA:
         yield Input("above 1", metric, [0, 1, 1], [0.5, 1.5, 0.5])
         yield Input("below 0", metric, [0, 1, 1], [0.5, -0.5, 0.5])
-        yield Input("above 1 in a table", metric, [0, 1, 2], thirds * [1, 4, 1])
-        yield Input("below 0 in a table", metric, [0, 1, 2], thirds * [1, 3, -1])
-        yield Input("more columns", metric, [0, 1, 1], thirds)
-        yield Input("fewer columns", metric, [0, 1, 2], thirds[:, :2])
-        yield Input("one column", metric, [0, 1, 2], thirds[:, :1])
-        yield Input("one class of three", metric, [1, 1, 1], thirds)
-        yield Input("labels too few", metric, [0, 1, 2], thirds, labels=[0, 1])
-        yield Input("labels too many", metric, [0, 1, 2], thirds, labels=[0, 1, 2, 3])
-        yield Input("one label", metric, [0, 0, 0], thirds, labels=[0])
-        yield Input("a label twice", metric, [0, 1, 2], thirds, labels=[0, 1, 1])
-        yield Input("unknown label", metric, [0, 1, 3], thirds, labels=[0, 1, 2])
-        yield Input("unknown negative", metric, [0, 1, -1], thirds, labels=[0, 1, 2])
-        yield Input("unknown string", metric, ["a", "b", "x"], thirds, labels=["a", "b", "c"])
-        yield Input("string labels", metric, [0, 1, 2], thirds, labels=["a", "b", "c"])
+        yield Input("above 1 in a matrix", metric, [0, 1, 2], THIRDS * [1, 4, 1])
+        yield Input("below 0 in a matrix", metric, [0, 1, 2], THIRDS * [1, 3, -1])
+        yield Input("more columns", metric, [0, 1, 1], THIRDS)
+        yield Input("fewer columns", metric, [0, 1, 2], THIRDS[:, :2])
+        yield Input("one column", metric, [0, 1, 2], THIRDS[:, :1])
+        yield Input("one class of three", metric, [1, 1, 1], THIRDS)
+        yield Input("labels too few", metric, [0, 1, 2], THIRDS, labels=[0, 1])
+        yield Input("labels too many", metric, [0, 1, 2], THIRDS, labels=[0, 1, 2, 3])
+        yield Input("one label", metric, [0, 0, 0], THIRDS, labels=[0])
+        yield Input("a label twice", metric, [0, 1, 2], THIRDS, labels=[0, 1, 1])
+        yield Input("unknown label", metric, [0, 1, 3], THIRDS, labels=[0, 1, 2])
+        yield Input("unknown negative", metric, [0, 1, -1], THIRDS, labels=[0, 1, 2])
+        yield Input("unknown string", metric, ["a", "b", "x"], THIRDS, labels=["a", "b", "c"])
+        yield Input("string labels", metric, [0, 1, 2], THIRDS, labels=["a", "b", "c"])
         yield Input("a gap", metric, [0, 1, 3, 3], np.full((4, 4), 0.25))
-        yield Input("not whole", metric, [0.5, 1, 2], thirds)
-        yield Input("bytes", metric, [b"a", b"b", b"c"], thirds)
-        yield Input("objects", metric, np.array([0, 1, 2], object), thirds)
-        yield Input("mixed objects", metric, np.array(["a", 1, None], object), thirds)
-        yield Input("marks of three values", metric, np.array([[0, 1, 2]] * 3), thirds)
-        yield Input("marks and labels", metric, np.eye(3), thirds, labels=[0, 1, 2])
-        yield Input("marks of two", metric, np.eye(3)[:, :2], thirds)
-        yield Input("more rows", metric, [0, 1, 2, 2], thirds)
+        yield Input("not whole", metric, [0.5, 1, 2], THIRDS)
+        yield Input("bytes", metric, [b"a", b"b", b"c"], THIRDS)
+        yield Input("objects", metric, np.array([0, 1, 2], object), THIRDS)
+        yield Input("mixed objects", metric, np.array(["a", 1, None], object), THIRDS)
+        yield Input("indicator of three values", metric, np.array([[0, 1, 2]] * 3), THIRDS)
+        yield Input("indicator and labels", metric, np.eye(3), THIRDS, labels=[0, 1, 2])
+        yield Input("indicator of two", metric, np.eye(3)[:, :2], THIRDS)
+        yield Input("more rows", metric, [0, 1, 2, 2], THIRDS)
         yield Input("fewer rows", metric, [0, 1], GOOD)
-        yield Input("NaN in a table", metric, [0, 1, 2], thirds * [1, np.nan, 1])
-        yield Input("ignored index", metric, [-100, 1, 2], thirds, labels=[0, 1, 2])
-        yield Input("least integer", metric, [-(2**63), 1, 2], thirds, labels=[0, 1, 2])
-        yield Input("numbers among strings", metric, [1, "a", "b"], thirds)
-        yield Input("numbers among labels", metric, ["1", "a", "b"], thirds, labels=[1, "a", "b"])
-        yield Input("objects after strings", metric, np.array(["a", "b", None], object), thirds)
-        yield Input("NA", metric, pandas.Series(["a", "b", None], dtype="string"), thirds)
+        yield Input("NaN in a matrix", metric, [0, 1, 2], THIRDS * [1, np.nan, 1])
+        yield Input("ignored index", metric, [-100, 1, 2], THIRDS, labels=[0, 1, 2])
+        yield Input("least integer", metric, [-(2**63), 1, 2], THIRDS, labels=[0, 1, 2])
+        yield Input("numbers among strings", metric, [1, "a", "b"], THIRDS)
+        yield Input("numbers among labels", metric, ["1", "a", "b"], THIRDS, labels=[1, "a", "b"])
+        yield Input("objects after strings", metric, np.array(["a", "b", None], object), THIRDS)
+        yield Input("NA", metric, pandas.Series(["a", "b", None], dtype="string"), THIRDS)
         if metric != "brier_score_loss":
             yield Input("labels a string", metric, [0, 1, 1], GOOD, labels="01")
     yield Input("one label", "log_loss", [1, 1, 1], GOOD)
@@ -623,15 +628,15 @@ def class_errors():
     yield Input("scale_by_half", "brier_score_loss", [0, 1, 1], GOOD, scale_by_half="half")
     yield Input("scale_by_half 1", "brier_score_loss", [0, 1, 1], GOOD, scale_by_half=1.0)
     yield Input("flat", "hinge_loss", [0, 1, 2], GOOD)
-    yield Input("columns", "hinge_loss", [0, 1, 2], thirds[:, :2])
-    yield Input("columns of two", "hinge_loss", [0, 1, 1], thirds)
-    yield Input("labels", "hinge_loss", [0, 1, 2], thirds, labels=[0, 1, 2, 3])
-    yield Input("unknown label", "hinge_loss", [0, 1, 7], thirds, labels=[0, 1, 2])
+    yield Input("columns", "hinge_loss", [0, 1, 2], THIRDS[:, :2])
+    yield Input("columns of two", "hinge_loss", [0, 1, 1], THIRDS)
+    yield Input("labels", "hinge_loss", [0, 1, 2], THIRDS, labels=[0, 1, 2, 3])
+    yield Input("unknown label", "hinge_loss", [0, 1, 7], THIRDS, labels=[0, 1, 2])
     yield Input("strings", "hinge_loss", [0, 1, 1], ["1", "2", "3"])
     yield Input("not whole", "hinge_loss", [0.5, 1.5, 1.5], GOOD)
-    yield Input("columns of labels", "hinge_loss", np.eye(3), thirds)
+    yield Input("columns of labels", "hinge_loss", np.eye(3), THIRDS)
     mixed = np.array(["a", 1, None], object)
-    yield Input("mixed objects", "hinge_loss", mixed, thirds, labels=["a", "b", "c"])
+    yield Input("mixed objects", "hinge_loss", mixed, THIRDS, labels=["a", "b", "c"])
 
 
 ERRORS = list(error_inputs())
@@ -639,30 +644,29 @@ ERRORS = list(error_inputs())
 
 @pytest.mark.parametrize("case", ERRORS, ids=ids(ERRORS))
 @pytest.mark.filterwarnings("ignore")
-def test_error_is_that_of_scikit_learn(case):
+def test_error_has_the_types_of_scikit_learn(case):
     with pytest.raises(BUILTIN) as expected:
-        case.of(peer)
-    kinds = tuple(kind for kind in BUILTIN if issubclass(expected.type, kind))
-    with pytest.raises(BUILTIN) as found:
-        case.of(metrics)
-    assert all(issubclass(found.type, kind) for kind in kinds), (expected.value, found.value)
-    assert str(found.value)
+        case.call(peer)
+    types = tuple(t for t in BUILTIN if issubclass(expected.type, t))
+    with pytest.raises(BUILTIN) as raised:
+        case.call(metrics)
+    assert all(issubclass(raised.type, t) for t in types), (expected.value, raised.value)
+    assert str(raised.value)
 
 
-TABLE = np.full((3, 3), 1 / 3)
 MESSAGES = [
     (Input("", "mean_squared_error", GOOD, BAD["NaN"]), r"y_pred\[1\] = nan: .* finite"),
     (Input("", "mean_poisson_deviance", -GOOD, GOOD), r"y_true\[0\] = -0.5: .* at least 0"),
     (Input("", "mean_gamma_deviance", GOOD, [1, 0, 1]), r"y_pred\[1\] = 0.0: .* above 0"),
-    (Input("", "log_loss", [0, 1, 2], TABLE * [1, 4, 1]), r"y_proba\[0, 1\] = 1.33\d+: "),
-    (Input("", "log_loss", [0, 1, 7], TABLE, labels=[0, 1, 2]), r"\[7\], .* \[0, 1, 2\]"),
+    (Input("", "log_loss", [0, 1, 2], THIRDS * [1, 4, 1]), r"y_proba\[0, 1\] = 1.33\d+: "),
+    (Input("", "log_loss", [0, 1, 7], THIRDS, labels=[0, 1, 2]), r"\[7\], .* \[0, 1, 2\]"),
     (Input("", "log_loss", [1, 1, 1], GOOD), "only one label, 1: .* labels"),
     (Input("", "hinge_loss", [0, 1, 2], GOOD), "shape .3,., but there are 3 labels"),
-    (Input("", "log_loss", [1, "a", 1], GOOD), r"y_true\[0\] = 1 is no string"),
-    (Input("", "log_loss", np.array(["a", None], object), [0, 1]), r"y_true\[1\] = None is no"),
+    (Input("", "log_loss", [1, "a", 1], GOOD), r"y_true\[0\] = 1 would become '1'"),
+    (Input("", "log_loss", np.array(["a", None], object), [0, 1]), r"y_true\[1\] = None is not"),
     (
-        Input("", "hinge_loss", np.array(["a", 1, "b"], object), TABLE, labels=["a", "b", "c"]),
-        r"y_true\[1\] = 1 is no string",
+        Input("", "hinge_loss", np.array(["a", 1, "b"], object), THIRDS, labels=["a", "b", "c"]),
+        r"y_true\[1\] = 1 is not a string",
     ),
     (
         Input("", "brier_score_loss", [0, 1, 1], GOOD, sample_weight=[1, np.nan, 1]),
@@ -672,57 +676,57 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("case", "message"), MESSAGES, ids=[m for _, m in MESSAGES])
-def test_messages_name_argument_place_and_value(case, message):
+def test_messages_name_argument_position_and_value(case, message):
     with pytest.raises(ValueError, match=message):
-        case.of(metrics)
+        case.call(metrics)
 
 
-# --- what is different ----------------------------------------------------------------------------
+# --- differences ----------------------------------------------------------------------------------
 
 
-def test_hinge_labels_are_not_cut_off():
-    """scikit-learn reads y_true in the dtype of labels: "bus" becomes "b"."""
+def test_hinge_labels_are_not_truncated():
+    """scikit-learn converts y_true to the dtype of labels: "bus" becomes "b"."""
     scores = np.eye(3)
     with pytest.raises(ValueError, match="bus"):
         metrics.hinge_loss(["a", "bus", "c"], scores, labels=["a", "b", "c"])
 
 
-def test_hinge_labels_hold_all_of_y_true():
+def test_hinge_labels_must_contain_all_of_y_true():
     with pytest.raises(ValueError, match="3 labels, but labels only"):
         metrics.hinge_loss([0, 1, 2], GOOD, labels=[0, 1])
 
 
-@pytest.mark.parametrize("metric", BY_ROWS)
-def test_masks_and_sparse_matrices_are_refused(metric):
+@pytest.mark.parametrize("metric", OF_VALUES)
+def test_masked_arrays_and_sparse_matrices_are_rejected(metric):
     scipy_sparse = pytest.importorskip("scipy.sparse")
     for bad in (np.ma.masked_array(GOOD, [0, 1, 0]), scipy_sparse.csr_array(np.eye(3))):
         with pytest.raises(TypeError):
             getattr(metrics, metric)(bad, GOOD)
 
 
-def test_powers_too_close_to_a_pole_are_refused():
+def test_powers_close_to_1_and_2_are_rejected():
     with pytest.raises(ValueError, match="1e-6"):
         metrics.mean_tweedie_deviance(GOOD, GOOD, power=1 + 1e-9)
 
 
 def test_overflow_is_infinity():
-    """scikit-learn multiplies it by 0."""
-    far = np.array([1e308, -1e308])
+    """scikit-learn returns NaN, from infinity times 0."""
+    huge = np.array([1e308, -1e308])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert metrics.mean_pinball_loss(far, -far) == math.inf
+        assert metrics.mean_pinball_loss(huge, -huge) == math.inf
 
 
-def test_good_predictions_keep_their_digits():
-    """A deviance whose terms cancel: scikit-learn has lost it all."""
+def test_deviance_of_good_predictions_is_accurate():
+    """The terms of the deviance cancel; scikit-learn's result has no correct digit."""
     x = np.full(3, 5.0)
     y = x * (1 + 1e-9)
     with mpmath.workdps(50):
-        truth = float(deviance(mpmath.mpf(y[0]), mpmath.mpf(x[0]), 1))
-    assert metrics.mean_poisson_deviance(y, x) == pytest.approx(truth, rel=1e-13)
+        expected = float(deviance(mpmath.mpf(y[0]), mpmath.mpf(x[0]), 1))
+    assert metrics.mean_poisson_deviance(y, x) == pytest.approx(expected, rel=1e-13)
 
 
-def test_half_precision_is_clipped_to_its_own_epsilon():
+def test_float16_is_clipped_to_its_epsilon():
     p = np.array([0.0, 1.0, 0.5], np.float16)
     eps = 2.0**-10
     expected = -(math.log(eps) + math.log1p(-eps) + math.log(0.5)) / 3
@@ -734,10 +738,10 @@ def test_half_precision_is_clipped_to_its_own_epsilon():
 
 
 @pytest.mark.parametrize("metric", metrics.__all__)
-def test_signature_is_that_of_scikit_learn(metric):
+def test_signature_matches_scikit_learn(metric):
     def parameters(function):
-        found = inspect.signature(function).parameters.values()
-        return [(p.name, p.kind, p.default) for p in found]
+        signature = inspect.signature(function)
+        return [(p.name, p.kind, p.default) for p in signature.parameters.values()]
 
     assert parameters(getattr(metrics, metric)) == parameters(getattr(peer, metric))
 
@@ -745,8 +749,8 @@ def test_signature_is_that_of_scikit_learn(metric):
 def test_warnings_point_to_the_caller():
     for call in (
         lambda: metrics.log_loss([0, 1, 1], y_pred=GOOD),
-        lambda: metrics.log_loss([0, 1, 2], TABLE / 2),
-        lambda: metrics.brier_score_loss([0, 1, 2], TABLE, labels=[2, 1, 0]),
+        lambda: metrics.log_loss([0, 1, 2], THIRDS / 2),
+        lambda: metrics.brier_score_loss([0, 1, 2], THIRDS, labels=[2, 1, 0]),
         lambda: metrics.d2_log_loss_score([0], [0.5]),
     ):
         with warnings.catch_warnings(record=True) as caught:
@@ -770,7 +774,7 @@ assert skl.mean_squared_error([1.0, 2.0], [1.0, 4.0]) == 2.0
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-# --- laws -----------------------------------------------------------------------------------------
+# --- invariants -----------------------------------------------------------------------------------
 
 DTYPES = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "bool", "float32")
 LABELS = st.one_of(
@@ -786,38 +790,38 @@ LABELS = st.one_of(
 )
 
 
-FIXED_POINT = st.integers(-(10**9), 10**9).map(lambda n: n / 1024)  # nothing underflows
+FIXED_POINT = st.integers(-(10**9), 10**9).map(lambda n: n / 1024)  # products do not underflow
 
 
 @given(LABELS)
-def test_labels_are_numbered_in_their_order(y):
-    classes, codes = _inputs.unique_codes(y)
+def test_labels_are_encoded_in_order(y):
+    classes, indices = _inputs.encode(y)
     expected, inverse = np.unique(y, return_inverse=True)
     assert classes.dtype == y.dtype
     np.testing.assert_array_equal(classes, expected)
-    np.testing.assert_array_equal(codes, inverse)
-    np.testing.assert_array_equal(_inputs.places(y, classes), inverse)
+    np.testing.assert_array_equal(indices, inverse)
+    np.testing.assert_array_equal(_inputs.encode_by(y, classes), inverse)
 
 
 @given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from(PROBA))
-def test_names_of_labels_do_not_matter(seed, columns, metric):
+def test_renamed_labels_give_the_same_value(seed, columns, metric):
     rng = np.random.default_rng(seed)
-    codes = drawn(rng, np.arange(columns), 10)
-    p = rng.dirichlet(np.ones(columns), codes.size)
-    weight = rng.random(codes.size) + 0.1
-    value = getattr(metrics, metric)(codes, p, sample_weight=weight)
-    for names in (np.array(list("abcdef")), np.array([-9, -1, 0, 5, 6000, 10**15])):
-        assert getattr(metrics, metric)(names[codes], p, sample_weight=weight) == value
+    y = draw_labels(rng, np.arange(columns), 10)
+    p = rng.dirichlet(np.ones(columns), y.size)
+    weight = rng.random(y.size) + 0.1
+    value = getattr(metrics, metric)(y, p, sample_weight=weight)
+    for labels in (np.array(list("abcdef")), np.array([-9, -1, 0, 5, 6000, 10**15])):
+        assert getattr(metrics, metric)(labels[y], p, sample_weight=weight) == value
 
 
 @given(st.integers(0, 2**32), st.sampled_from([*REGRESSION, *PROBA, "hinge_loss"]))
-def test_a_weight_of_two_is_the_row_twice(seed, metric):
+def test_integer_weights_repeat_rows(seed, metric):
     rng = np.random.default_rng(seed)
-    y = drawn(rng, np.arange(3), 12)
+    y = draw_labels(rng, np.arange(3), 12)
     p = rng.normal(size=y.size) if metric in REGRESSION else rng.dirichlet(np.ones(3), y.size)
-    times = rng.integers(1, 4, y.size)
-    weighted = getattr(metrics, metric)(y, p, sample_weight=times)
-    repeated = getattr(metrics, metric)(np.repeat(y, times), np.repeat(p, times, axis=0))
+    weight = rng.integers(1, 4, y.size)
+    weighted = getattr(metrics, metric)(y, p, sample_weight=weight)
+    repeated = getattr(metrics, metric)(np.repeat(y, weight), np.repeat(p, weight, axis=0))
     assert weighted == pytest.approx(repeated, rel=1e-13, abs=1e-13)
 
 
@@ -826,7 +830,7 @@ def test_a_weight_of_two_is_the_row_twice(seed, metric):
     st.sampled_from(list(REGRESSION)),
     st.sampled_from(["raw_values", "uniform_average", [0.25, 0.75]]),
 )
-def test_any_numbers_agree(table, metric, output):
-    found = getattr(metrics, metric)(table, table[::-1], multioutput=output)
-    expected = getattr(peer, metric)(table, table[::-1], multioutput=output)
-    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=0)
+def test_arbitrary_values_match_scikit_learn(y, metric, output):
+    result = getattr(metrics, metric)(y, y[::-1], multioutput=output)
+    expected = getattr(peer, metric)(y, y[::-1], multioutput=output)
+    np.testing.assert_allclose(result, expected, rtol=TOLERANCE, atol=0)

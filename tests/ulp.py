@@ -90,7 +90,7 @@ def _calls(chosen):
             continue
         for dtype in FLOATS:
             rng = np.random.default_rng([chosen.seed, *case.id.encode()])
-            arrays = case.hard(rng, chosen.size, dtype)
+            arrays = case.adversarial(rng, chosen.size, dtype)
             keywords = case.keywords(rng, (chosen.size,), dtype)
             yield case.id, case, dtype, arrays, keywords
             if case.id in (

@@ -114,7 +114,7 @@ def examine(source, isa, command):
             size = size if arithmetic and not arithmetic[1] else 0
             marks = [(*lines_of(name)[line], name) for name, line in chain]
             at = next((k for k, (_, pragma, _) in enumerate(marks) if pragma), None)
-            if at is not None:
+            if arithmetic and at is not None:  # a stray move is not a copy of the loop
                 copy = (marks[at], symbol, tuple(chain[at + 1 :]))
                 copies[copy] = max(size, copies.get(copy, 0))
         called = set(re.findall(r" U (\w+)", output("nm", "-u", binary)))

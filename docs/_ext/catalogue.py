@@ -1,49 +1,44 @@
-"""Writes a page for each loss, with its picture, and the gallery of all, into docs/generated."""
+"""Writes a page with a plot for each loss, and the gallery of all losses, into docs/generated.
 
+The gallery follows the sections of src/fastloss/losses.py.
+"""
+
+import inspect
+import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from sphinx.errors import ExtensionError
 
 import fastloss as fl
 from fastloss import plotting
+from fastloss._binding import Loss
 from fastloss.evaluation.criterion_set import criterion_of
 
-KINDS = {
-    "Predictions and true values": [
-        "l1_loss",
-        "mse_loss",
-        "smooth_l1_loss",
-        "huber_loss",
-        "log_cosh_loss",
-        "pinball_loss",
-        "poisson_nll_loss",
-        "gaussian_nll_loss",
-        "gamma_nll_loss",
-        "tweedie_deviance_loss",
-        "kl_div",
-    ],
-    "Two classes": [
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-        "sigmoid_focal_loss",
-        "soft_margin_loss",
-    ],
-    "Classes and labels": [
-        "cross_entropy",
-        "nll_loss",
-        "multi_margin_loss",
-        "multilabel_margin_loss",
-        "multilabel_soft_margin_loss",
-    ],
-    "Pairs and triplets": [
-        "hinge_embedding_loss",
-        "margin_ranking_loss",
-        "cosine_embedding_loss",
-        "triplet_margin_loss",
-    ],
-    "Sequences": ["ctc_loss", "ctc_loss_with_logits"],
+# Headings of the gallery, by section; a section that is not listed has its own name.
+HEADINGS = {
+    "cross_entropy": "Classes and labels",
+    "nll": "Classes and labels",
+    "margin": "Classes and labels",
+    "pairs": "Pairs and triplets",
+    "embedding": "Pairs and triplets",
+    "ctc": "Sequences",
 }
+
+
+def sections():
+    """{heading: names of losses} by the comments in losses.py that begin a section."""
+    source = inspect.getsource(fl.losses)
+    found, names = {}, []
+    for section, name in re.findall(
+        r"^# --- (?:elementwise: )?(.+?) -+$|^def (\w+)\(", source, re.M
+    ):
+        if section:
+            heading = HEADINGS.get(section, section.capitalize())
+            names = found.setdefault(heading, [])
+        elif name in fl.losses.__all__ and isinstance(getattr(fl, name), Loss):
+            names.append(name)
+    return {heading: names for heading, names in found.items() if names}
+
 
 PAGE = """\
 {title}
@@ -74,11 +69,11 @@ Losses
 
 .. currentmodule:: fastloss
 
-Each loss as its input moves, for a few targets or options. A page has its formula, options and
-errors, and the picture with its derivative.
+Each plot shows a loss as a function of its input, for a few targets or options. The page of a loss
+has its formula, options and errors, and a plot with its derivative.
 
 {sections}
-Besides, `ctc_posteriors` gives the probability of each class in each frame of a sequence.
+`ctc_posteriors` returns the probability of each class in each frame of a sequence.
 
 .. toctree::
    :hidden:
@@ -112,19 +107,19 @@ def heading(text, line):
     return f"{line * len(text)}\n{text}\n{line * len(text)}"
 
 
-def gallery():
-    sections = []
-    for kind, names in KINDS.items():
+def gallery(groups):
+    blocks = []
+    for title, names in groups.items():
         cards = [CARD.format(name=n, summary=getattr(fl, n).__doc__.split("\n")[0]) for n in names]
-        sections += [f"{kind}\n{'-' * len(kind)}\n\n.. rst-class:: gallery\n", *cards]
-    entries = [name for names in KINDS.values() for name in names] + ["ctc_posteriors"]
+        blocks += [f"{title}\n{'-' * len(title)}\n\n.. rst-class:: gallery\n", *cards]
+    entries = [name for names in groups.values() for name in names] + ["ctc_posteriors"]
     return GALLERY.format(
-        sections="\n".join(sections), entries="\n".join(f"   {name}" for name in entries)
+        sections="\n".join(blocks), entries="\n".join(f"   {name}" for name in entries)
     )
 
 
 def small(figure):
-    """The curves of the loss without axes."""
+    """The curves of the loss, small and without axes."""
     drawn = Figure(figsize=(2.2, 1.3), layout="constrained")
     axes = drawn.subplots()
     for line in figure.axes[0].lines:
@@ -134,21 +129,18 @@ def small(figure):
 
 
 def write(path, text):
-    """Only what has changed, so that Sphinx reads nothing twice."""
+    """Writes a file if it changes, so that Sphinx does not read it again."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
 def generate(app):
-    names = {name for names in KINDS.values() for name in names}
-    if names != set(plotting.VIEWS):
-        wrong = ", ".join(sorted(names ^ set(plotting.VIEWS)))
-        raise ExtensionError(f"docs/_ext/catalogue.py: KINDS and the losses differ in {wrong}")
+    groups = sections()
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    write(folder / "index.rst", gallery())
+    write(folder / "index.rst", gallery(groups))
     write(folder / "ctc_posteriors.rst", POSTERIORS)
-    for name in sorted(names):
+    for name in sorted(name for names in groups.values() for name in names):
         write(folder / f"{name}.rst", page(name))
         figure = plotting.plot(name)
         for ending, drawn in ("", figure), ("-small", small(figure)):
@@ -156,15 +148,15 @@ def generate(app):
 
 
 def illustrate(app, what, name, obj, options, lines):
-    """Picture and examples of a loss go before its parameters."""
+    """Moves the examples of a loss before its parameters, after a plot."""
     short = name.rpartition(".")[2]
-    if short not in plotting.VIEWS or "Examples" not in lines:
+    if not isinstance(obj, Loss) or "Examples" not in lines:
         return
     start = lines.index("Examples")
     lines[start:], examples = [], lines[start + 2 :]
-    picture = [f".. image:: /generated/{short}.svg", f"   :alt: {short} and its derivative", ""]
+    image = [f".. image:: /generated/{short}.svg", f"   :alt: {short} and its derivative", ""]
     i = lines.index("Parameters")
-    lines[i:i] = [*picture, *examples, ""]
+    lines[i:i] = [*image, *examples, ""]
 
 
 def setup(app):

@@ -1,4 +1,4 @@
-"""The directive ``formula``, and formulas of docstrings set by it: see mathml.py."""
+"""The directive ``formula``, which is also applied to the formulas of docstrings: see mathml.py."""
 
 import re
 
@@ -8,24 +8,24 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class Formula(SphinxDirective):
-    """Formulas; an empty line parts what is aligned."""
+    """Formulas. Lines are aligned; an empty line starts a new alignment."""
 
     has_content = True
 
     def run(self):
-        groups = re.split(r"\n\s*\n", "\n".join(self.content))
-        return [nodes.raw("", mathml.grid(group.split("\n")), format="html") for group in groups]
+        blocks = re.split(r"\n\s*\n", "\n".join(self.content))
+        return [nodes.raw("", mathml.grid(block.split("\n")), format="html") for block in blocks]
 
 
 def mark_formulas(app, what, name, obj, options, lines):
-    """The indented blocks before the parameters of a docstring are formulas."""
-    head, parameters, rest = "\n".join(lines).partition("\nParameters\n----------\n")
-    head = re.sub(
+    """Apply the directive to the indented blocks before the parameters of a docstring."""
+    summary, heading, sections = "\n".join(lines).partition("\nParameters\n----------\n")
+    summary = re.sub(
         r"::\n\n((?:    .*\n|\n)+)",
         lambda block: f":\n\n.. formula::\n\n{block[1]}\n",
-        head + "\n",
+        summary + "\n",
     )
-    lines[:] = (head + parameters + rest).split("\n")
+    lines[:] = (summary + heading + sections).split("\n")
 
 
 def setup(app):

@@ -1,11 +1,17 @@
-"""Formulas as docstrings have them, in plain text, to MathML.
+"""Conversion of the plain-text formulas of docstrings to MathML.
 
-A formula is a block of lines, a line has cells two or more spaces apart, and a cell is a sentence
-of expressions, relations and words. An expression is written as in the docstrings: a product has no
-sign, ``x[t, c]`` has subscripts, ``sum_{c != y}``, ``prod_t`` and ``max_c`` are a sum, a product
-and a maximum, ``[c = y]`` is 1 or 0, ``dl/dx[c]`` a derivative. A stroke divides all of the product
-before it; but one without spaces, in brackets or an exponent, stays in the line and divides the
-factor before it.
+Plain text keeps the formulas readable in ``help()`` and on the command line. A block of lines is a
+grid of cells, which are separated by two or more spaces. A cell is a sequence of expressions,
+relations and words::
+
+    x y              a product
+    x[t, c]          subscripts
+    sum_{c != y}     a sum; likewise prod_t, a product, and max_c, a maximum
+    [c = y]          an Iverson bracket
+    dl/dx[c]         a derivative
+    a b / c          a fraction, whose numerator is the whole product
+    (a b/c)          without spaces, within brackets or an exponent: an inline slash, which divides
+                     only the factor before it
 """
 
 import re
@@ -25,30 +31,30 @@ FUNCTIONS = {"log", "exp", "cosh", "tanh", "max", "sign", "softplus"}
 NAMES = {*GREEK, *FUNCTIONS, "margin", "loss", "perplexity", "bits"}
 RELATIONS = {"<=": "≤", ">=": "≥", "!=": "≠", "<": "&lt;", ">": "&gt;"}
 RELATIONS |= {sign: sign for sign in "=,:;∈∉"}
-BIG = {"sum": "∑", "prod": "∏", "max": "max"}
+BIG_OPERATORS = {"sum": "∑", "prod": "∏", "max": "max"}
 CLOSING = {"(": ")", "[": "]", "|": "|"}
 SLASH = '<mo lspace="0" rspace="0">/</mo>'
 SPACE = '<mspace width="0.17em"/>'
 
 TOKEN = re.compile(
     r"""(?P<space>\s*)(?P<token>
-        d(?P<of>[a-z])/d(?P<by>[a-z])\b
+        d(?P<numerator>[a-z])/d(?P<variable>[a-z])\b
       | (?P<mantissa>\d+(?:\.\d+)?)(?:e(?P<exponent>[+-]?\d+))?
-      | (?P<big>sum|prod|max)_(?:{(?P<range>[^}]*)}|(?P<index>\w))
+      | (?P<operator>sum|prod|max)_(?:{(?P<range>[^}]*)}|(?P<index>\w))
       | (?P<word>[A-Za-z]\w*)(?P<prime>'?)
       | <=|>=|!=|\S)""",
     re.VERBOSE,
 )
 
 
-class Bracketed(str):
-    """Something in round brackets, which a fraction or an exponent can do without."""
+class Parenthesized(str):
+    """Markup in parentheses, which are not needed in a fraction or an exponent."""
 
     inner = ""
 
 
-def bare(markup):
-    return markup.inner if isinstance(markup, Bracketed) else markup
+def without_parentheses(markup):
+    return markup.inner if isinstance(markup, Parenthesized) else markup
 
 
 def row(*parts):
@@ -68,7 +74,7 @@ def product(factors):
 
 
 class Parser:
-    """By recursive descent; `self.next` is the token ahead, None at the end."""
+    """A recursive-descent parser. `self.next` is the next token, or None at the end."""
 
     def __init__(self, source):
         self.source = source
@@ -80,8 +86,8 @@ class Parser:
     def sees(self, *tokens):
         return self.next is not None and self.next["token"] in tokens
 
-    def touches(self, token):
-        """Whether it follows without a space, as in a call or before a subscript."""
+    def is_adjacent(self, token):
+        """Whether the token is next without a space before it, as in a call or a subscript."""
         return self.sees(token) and not self.next["space"]
 
     def take(self, *expected):
@@ -96,13 +102,13 @@ class Parser:
         yield
         self.depth -= 1
 
-    def all(self):
-        markup = self.sentence()
+    def cell(self):
+        markup = self.sequence()
         if self.next is not None:
-            raise ValueError(f"formula {self.source!r}: what does {self.next} close?")
+            raise ValueError(f"formula {self.source!r}: {self.next} has no opening bracket")
         return markup
 
-    def sentence(self):
+    def sequence(self):
         """(words | relation | sum)*, up to a closing bracket."""
         parts = []
         while self.next is not None and not self.sees(")", "]", "}"):
@@ -134,28 +140,28 @@ class Parser:
         return row(*parts)
 
     def product(self):
-        """power (power | / power)*; derivatives in front stay beside a fraction."""
-        front, factors = [], []
-        while not (front or factors) or self.starts_factor():
+        """power (power | / power)*; leading derivatives are not part of a numerator."""
+        derivatives, factors = [], []
+        while not (derivatives or factors) or self.starts_factor():
             if self.next is None:
-                raise ValueError(f"formula {self.source!r} breaks off")
-            group = front if self.next["of"] and not factors else factors
-            group.append(self.power())
-            if self.touches("/") and self.depth:
+                raise ValueError(f"formula {self.source!r} is incomplete")
+            is_derivative = self.next["numerator"] and not factors
+            (derivatives if is_derivative else factors).append(self.power())
+            if self.is_adjacent("/") and self.depth:
                 self.take()
                 factors[-1:] = [row(factors[-1], SLASH, self.power())]
             elif self.sees("/"):
                 self.take()
-                below = self.product() if self.next["big"] else self.power()
-                factors = [f"<mfrac>{bare(product(factors))}{bare(below)}</mfrac>"]
-        return product(front + factors)
+                denominator = self.product() if self.next["operator"] else self.power()
+                parts = map(without_parentheses, (product(factors), denominator))
+                factors = [f"<mfrac>{''.join(parts)}</mfrac>"]
+        return product(derivatives + factors)
 
     def starts_factor(self):
         if self.next is None or self.is_prose() or (self.in_bars and self.sees("|")):
             return False
-        return self.sees(*CLOSING) or bool(
-            self.next["of"] or self.next["mantissa"] or self.next["big"] or self.next["word"]
-        )
+        names = ("numerator", "mantissa", "operator", "word")
+        return self.sees(*CLOSING) or any(self.next[name] for name in names)
 
     def power(self):
         """factor [^ factor]"""
@@ -164,86 +170,86 @@ class Parser:
             return base
         self.take()
         with self.deeper():
-            return f"<msup>{base}{bare(self.factor())}</msup>"
+            return f"<msup>{base}{without_parentheses(self.factor())}</msup>"
 
     def factor(self):
         if self.sees(*CLOSING):
             return self.brackets()
         token = self.take()
-        if token["of"]:
-            by = self.subscript(identifier(token["by"]))
-            above, below = row(sign("∂"), identifier(token["of"])), row(sign("∂"), by)
-            return f"<mfrac>{above}{below}</mfrac>"
+        if token["numerator"]:
+            variable = self.subscript(identifier(token["variable"]))
+            numerator = row(sign("∂"), identifier(token["numerator"]))
+            return f"<mfrac>{numerator}{row(sign('∂'), variable)}</mfrac>"
         if token["mantissa"]:
             return number(token["mantissa"], token["exponent"])
-        if token["big"]:
-            below = identifier(token["index"]) if token["index"] else within(token["range"])
-            return f"<munder>{sign(BIG[token['big']])}{below}</munder>"
+        if token["operator"]:
+            below = identifier(token["index"]) if token["index"] else index_range(token["range"])
+            return f"<munder>{sign(BIG_OPERATORS[token['operator']])}{below}</munder>"
         if not token["word"]:
-            raise ValueError(f"formula {self.source!r}: {token['token']} is no factor")
+            raise ValueError(f"formula {self.source!r}: {token['token']} is not a factor")
         name = identifier(token["word"])
         if token["prime"]:
             name = f"<msup>{name}{sign('′')}</msup>"
-        if self.touches("("):
+        if self.is_adjacent("("):
             return self.subscript(row(name, self.brackets()))
         if token["word"] in FUNCTIONS:
             return row(name, SPACE, self.power())
         return self.subscript(name)
 
     def brackets(self):
-        outer, opening = self.in_bars, self.take()["token"]
+        was_in_bars, opening = self.in_bars, self.take()["token"]
         self.in_bars = opening == "|"
         with self.deeper():
-            inner = self.sentence()
-        self.in_bars = outer
+            inner = self.sequence()
+        self.in_bars = was_in_bars
         self.take(CLOSING[opening])
-        whole = row(sign(opening), inner, sign(CLOSING[opening]))
+        markup = row(sign(opening), inner, sign(CLOSING[opening]))
         if opening == "(":
-            whole = Bracketed(whole)
-            whole.inner = inner
-        return whole
+            markup = Parenthesized(markup)
+            markup.inner = inner
+        return markup
 
     def subscript(self, markup):
-        if not self.touches("["):
+        if not self.is_adjacent("["):
             return markup
         self.take()
-        index = self.sentence()
+        index = self.sequence()
         self.take("]")
         return f"<msub>{markup}{index}</msub>"
 
 
-def within(text):
-    """What a sum runs over."""
-    return Parser(text.replace(" not in ", " ∉ ").replace(" in ", " ∈ ")).all()
+def index_range(text):
+    """The range of a sum, a product or a maximum."""
+    return Parser(text.replace(" not in ", " ∉ ").replace(" in ", " ∈ ")).cell()
 
 
 def number(mantissa, exponent):
     if exponent is None:
         return f"<mn>{mantissa}</mn>"
-    raised = row(sign("−") if exponent[0] == "-" else "", f"<mn>{exponent.lstrip('+-')}</mn>")
-    power = f"<msup><mn>10</mn>{raised}</msup>"
+    digits = f"<mn>{exponent.lstrip('+-')}</mn>"
+    power = f"<msup><mn>10</mn>{row(sign('−') if exponent[0] == '-' else '', digits)}</msup>"
     return power if mantissa == "1" else row(f"<mn>{mantissa}</mn>", sign("·"), power)
 
 
 def cells(lines):
-    """(row, column, text) of each; an indented line goes on below a cell of the line before."""
-    above = []
+    """(row, column, text) of each cell. An indented line starts below a cell of the line above."""
+    starts_above = []
     for i, line in enumerate(lines):
-        found = [(match.start(), match.group()) for match in re.finditer(r"\S+(?: \S+)*", line)]
-        skipped = sum(start < found[0][0] for start in above)
-        above = above[:skipped] + [start for start, _ in found]
-        for j, (_, text) in enumerate(found, start=skipped):
+        texts = [(match.start(), match.group()) for match in re.finditer(r"\S+(?: \S+)*", line)]
+        skipped = sum(start < texts[0][0] for start in starts_above)
+        starts_above = starts_above[:skipped] + [start for start, _ in texts]
+        for j, (_, text) in enumerate(texts, start=skipped):
             yield i, j, text.rstrip(",;")
 
 
 def grid(lines):
-    """HTML of lines without an empty one between: a grid of cells."""
-    placed = list(cells(lines))
+    """The HTML of consecutive lines: a grid of cells."""
+    positioned = list(cells(lines))
     markup = []
-    for i, j, text in placed:
-        alone = sum(i == other for other, _, _ in placed) == 1 and j == 0
-        column = "1 / -1" if alone else j + 1
-        math = f"<math><mstyle displaystyle='true'>{Parser(text).all()}</mstyle></math>"
+    for i, j, text in positioned:
+        is_single = sum(i == line for line, _, _ in positioned) == 1 and j == 0
+        column = "1 / -1" if is_single else j + 1
+        math = f"<math><mstyle displaystyle='true'>{Parser(text).cell()}</mstyle></math>"
         markup.append(f"<span style='grid-column: {column}'>{math}</span>")
-    columns = 1 + max(j for _, j, _ in placed)
+    columns = 1 + max(j for _, j, _ in positioned)
     return f"<div class='formula' style='--columns: {columns}'>{''.join(markup)}</div>"

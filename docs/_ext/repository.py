@@ -1,4 +1,4 @@
-"""Pages whose sources lie elsewhere in the repository, and Markdown as readers want it."""
+"""Pages from files outside docs/, and examples without the empty lines that doctest needs."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ from catalogue import write
 SOURCES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
 
 
-def local(link):
+def convert_link(link):
+    """Point a link to a page of the documentation, or remove it if the target is not a page."""
     text, target = link.groups()
     if "://" in target:
         return link[0]
@@ -17,21 +18,21 @@ def local(link):
 
 
 def copy(app):
-    """Links of the copies go to pages here, or are none."""
+    """Copy the files to docs/generated, with converted links."""
     folder = Path(app.srcdir)
     (folder / "generated").mkdir(exist_ok=True)
     for name, source in SOURCES.items():
         text = (folder.parent / source).read_text(encoding="utf-8")
-        text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", local, text)
+        text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", convert_link, text)
         write(folder / "generated" / f"{name}.md", text)
 
 
-def close_up(app, docname, source):
-    """No empty line at the end of a block of code, where doctest needs one."""
+def strip_code_blocks(app, docname, source):
+    """Remove the empty line at the end of a code block, which doctest needs."""
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
 
 
 def setup(app):
     app.connect("builder-inited", copy)
-    app.connect("source-read", close_up)
+    app.connect("source-read", strip_code_blocks)
     return {"parallel_read_safe": True}

@@ -1,8 +1,8 @@
 """Logits and probabilities of a classifier on scikit-learn's breast-cancer set (569 tumours).
 
-A logistic regression is trained on half of the tumours to tell the benign ones (label 1) from
-the malignant (label 0). The labels are float32, as a target of binary cross entropy may be any
-number between 0 and 1.
+A logistic regression is trained on half of the tumours to distinguish benign ones (label 1) from
+malignant ones (label 0). The labels are float32, since targets of binary cross-entropy may be any
+values between 0 and 1.
 """
 
 from pathlib import Path

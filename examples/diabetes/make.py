@@ -1,8 +1,8 @@
 """Predictions of a regression on scikit-learn's diabetes set (442 patients).
 
-The target is a measure of the disease's progress one year on (25 to 346). A ridge regression is
-trained on half of the patients; a gamma regression of its squared residuals on the same half
-gives the variance that it expects of each prediction.
+The target measures the progress of the disease after one year (25 to 346). A ridge regression is
+trained on half of the patients. A gamma regression of its squared residuals on the same half
+predicts the variance of each prediction.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ half, _ = train_test_split(np.arange(len(target)), train_size=0.5, random_state=
 model = make_pipeline(StandardScaler(), Ridge(alpha=10.0)).fit(features[half], target[half])
 prediction = model.predict(features)
 residual = target - prediction
-spread = make_pipeline(StandardScaler(), GammaRegressor(alpha=1.0))
-spread.fit(features[half], residual[half] ** 2)
+variance_model = make_pipeline(StandardScaler(), GammaRegressor(alpha=1.0))
+variance_model.fit(features[half], residual[half] ** 2)
 
 np.save(folder / "prediction.npy", prediction)
 np.save(folder / "target.npy", target)
-np.save(folder / "variance.npy", spread.predict(features))
+np.save(folder / "variance.npy", variance_model.predict(features))

@@ -1,7 +1,7 @@
 """Logits of a classifier on scikit-learn's handwritten digits (1797 images, 10 classes).
 
-A logistic regression is trained on half of the images; the logits are of all of them, in the
-order of the data set.
+A logistic regression is trained on half of the images. The logits are for all images, in the order
+of the data set.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A service that scores predictions against true values and keeps the running losses of models.
+"""A service that scores predictions of models against targets and keeps their running losses.
 
 uvicorn --app-dir examples/scoring_service app:app --workers 2
 """
@@ -41,7 +41,7 @@ NPZ = "application/x-npz"
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    fl.set_num_threads(1)  # requests run side by side already
+    fl.set_num_threads(1)  # requests already run concurrently
     path = os.environ.get("SCORING_DATABASE", "scoring.db")
     empty = {name: model.accumulator() for name, model in MODELS.items()}
     app.state.store = Store(path, empty, os.environ.get("SCORING_SYNCHRONOUS", "FULL"))
@@ -57,7 +57,7 @@ async def read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BYTES:
-            raise HTTPException(413, f"a request holds at most {MAX_BYTES} bytes: send several")
+            raise HTTPException(413, f"a request holds at most {MAX_BYTES} bytes: split it")
     return bytes(body)
 
 
@@ -69,7 +69,7 @@ def losses(
     idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     content_type: Annotated[str, Header()] = "application/json",
 ) -> JSONResponse:
-    """The losses of a batch, which is counted once for each key, before the answer is sent."""
+    """The losses of a batch. It is counted once for each key, before the response is sent."""
     if name not in MODELS:
         raise HTTPException(404, f"there is no model {name!r}: there are {', '.join(MODELS)}")
     digest = hashlib.sha256(b"\0".join([name.encode(), content_type.encode(), body])).digest()
@@ -89,7 +89,7 @@ def from_json(body: bytes) -> dict[str, np.ndarray]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is no JSON: {error}") from error
+        raise ValueError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError('the body must be an object of arrays, {"input": ..., "target": ...}')
     arrays = {}
@@ -110,12 +110,12 @@ def from_npz(body: bytes) -> dict[str, np.ndarray]:
             if unpacked > MAX_BYTES:
                 raise ValueError(f"it unpacks to {unpacked} bytes, more than {MAX_BYTES}")
             return dict(archive)
-    except Exception as error:  # of zip, zlib and NumPy
-        raise ValueError(f"the body is no .npz file: {error}") from error
+    except Exception as error:  # from zipfile, zlib or NumPy
+        raise ValueError(f"the body is not an .npz file: {error}") from error
 
 
 def score(model: Model, arrays: dict[str, np.ndarray]) -> tuple[fl.Accumulator, dict[str, Any]]:
-    """The batch by itself, and what the client gets."""
+    """The accumulator of the batch, and the response."""
     loss = model.criterion.loss
     sample_weight = arrays.pop("sample_weight", None)
     if set(arrays) != set(loss.operands):
@@ -126,14 +126,14 @@ def score(model: Model, arrays: dict[str, np.ndarray]) -> tuple[fl.Accumulator, 
     operands = [arrays[operand] for operand in loss.operands]
     shape = operands[0].shape
     if not shape or shape[1:] != model.row:
-        right = ", ".join(["N", *map(str, model.row)])
-        raise ValueError(f"{loss.operands[0]} has shape {shape}: this model's is ({right})")
+        expected = ", ".join(["N", *map(str, model.row)])
+        raise ValueError(f"{loss.operands[0]} has shape {shape}: this model's is ({expected})")
     options = model.criterion.get_params() | {"reduction": "none", "sample_weight": sample_weight}
     values = np.asarray(loss(*operands, **options))
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):  # it would spoil the running mean for ever
-        at = tuple(wrong[0].tolist())
-        raise ValueError(f"the loss at {list(at)} is {values[at]}: send finite numbers")
+    nonfinite = np.argwhere(~np.isfinite(values))
+    if len(nonfinite):  # the running mean would be NaN or infinite from now on
+        index = tuple(nonfinite[0].tolist())
+        raise ValueError(f"the loss at {list(index)} is {values[index]}: send finite numbers")
     batch = model.accumulator()
     batch.update(*operands, sample_weight=sample_weight)
     if not (math.isfinite(batch.sum) and math.isfinite(batch.weight)):
@@ -150,7 +150,7 @@ def not_recorded(request: Request, error: sqlite3.OperationalError) -> JSONRespo
 
 @app.get("/state")
 def state(request: Request) -> dict[str, Any]:
-    """What `fl.Accumulator.from_dict` reads, of each model."""
+    """The requests and the accumulator of each model, for `fl.Accumulator.from_dict`."""
     return {
         name: {"requests": requests, "accumulator": total.to_dict()}
         for name, (requests, total) in request.app.state.store.totals().items()
@@ -161,7 +161,7 @@ FIELDS = {
     "value": "The running loss",
     "stderr": "The standard error of the running loss",
     "sum": "The sum of the losses",
-    "weight": "What the sum of the losses is divided by",
+    "weight": "The divisor of the mean",
     "count": "The number of losses",
 }
 NOT_FINITE = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
@@ -169,7 +169,7 @@ NOT_FINITE = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
 
 @app.get("/metrics")
 def metrics(request: Request) -> PlainTextResponse:
-    """Prometheus' text format."""
+    """The totals in Prometheus' text format."""
     totals = request.app.state.store.totals()
     lines = family(
         "scoring_requests_total",

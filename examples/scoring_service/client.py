@@ -1,4 +1,4 @@
-"""A client of the scoring service that may send a request again, and be counted once."""
+"""A client of the scoring service that repeats requests, each of which is counted once."""
 
 import http.client
 import io
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Client:
-    """Keeps a connection, so each thread needs its own. Gives up after `patience` seconds."""
+    """A client with a connection, for use by one thread. It gives up after `patience` seconds."""
 
     def __init__(self, url: str, patience: float = 60.0):
         self._host = urllib.parse.urlsplit(url).netloc
@@ -24,7 +24,7 @@ class Client:
     def losses(
         self, model: str, *, key: str | None = None, npz: bool = False, **arrays: Any
     ) -> dict[str, Any]:
-        """Scores a batch. Until it is answered, the same bytes go out again with the same key."""
+        """Score a batch. Until there is an answer, repeat the same bytes with the same key."""
         if npz:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
@@ -46,7 +46,10 @@ class Client:
         while True:
             try:
                 status, body = self._attempt(*request)
-            except (OSError, http.client.HTTPException):  # it may have been counted, or not
+            except (
+                OSError,
+                http.client.HTTPException,
+            ):  # the request may or may not have been counted
                 if time.monotonic() > deadline:
                     raise
                 self.close()
@@ -56,7 +59,7 @@ class Client:
                 if status < 500 or time.monotonic() > deadline:
                     raise ValueError(f"HTTP {status}: {body.decode()}")
             self.retries += 1
-            time.sleep(pause * random.uniform(0.5, 1.0))  # not all at once
+            time.sleep(pause * random.uniform(0.5, 1.0))  # so that clients do not retry in step
             pause = min(2 * pause, 1.0)
 
     def _attempt(self, *request: Any) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""Loads the service, kills workers meanwhile, and checks that every request counted once.
+"""Sends many requests, kills workers meanwhile, and checks that each request is counted once.
 
 python examples/scoring_service/load_test.py --requests 5000 --clients 8 --workers 2 --kills 5
 """
@@ -24,18 +24,18 @@ from client import Client
 import fastloss as fl
 
 EXAMPLES = Path(__file__).resolve().parent.parent
-TOLERANCE = 1e-13  # of the sum of the losses' sizes
+TOLERANCE = 1e-13  # relative to the sum of absolute losses
 
 
-class Scored(NamedTuple):
+class Example(NamedTuple):
     criterion: fl.criteria.Criterion
     input: str
     target: str
 
 
 MODELS = {
-    "digits": Scored(fl.CrossEntropyLoss(), "digits/logits.npy", "digits/labels.npy"),
-    "diabetes": Scored(fl.HuberLoss(delta=50.0), "diabetes/prediction.npy", "diabetes/target.npy"),
+    "digits": Example(fl.CrossEntropyLoss(), "digits/logits.npy", "digits/labels.npy"),
+    "diabetes": Example(fl.HuberLoss(delta=50.0), "diabetes/prediction.npy", "diabetes/target.npy"),
 }
 
 
@@ -45,28 +45,28 @@ class Batch(NamedTuple):
     target: np.ndarray
     key: str
     npz: bool
-    again: bool  # send it a second time, as if the answer had been lost
+    is_repeated: bool  # sent twice, as if the response had been lost
 
 
 def batches(requests: int) -> list[Batch]:
-    """Rows drawn from the examples, in float64, of which JSON and .npz carry the same numbers."""
+    """Random rows of the examples, in float64, which JSON and .npz represent exactly."""
     rng = np.random.default_rng(0)
     data = {
         name: (np.load(EXAMPLES / model.input).astype(np.float64), np.load(EXAMPLES / model.target))
         for name, model in MODELS.items()
     }
-    made = []
+    result = []
     for k in range(requests):
         model = list(data)[k % len(data)]
         inputs, targets = data[model]
         rows = rng.integers(0, len(inputs), rng.integers(1, 65))
-        key, npz, again = str(uuid.uuid4()), k % 3 == 0, k % 10 == 0
-        made.append(Batch(model, inputs[rows], targets[rows], key, npz, again))
-    return made
+        key, npz, is_repeated = str(uuid.uuid4()), k % 3 == 0, k % 10 == 0
+        result.append(Batch(model, inputs[rows], targets[rows], key, npz, is_repeated))
+    return result
 
 
 class Service:
-    """uvicorn with workers, on a free port: `url`, and `pids` of the workers as they start."""
+    """uvicorn with workers on a free port. `pids` is a queue of the workers that have started."""
 
     def __init__(self, database: Path, workers: int, app: str = "app:app"):
         command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), app]
@@ -96,7 +96,7 @@ class Service:
         return self
 
     def kill_worker(self) -> None:
-        """The one that lives longest."""
+        """Kill the oldest worker."""
         os.kill(self.pids.get(), signal.SIGKILL)
 
     def __exit__(self, *error: object) -> None:
@@ -106,21 +106,21 @@ class Service:
 
 
 def load(service: Service, work: list[Batch], clients: int, kills: int) -> tuple[list[float], int]:
-    """The seconds that each answer took, and how many attempts failed."""
+    """Send the batches; return the seconds of each response and the number of failed attempts."""
     local = threading.local()
-    made: list[Client] = []
+    all_clients: list[Client] = []
 
     def send(batch: Batch) -> float:
         if not hasattr(local, "client"):
             local.client = Client(service.url)
-            made.append(local.client)
+            all_clients.append(local.client)
         arrays = {"input": batch.input, "target": batch.target}
         start = time.perf_counter()
         answer = local.client.losses(batch.model, key=batch.key, npz=batch.npz, **arrays)
         seconds = time.perf_counter() - start
-        if batch.again:
-            again = local.client.losses(batch.model, key=batch.key, npz=batch.npz, **arrays)
-            require("the answer to a request sent twice", again, answer)
+        if batch.is_repeated:
+            repeated = local.client.losses(batch.model, key=batch.key, npz=batch.npz, **arrays)
+            require("the response to a repeated request", repeated, answer)
         return seconds
 
     kill_at = {len(work) * (k + 1) // (kills + 1) for k in range(kills)}
@@ -130,13 +130,13 @@ def load(service: Service, work: list[Batch], clients: int, kills: int) -> tuple
             seconds.append(future.result())
             if len(seconds) in kill_at:
                 service.kill_worker()
-    for client in made:
+    for client in all_clients:
         client.close()
-    return seconds, sum(client.retries for client in made)
+    return seconds, sum(client.retries for client in all_clients)
 
 
 def check(state: dict[str, Any], work: list[Batch]) -> None:
-    """Every request once, and the running losses those of one call over all that was sent."""
+    """Check the number of requests, and compare the running losses with one call on all batches."""
     for name, model in MODELS.items():
         sent = [batch for batch in work if batch.model == name]
         require(f"requests of {name}", state[name]["requests"], len(sent))
@@ -152,27 +152,27 @@ def check(state: dict[str, Any], work: list[Batch]) -> None:
 
 
 def compare(
-    what: str,
+    name: str,
     total: fl.Accumulator | fl.evaluation.accumulators.Totals,
     criterion: fl.criteria.Criterion,
     input: np.ndarray,
     target: np.ndarray,
 ) -> None:
     options = criterion.get_params() | {"reduction": "none"}
-    size = np.abs(criterion.loss(input, target, **options)).sum()
+    scale = np.abs(criterion.loss(input, target, **options)).sum()
     expected = criterion(input, target)
-    apart = abs(total.value - expected) * total.weight / size
+    error = abs(total.value - expected) * total.weight / scale
     print(
-        f"{what}: {total.count} losses, {total.value!r} ± {total.stderr:.2g}, one call {expected!r}"
+        f"{name}: {total.count} losses, {total.value!r} ± {total.stderr:.2g}, one call {expected!r}"
     )
-    require(f"losses of {what}", total.count, len(target))
-    if not apart <= TOLERANCE:
-        raise AssertionError(f"{what} is {apart:.1e} of the sum of the losses' sizes away")
+    require(f"losses of {name}", total.count, len(target))
+    if not error <= TOLERANCE:
+        raise AssertionError(f"{name} differs by {error:.1e} of the sum of absolute losses")
 
 
-def require(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"{what}: {found}, not {expected}")
+def require(name: str, value: object, expected: object) -> None:
+    if value != expected:
+        raise AssertionError(f"{name}: {value}, not {expected}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -188,21 +188,20 @@ def main(arguments: list[str] | None = None) -> None:
         Service(Path(folder) / "scoring.db", options.workers) as service,
         contextlib.closing(Client(service.url)) as client,
     ):
-        client.state()  # answered as soon as there is a worker
+        client.state()  # returns as soon as there is a worker
         start = time.perf_counter()
         seconds, failed = load(service, work, options.clients, options.kills)
         elapsed = time.perf_counter() - start
         state = client.state()
     check(state, work)
-    sent = len(work) + sum(batch.again for batch in work)
+    sent = len(work) + sum(batch.is_repeated for batch in work)
     print(
-        f"{sent} answers to {options.clients} clients by {options.workers} workers in {elapsed:.2f}"
-        f" s, {sent / elapsed:.0f} a second; {options.kills} kills, {failed} attempts failed"
+        f"{sent} responses to {options.clients} clients by {options.workers} workers in "
+        f"{elapsed:.2f} s, {sent / elapsed:.0f} per second; {options.kills} kills, {failed} failed "
+        "attempts"
     )
     quantiles = np.percentile(seconds, [50, 90, 99, 100]) * 1e3
-    print(
-        "latency: p50 {:.1f} ms, p90 {:.1f} ms, p99 {:.1f} ms, at most {:.1f} ms".format(*quantiles)
-    )
+    print("latency: p50 {:.1f} ms, p90 {:.1f} ms, p99 {:.1f} ms, max {:.1f} ms".format(*quantiles))
     print("every request was counted exactly once")
 
 

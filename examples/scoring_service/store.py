@@ -1,4 +1,4 @@
-"""The running losses on the disk: one SQLite transaction for each request that counts."""
+"""The running losses on the disk: one SQLite transaction for each request that is counted."""
 
 import copy
 import fcntl
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import fastloss as fl
 
-KEY_SECONDS = 7 * 24 * 3600.0  # a request sent again later than this would count again
+KEY_SECONDS = 7 * 24 * 3600.0  # a request that is repeated after this time is counted again
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
@@ -22,19 +22,19 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (time);
 
 
 class KeyReused(Exception):
-    """A key came with two requests that differ."""
+    """The same key was sent with two different requests."""
 
 
 class Store:
-    """What all workers share. Every worker opens its own, on the same file of a local disk.
+    """The database that all workers share. Each opens a store on the same file of a local disk.
 
-    `synchronous` is SQLite's: with FULL, what was recorded survives a loss of power; with NORMAL
-    it survives the end of any process, and a loss of power may undo the last requests.
+    `synchronous` is SQLite's option: with FULL, recorded requests survive a loss of power. With
+    NORMAL they survive the end of any process, but a loss of power may undo the last ones.
     """
 
     def __init__(self, path: str, models: dict[str, fl.Accumulator], synchronous: str = "FULL"):
-        self._threads = threading.Lock()
-        self._processes = open(f"{path}.lock", "w")  # noqa: SIM115 (as long as the store)
+        self._thread_lock = threading.Lock()
+        self._lock_file = open(f"{path}.lock", "w")  # noqa: SIM115 (open until close())
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         with self._writer():
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -49,24 +49,24 @@ class Store:
             row = (name, 0, empty.to_json())
             database.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", row)
             try:
-                copy.copy(empty).merge(_kept(database, name))
+                copy.copy(empty).merge(_stored_total(database, name))
             except ValueError as error:
                 raise ValueError(f"the criterion of {name!r} changed, rename it: {error}") from None
 
     def record(self, name: str, key: str, digest: bytes, batch: fl.Accumulator) -> bool:
-        """Counts a batch, once for each key; returns whether it did now. It is on the disk then.
+        """Count a batch once for each key, on the disk. Return False if the key was known.
 
-        Raises KeyReused if the key came with another digest.
+        Raises KeyReused if the key was sent with another digest.
         """
         with self._transaction() as database:
             now = time.time()
             database.execute("DELETE FROM requests WHERE time < ?", (now - KEY_SECONDS,))
-            seen = database.execute("SELECT digest FROM requests WHERE key = ?", (key,)).fetchone()
-            if seen is not None:
-                if seen[0] != digest:
+            row = database.execute("SELECT digest FROM requests WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                if row[0] != digest:
                     raise KeyReused(f"key {key!r} came with another request: use a new one")
                 return False
-            total = _kept(database, name)
+            total = _stored_total(database, name)
             total.merge(batch)
             database.execute("INSERT INTO requests VALUES (?, ?, ?)", (key, digest, now))
             database.execute(
@@ -76,36 +76,36 @@ class Store:
             return True
 
     def totals(self) -> dict[str, tuple[int, fl.Accumulator]]:
-        """The number of requests and what they added up to, of each model; of one moment."""
-        with self._threads:
-            kept = self._database.execute("SELECT name, requests, state FROM models").fetchall()
+        """The number of requests and their accumulator, for each model, at one moment."""
+        with self._thread_lock:
+            rows = self._database.execute("SELECT name, requests, state FROM models").fetchall()
         return {
             name: (requests, fl.Accumulator.from_json(state))
-            for name, requests, state in kept
+            for name, requests, state in rows
             if name in self._names
         }
 
     def close(self) -> None:
         self._database.close()
-        self._processes.close()
+        self._lock_file.close()
 
     @contextmanager
     def _writer(self) -> Iterator[None]:
-        """One at a time: SQLite itself would look again and again, this queues. A kill frees it."""
-        with self._threads:
-            fcntl.flock(self._processes, fcntl.LOCK_EX)
+        """Admit one writer at a time; they queue, whereas SQLite polls. A kill frees the lock."""
+        with self._thread_lock:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                fcntl.flock(self._processes, fcntl.LOCK_UN)
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writer(), self._database as database:  # which commits, or rolls back
+        with self._writer(), self._database as database:  # commits, or rolls back after an error
             database.execute("BEGIN IMMEDIATE")
             yield database
 
 
-def _kept(database: sqlite3.Connection, name: str) -> fl.Accumulator:
+def _stored_total(database: sqlite3.Connection, name: str) -> fl.Accumulator:
     query = "SELECT state FROM models WHERE name = ?"
     return fl.Accumulator.from_json(database.execute(query, (name,)).fetchone()[0])

@@ -1,6 +1,7 @@
-"""Pictures of the losses: the value and its derivative as one argument moves.
+"""Plots of the losses: the value and its derivative along a path of one argument.
 
-`VIEWS` says for each loss what moves and which curves are drawn; all else follows from the loss.
+`VIEWS` declares the path and the curves of a loss. An elementwise loss without a declared view gets
+one from the domains of its operands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["plot"]
 
 POINTS = 601
-# Okabe and Ito's colours, which the colour-blind tell apart; the lines do for print in black.
+# The palette of Okabe and Ito is safe for colour-blind readers; line styles suit print in black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 LINES = ("-", "--", "-.", ":")
 
@@ -30,23 +31,23 @@ Path = Callable[[Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn of a loss.
+    """The axis and the curves of a plot.
 
-    `moves` is the argument that changes along the path: its entries at each number of the span,
-    and the derivative of these by the number. A curve has the values of the other arguments, which
-    stay, and options.
+    Along the axis, the argument `varied` follows a path: a function that maps numbers of the span
+    to the entries of the argument and their derivatives with respect to the number. A curve gives
+    other arguments and options; those in `fixed` are common to all curves.
     """
 
     axis: str
     span: tuple[float, float]
     curves: Sequence[Mapping[str, Any]]
-    moves: str = "input"
+    varied: str = "input"
     path: Path = lambda x: (x, np.ones_like(x))
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _straight(start: Any, direction: Any) -> Path:
-    """From the array `start` into a direction."""
+    """A straight line from the array `start` in a direction."""
     start, direction = np.asarray(start, np.float64), np.asarray(direction, np.float64)
 
     def path(x: Array) -> tuple[Array, Array]:
@@ -65,7 +66,7 @@ def _circle(x: Array) -> tuple[Array, Array]:
 
 
 def _normalised(path: Path) -> Path:
-    """Log-probabilities of logits. The derivative stays that of the logits: see `ctc_loss`."""
+    """The log-softmax of a path of logits, with the derivatives of the logits: see `ctc_loss`."""
 
     def log_softmax(x: Array) -> tuple[Array, Array]:
         logits, direction = path(x)
@@ -74,20 +75,50 @@ def _normalised(path: Path) -> Path:
     return log_softmax
 
 
-def _each(name: str, *values: Any, **same: Any) -> list[dict[str, Any]]:
+def _each(name: str, *values: Any, **common: Any) -> list[dict[str, Any]]:
     """A curve for each value of an argument or option."""
-    return [{**same, name: value} for value in values]
+    return [{**common, name: value} for value in values]
+
+
+# Views of elementwise losses by the domain of an operand: the axis and its span if the operand is
+# varied, and values of the other operands.
+_AXES = {
+    "any": ("", (-3.0, 3.0)),
+    "nonnegative": ("", (0.01, 4.0)),
+    "positive": ("", (0.25, 4.0)),
+    "unit_interval": (", a probability", (0.02, 0.98)),
+}
+_VALUES: dict[str, list[Any]] = {
+    "any": [0.0, 1.0],
+    "nonnegative": [1.0, 3.0, 8.0],
+    "positive": [1.0, 3.0, 8.0],
+    "unit_interval": [0.0, 0.5, 1.0],
+    "sign": [1, -1],
+}
+
+
+def _elementwise_view(loss: Loss) -> View:
+    """The first differentiable operand varies, each curve has another value of the last one."""
+    specs = loss.operand_specs[loss.formula_of()]
+    domains = {name: domain for name, extent, domain in specs if extent == "unit"}
+    if domains.keys() != set(loss.operands):
+        raise LookupError(f"{loss.__name__} needs a view in fastloss.plotting.VIEWS")
+    varied, *others = sorted(domains, key=lambda name: name != loss.default_wrt[0])
+    words, span = _AXES[domains[varied]]
+    fixed = {name: _VALUES[domains[name]][0] for name in others[:-1]}
+    curves = _each(others[-1], *_VALUES[domains[others[-1]]], **fixed)
+    axis = ("input x" if varied == "input" else varied) + words
+    return View(axis, span, curves, varied=varied)
 
 
 _ERROR = ("input x", (-3.0, 3.0))
-_PROBABILITY = ("input x, a probability", (0.02, 0.98))
 _LOGIT = ("input x, a logit", (-6.0, 6.0))
 _CLASS = ("logit of class 0 (others: 0, -1)", (-6.0, 6.0))
 _ROW = _straight([0, 0, -1], [1, 0, 0])
 _SCORE = ("score of class 0 (others: 0, -1)", (-3.0, 3.0))
 _FRAMES = _straight(np.zeros((4, 3)), np.tile([0, 1, 0], (4, 1)))
-_LABEL = ("logit of label 1 in 4 frames (others: 0)", (-4.0, 6.0))
-_LABELLINGS = [
+_LABEL_AXIS = ("logit of label 1 in 4 frames (others: 0)", (-4.0, 6.0))
+_LABELS = [
     {"targets": [1], "target_lengths": 1},
     {"targets": [1, 1], "target_lengths": 2},
     {"targets": [1, 2], "target_lengths": 2},
@@ -95,11 +126,8 @@ _LABELLINGS = [
 _BATCH = {"input_lengths": 4, "batch_first": True}
 
 VIEWS = {
-    "l1_loss": View(*_ERROR, _each("target", 0.0, 1.0)),
-    "mse_loss": View(*_ERROR, _each("target", 0.0, 1.0)),
     "smooth_l1_loss": View(*_ERROR, _each("beta", 0.5, 1.0, 2.0, target=0.0)),
     "huber_loss": View(*_ERROR, _each("delta", 0.5, 1.0, 2.0, target=0.0)),
-    "log_cosh_loss": View(*_ERROR, _each("target", 0.0, 1.0)),
     "pinball_loss": View(*_ERROR, _each("quantile", 0.1, 0.5, 0.9, target=0.0)),
     "poisson_nll_loss": View("input x", (0.01, 3.0), _each("target", 1.0, 3.0, 8.0)),
     "gaussian_nll_loss": View(*_ERROR, _each("var", 0.25, 1.0, 4.0, target=0.0)),
@@ -108,7 +136,6 @@ VIEWS = {
         "input x", (0.4, 4.0), _each("power", 0.0, 1.0, 2.0, 3.0, target=1.0)
     ),
     "kl_div": View("input x, a log-probability", (-5.0, 0.0), _each("target", 0.1, 0.5, 1.0)),
-    "binary_cross_entropy": View(*_PROBABILITY, _each("target", 0.0, 0.5, 1.0)),
     "binary_cross_entropy_with_logits": View(
         *_LOGIT, [*_each("target", 0.0, 0.5, 1.0), {"target": 1.0, "pos_weight": 2.0}]
     ),
@@ -123,13 +150,13 @@ VIEWS = {
         "input1",
         (-3.0, 3.0),
         [*_each("margin", 0.0, 1.0, input2=0.0, target=1), {"input2": 0.0, "target": -1}],
-        moves="input1",
+        varied="input1",
     ),
     "cosine_embedding_loss": View(
         "angle of the rows, in radians",
         (0.0, np.pi),
         [{"target": 1}, *_each("margin", 0.0, 0.5, target=-1)],
-        moves="input1",
+        varied="input1",
         path=_circle,
         fixed={"input2": [1.0, 0.0]},
     ),
@@ -148,7 +175,7 @@ VIEWS = {
         "distance of negative (of positive: 1)",
         (0.1, 4.0),
         [*_each("margin", 0.5, 1.0, 2.0), {"margin": 2.0, "swap": True}],
-        moves="negative",
+        varied="negative",
         path=_straight([0, 0], [1, 0]),
         fixed={"anchor": [0.0, 0.0], "positive": [1.0, 0.0]},
     ),
@@ -169,42 +196,44 @@ VIEWS = {
         path=_ROW,
     ),
     "ctc_loss": View(
-        *_LABEL, _LABELLINGS, moves="log_probs", path=_normalised(_FRAMES), fixed=_BATCH
+        *_LABEL_AXIS, _LABELS, varied="log_probs", path=_normalised(_FRAMES), fixed=_BATCH
     ),
-    "ctc_loss_with_logits": View(*_LABEL, _LABELLINGS, moves="logits", path=_FRAMES, fixed=_BATCH),
+    "ctc_loss_with_logits": View(
+        *_LABEL_AXIS, _LABELS, varied="logits", path=_FRAMES, fixed=_BATCH
+    ),
 }
 
 
 def plot(
     loss: Loss | Criterion | str, *, span: tuple[float, float] | None = None, **options: Any
 ) -> "Figure":
-    """Draw a loss and its derivative as its input moves.
+    """Plot a loss and its derivative as functions of its input.
 
-    On the left the unreduced loss, on the right its derivative by what the axis names, for a few
-    telling targets and options. Of a row or a sequence of scores, one moves; of pairs of rows, the
-    angle or the distance.
+    The left axes show the unreduced loss, the right axes its derivative with respect to the
+    quantity on the x-axis, for a few targets and options. For a row or a sequence of scores, one of
+    them varies; for pairs of rows, their angle or distance.
 
     Parameters
     ----------
     loss : loss, criterion or str
-        Such as ``fl.huber_loss``, ``"huber_loss"`` or ``fl.HuberLoss(delta=2.0)``.
+        For example ``fl.huber_loss``, ``"huber_loss"`` or ``fl.HuberLoss(delta=2.0)``.
     span : tuple of float, optional
-        Least and largest number of the axis. Default: one that shows the shape of the loss.
+        Range of the x-axis. Default: a range that shows the shape of the loss.
     **options
-        Options of the loss, or arguments that do not move such as ``target``, for all curves. A
-        curve that is then drawn already is left out.
+        Options of the loss, or arguments that do not vary such as ``target``, for all curves.
+        Curves that become equal are drawn once.
 
     Returns
     -------
     matplotlib.figure.Figure
-        It has a ``savefig`` and belongs to no window.
+        A figure without a window; save it with its ``savefig`` method.
 
     Raises
     ------
     ImportError
-        Without matplotlib, which ``pip install 'fastloss[plot]'`` brings.
+        If matplotlib is not installed: ``pip install 'fastloss[plot]'``.
     TypeError, ValueError, IndexError
-        As the loss raises them; ValueError for a name that no loss has.
+        Errors of the loss, and ValueError for an unknown name.
 
     Examples
     --------
@@ -219,27 +248,29 @@ def plot(
     except ModuleNotFoundError as error:
         raise ImportError("plots need matplotlib: pip install 'fastloss[plot]'") from error
 
-    chosen, options = _chosen(loss, options)
-    view = VIEWS[chosen.__name__]
+    function, options = _resolve(loss, options)
+    view = _view(function)
     curves: list[dict[str, Any]] = []
     for curve in view.curves:
-        if (drawn := {**curve, **options}) not in curves:
-            curves.append(drawn)
+        if (combined := {**curve, **options}) not in curves:
+            curves.append(combined)
     common = {k: v for k, v in curves[0].items() if all(k in c and c[k] == v for c in curves)}
 
     x = np.linspace(*(view.span if span is None else span), POINTS)
     figure = Figure(figsize=(7.4, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for curve, colour, line in zip(curves, COLOURS, LINES, strict=False):
-        values, slopes = _curve(chosen, view, x, curve)
-        label = _listed({k: v for k, v in curve.items() if k not in common})
+        values, slopes = _curve(function, view, x, curve)
+        label = _settings_text({k: v for k, v in curve.items() if k not in common})
         left.plot(x, values, line, color=colour, label=label)
         right.plot(x, slopes, line, color=colour)
     for axes, name in (left, "loss"), (right, "derivative of the loss"):
         axes.set(xlabel=view.axis, ylabel=name, axisbelow=True)
         axes.grid(color="0.88", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(": ".join(filter(None, [chosen.__name__, _listed(common)])), fontsize="medium")
+    figure.suptitle(
+        ": ".join(filter(None, [function.__name__, _settings_text(common)])), fontsize="medium"
+    )
     if len(curves) > 1:
         figure.legend(
             loc="outside lower center", ncols=len(curves), frameon=False, fontsize="small"
@@ -247,15 +278,20 @@ def plot(
     return figure
 
 
-def _chosen(loss: Loss | Criterion | str, options: dict[str, Any]) -> tuple[Loss, dict[str, Any]]:
-    """The loss itself, and its options in a form that can be compared."""
+def _view(loss: Loss) -> View:
+    return VIEWS.get(loss.__name__) or _elementwise_view(loss)
+
+
+def _resolve(loss: Loss | Criterion | str, options: dict[str, Any]) -> tuple[Loss, dict[str, Any]]:
+    """The loss function, and all options with arrays as lists, which can be compared."""
     if isinstance(loss, Criterion):
         bound = {k: v for k, v in loss.get_params().items() if k != "reduction"}
-        return _chosen(loss.loss, {**bound, **options})
+        return _resolve(loss.loss, {**bound, **options})
     if isinstance(loss, str):
-        if loss not in VIEWS:
-            raise ValueError(f"there is no loss {loss!r}: it must be one of {', '.join(VIEWS)}")
-        return _chosen(getattr(losses, loss), options)
+        names = [name for name in losses.__all__ if isinstance(getattr(losses, name), Loss)]
+        if loss not in names:
+            raise ValueError(f"there is no loss {loss!r}: it must be one of {', '.join(names)}")
+        return _resolve(getattr(losses, loss), options)
     arrays = {k: v.tolist() for k, v in options.items() if isinstance(v, np.ndarray)}
     return loss, {**options, **arrays}
 
@@ -263,25 +299,27 @@ def _chosen(loss: Loss | Criterion | str, options: dict[str, Any]) -> tuple[Loss
 def _curve(loss: Loss, view: View, x: Array, curve: Mapping[str, Any]) -> tuple[Array, Array]:
     """The losses and their derivatives along the path."""
     points, tangents = view.path(x)
-    given = {**view.fixed, **curve}
-    still = [name for name in loss.operands if name in given and name != view.moves]
-    arrays = {name: np.asarray(given.pop(name)) for name in still}
+    keywords = {**view.fixed, **curve}
+    constant = [name for name in loss.operands if name in keywords and name != view.varied]
+    arrays = {name: np.asarray(keywords.pop(name)) for name in constant}
     arrays = {name: np.broadcast_to(a, (x.size, *a.shape)) for name, a in arrays.items()}
-    arrays[view.moves] = points
+    arrays[view.varied] = points
     values, gradient = loss.value_and_grad(
-        *(arrays[name] for name in loss.operands), wrt=view.moves, reduction="none", **given
+        *(arrays[name] for name in loss.operands), wrt=view.varied, reduction="none", **keywords
     )
     return values, (gradient * tangents).reshape(x.size, -1).sum(axis=1)
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
-    """In words; the lengths of targets can be seen from these."""
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    """Arguments and options as text, without the lengths of targets, which are redundant."""
     return ", ".join(
-        f"{name} = {_shown(value)}" for name, value in settings.items() if name != "target_lengths"
+        f"{name} = {_value_text(value)}"
+        for name, value in settings.items()
+        if name != "target_lengths"
     )
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(_value_text, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

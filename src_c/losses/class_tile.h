@@ -1,20 +1,28 @@
-/* Class tiles: rows of x and y as columns, so that every loop runs over full vectors of rows.
+/* Class tiles: rows of x and y laid out so that every loop runs over full vectors of LANES entries.
  *
- * Class c of the tile's p-th row is at [(c - at.from) * at.ld + p]:
+ * Class c of the tile's i-th row is at [(c - at.from) * at.ld + i], in each of x, y, e, dx and dy:
  *
- *     transposed      rows of up to MAX_SHORT_ROW classes, or rows whose entries of one class are
- *                     neighbours in memory, as in (N, C, d1, ..., dK):
- *                         x, y, e, dx, dy    classes x ld, ld = rows rounded up to LANES
- *                     Columns [i LANES, (i + 1) LANES) are lane block i; each lane is a row.
+ *     Transposed tile, classes x ld, where ld is the number of rows rounded up to LANES:
  *
- *     single row      a longer row:
- *                         x, y, e, dx, dy    classes (ld = 1)
- *                     The row is the only lane block: consecutive vectors of LANES classes, each
- *                     lane an interleaved part of the row. Its lanes are combined at the end.
+ *                       row 0 ... row LANES - 1     row LANES ...
+ *         class from      x           x               x
+ *         class from + 1  x           x               x
+ *         ...
+ *                       |---- lane block 0 ----|    |---- lane block 1 ...
  *
- * Rows with more classes than fit into a tile pass through it in consecutive tiles, and rows with
- * more than classes_per_part are cut into parts of whole tiles. The trailing shape decides all of
- * this, hence the bits of a row depend on the row alone. */
+ *     Tile of a single row, classes (ld = 1), which is one lane block:
+ *
+ *         vector 0      class from           ...  class from + LANES - 1
+ *         vector 1      class from + LANES   ...
+ *         ...
+ *
+ * Tiles are transposed if rows have up to MAX_SHORT_ROW classes, or if the entries of one class are
+ * contiguous over rows, as in (N, C, d1, ..., dK). In a lane block of a transposed tile each lane
+ * is a row. In a single row the lanes hold interleaved classes, and are reduced at the end.
+ *
+ * Rows of more classes than a tile holds pass through consecutive tiles, and single rows are cut
+ * into parts of whole tiles, which threads can share. The trailing shape decides all of this, so
+ * the bits of a row depend on the row alone. */
 #ifndef FASTLOSS_CLASS_TILE_H
 #define FASTLOSS_CLASS_TILE_H
 
@@ -22,30 +30,61 @@
 
 enum { MAX_SHORT_ROW = 256, MAX_LANE_BLOCKS = FL_ROW_BATCH / LANES };
 
-/* The gradient reuses the forward pass's exp(-a) in rows of up to this many classes, twice of which
- * fit into the L2 cache; longer rows recompute it. */
+/* Up to this many classes, the gradient of a single row reuses the exp(-a) of the forward pass:
+ * 512 KiB, half of an L2 cache. Longer rows recompute it. */
 enum { MAX_CACHED_CLASSES = (1 << 19) / sizeof(real) };
 
-/* An exp cache holds EXP_CACHE_TILE entries for each tile of a part: the running maximum, and from
- * EXP_CACHE_E on exp(-a), a being the gap to this maximum. */
-enum { EXP_CACHE_E = LANES, EXP_CACHE_TILE = EXP_CACHE_E + TILE_2D };
+/* Constants of a call. */
+typedef struct {
+    const fl_call *call;
+    int64_t C;
+    const double *class_weight; /* w (C), NULL for ones; not if HARD */
+    double one_minus_eps, eps_over_C;
+    target_mode mode;
+    int single_row;
+    int64_t rows_per_tile, classes_per_tile, classes_per_part;
+    int caches_exp; /* the forward pass fills an exp cache: single rows of several tiles */
+} softmax_config;
 
+/* The end of part `part`, whose first class is part * classes_per_part. */
+static int64_t softmax_part_end(const softmax_config *s, int64_t part)
+{
+    int64_t end = (part + 1) * s->classes_per_part;
+    return end < s->C ? end : s->C;
+}
+
+/* exp(-a) of a tile, where a is the gap to the running maximum at the time the tile was read. */
+typedef struct {
+    real running_max;
+    real padding[LANES - 1]; /* so that e is aligned like the struct */
+    real e[TILE_2D];
+} exp_cache_tile;
+
+static size_t exp_cache_bytes(int64_t classes)
+{
+    return (size_t)((classes + TILE_2D - 1) / TILE_2D) * sizeof(exp_cache_tile);
+}
+
+/* (rows) has an entry for each row of the tile. */
 typedef struct {
     fl_tile2d at;
+    int64_t first_row;           /* index of the tile's first row in the batch */
+    const int64_t *label;        /* (rows) */
+    const double *sample_weight; /* (rows) */
     const real *x, *y;
-    fl_prefetch x_next, y_next; /* the tile that is loaded after this one */
-    int is_loaded;              /* x and y hold tile `at` */
+    fl_prefetch x_next, y_next; /* the entries of the next tile */
+    int is_loaded;              /* x and y hold the classes of `at` */
     real *dx, *dy;
-    real *e;            /* exp(-a) / exp_rescale */
-    double exp_rescale; /* from the maximum that e was computed with to the final one */
-    real *exp_cache;    /* the part's tiles in order; NULL if none */
+    real *e;                   /* exp(-a) / exp_rescale */
+    double exp_rescale;        /* exp(m' - m) if e refers to an earlier maximum m', else 1 */
+    exp_cache_tile *exp_cache; /* (tiles of the current part), or NULL */
     real x_tile[TILE_2D], y_tile[TILE_2D], e_tile[TILE_2D];
 } class_tile;
 
-/* The columns of a lane block: vector i, of LANES entries, is at i * stride. */
+/* Pointers into a tile: vector i of the lane block, LANES entries, is at i * stride. */
 typedef struct {
     const real *x, *y;
-    const char *x_next, *y_next; /* to prefetch with vector i: x_next + i * x_next_stride */
+    const char *x_next, *y_next; /* prefetched with vector i: x_next + i * x_next_stride */
     int64_t x_next_stride, y_next_stride;
     real *e, *dx, *dy;
     const double *class_weight; /* of the first class; NULL for ones */
@@ -56,6 +95,7 @@ typedef struct {
 static INLINE lane_block class_tile_lane_block(const softmax_config *s, const class_tile *t,
                                                int64_t start, int64_t stride, int64_t vectors)
 {
+    const int64_t first_class = t->at.from + (s->single_row ? start : 0);
     return (lane_block){.x = t->x + start,
                         .y = t->y + start,
                         .x_next = t->x_next.at + start * t->x_next.row,
@@ -66,15 +106,10 @@ static INLINE lane_block class_tile_lane_block(const softmax_config *s, const cl
                         .dx = t->dx + start,
                         .dy = t->dy + start,
                         .exp_rescale = t->exp_rescale,
-                        .class_weight = s->class_weight ? s->class_weight + t->at.from +
-                                                              (s->single_row ? start : 0)
-                                                        : 0,
+                        .class_weight = s->class_weight ? s->class_weight + first_class : NULL,
                         .stride = stride,
                         .vectors = vectors};
 }
-
-/* The tile of the class with this index in the part. */
-static real *exp_cache_at(real *cache, int64_t c) { return cache + c / TILE_2D * EXP_CACHE_TILE; }
 
 static int class_tile_lane_blocks(const softmax_config *s, const class_tile *t)
 {
@@ -107,16 +142,16 @@ static void class_tile_store_grad(const softmax_config *s, int k, fl_tile2d at, 
         fl_store_transposed(array, s->C, at, from);
 }
 
-/* Where class c of the tile's p-th row is. */
-static int64_t class_tile_index(const class_tile *t, int64_t c, int64_t p)
+/* The index of class c of the tile's i-th row. */
+static int64_t class_tile_index(const class_tile *t, int64_t c, int64_t i)
 {
-    return (c - t->at.from) * t->at.ld + p;
+    return (c - t->at.from) * t->at.ld + i;
 }
 
-/* Whether the label of row p of the batch is in the tile. */
-static int class_tile_has_label(const class_tile *t, const row_batch *r, int64_t p)
+/* Whether the tile holds the label of its i-th row. */
+static int class_tile_has_label(const class_tile *t, int64_t i)
 {
-    return r->label[p] >= t->at.from && r->label[p] < t->at.to;
+    return t->label[i] >= t->at.from && t->label[i] < t->at.to;
 }
 
 /* Moves the tile to classes [from, from + classes), without loading them. */
@@ -140,10 +175,10 @@ static void class_tile_load(const softmax_config *s, class_tile *t, int64_t from
         t->y_next = fl_next_tile(&s->call->operand[1], s->C, t->at);
 }
 
-/* Reports the first negative probability of an active row. The tile is transposed, so the rows are
- * searched in order only if it has a negative entry at all. */
-static void class_tile_check_probabilities(const softmax_config *s, const row_batch *r, int64_t p,
-                                           const class_tile *t, fl_partial *partial)
+/* Reports the first negative probability of an active row. Rows are searched in order, which a
+ * transposed tile does not allow, only if the tile holds a negative entry at all. */
+static void class_tile_check_probabilities(const softmax_config *s, const class_tile *t,
+                                           fl_partial *partial)
 {
     real row_tile[TILE];
     if (count_invalid(t->y, class_tile_index(t, t->at.to, 0), FL_NONNEGATIVE) == 0)
@@ -153,35 +188,40 @@ static void class_tile_check_probabilities(const softmax_config *s, const row_ba
             int64_t entry = (t->at.first + i) * s->C + c;
             n = t->at.to - c < TILE ? t->at.to - c : TILE;
             check_tile(fl_load(&s->call->operand[1], entry, n, row_tile), n, FL_NONNEGATIVE,
-                       &r->sample_weight[p + i], 1, entry, s->C, partial);
+                       &t->sample_weight[i], 1, entry, s->C, partial);
         }
 }
 
-/* FL_PREPARE: the same check of classes [first, last), without x. */
-static void class_tile_check_classes(const softmax_config *s, const row_batch *r, int64_t p,
-                                     class_tile *t, int64_t first, int64_t last,
-                                     fl_partial *partial)
+/* FL_PREPARE: checks the probabilities of classes [first, last). */
+static void class_tile_check_classes(const softmax_config *s, class_tile *t, int64_t first,
+                                     int64_t last, fl_partial *partial)
 {
     for (int64_t from = first; from < last; from = t->at.to) {
         class_tile_seek(s, t, from, s->classes_per_tile);
         t->y = class_tile_load_operand(s, 1, t->at, t->y_tile);
-        class_tile_check_probabilities(s, r, p, t, partial);
+        class_tile_check_probabilities(s, t, partial);
     }
 }
 
-/* Starts a tile of rows p, p + 1, ... of the batch, up to rows_per_tile of them. */
+/* Starts a tile with row p of the batch and the rows after it, up to rows_per_tile. */
 static void class_tile_init(const softmax_config *s, const row_batch *r, int64_t p, class_tile *t)
 {
     int64_t n = r->n - p < s->rows_per_tile ? r->n - p : s->rows_per_tile;
     t->at = (fl_tile2d){
-        .first = r->first + p, .n = n, .ld = s->single_row ? 1 : (n + LANES - 1) / LANES * LANES};
+        .first = r->first + p,
+        .n = n,
+        .ld = s->single_row ? 1 : (n + LANES - 1) / LANES * LANES,
+    };
+    t->first_row = p;
+    t->label = r->label + p;
+    t->sample_weight = r->sample_weight + p;
     t->x = t->x_tile;
     t->y = t->y_tile;
     t->x_next = t->y_next = (fl_prefetch){0};
     t->is_loaded = 0;
     t->e = t->e_tile;
     t->exp_rescale = 1;
-    t->exp_cache = 0;
+    t->exp_cache = NULL;
     t->dx = t->e; /* until there is a gradient to write */
     t->dy = t->y_tile;
 }

@@ -63,16 +63,12 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     embedding_row rows[FL_ROW_BATCH];
     real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROW_BATCH],
         value_tile[FL_ROW_BATCH];
-    double weight_tile[FL_ROW_BATCH], grad_output_tile[FL_ROW_BATCH], grad_scale[FL_ROW_BATCH];
+    double weight_tile[FL_ROW_BATCH], grad_scale[FL_ROW_BATCH];
     const real *label = 0;
 
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    partial->divisor_sum = weight ? dd_add(partial->divisor_sum, sum_doubles(weight, n))
-                                  : dd_add_double(partial->divisor_sum, (double)n);
-    partial->count += n;
-    if (weight)
-        for (int64_t i = 0; i < n; i++)
-            partial->count -= weight[i] == 0;
+    add_divisors(weight, n, partial);
+    add_count(weight, n, partial);
     if (config->is_cosine) {
         label = fl_load(&call->operand[2], first, n, label_tile);
         check_tile(label, n, call->spec[2].domain, weight, 2, first, 1, partial);
@@ -99,18 +95,12 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
         real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
             l[i] = (real)((weight ? weight[i] : 1) * rows[i].loss);
-        partial->sum = dd_add(partial->sum, sum_tile(l, n));
-        fl_store(call->output[FL_LOSSES], first, n, l);
-        if (wants_unit_terms(call))
-            emit_unit_terms(call, first, n, l, 1, weight, weight, partial);
+        emit_losses(call, first, n, l, sum_tile(l, n), 1, weight, weight, partial);
     }
     if (!wants_gradients(call))
         return;
 
-    const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
-    for (int64_t i = 0; i < n; i++)
-        grad_scale[i] =
-            call->grad_scale * (weight ? weight[i] : 1) * (grad_output ? grad_output[i] : 1);
+    load_gradient_scale(call, first, n, weight, grad_scale);
     for (int64_t i = 0, batch; i < n; i += batch) {
         batch = rows_per_tile(call, n - i);
         embedding_write_gradients(config, (row_span){.first = first + i, .n = batch}, rows + i,

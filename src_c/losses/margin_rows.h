@@ -26,26 +26,23 @@ typedef struct {
 static void margin_rows_init(const fl_call *call, int64_t first, int64_t n, margin_row *rows,
                              fl_partial *partial)
 {
-    double weight_tile[FL_ROW_BATCH], grad_output_tile[FL_ROW_BATCH];
+    double weight_tile[FL_ROW_BATCH], scale[FL_ROW_BATCH];
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
+    load_gradient_scale(call, first, n, weight, scale);
     for (int64_t i = 0; i < n; i++) {
         double s = weight ? weight[i] : 1;
-        rows[i] =
-            (margin_row){.active = s != 0,
-                         .sample_weight = s,
-                         .grad_scale = call->grad_scale * s * (grad_output ? grad_output[i] : 1) /
-                                       (double)call->unit_size};
+        rows[i] = (margin_row){
+            .active = s != 0, .sample_weight = s, .grad_scale = scale[i] / (double)call->unit_size};
     }
-    partial->divisor_sum = weight ? dd_add(partial->divisor_sum, sum_doubles(weight, n))
-                                  : dd_add_double(partial->divisor_sum, (double)n);
+    add_divisors(weight, n, partial);
 }
 
-/* Counts the active rows and writes and sums the weighted losses. */
+/* Counts the active rows and emits the weighted losses. */
 static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, const margin_row *rows,
                              fl_partial *partial)
 {
     real value_tile[FL_ROW_BATCH];
+    double weight[FL_ROW_BATCH], active[FL_ROW_BATCH];
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].active;
     if (!wants_losses(call))
@@ -53,25 +50,20 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
     real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
     for (int64_t i = 0; i < n; i++)
         l[i] = rows[i].active ? (real)(rows[i].sample_weight * rows[i].loss) : 0;
-    partial->sum = dd_add(partial->sum, sum_tile(l, n));
-    fl_store(call->output[FL_LOSSES], first, n, l);
-    if (!wants_unit_terms(call))
-        return;
-    double weight[FL_ROW_BATCH], active[FL_ROW_BATCH];
-    for (int64_t i = 0; i < n; i++) {
-        weight[i] = rows[i].sample_weight;
-        active[i] = rows[i].active;
-    }
-    emit_unit_terms(call, first, n, l, 1, weight, active, partial);
+    if (wants_unit_terms(call))
+        for (int64_t i = 0; i < n; i++) {
+            weight[i] = rows[i].sample_weight;
+            active[i] = rows[i].active;
+        }
+    emit_losses(call, first, n, l, sum_tile(l, n), 1, weight, active, partial);
 }
 
 /* m - x as the unevaluated sum hi + lo: a single double would lose digits of scores far from m, and
  * of a z close to its kink. */
 static INLINE fl_dd margin_gap(double m, real x)
 {
-    fl_dd gap = dd_add_double((fl_dd){m, 0}, -(double)x);
-    gap.lo = gap.lo - gap.lo == 0 ? gap.lo : 0; /* inf and NaN have no remainder */
-    return gap;
+    fl_dd gap = two_sum(m, -(double)x);
+    return (fl_dd){gap.hi, finite_or_zero(gap.lo)};
 }
 
 /* z = gap + x, rounded once, at its end. For a float x, gap.hi + x is exact where the two cancel,
@@ -79,12 +71,11 @@ static INLINE fl_dd margin_gap(double m, real x)
  * the error. */
 static INLINE double margin_at(fl_dd gap, double x)
 {
-    double z = gap.hi + x;
 #if REAL_IS_DOUBLE
-    double v = z - gap.hi, tail = (gap.hi - (z - v)) + (x - v) + gap.lo;
-    return z - z == 0 ? z + tail : z;
+    fl_dd z = two_sum(gap.hi, x);
+    return z.hi - z.hi == 0 ? z.hi + (z.lo + gap.lo) : z.hi;
 #else
-    return z + gap.lo;
+    return gap.hi + x + gap.lo;
 #endif
 }
 
@@ -105,8 +96,7 @@ static fl_dd row_sum(const double *v, int64_t n)
     sum.hi[0] = sum.lo[0] = 0;
     for (int64_t i = 0; i < n; i++)
         add_to_lane(&sum, 0, v[i]);
-    double remainder = sum.lo[0] - sum.lo[0] == 0 ? sum.lo[0] : 0; /* inf and NaN have none */
-    return dd_add_double((fl_dd){sum.hi[0], 0}, remainder);
+    return dd_add_double((fl_dd){sum.hi[0], 0}, finite_or_zero(sum.lo[0]));
 }
 
 #endif

@@ -121,10 +121,7 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
         }
     if (!with_grad)
         return;
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            positives[k] += positives[k + half]; /* exact: counts */
-    slope[label] -= positives[0];
+    slope[label] -= reduce_sum(positives, LANES); /* exact: counts */
 }
 
 /* Returns l of a row; writes C dl/dx to slope (width) if with_grad. */

@@ -73,8 +73,7 @@ static INLINE fl_dd lane_sum_fold(lane_sum *sum, int64_t n)
  * total. */
 static INLINE void row_total_add(fl_dd *total, int64_t from, fl_dd sum)
 {
-    if (sum.lo - sum.lo != 0) /* inf and NaN have no remainder */
-        sum.lo = 0;
+    sum.lo = finite_or_zero(sum.lo);
     *total = from == 0 ? sum : dd_add(*total, sum);
 }
 

@@ -1,18 +1,19 @@
-/* Gradients of cross entropy: of the lane blocks of a class tile, then of whole rows.
+/* Gradients of cross entropy, first of the lane blocks of a class tile, then of whole rows.
  *
- * With the scale f of a row's gradients (1 for the unreduced loss), S = 1 + R and L = log1p(R):
+ * f is the factor of a row's gradients (sample weight, grad_output, divisor of a mean), S = 1 + R
+ * and L = log1p(R):
  *
  *     dl/dx_j = f/S (exp(-a_j) (Q - q_j) - q_j (R + 1 - exp(-a_j)))
  *     dl/dy_j = f (1 - ε) w_j (a_j + L)
  *
- * Q - q_j and R + 1 - exp(-a_j) are the sums over the other classes. If y is an index, the loops
- * write the gradient as if no class were the label, and the label's is written over it. */
+ * where Q - q_j and R + 1 - exp(-a_j) are sums over the other classes. If y is a class index, the
+ * loops treat every class as if it were not the label; dl/dx_y then overwrites its entry. */
 #ifndef FASTLOSS_SOFTMAX_GRADIENT_H
 #define FASTLOSS_SOFTMAX_GRADIENT_H
 
 #include "losses/softmax_online.h"
 
-/* dl/dx of a class whose target is q, q_sum_excl being the sum of the others'. */
+/* dl/dx_j for q = q_j and q_sum_excl = Q - q_j. */
 static INLINE double softmax_grad_class(double grad_scale_over_S, double e, double R, double q,
                                         double q_sum_excl)
 {
@@ -53,7 +54,7 @@ static INLINE void softmax_grad_smoothed(const softmax_config *s, lane_block b,
     }
 }
 
-/* SOFT: dl/dx, and dl/dy if wanted; both may be written where x and y are read. */
+/* SOFT: dl/dx, and dl/dy if `with_dy`. With out=input, dx is x and dy is y: both are read first. */
 static INLINE void softmax_grad_soft(const softmax_config *s, lane_block b, softmax_state *state,
                                      const int columns, const int weighted, const int with_dy)
 {
@@ -92,60 +93,67 @@ static INLINE void softmax_grad_soft_xy(const softmax_config *s, lane_block b, s
     softmax_grad_soft(s, b, state, columns, weighted, 1);
 }
 
-/* What the gradients of n rows from p on need of each lane, and dl/dx_y of each row. */
-static void softmax_grad_prepare(const softmax_config *s, row_batch *r, int64_t p, int64_t n,
-                                 softmax_state *states)
+/* Fills in what the gradients need of each lane, and computes dl/dx_y of each row. */
+static void softmax_grad_prepare(const softmax_config *s, const row_batch *r, const class_tile *t,
+                                 softmax_state *states, softmax_results *results)
 {
     real e_label[FL_ROW_BATCH];
-    for (int64_t i = 0; i < n; i++)
-        e_label[i] = EXP_NEGATIVE(r->x_label[p + i] - r->max[p + i]);
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t u = p + i, k = i % LANES;
-        const double grad_scale_over_S = r->grad_scale[u] / (1 + r->R[u]);
-        const double w = r->label_weight[u];
-        const fl_dd w_sum = r->weight_sum[u];
+    for (int64_t i = 0; i < t->at.n; i++) {
+        const int64_t row = t->first_row + i;
+        e_label[i] = EXP_NEGATIVE(results->x_label[row] - results->max[row]);
+    }
+    for (int64_t i = 0; i < t->at.n; i++) {
+        const int64_t row = t->first_row + i, k = i % LANES;
+        const double R = results->R[row], w = r->label_weight[row];
+        const double grad_scale_over_S = r->grad_scale[row] / (1 + R);
         softmax_state *state = &states[i / LANES];
-        state->active[k] = r->active[u];
-        state->grad_scale[k] = r->grad_scale[u];
-        state->grad_scale_over_S[k] = s->mode == HARD ? grad_scale_over_S * w : grad_scale_over_S;
+        state->active[k] = r->active[row];
+        state->grad_scale[k] = r->grad_scale[row];
         state->smoothed_label_weight[k] = s->one_minus_eps * w;
-        const double q = s->mode == HARD ? w : (s->one_minus_eps + s->eps_over_C) * w;
-        const double q_sum_excl = s->mode == HARD ? 0 : s->eps_over_C * ((w_sum.hi - w) + w_sum.lo);
-        double dx =
-            softmax_grad_class(grad_scale_over_S, (double)e_label[i], r->R[u], q, q_sum_excl);
-        r->dx_label[u] = r->active[u] == 0 ? 0 : (real)dx;
+        double q = w, q_sum_excl = 0;
+        if (s->mode == HARD)
+            state->grad_scale_over_S[k] = grad_scale_over_S * w;
+        else {
+            const fl_dd w_sum = results->weight_sum[row];
+            state->grad_scale_over_S[k] = grad_scale_over_S;
+            q = (s->one_minus_eps + s->eps_over_C) * w;
+            q_sum_excl = s->eps_over_C * ((w_sum.hi - w) + w_sum.lo);
+        }
+        double dx = softmax_grad_class(grad_scale_over_S, (double)e_label[i], R, q, q_sum_excl);
+        results->dx_label[row] = r->active[row] == 0 ? 0 : (real)dx;
     }
-    for (int k = 1; s->single_row && k < LANES; k++) {
-        states->active[k] = states->active[0];
-        states->grad_scale[k] = states->grad_scale[0];
-        states->grad_scale_over_S[k] = states->grad_scale_over_S[0];
-        states->smoothed_label_weight[k] = states->smoothed_label_weight[0];
-    }
+    if (s->single_row)
+        for (int k = 1; k < LANES; k++) {
+            states->active[k] = states->active[0];
+            states->grad_scale[k] = states->grad_scale[0];
+            states->grad_scale_over_S[k] = states->grad_scale_over_S[0];
+            states->smoothed_label_weight[k] = states->smoothed_label_weight[0];
+        }
 }
 
-/* Writes the gradients of classes [first, last) of a tile's rows, which are rows p, p + 1, ... of
- * the batch. e is the forward pass's if the tile or the exp cache still holds it, else recomputed.
- */
-static void softmax_grad_write(const softmax_config *s, const row_batch *r, int64_t p,
-                               softmax_state *states, class_tile *t, int64_t first, int64_t last)
+/* Writes the gradients of classes [first, last) of a tile's rows. e is recomputed unless the tile
+ * or the exp cache still holds it from the forward pass. */
+static void softmax_grad_write(const softmax_config *s, class_tile *t, softmax_state *states,
+                               const softmax_results *results, int64_t first, int64_t last)
 {
     const int wants_x = s->call->output[FL_GRADIENT] != NULL;
     const int wants_y = s->call->output[FL_GRADIENT + 1] != NULL;
     const int recomputes_exp = s->classes_per_tile < s->C && !t->exp_cache;
     const int64_t classes = s->single_row && recomputes_exp ? TILE : s->classes_per_tile;
-    for (int i = 0; wants_y && i < class_tile_lane_blocks(s, t); i++)
-        for (int k = 0; k < LANES; k++)
-            states[i].log1p_R[k] = LOG1P((real)states[i].R[k]);
+    if (wants_y)
+        for (int i = 0; i < class_tile_lane_blocks(s, t); i++)
+            for (int k = 0; k < LANES; k++)
+                states[i].log1p_R[k] = LOG1P((real)states[i].R[k]);
     for (int64_t from = first; from < last; from = t->at.to) {
         if (recomputes_exp || s->mode == SOFT)
             class_tile_load(s, t, from, classes);
         else
             class_tile_seek(s, t, from, classes);
         if (t->exp_cache) {
-            real *cached = exp_cache_at(t->exp_cache, from - first);
-            t->exp_rescale = (double)cached[0] - (double)states->running_max[0];
+            exp_cache_tile *cached = &t->exp_cache[(from - first) / TILE_2D];
+            t->exp_rescale = (double)cached->running_max - (double)states->running_max[0];
             vector_math_double(MATH_EXP, 1, &t->exp_rescale, &t->exp_rescale);
-            t->e = cached + EXP_CACHE_E;
+            t->e = cached->e;
         }
         t->dx = wants_x ? class_tile_grad_buffer(s, 0, t->at, t->e_tile) : t->e_tile;
         t->dy = wants_y ? class_tile_grad_buffer(s, 1, t->at, t->y_tile) : t->y_tile;
@@ -160,8 +168,8 @@ static void softmax_grad_write(const softmax_config *s, const row_batch *r, int6
         else
             class_tile_apply(s, t, states, softmax_grad_hard, 0);
         for (int64_t i = 0; i < t->at.n; i++)
-            if (class_tile_has_label(t, r, p + i))
-                t->dx[class_tile_index(t, r->label[p + i], i)] = r->dx_label[p + i];
+            if (class_tile_has_label(t, i))
+                t->dx[class_tile_index(t, t->label[i], i)] = results->dx_label[t->first_row + i];
         if (wants_x)
             class_tile_store_grad(s, 0, t->at, t->dx);
         if (wants_y)

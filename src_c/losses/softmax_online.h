@@ -1,15 +1,25 @@
-/* The online softmax (Milakov & Gimelshein 2018; also in FlashAttention), LANES columns at a time.
+/* The online softmax: Milakov & Gimelshein 2018 (arXiv:1805.02867), also the core of FlashAttention
+ * (Dao et al. 2022, arXiv:2205.14135).
  *
- * Rows pass through memory once, class tile by class tile. A softmax_state holds, for the classes
- * read so far, the running maximum m and the sums under it, with the gaps a_c = m - x_c >= 0:
+ * Rows are read once, class tile by class tile. A softmax_state holds the running maximum m of the
+ * classes read so far, and sums that refer to it by the gaps a_c = m - x_c >= 0:
  *
- *     exp sum       Σ exp(-a_c), the terms that equal 1 being counted apart, so that the exact
- *                   R = Σ exp(-a_c) - 1 (all but one maximal entry) is known however small it is
- *     target terms  Q = Σ q_c and Σ q_c a_c if SOFT, Σ w_c and Σ w_c a_c if SMOOTHED
+ *     R              Σ exp(-a_c) - 1, the sum without one maximal entry
+ *     target terms   SOFT: Q = Σ q_c and Σ q_c a_c; SMOOTHED: Σ w_c and Σ w_c a_c
  *
- * Order for each tile: softmax_update_candidate_max, softmax_rescale_to_max, softmax_exp_shifted,
- * softmax_accumulate_exp, softmax_accumulate_*_terms. Order at the end: softmax_reduce_lanes for a
- * single row, softmax_combine_part for each further part, softmax_finish. */
+ * Entries with exp(-a_c) = 1 are counted, not summed, so R keeps full relative accuracy, however
+ * small it is.
+ *
+ * For each tile (softmax_accumulate_part):
+ *     softmax_update_candidate_max   maximum including this tile
+ *     softmax_rescale_to_max         sums rescaled from the running to the candidate maximum
+ *     softmax_exp_shifted            e = exp(x - m)
+ *     softmax_accumulate_exp         Σ e
+ *     softmax_accumulate_*_terms     target terms
+ * At the end:
+ *     softmax_reduce_lanes           lanes of a single row combined
+ *     softmax_combine_part           parts of a single row combined
+ *     softmax_finish                 results stored by row */
 #ifndef FASTLOSS_SOFTMAX_ONLINE_H
 #define FASTLOSS_SOFTMAX_ONLINE_H
 
@@ -19,17 +29,17 @@
 
 #include <string.h>
 
-/* The state of LANES rows. That of a single row is spread over the lanes, and the same in all of
- * them once they are reduced. */
+/* The state of LANES rows, or of a single row. For a single row each lane holds the sums of its own
+ * classes until softmax_reduce_lanes() replaces them by the sums of the row. */
 typedef struct {
     real running_max[LANES];   /* m, the maximum that the sums refer to */
-    real candidate_max[LANES]; /* the maximum including the tile at hand */
+    real candidate_max[LANES]; /* the maximum including the current tile */
     real one_count[LANES];     /* number of entries with exp(-a) = 1 */
-    lane_sum exp_sum_rest;     /* Σ exp(-a) over the other entries */
+    lane_sum exp_sum_rest;     /* Σ exp(-a) over all other entries */
     double R[LANES];           /* exp_sum_rest + one_count - 1 */
     lane_sum weight_sum;       /* SOFT: Q; SMOOTHED: Σ w_c */
     lane_sum weighted_gap_sum; /* SOFT: Σ q_c a_c; SMOOTHED: Σ w_c a_c */
-    /* for the gradients: */
+    /* for softmax_gradient.h: */
     real log1p_R[LANES];
     real active[LANES];
     double grad_scale[LANES];
@@ -37,13 +47,24 @@ typedef struct {
     double smoothed_label_weight[LANES]; /* (1 - ε) w_y */
 } softmax_state;
 
+/* The results, by row of the batch. */
+typedef struct {
+    real x_label[FL_ROW_BATCH];            /* x_y; not if SOFT */
+    real max[FL_ROW_BATCH];                /* m */
+    double R[FL_ROW_BATCH];                /* Σ exp(-a) - 1 */
+    fl_dd weight_sum[FL_ROW_BATCH];        /* SOFT: Q; SMOOTHED: Σ w_c */
+    double weighted_gap_sum[FL_ROW_BATCH]; /* SOFT: Σ q_c a_c; SMOOTHED: Σ w_c a_c */
+    real dx_label[FL_ROW_BATCH];           /* dl/dx_y; not if SOFT */
+} softmax_results;
+
 /* --- a lane block --- */
 
-/* Work on a lane block. `columns` is LANES, or fewer for the incomplete last vector of a single
- * row; `weighted` says whether there are class weights. Both are constants after inlining. */
+/* A loop over a lane block. `columns` is LANES, a constant after inlining, or less for the
+ * incomplete last vector of a single row. `weighted`, a constant, is 1 with class weights. */
 typedef void lane_block_fn(const softmax_config *s, lane_block b, softmax_state *state,
                            const int columns, const int weighted);
 
+/* Applies f to each lane block of a tile; `states` has an entry for each. */
 static INLINE void class_tile_apply(const softmax_config *s, class_tile *t, softmax_state *states,
                                     lane_block_fn f, const int weighted)
 {
@@ -60,7 +81,7 @@ static INLINE void class_tile_apply(const softmax_config *s, class_tile *t, soft
           weighted);
 }
 
-/* Applies f in a version with or without class weights. */
+/* Applies f, specialised to whether there are class weights. */
 static INLINE void class_tile_apply_weighted(const softmax_config *s, class_tile *t,
                                              softmax_state *states, lane_block_fn f)
 {
@@ -70,8 +91,8 @@ static INLINE void class_tile_apply_weighted(const softmax_config *s, class_tile
         class_tile_apply(s, t, states, f, 0);
 }
 
-/* Two independent chains hide the latency of the comparison. A NaN may be missed here: it reappears
- * in R. */
+/* Even and odd vectors form two independent chains, which hides the latency of the comparison. A
+ * NaN may be skipped here, since it reappears in R. */
 static INLINE void softmax_update_candidate_max(const softmax_config *s, lane_block b,
                                                 softmax_state *state, const int columns,
                                                 const int weighted)
@@ -103,9 +124,9 @@ static INLINE void softmax_update_candidate_max(const softmax_config *s, lane_bl
 /* The shift before exp: m, or 0 if m is infinite, so that inf - inf never occurs. */
 static INLINE real softmax_shift(real m) { return m - m == 0 ? m : 0; }
 
-/* Rescales the sums to maxima that are no lower than the running ones. The entries at a maximum
- * that has been exceeded join the other terms of the exp sum; `gaps` says whether gaps are summed
- * too, each of which grows by the change of the maximum. */
+/* Rescales the running sums to maxima that are no smaller than the running ones. Where the maximum
+ * grows, entries with exp(-a) = 1 become part of exp_sum_rest, which is multiplied by
+ * exp(m_old - m_new), and if `gaps` are summed, each grows by m_new - m_old. */
 static void softmax_rescale_to_max(softmax_state *state, const real *max, const int gaps)
 {
     double factor[LANES], change[LANES];
@@ -147,8 +168,8 @@ static INLINE void softmax_exp_vector(const real *x, real *e, const real *m)
         e[k] = EXP_NEGATIVE(x[k] - m[k]);
 }
 
-/* e = exp(-a) = exp(x - m), exactly 1 for a maximum. An incomplete vector is padded with -inf,
- * whose exp adds nothing. */
+/* e = exp(-a) = exp(x - m), exactly 1 for a maximum. An incomplete vector is padded with -inf, for
+ * which e = 0. */
 static INLINE void softmax_exp_shifted(const softmax_config *s, lane_block b, softmax_state *state,
                                        const int columns, const int weighted)
 {
@@ -158,18 +179,20 @@ static INLINE void softmax_exp_shifted(const softmax_config *s, lane_block b, so
         m[k] = softmax_shift(state->running_max[k]);
         padded[k] = -REAL_INFINITY;
     }
-    for (int k = 0; columns < LANES && k < columns; k++)
-        padded[k] = b.x[k];
-    if (columns < LANES)
+    if (columns < LANES) {
+        for (int k = 0; k < columns; k++)
+            padded[k] = b.x[k];
         softmax_exp_vector(padded, b.e, m);
-    for (int64_t i = 0; columns == LANES && i < b.vectors; i++) {
+        return;
+    }
+    for (int64_t i = 0; i < b.vectors; i++) {
         __builtin_prefetch(b.x_next + i * b.x_next_stride);
         softmax_exp_vector(b.x + i * b.stride, b.e + i * b.stride, m);
     }
 }
 
-/* Adds exp(-a) to the sums, entries equal to 1 to their count. A loop of its own: fused with exp()
- * it would have more instructions than the reorder buffer holds. */
+/* Adds e to exp_sum_rest, or counts it if it equals 1. This is not fused with softmax_exp_shifted:
+ * the loop would have more instructions than a reorder buffer holds. */
 static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
                                           softmax_state *state, const int columns,
                                           const int weighted)
@@ -193,17 +216,23 @@ static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
     copy_lane_sum(&state->exp_sum_rest, &rest);
 }
 
-/* w of the classes of vector i. */
+/* w[k] is the class weight of lane k of vector i. */
 static INLINE void lane_block_class_weights(const softmax_config *s, lane_block b, int64_t i,
                                             double *w, const int columns, const int weighted)
 {
+    if (!weighted) {
+#pragma omp simd
+        for (int k = 0; k < columns; k++)
+            w[k] = 1;
+        return;
+    }
 #pragma omp simd
     for (int k = 0; k < columns; k++)
-        w[k] = !weighted ? 1 : s->single_row ? b.class_weight[i * LANES + k] : b.class_weight[i];
+        w[k] = s->single_row ? b.class_weight[i * LANES + k] : b.class_weight[i];
 }
 
-/* Adds q and q a if `soft`, w and w a if not. A q or w that is exactly 0 removes its class,
- * whatever x holds; a product that underflows to 0 does not. */
+/* Adds q and q a if `soft`, else w and w a. A factor of exactly 0 removes the class, whatever x
+ * holds; a product that underflows to 0 does not. */
 static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane_block b,
                                                    softmax_state *state, const int columns,
                                                    const int weighted, const int soft)
@@ -211,8 +240,9 @@ static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane
     lane_sum weight_sum, gap_sum;
     copy_lane_sum(&weight_sum, &state->weight_sum);
     copy_lane_sum(&gap_sum, &state->weighted_gap_sum);
-    for (int k = 0; !weighted && !soft && k < columns; k++)
-        add_to_lane(&weight_sum, k, (double)b.vectors);
+    if (!weighted && !soft)
+        for (int k = 0; k < columns; k++)
+            add_to_lane(&weight_sum, k, (double)b.vectors);
     for (int64_t i = 0; i < b.vectors; i++) {
         double w[LANES];
         lane_block_class_weights(s, b, i, w, columns, weighted);
@@ -220,14 +250,20 @@ static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane
             __builtin_prefetch(b.y_next + i * b.y_next_stride);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            double p = soft ? s->one_minus_eps * (double)b.y[i * b.stride + k] + s->eps_over_C : 1;
-            double a = (double)softmax_shift(state->running_max[k]) - (double)b.x[i * b.stride + k];
-            double pa = !soft ? a : p == 0 ? 0 : p * a;
-            if (weighted)
-                pa = w[k] == 0 ? 0 : w[k] * pa;
+            int64_t j = i * b.stride + k;
+            double a = (double)softmax_shift(state->running_max[k]) - (double)b.x[j];
+            double q = 1, qa = a;
+            if (soft) {
+                q = s->one_minus_eps * (double)b.y[j] + s->eps_over_C;
+                qa = q == 0 ? 0 : q * a;
+            }
+            if (weighted) {
+                q *= w[k];
+                qa = w[k] == 0 ? 0 : w[k] * qa;
+            }
             if (weighted || soft)
-                add_to_lane(&weight_sum, k, weighted ? w[k] * p : p);
-            add_to_lane(&gap_sum, k, pa);
+                add_to_lane(&weight_sum, k, q);
+            add_to_lane(&gap_sum, k, qa);
         }
     }
     copy_lane_sum(&state->weight_sum, &weight_sum);
@@ -258,7 +294,7 @@ static INLINE void lane_sum_broadcast(lane_sum *sum, fl_dd total)
     }
 }
 
-/* Renormalises each lane, so that hi is the rounded sum and lo its residual. */
+/* Renormalises each lane: hi becomes the rounded sum and lo its residual. */
 static INLINE void lane_sum_renormalise(lane_sum *sum)
 {
 #if REAL_IS_DOUBLE
@@ -280,14 +316,17 @@ static INLINE void lane_sum_add(lane_sum *sum, const lane_sum *other)
     }
 }
 
-/* Reduces v[LANES] in a tree to its maximum or its sum, which replaces every entry. */
+/* Replaces every entry of v[LANES] by the maximum or the sum of all, reduced in a tree. */
 static INLINE void lanes_allreduce(real *v, const int maximum)
 {
 #pragma GCC unroll 4
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int k = 0; k < half; k++) {
             real a = v[k], b = v[k + half];
-            v[k] = !maximum ? a + b : a < b ? b : a;
+            if (maximum)
+                v[k] = a < b ? b : a;
+            else
+                v[k] = a + b;
         }
     for (int k = 1; k < LANES; k++)
         v[k] = v[0];
@@ -307,8 +346,7 @@ static INLINE void softmax_reset(const softmax_config *s, softmax_state *state)
     }
 }
 
-/* Combines the lanes of a single row, whose running maxima are equal; each lane then holds the sums
- * of the row. */
+/* Combines the lanes of a single row, which share one running maximum. */
 static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
 {
     lane_sum_broadcast(&state->exp_sum_rest, reduce_lanes(&state->exp_sum_rest));
@@ -319,7 +357,8 @@ static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
     }
 }
 
-/* Adds the state of a further part of the row: both are rescaled to the larger maximum. */
+/* Combines two states of the same rows, over different classes: both are rescaled to the larger
+ * maximum, then summed. */
 static void softmax_combine_part(const softmax_config *s, softmax_state *state, softmax_state part)
 {
     real max[LANES];
@@ -341,26 +380,23 @@ static void softmax_combine_part(const softmax_config *s, softmax_state *state, 
 
 /* --- rows --- */
 
-/* Accumulates one part of the classes of a tile's rows, which are rows p, p + 1, ... of the batch:
- * the states of the tile's lane blocks, and x_y where the label is in this part. With an exp cache,
- * e is kept there. */
-static void softmax_accumulate_part(const softmax_config *s, row_batch *r, int64_t p,
-                                    softmax_state *states, class_tile *t, int64_t part,
-                                    fl_partial *partial)
+/* Accumulates one part of the classes of a tile's rows into the states of the tile's lane blocks,
+ * and stores x_y of the rows whose label is in this part. Fills the exp cache, if there is one. */
+static void softmax_accumulate_part(const softmax_config *s, class_tile *t, softmax_state *states,
+                                    softmax_results *results, int64_t part, fl_partial *partial)
 {
     const int n = class_tile_lane_blocks(s, t);
-    const int64_t first = part * s->classes_per_part;
-    const int64_t last = first + s->classes_per_part < s->C ? first + s->classes_per_part : s->C;
+    const int64_t first = part * s->classes_per_part, last = softmax_part_end(s, part);
     for (int i = 0; i < n; i++)
         softmax_reset(s, &states[i]);
     for (int64_t from = first; from < last; from = t->at.to) {
         class_tile_load(s, t, from, s->classes_per_tile);
         if (s->mode == SOFT)
-            class_tile_check_probabilities(s, r, p, t, partial);
+            class_tile_check_probabilities(s, t, partial);
         class_tile_apply(s, t, states, softmax_update_candidate_max, 0);
         for (int64_t i = 0; i < t->at.n; i++)
-            if (class_tile_has_label(t, r, p + i))
-                r->x_label[p + i] = t->x[class_tile_index(t, r->label[p + i], i)];
+            if (class_tile_has_label(t, i))
+                results->x_label[t->first_row + i] = t->x[class_tile_index(t, t->label[i], i)];
         if (s->single_row)
             lanes_allreduce(states->candidate_max, 1);
         for (int i = 0; i < n; i++)
@@ -370,9 +406,9 @@ static void softmax_accumulate_part(const softmax_config *s, row_batch *r, int64
             else
                 softmax_rescale_to_max(&states[i], states[i].candidate_max, s->mode != HARD);
         if (t->exp_cache) {
-            real *cached = exp_cache_at(t->exp_cache, from - first);
-            cached[0] = states->running_max[0];
-            t->e = cached + EXP_CACHE_E;
+            exp_cache_tile *cached = &t->exp_cache[(from - first) / TILE_2D];
+            cached->running_max = states->running_max[0];
+            t->e = cached->e;
         }
         class_tile_apply(s, t, states, softmax_exp_shifted, 0);
         class_tile_apply(s, t, states, softmax_accumulate_exp, 0);
@@ -385,13 +421,15 @@ static void softmax_accumulate_part(const softmax_config *s, row_batch *r, int64
         softmax_reduce_lanes(s, states);
 }
 
-/* The results of n rows from p on: m, R, and unless HARD the target terms. R is 0 without classes,
- * and NaN if the maximum is infinite, since the loss is then undefined. */
-static void softmax_finish(const softmax_config *s, row_batch *r, int64_t p, int64_t n,
-                           softmax_state *states)
+/* Stores the results of a tile's rows: m, R and, unless HARD, the target terms. R is 0 if there are
+ * no classes, and NaN if the maximum is infinite, because the loss is then undefined. */
+static void softmax_finish(const softmax_config *s, const class_tile *t, softmax_state *states,
+                           softmax_results *results)
 {
-    for (int64_t i = 0; i < n; i += LANES) {
+    const int columns = s->single_row ? 1 : LANES; /* columns after the last row are ignored */
+    for (int64_t i = 0; i < t->at.n; i += LANES) {
         softmax_state *state = &states[i / LANES];
+        const int64_t row = t->first_row + i;
         lane_sum_renormalise(&state->exp_sum_rest);
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
@@ -399,11 +437,10 @@ static void softmax_finish(const softmax_config *s, row_batch *r, int64_t p, int
             R = state->running_max[k] - state->running_max[k] == 0 ? R : (double)REAL_NAN;
             state->R[k] = s->C == 0 ? 0 : R;
         }
-        const int columns = s->single_row ? 1 : LANES; /* entries after the last row are not used */
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            r->max[p + i + k] = state->running_max[k];
-            r->R[p + i + k] = state->R[k];
+            results->max[row + k] = state->running_max[k];
+            results->R[row + k] = state->R[k];
         }
         if (s->mode == HARD)
             continue;
@@ -411,26 +448,27 @@ static void softmax_finish(const softmax_config *s, row_batch *r, int64_t p, int
         lane_sum_renormalise(&state->weighted_gap_sum);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            r->weight_sum[p + i + k] = (fl_dd){state->weight_sum.hi[k], state->weight_sum.lo[k]};
-            r->weighted_gap_sum[p + i + k] = state->weighted_gap_sum.hi[k];
+            results->weight_sum[row + k] =
+                (fl_dd){state->weight_sum.hi[k], state->weight_sum.lo[k]};
+            results->weighted_gap_sum[row + k] = state->weighted_gap_sum.hi[k];
         }
     }
 }
 
-/* All parts of a tile's rows, then their results. */
-static void softmax_rows(const softmax_config *s, row_batch *r, int64_t p, softmax_state *states,
-                         class_tile *t, fl_partial *partial)
+/* Accumulates all parts of a tile's rows, combines them in order and stores the results. */
+static void softmax_rows(const softmax_config *s, class_tile *t, softmax_state *states,
+                         softmax_results *results, fl_partial *partial)
 {
-    real *exp_cache = t->exp_cache;
-    softmax_accumulate_part(s, r, p, states, t, 0, partial);
+    exp_cache_tile *exp_cache = t->exp_cache;
+    softmax_accumulate_part(s, t, states, results, 0, partial);
     for (int64_t part = 1; part * s->classes_per_part < s->C; part++) {
         softmax_state part_state;
-        t->exp_cache = exp_cache ? exp_cache_at(exp_cache, part * s->classes_per_part) : 0;
-        softmax_accumulate_part(s, r, p, &part_state, t, part, partial);
+        t->exp_cache = exp_cache ? &exp_cache[part * s->classes_per_part / TILE_2D] : NULL;
+        softmax_accumulate_part(s, t, &part_state, results, part, partial);
         softmax_combine_part(s, states, part_state);
     }
     t->exp_cache = exp_cache;
-    softmax_finish(s, r, p, t->at.n, states);
+    softmax_finish(s, t, states, results);
 }
 
 #endif

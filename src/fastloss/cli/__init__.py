@@ -1,7 +1,7 @@
-"""The command line: a module for each command, and `fastloss.cli.parsing` for what they share.
+"""The command line: a module for each command, and `fastloss.cli.parsing` for all of them.
 
-Nothing here computes a loss: options come from its signature, texts from its docstring, figures
-from `fastloss.evaluate`. A command is imported, and its parser built, when it runs.
+No loss is computed here: options come from the signature of a loss, help texts from its docstring,
+and figures from `fastloss.evaluate`. A command is imported and its parser built only when it runs.
 """
 
 import argparse
@@ -13,32 +13,32 @@ from importlib import import_module
 from fastloss import __version__
 from fastloss.cli.parsing import Parser, lookup
 
-# The module of each command, and what it does.
+# For each command, its module and its description.
 COMMANDS = {
-    "evaluate": ("evaluate", "one loss or several over files"),
-    "list": ("catalogue", "name every loss"),
-    "show": ("catalogue", "the formula, shapes and options of a loss"),
-    "plot": ("plot", "draw a loss and its derivative into a file"),
-    "info": ("info", "versions, instruction set and threads, for reports of bugs"),
+    "evaluate": ("evaluate", "evaluate one or several losses over files"),
+    "list": ("catalogue", "list all losses"),
+    "show": ("catalogue", "show the formula, shapes and options of a loss"),
+    "plot": ("plot", "plot a loss and its derivative"),
+    "info": ("info", "versions, instruction set and threads, for bug reports"),
 }
 
-# 128 + the signal, as a shell reports it
+# 128 + the number of the signal, as a shell reports it.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
+    """Run one command and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if hasattr(sys.stdout, "reconfigure"):  # formulas hold letters that not every terminal has
+    if hasattr(sys.stdout, "reconfigure"):  # not every terminal has the characters of the formulas
         sys.stdout.reconfigure(errors="replace")
     try:
-        command, rest = _parse_command(argv)
-        command(rest)
-        if sys.stdout is not None:  # as it is where the caller has closed it
+        command, arguments = _parse_command(argv)
+        command(arguments)
+        if sys.stdout is not None:  # None if the caller has closed it
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has left, as `head` does; what is still buffered must not fail at exit.
+        # The reader has closed the pipe, as `head` does. Flushing the buffer at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
@@ -59,14 +59,15 @@ def _one_line(error: BaseException) -> str:
 
 
 def _parse_command(argv: list[str]) -> tuple[Callable[[list[str]], None], list[str]]:
-    lines = (f"  {name:10}{what}" for name, (_, what) in COMMANDS.items())
+    """Return the function of the command, and the arguments for it."""
+    lines = (f"  {name:10}{description}" for name, (_, description) in COMMANDS.items())
     parser = Parser(
         "fastloss",
-        description="Loss functions on the CPU.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\nfastloss COMMAND --help says more about it.",
+        description="Loss functions on CPUs.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\nfastloss COMMAND --help has its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
     parser.add_argument("--version", action="version", version=__version__)
     name = parser.parse_args(argv[:1]).command
     module, _ = lookup("command", name, COMMANDS, ", ".join(COMMANDS))

@@ -23,139 +23,142 @@ from fastloss.evaluation.evaluator import evaluate
 from fastloss.evaluation.progress import ProgressBar
 from fastloss.evaluation.results import Evaluation
 
-PERPLEXITY_OF = ("cross_entropy", "nll_loss")
+PERPLEXITY_LOSSES = ("cross_entropy", "nll_loss")
 
 _FILES = (
-    "A file is a .npy, or a .npz, HDF5 file, Zarr folder, Parquet or Arrow file with the name of "
-    "the array or column behind a colon: x.npz:name, x.h5:group/name, x.zarr:name, "
-    "x.parquet:column, x.arrow:column. The name may be left out where there is one only. Rows "
-    "(the leading dimension) must agree; weights may broadcast."
+    "A file is a .npy, or a .npz, HDF5, Zarr, Parquet or Arrow file followed by a colon and the "
+    "name of the array or column: x.npz:name, x.h5:group/name, x.zarr:name, x.parquet:column, "
+    "x.arrow:column. The name may be omitted if there is only one. All arrays must have the same "
+    "number of rows (the leading dimension); weights may broadcast."
 )
 
 
 def run_evaluate(argv: list[str]) -> None:
-    """Evaluates, and prints the figures."""
+    """Evaluate, and print the figures."""
     overview = Parser(
         "fastloss evaluate",
         usage="fastloss evaluate LOSS[,LOSS...] INPUT TARGET [more files] [options]",
-        description="Evaluates a loss over files, which may be larger than memory; or several "
-        "losses that read the same arrays, in one pass.",
-        epilog=f"{_FILES} fastloss evaluate LOSS --help names the files and options of a loss.",
+        description="Evaluates a loss over files, which may be larger than memory, or several "
+        "losses of the same arrays in one pass.",
+        epilog=f"{_FILES} fastloss evaluate LOSS --help lists the files and options of a loss.",
     )
-    names, rest = split_loss(argv, overview)
-    chosen = _chosen(names)
-    arguments = parse(_parser(chosen), rest)
+    names, words = split_loss(argv, overview)
+    losses = _find_losses(names)
+    arguments = parse(_parser(losses), words)
     if arguments["perplexity"]:
-        _check_perplexity(chosen, arguments["reduction"])
-    per_sample = _files_per_sample(arguments["per_sample"], list(chosen))
+        _check_perplexity(losses, arguments["reduction"])
+    per_sample = _per_sample_paths(arguments["per_sample"], list(losses))
     report = Report(
-        evaluations=_evaluate(chosen, arguments, per_sample),
+        evaluations=_evaluate(losses, arguments, per_sample),
         reduction=arguments["reduction"],
-        kind="class" if arguments["by"] == "class" else "group",
+        group_noun="class" if arguments["by"] == "class" else "group",
         per_sample=per_sample,
         perplexity=arguments["perplexity"],
     )
     print(report.json() if arguments["json"] else report.text())
 
 
-def _chosen(names: str) -> dict[str, Any]:
-    """The losses of a list with commas."""
-    chosen: dict[str, Any] = {}
+def _find_losses(names: str) -> dict[str, Any]:
+    """The losses of a comma-separated list, by name."""
+    losses: dict[str, Any] = {}
     for name in names.split(","):
-        if name in chosen:
+        if name in losses:
             raise ValueError(f"{name} is named twice")
-        chosen[name] = find_loss(name)
-    first, *others = chosen
+        losses[name] = find_loss(name)
+    first, *others = losses
     for name in others:
-        reads = [", ".join(chosen[loss].operands) for loss in (first, name)]
-        if reads[0] != reads[1]:
+        operands = [", ".join(losses[loss].operands) for loss in (first, name)]
+        if operands[0] != operands[1]:
             raise ValueError(
-                f"{first} reads {reads[0]} and {name} reads {reads[1]}: evaluate them one by one"
+                f"{first} reads {operands[0]} and {name} reads {operands[1]}: evaluate them one by "
+                "one"
             )
-    return chosen
+    return losses
 
 
-def _parser(chosen: Mapping[str, Any]) -> Parser:
-    first = next(iter(chosen.values()))
-    description = summary(first) if len(chosen) == 1 else "Several losses in one pass."
+def _parser(losses: Mapping[str, Any]) -> Parser:
+    first = next(iter(losses.values()))
+    description = summary(first) if len(losses) == 1 else "Several losses in one pass."
     parser = Parser(
-        f"fastloss evaluate {','.join(chosen)}",
+        f"fastloss evaluate {','.join(losses)}",
         description=description.replace("%", "%%"),
         epilog=_FILES,
     )
     texts = parameter_texts(first)
     for name in first.operands:
         parser.add_argument(name, metavar=name.upper(), help=texts.get(name))
-    add_options(parser, chosen)
+    add_options(parser, losses)
 
     add = parser.add_argument_group("evaluation").add_argument
     add(
         "--reduction",
         metavar="NAME",
         default="mean",
-        help="mean (the default), sum, or batchmean where the loss has it",
+        help="mean (the default), sum, or batchmean if the loss has it",
     )
     add(
         "--by",
         metavar="class|FILE",
-        help="totals of each class that the targets name, or of each group of a file of labels, "
-        "one for each row or for each loss",
+        help="also print totals for each class of the targets, or for each group in a file of "
+        "labels, one per row or one per loss",
     )
     add(
         "--perplexity",
         action="store_true",
-        help=f"exp of the mean, of {' and '.join(PERPLEXITY_OF)}",
+        help=f"also print exp of the mean, for {' and '.join(PERPLEXITY_LOSSES)}",
     )
     add(
         "--per-sample",
         metavar="FILE",
-        help=".npy file for the unreduced losses; of several, the name of each stands before the "
-        "ending",
+        help="write the unreduced losses to a .npy file; for several losses, the name of each is "
+        "inserted before the extension",
     )
     add(
         "--state",
         metavar="FILE",
-        help="keeps what is done so far: after an interrupt or a crash the same command goes on "
-        "from there; removed at the end",
+        help="checkpoint: after an interrupt or a crash, the same command resumes from it; deleted "
+        "on completion",
     )
-    add("--chunk-rows", type=number(int), metavar="N", help="rows to read at once")
-    add("--threads", type=number(int), metavar="N", help="threads that compute")
+    add("--chunk-rows", type=number(int), metavar="N", help="number of rows to read at once")
+    add("--threads", type=number(int), metavar="N", help="number of threads that compute")
     add(
         "--json",
         action="store_true",
-        help="print one JSON object, or an array of one for each of several losses; numbers that "
+        help="print one JSON object, or an array of one for each of several losses; values that "
         'JSON lacks are "NaN", "Infinity", "-Infinity"',
     )
     return parser
 
 
-def _check_perplexity(chosen: Mapping[str, Any], reduction: str) -> None:
-    for name in chosen:
-        if name not in PERPLEXITY_OF:
-            raise ValueError(f"--perplexity is of {' and '.join(PERPLEXITY_OF)}, not of {name}")
+def _check_perplexity(losses: Mapping[str, Any], reduction: str) -> None:
+    for name in losses:
+        if name not in PERPLEXITY_LOSSES:
+            raise ValueError(f"--perplexity is for {' and '.join(PERPLEXITY_LOSSES)}, not {name}")
     if reduction != "mean":
-        raise ValueError(f"--perplexity is the exponential of a mean: --reduction is {reduction}")
+        raise ValueError(
+            f"--perplexity is the exponential of a mean, but --reduction is {reduction}"
+        )
 
 
-def _files_per_sample(path: str | None, names: list[str]) -> dict[str, str]:
+def _per_sample_paths(path: str | None, names: list[str]) -> dict[str, str]:
     if path is None:
         return {}
     if len(names) == 1:
         return {names[0]: path}
-    start, ending = os.path.splitext(path)
-    return {name: f"{start}.{name}{ending}" for name in names}
+    stem, extension = os.path.splitext(path)
+    return {name: f"{stem}.{name}{extension}" for name in names}
 
 
 def _evaluate(
-    chosen: Mapping[str, Any], arguments: Mapping[str, Any], per_sample: dict[str, str]
+    losses: Mapping[str, Any], arguments: Mapping[str, Any], per_sample: dict[str, str]
 ) -> dict[str, Evaluation]:
     criteria = {}
-    for name, loss in chosen.items():
-        given = arguments.keys() & options_of(loss).keys() - {"sample_weight"}
-        own = {option: arguments[option] for option in given}
-        kind: Any = criterion_of(loss)
-        criteria[name] = kind(reduction=arguments["reduction"], **own)
-    operands = next(iter(chosen.values())).operands
+    for name, loss in losses.items():
+        option_names = arguments.keys() & options_of(loss).keys() - {"sample_weight"}
+        options = {option: arguments[option] for option in option_names}
+        criterion: Any = criterion_of(loss)
+        criteria[name] = criterion(reduction=arguments["reduction"], **options)
+    operands = next(iter(losses.values())).operands
     state = arguments["state"]
     try:
         with _progress_bar() as progress:
@@ -173,11 +176,11 @@ def _evaluate(
     except KeyboardInterrupt:
         if state is None or not os.path.exists(state):
             raise
-        raise KeyboardInterrupt(f"the same command goes on from {state}") from None
+        raise KeyboardInterrupt(f"the same command resumes from {state}") from None
 
 
 def _progress_bar() -> contextlib.AbstractContextManager[Any]:
-    """A bar on stderr that appears after a second; False unless that is a terminal with tqdm."""
+    """A bar that appears on stderr after a second. False without a terminal or without tqdm."""
     if sys.stderr.isatty():
         with contextlib.suppress(ImportError):
             return ProgressBar(delay=1, leave=False, file=sys.stderr)

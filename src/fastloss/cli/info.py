@@ -1,4 +1,4 @@
-"""`fastloss info`: what a report of a bug should hold."""
+"""`fastloss info`: what to include in a bug report."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ import numpy as np
 from fastloss import show_config
 from fastloss.cli.parsing import Parser
 
-# Optional packages that fastloss reads data with, or works in.
+# Optional dependencies, and packages whose data fastloss accepts.
 PACKAGES = (
     "h5py",
     "zarr",
@@ -25,15 +25,15 @@ PACKAGES = (
 
 
 def run_info(argv: list[str]) -> None:
-    """Prints the configuration and the versions of what is installed."""
+    """Print the configuration and the versions of installed packages."""
     parser = Parser(
         "fastloss info",
-        description="What this build is, what its calls run on, and the versions of Python, NumPy "
-        "and the optional packages that are installed: for reports of bugs.",
+        description="Prints the configuration of this build and the versions of Python, NumPy and "
+        "the optional packages that are installed, for bug reports.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json = parser.parse_args(argv).json
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         **show_config("dicts"),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -41,18 +41,18 @@ def run_info(argv: list[str]) -> None:
     }
     packages = _versions()
     if as_json:
-        print(json.dumps({**found, "packages": packages}))
+        print(json.dumps({**config, "packages": packages}))
         return
-    for key, value in {**found, **packages}.items():
+    for key, value in {**config, **packages}.items():
         print(f"{key:<27} {', '.join(value) if isinstance(value, list) else value}")
 
 
 def _versions() -> dict[str, str]:
-    """Without importing them: a package that fails to import still has a version."""
-    found = {}
+    """Versions of the installed packages, from metadata: even of one that fails to import."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""What the commands share: arguments, and what signatures and docstrings tell of a loss."""
+"""Arguments of all commands, and losses by name with their signatures and docstrings."""
 
 import argparse
 import difflib
@@ -12,7 +12,7 @@ from fastloss._binding import Loss
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves wrong arguments to `main`, which prints one line."""
+    """An argument parser whose errors are exceptions, which `main` prints on one line."""
 
     def __init__(self, prog: str, **kwargs: Any):
         super().__init__(prog=prog, allow_abbrev=False, **kwargs)
@@ -22,10 +22,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: Parser, argv: list[str]) -> dict[str, Any]:
-    """The arguments by name; negative numbers are values, and unknown options an error."""
+    """Return the arguments by name. Negative numbers are values; unknown options are errors."""
     joined: list[str] = []
     for word in argv:
-        # argparse would take the values -1e-3 and -inf for options.
+        # argparse would interpret the values -1e-3 and -inf as options.
         if joined and re.fullmatch(r"--[a-z-]+", joined[-1]) and re.match(r"-(\d|\.\d|inf)", word):
             joined[-1] += f"={word}"
         else:
@@ -33,35 +33,35 @@ def parse(parser: Parser, argv: list[str]) -> dict[str, Any]:
     arguments, unknown = parser.parse_known_args(joined)
     if unknown:
         options = re.findall(r"--[a-z-]+", parser.format_usage())
-        given = unknown[0].partition("=")[0]
-        hint = _did_you_mean(given, options) or f"see {parser.prog} --help"
+        option = unknown[0].partition("=")[0]
+        hint = _did_you_mean(option, options) or f"see {parser.prog} --help"
         raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
     return vars(arguments)
 
 
-def number(kind: type):
-    """The type of an option that holds an int or a float."""
+def number(number_type: type):
+    """The argparse type of an option that is an int or a float."""
 
     def convert(text: str):
         try:
-            return kind(text)
+            return number_type(text)
         except ValueError:
-            word = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {word}") from None
+            noun = "an integer" if number_type is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
 
     return convert
 
 
-def lookup(kind: str, name: str, table: Mapping[str, Any], remedy: str) -> Any:
-    """An entry of the table, or an error that names the closest one."""
-    if name in table:
-        return table[name]
-    raise ValueError(f"unknown {kind} {name!r}: {_did_you_mean(name, table) or remedy}")
+def lookup(noun: str, name: str, entries: Mapping[str, Any], remedy: str) -> Any:
+    """Return the entry of this name, or raise an error that suggests the closest name."""
+    if name in entries:
+        return entries[name]
+    raise ValueError(f"unknown {noun} {name!r}: {_did_you_mean(name, entries) or remedy}")
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else ""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {matches[0]}?" if matches else ""
 
 
 # ---------------------------------------------------------------------------------------- losses
@@ -69,32 +69,34 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def all_losses() -> dict[str, Any]:
     """The losses by name."""
-    found = {name: getattr(losses, name) for name in losses.__all__}
-    return {name: loss for name, loss in found.items() if isinstance(loss, Loss)}
+    public = {name: getattr(losses, name) for name in losses.__all__}
+    return {name: value for name, value in public.items() if isinstance(value, Loss)}
 
 
 def find_loss(name: str) -> Any:
-    """The loss of that name."""
-    table = all_losses()
-    return lookup("loss", name, table, f"fastloss list names all {len(table)}")
+    """The loss of this name."""
+    by_name = all_losses()
+    return lookup("loss", name, by_name, f"fastloss list names all {len(by_name)}")
 
 
 def split_loss(argv: list[str], parser: Parser) -> tuple[str, list[str]]:
-    """The word that names losses, which may stand behind options, and the other arguments.
+    """Return the argument that names losses, which may follow options, and the other arguments.
 
-    Without one, the parser prints its help or says what is missing.
+    If there is none, the parser prints its help or raises an error.
     """
-    table, place = set(all_losses()), 0
+    names, position = set(all_losses()), 0
     if argv and argv[0].startswith("-"):
-        place = next((i for i, word in enumerate(argv) if table.issuperset(word.split(","))), 0)
-    if argv and not argv[place].startswith("-"):
-        return argv[place], argv[:place] + argv[place + 1 :]
-    parser.add_argument("loss", metavar="LOSS", help="its name; fastloss list has them all")
-    return parser.parse_args(argv[:1]).loss, argv[1:]  # -1 is a word to argparse
+        position = next((i for i, word in enumerate(argv) if names.issuperset(word.split(","))), 0)
+    if argv and not argv[position].startswith("-"):
+        return argv[position], argv[:position] + argv[position + 1 :]
+    parser.add_argument("loss", metavar="LOSS", help="name of a loss; fastloss list has them all")
+    return parser.parse_args(argv[:1]).loss, argv[
+        1:
+    ]  # argparse accepts -1 as a positional argument
 
 
 def docstring(loss: Any) -> str:
-    """Without indentation."""
+    """The docstring without indentation."""
     return inspect.cleandoc(loss.__doc__ or "")
 
 
@@ -104,7 +106,7 @@ def summary(loss: Any) -> str:
 
 
 def parameter_texts(loss: Any) -> dict[str, str]:
-    """The text of each entry under "Parameters" of a numpydoc docstring, for argparse."""
+    """The texts of the section "Parameters" of a numpydoc docstring by name, as argparse's help."""
     section = re.search(
         r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}$|\Z)", docstring(loss), re.M | re.S
     )
@@ -119,7 +121,7 @@ def parameter_texts(loss: Any) -> dict[str, str]:
 
 
 def options_of(loss: Any) -> dict[str, Any]:
-    """The defaults of the options that a command may give to a loss, by name."""
+    """The options of a loss that commands accept, with their defaults."""
     return {
         name: parameter.default
         for name, parameter in loss.__signature__.parameters.items()
@@ -127,11 +129,11 @@ def options_of(loss: Any) -> dict[str, Any]:
     }
 
 
-def add_options(parser: Parser, chosen: Mapping[str, Any], *left_out: str) -> None:
-    """An option for each that one of the losses has; what is not given is left to its default."""
-    group = parser.add_argument_group(f"options of {' and '.join(chosen)}")
-    added = set(left_out)
-    for loss in chosen.values():
+def add_options(parser: Parser, by_name: Mapping[str, Any], *excluded: str) -> None:
+    """Add the options of all these losses; options that are not passed have the loss's default."""
+    group = parser.add_argument_group(f"options of {' and '.join(by_name)}")
+    added = set(excluded)
+    for loss in by_name.values():
         texts = parameter_texts(loss)
         for name, default in options_of(loss).items():
             if name not in added:
@@ -139,13 +141,13 @@ def add_options(parser: Parser, chosen: Mapping[str, Any], *left_out: str) -> No
                     "--" + name.replace("_", "-"),
                     help=texts.get(name),
                     default=argparse.SUPPRESS,
-                    **_kind_of_option(default),
+                    **_argument_settings(default),
                 )
             added.add(name)
 
 
-def _kind_of_option(default: Any) -> dict[str, Any]:
-    """How an option is given, by its default: None stands for an array."""
+def _argument_settings(default: Any) -> dict[str, Any]:
+    """The settings of an option for argparse. Options with the default None are arrays."""
     if default is None:
         return {"metavar": "FILE"}
     if isinstance(default, bool):

@@ -1,4 +1,4 @@
-"""`fastloss plot`: a picture of a loss and its derivative."""
+"""`fastloss plot`: a plot of a loss and its derivative."""
 
 import os
 from contextlib import closing
@@ -17,20 +17,20 @@ from fastloss.evaluation.sources import open_source
 
 
 def run_plot(argv: list[str]) -> None:
-    """Writes the file."""
+    """Write the plot to a file."""
     overview = Parser(
         "fastloss plot",
         usage="fastloss plot LOSS -o FILE [options of the loss]",
-        description="Draws a loss and its derivative into a file.",
+        description="Plots a loss and its derivative.",
         epilog="fastloss plot LOSS --help lists the options of a loss.",
     )
-    name, rest = split_loss(argv, overview)
+    name, words = split_loss(argv, overview)
     loss = find_loss(name)
-    arguments = parse(_parser(name, loss), rest)
+    arguments = parse(_parser(name, loss), words)
     path = arguments.pop("output")
     for option, value in arguments.items():
         if options_of(loss)[option] is None:
-            arguments[option] = _array(value)
+            arguments[option] = _read_array(value)
     from fastloss.plotting import plot
 
     _save(plot(loss, **arguments), path)
@@ -43,23 +43,23 @@ def _parser(name: str, loss: Any) -> Parser:
         "--output",
         metavar="FILE",
         required=True,
-        help="the picture; its ending says what kind: .png, .svg, .pdf, or what else matplotlib "
-        "writes",
+        help="file of the plot, whose extension selects the format: .png, .svg, .pdf, or another "
+        "that matplotlib supports",
     )
     add_options(parser, {name: loss}, "sample_weight")
     return parser
 
 
-def _array(path: str) -> Any:
+def _read_array(path: str) -> Any:
     with closing(open_source(path)) as source:
         return source.read_all()
 
 
 def _save(figure: Any, path: str) -> None:
-    """In the format that the ending names; matplotlib would add one where there is none."""
-    known = figure.canvas.get_supported_filetypes()
-    ending = os.path.splitext(path)[1][1:].lower()
-    if ending not in known:
-        endings = ", ".join(f".{name}" for name in sorted(known))
-        raise ValueError(f"{path} must end in a kind of picture that matplotlib writes: {endings}")
-    figure.savefig(path, format=ending)
+    """Save in the format of the extension; matplotlib would append one if it is missing."""
+    supported = figure.canvas.get_supported_filetypes()
+    extension = os.path.splitext(path)[1][1:].lower()
+    if extension not in supported:
+        extensions = ", ".join(f".{name}" for name in sorted(supported))
+        raise ValueError(f"{path} must have an extension that matplotlib supports: {extensions}")
+    figure.savefig(path, format=extension)

@@ -1,4 +1,4 @@
-"""The figures of evaluations, as text and as JSON."""
+"""The results of `fastloss evaluate`, as text and as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -13,33 +13,33 @@ from fastloss.evaluation.results import Evaluation, align_columns
 
 @dataclass(frozen=True)
 class Report:
-    """Evaluations of losses in one pass, by name, and what was asked for besides."""
+    """Evaluations of losses in one pass, by name, and the options of the report."""
 
     evaluations: Mapping[str, Evaluation]
     reduction: str
-    kind: str  # of the groups, if there are any: "class" or "group"
+    group_noun: str  # heading of the labels of the groups: "class" or "group"
     per_sample: Mapping[str, str]
     perplexity: bool
 
     def text(self) -> str:
-        """Lines of a name and a figure; tables of several losses, and of groups."""
+        """Lines of a name and a figure, followed by tables of several losses and of groups."""
         first = next(iter(self.evaluations))
         evaluation = self.evaluations[first]
         tables = []
         if len(self.evaluations) == 1:
             lines = {"loss": first, "reduction": self.reduction}
-            lines |= {**self._figures(evaluation), **_run(evaluation)}
+            lines |= {**self._figures(evaluation), **_pass_figures(evaluation)}
             if self.per_sample:
                 lines["per sample"] = self.per_sample[first]
         else:
-            lines = {"reduction": self.reduction, **_run(evaluation)}
-            tables.append(self._losses())
+            lines = {"reduction": self.reduction, **_pass_figures(evaluation)}
+            tables.append(self._loss_table())
         if evaluation.groups is not None:
-            tables.append(self._groups())
+            tables.append(self._group_table())
         return "\n\n".join(map(align_columns, [[[*line] for line in lines.items()], *tables]))
 
     def json(self) -> str:
-        """An object of one loss, or an array of them."""
+        """One object, or an array of one object for each of several losses."""
         objects = [self._object(name) for name in self.evaluations]
         return json.dumps(objects if len(objects) > 1 else objects[0], allow_nan=False)
 
@@ -49,7 +49,7 @@ class Report:
             figures["perplexity"] = repr(_perplexity(totals))
         return {**figures, "losses": f"{totals.count:,}"}
 
-    def _losses(self) -> list[list[str]]:
+    def _loss_table(self) -> list[list[str]]:
         rows = []
         for name, evaluation in self.evaluations.items():
             row = {"loss": name, **self._figures(evaluation)}
@@ -58,25 +58,25 @@ class Report:
             rows.append(row)
         return _table(rows)
 
-    def _groups(self) -> list[list[str]]:
+    def _group_table(self) -> list[list[str]]:
         rows = []
         for name, evaluation in self.evaluations.items():
-            head = {"loss": name} if len(self.evaluations) > 1 else {}
+            loss = {"loss": name} if len(self.evaluations) > 1 else {}
             for label, totals in (evaluation.groups or {}).items():
-                rows.append({**head, self.kind: str(label), **self._figures(totals)})
+                rows.append({**loss, self.group_noun: str(label), **self._figures(totals)})
         return _table(rows)
 
     def _object(self, name: str) -> dict[str, Any]:
         evaluation = self.evaluations[name]
-        found = {"loss": name, "reduction": self.reduction, **evaluation.to_dict()}
+        result = {"loss": name, "reduction": self.reduction, **evaluation.to_dict()}
         if self.perplexity:
-            found["perplexity"] = json_float(_perplexity(evaluation))
+            result["perplexity"] = json_float(_perplexity(evaluation))
             groups = (evaluation.groups or {}).values()
-            for group, totals in zip(found.get("groups", []), groups, strict=True):
+            for group, totals in zip(result.get("groups", []), groups, strict=True):
                 group["perplexity"] = json_float(_perplexity(totals))
         if self.per_sample:
-            found["per_sample"] = self.per_sample[name]
-        return found
+            result["per_sample"] = self.per_sample[name]
+        return result
 
 
 def _perplexity(totals: Evaluation | Totals) -> float:
@@ -84,8 +84,8 @@ def _perplexity(totals: Evaluation | Totals) -> float:
         return float(np.exp(totals.value))
 
 
-def _run(evaluation: Evaluation) -> dict[str, str]:
-    """What all losses of one pass have in common."""
+def _pass_figures(evaluation: Evaluation) -> dict[str, str]:
+    """The figures that all losses of one pass have in common."""
     return {
         "rows": f"{evaluation.rows:,}",
         "time": f"{evaluation.seconds:.3g} s",
@@ -96,5 +96,5 @@ def _run(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, str]]) -> list[list[str]]:
-    """With the names of the columns above; no rows have none."""
+    """The rows below a row with the names of the columns; an empty table has neither."""
     return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []

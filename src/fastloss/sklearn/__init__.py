@@ -1,6 +1,6 @@
-"""fastloss in scikit-learn: metrics, which need NumPy alone, and scorers and linear models.
+"""fastloss for scikit-learn: metrics, which need only NumPy, and scorers and linear models.
 
-The latter need scikit-learn and SciPy: ``pip install 'fastloss[sklearn]'``.
+Scorers and models also need scikit-learn and SciPy: ``pip install 'fastloss[sklearn]'``.
 """
 
 from importlib import import_module
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LossClassifier", "LossRegressor", "make_scorer", *metrics.__all__]
 
-# Imported when they are asked for, so that the rest needs no scikit-learn.
-_OF_EXTRA = {
+# Imported on first access, so that the metrics do not need scikit-learn.
+_LAZY = {
     "LossClassifier": "fastloss.sklearn.estimators",
     "LossRegressor": "fastloss.sklearn.estimators",
     "make_scorer": "fastloss.sklearn.scoring",
@@ -24,10 +24,10 @@ _OF_EXTRA = {
 
 
 def __getattr__(name):
-    if name not in _OF_EXTRA:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(_OF_EXTRA[name]), name)
+        return getattr(import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("sklearn", "scipy"):
             raise

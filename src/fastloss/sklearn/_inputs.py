@@ -1,7 +1,7 @@
-"""What scikit-learn's metrics take and refuse: array-likes, weights, labels, probabilities.
+"""Validation of the metrics' arguments: array-likes, weights, labels, probabilities.
 
-Exceptions are of the types that scikit-learn 1.9 raises. Where the usual array passes at a glance,
-nothing more is looked at.
+It accepts and rejects the same arguments as scikit-learn 1.9, with the same types of exceptions.
+Valid NumPy arrays of the common dtypes take a short path.
 """
 
 import math
@@ -9,15 +9,17 @@ import warnings
 
 import numpy as np
 
-FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
-_PROBABILITIES = (*FLOATS, np.dtype(np.float16))
-_DOT = 10_000  # numbers of which BLAS forms the dot product at once, without a team of threads
-_UNSIGNED = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}
-_HEAD = 4096  # labels that are looked through for all classes before the rest is
+from fastloss._labels import check_unconverted, encode_labels
+
+FLOAT_DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
+_PROBABILITY_DTYPES = (*FLOAT_DTYPES, np.dtype(np.float16))
+_UNSIGNED_DTYPES = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}  # by item size
+_MAX_DOT_SIZE = 10_000  # the largest dot product for which BLAS does not start threads
+_HEAD_ROWS = 4096  # rows that are searched for all classes before the whole array is
 
 
 class InvalidParameterError(ValueError, TypeError):
-    """An argument of a kind that the metric does not take."""
+    """An argument of a type or value that the metric does not accept."""
 
     __module__ = "fastloss.sklearn"
 
@@ -26,7 +28,7 @@ class InvalidParameterError(ValueError, TypeError):
 
 
 def check_array_like(value, name):
-    """Refuses what is no sequence and no array: numbers, strings, None, sparse matrices."""
+    """Reject scalars, strings, None, sparse matrices and masked arrays."""
     if type(value) is np.ndarray:
         return
     is_array = hasattr(value, "__len__") or hasattr(value, "shape") or hasattr(value, "__array__")
@@ -36,12 +38,12 @@ def check_array_like(value, name):
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array, whose mask would be lost: pass its .compressed()"
+            f"{name} is a masked array, whose mask would be ignored: pass its .compressed()"
         )
 
 
 def as_array(value, name, dtype=None):
-    """An array-like as ndarray of rows in native byte order."""
+    """Convert an array-like to an ndarray with at least one axis, in native byte order."""
     check_array_like(value, name)
     if type(value) is not np.ndarray:
         try:
@@ -53,68 +55,70 @@ def as_array(value, name, dtype=None):
     if value.dtype.kind == "c":
         raise ValueError(f"{name} is complex: metrics take real numbers")
     if dtype is not None and value.dtype != dtype:
-        return _converted(value, name, dtype)
+        return _astype(value, name, dtype)
     return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
 
 
-def _converted(array, name, dtype):
+def _astype(array, name, dtype):
     try:
         return array.astype(dtype)
     except TypeError as error:
-        raise ValueError(f"{name} holds what is no number: {error}") from error
+        raise ValueError(f"{name} has an entry that is not a number: {error}") from error
 
 
-def as_numbers(value, name):
-    """An array-like of a dtype that losses take as weights."""
+def as_real_array(value, name):
+    """Convert an array-like to a dtype that the losses accept as weights."""
     array = as_array(value, name)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        return _converted(array, name, np.float64)
+        return _astype(array, name, np.float64)
     return array
 
 
-def check_rows(**arrays):
-    """All that are given have as many rows."""
+def check_equal_rows(**arrays):
+    """Check that all arrays, except those that are None, have the same number of rows."""
     rows = {name: len(array) for name, array in arrays.items() if array is not None}
     if min(rows.values()) != max(rows.values()):
-        told = ", ".join(f"{name} {n}" for name, n in rows.items())
-        raise ValueError(f"the arrays have unequal numbers of rows: {told}")
+        counts = ", ".join(f"{name} {n}" for name, n in rows.items())
+        raise ValueError(f"the arrays have different numbers of rows: {counts}")
 
 
-def check_some(array, name):
-    """There are rows, and columns if there may be, of at most two axes."""
+def check_not_empty(array, name):
+    """Check that an array has one or two axes and at least one entry."""
     if array.ndim > 2:
         raise ValueError(f"{name} has shape {array.shape}: it must have one axis or two")
     if array.size == 0:
         raise ValueError(f"{name} of shape {array.shape} is empty: it needs at least one row")
 
 
-def check_entries(good, array, name, words):
-    """Names the first entry that is not good."""
-    if not good.all():
-        index = np.unravel_index(int(good.argmin()), good.shape)
-        place = ", ".join(map(str, index))
-        raise ValueError(f"{name}[{place}] = {array[index].item()!r}: {name} must be {words}")
+def check_entries(valid, array, name, requirement):
+    """Raise an error that names the first entry that is not valid."""
+    if not valid.all():
+        index = np.unravel_index(int(valid.argmin()), valid.shape)
+        position = ", ".join(map(str, index))
+        raise ValueError(
+            f"{name}[{position}] = {array[index].item()!r}: {name} must be {requirement}"
+        )
 
 
 def is_finite(array):
-    """Whether a sum over all entries is finite; it may also overflow."""
+    """Whether all entries are finite. May be False for finite entries whose sum overflows."""
     if array.dtype.kind != "f":
         return True
     flat = array.ravel("K")
-    if flat.size <= _DOT:
-        return math.isfinite(np.vdot(flat, flat))  # warns of nothing
+    if flat.size <= _MAX_DOT_SIZE:
+        return math.isfinite(np.vdot(flat, flat))  # vdot never warns
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(np.add.reduce(flat))
 
 
 def check_finite(array, name):
-    """Names the first entry that is NaN or infinite."""
+    """Raise an error that names the first entry that is NaN or infinite."""
     if not is_finite(array):
         check_entries(np.isfinite(array), array, name, "finite")
 
 
-def column(array, name):
-    """A single column as one axis."""
+def column_or_1d(array, name):
+    """Return a view with one axis of an array of shape (n,) or (n, 1)."""
     if array.ndim == 2 and array.shape[1] == 1:
         return array.reshape(-1)
     if array.ndim != 1:
@@ -123,51 +127,54 @@ def column(array, name):
 
 
 def as_weight(sample_weight, rows):
-    """Weights, one for each row, not all of them 0; some may be negative."""
-    weight = as_numbers(sample_weight, "sample_weight")
+    """Convert sample weights, one per row; they may be negative but not all 0."""
+    weight = as_real_array(sample_weight, "sample_weight")
     if weight.shape != (rows,):
         raise ValueError(f"sample_weight has shape {weight.shape}: it must have shape ({rows},)")
     low, high = weight.min(), weight.max()
     if not (-math.inf < low and high < math.inf):
         check_entries(np.isfinite(weight), weight, "sample_weight", "finite")
     if low == high == 0:
-        raise ValueError("sample_weight is 0 everywhere: at least one weight must not be")
+        raise ValueError("sample_weight is 0 everywhere: at least one weight must not be 0")
     return weight
 
 
 # --- labels ---------------------------------------------------------------------------------------
+# Class indices are integers of any dtype, from 0 to the number of classes - 1.
 
 
-def signed(codes):
-    """Codes as int64, to count with and to compute places with."""
-    return codes.view(np.int64) if codes.dtype == np.uint64 else codes.astype(np.int64, copy=False)
+def as_int64(indices):
+    """Convert class indices to int64, for counting and index arithmetic."""
+    return (
+        indices.view(np.int64)
+        if indices.dtype == np.uint64
+        else indices.astype(np.int64, copy=False)
+    )
 
 
-def count(codes, classes, weight=None):
-    """How often there is each class, or its weight."""
-    return np.bincount(signed(codes), weight, classes)
+def class_counts(indices, classes, weight=None):
+    """The number of rows of each class, or the sum of their weights."""
+    return np.bincount(as_int64(indices), weight, classes)
 
 
-def as_codes(y, classes):
-    """The labels, unsigned, if they are integers from 0 to classes - 1, else None."""
+def as_class_indices(y, classes):
+    """Return the labels, unsigned, if they are class indices already, otherwise None."""
     if y.dtype.kind not in "iub" or y.size == 0:
         return None
-    codes = y.view(_UNSIGNED[y.itemsize])  # a negative number is a large one
-    return codes if np.maximum.reduce(codes) < classes else None
+    indices = y.view(_UNSIGNED_DTYPES[y.itemsize])  # negative labels become large ones
+    return indices if np.maximum.reduce(indices) < classes else None
 
 
-def _has_all(codes, classes):
-    """Whether there is each class; as a rule the first rows tell."""
-    if np.count_nonzero(count(codes[:_HEAD], classes)) == classes:
+def _has_every_class(indices, classes):
+    if np.count_nonzero(class_counts(indices[:_HEAD_ROWS], classes)) == classes:
         return True
-    return np.count_nonzero(count(codes, classes)) == classes
+    return np.count_nonzero(class_counts(indices, classes)) == classes
 
 
 def as_labels(value, name):
-    """Labels as an array; NumPy would make numbers among strings strings."""
+    """Convert an array-like of labels; raise an error if NumPy would change one of them."""
     labels = as_array(value, name)
-    if labels.dtype.kind == "U" and not isinstance(value, np.ndarray):
-        _check_strings(np.asarray(value, object).ravel(), name)
+    check_unconverted(value, labels, name, InvalidParameterError)
     return labels
 
 
@@ -175,63 +182,51 @@ def _check_strings(labels, name):
     for row, label in enumerate(labels):
         if not isinstance(label, str):
             raise InvalidParameterError(
-                f"{name}[{row}] = {label!r} is no string, as other labels are: labels must be "
-                "strings or integers, of one kind"
+                f"{name}[{row}] = {label!r} is not a string, as other labels are: labels must be "
+                "all strings or all integers"
             )
 
 
-def unique_codes(y, name="y_true"):
-    """(the sorted labels, for each row the place of its label among them)."""
+def encode(y, name="y_true"):
+    """Return the distinct labels in order, and for each row the index of its label among them.
+
+    Labels are strings, booleans, integers or whole floats.
+    """
     kind = y.dtype.kind
     if kind == "f":
-        return _unique_floats(y, name)
+        classes, indices = encode_labels(_as_integers(y, name))
+        return classes.astype(y.dtype), indices
     if kind == "S":
-        raise TypeError(f"{name} holds bytes: labels must be strings or integers")
+        raise TypeError(f"{name} contains bytes: labels must be strings or integers")
     if kind == "O" and not isinstance(y[0], str):
         raise ValueError(
-            f"{name} holds objects of type {type(y[0]).__name__}: labels must be "
-            "strings or integers, of one kind"
+            f"{name} contains objects of type {type(y[0]).__name__}: labels must be all strings "
+            "or all integers"
         )
     if kind == "O":
         _check_strings(y, name)
-    if kind in "iu":
-        low, high = int(y.min()), int(y.max())
-        if high - low <= max(_HEAD, y.size) and high < 2**63:
-            return _unique_in_range(y.astype(np.int64) - low, low, y.dtype)
-    classes, codes = np.unique(y, return_inverse=True)
-    return classes, codes
+    return encode_labels(y)
 
 
-def _unique_in_range(y, low, dtype):
-    """Small integers are counted, not sorted."""
-    seen = np.bincount(y) > 0
-    classes = np.flatnonzero(seen)
-    if classes.size == seen.size:
-        return (classes + low).astype(dtype), y
-    return (classes + low).astype(dtype), (np.cumsum(seen) - 1)[y]
-
-
-def _unique_floats(y, name):
-    """Labels may be floating if they are whole."""
+def _as_integers(y, name):
     with np.errstate(invalid="ignore"):
-        whole = y.astype(np.int64)
-    check_entries(whole == y, y, name, "whole numbers, or strings")
-    classes, codes = unique_codes(whole, name)
-    return classes.astype(y.dtype), codes
+        integers = y.astype(np.int64)
+    check_entries(integers == y, y, name, "whole numbers, or strings")
+    return integers
 
 
 def sorted_labels(labels):
-    """The labels in order, at least two; a warning where they were given in another order."""
-    labels = column(as_labels(labels, "labels"), "labels")
-    check_some(labels, "labels")
-    classes, codes = unique_codes(labels, "labels")
+    """Return the labels in order, at least two; warn if they were given in another order."""
+    labels = column_or_1d(as_labels(labels, "labels"), "labels")
+    check_not_empty(labels, "labels")
+    classes, indices = encode(labels, "labels")
     if classes.size < 2:
-        raise ValueError(f"labels holds only {classes.tolist()}: at least two labels are needed")
+        raise ValueError(f"labels contains only {classes.tolist()}: at least two are needed")
     if classes.size != labels.size:
-        raise ValueError(f"labels holds a label twice: {labels.tolist()}")
-    if (codes[1:] < codes[:-1]).any():
+        raise ValueError(f"labels contains a label twice: {labels.tolist()}")
+    if (indices[1:] < indices[:-1]).any():
         warnings.warn(
-            f"labels are {labels.tolist()}, but the columns of y_proba are taken to be in the "
+            f"labels is {labels.tolist()}, but the columns of y_proba are assumed to be in the "
             f"order of the sorted labels {classes.tolist()}",
             UserWarning,
             stacklevel=caller_level(),
@@ -239,155 +234,156 @@ def sorted_labels(labels):
     return classes
 
 
-def places(y, classes, name="y_true"):
-    """For each row the place of its label among sorted classes."""
+def encode_by(y, classes, name="y_true"):
+    """Return for each row the index of its label among the sorted classes."""
     if (y.dtype.kind in "OU") != (classes.dtype.kind in "OU"):
-        raise ValueError(f"{name} holds {y.dtype}, but labels are {classes.tolist()}")
+        raise ValueError(f"{name} has dtype {y.dtype}, but labels is {classes.tolist()}")
     if y.dtype.kind == "O":
         _check_strings(y, name)
-    found = np.minimum(np.searchsorted(classes, y), classes.size - 1)
-    missing = classes[found] != y
-    if missing.any():
-        unknown = sorted(set(y[missing].tolist()), key=repr)
-        raise ValueError(f"{name} holds {unknown}, not among the labels {classes.tolist()}")
-    return found
+    indices = np.minimum(np.searchsorted(classes, y), classes.size - 1)
+    unknown = classes[indices] != y
+    if unknown.any():
+        labels = sorted(set(y[unknown].tolist()), key=repr)
+        raise ValueError(f"{name} contains {labels}, not among the labels {classes.tolist()}")
+    return indices
 
 
-def _is_indicator(y):
-    """Whether rows are marks of labels: at most two values, whole numbers."""
+def encode_y_true(y_true, labels, columns):
+    """Return the class index of each row, or a label indicator matrix of shape (n, columns)."""
+    y = as_labels(y_true, "y_true")
+    check_not_empty(y, "y_true")
+    if y.ndim == 2 and y.shape[1] > 1:
+        return _as_label_indicator(y, labels, columns)
+    y = y.reshape(-1)
+    if labels is not None:
+        return _encode_by_labels(y, sorted_labels(labels), columns)
+    indices = as_class_indices(y, columns)
+    if indices is not None and columns > 1 and _has_every_class(indices, columns):
+        return indices
+    classes, indices = encode(y)
+    if classes.size == 1:
+        raise ValueError(
+            f"y_true contains only one label, {classes.tolist()[0]!r}: pass all labels as labels"
+        )
+    if classes.size != columns:
+        raise ValueError(
+            f"y_true contains {classes.size} labels, {classes.tolist()}, but y_proba has {columns} "
+            "classes: pass all labels as labels"
+        )
+    return indices
+
+
+def _encode_by_labels(y, classes, columns):
+    if classes.size != columns:
+        raise ValueError(
+            f"labels contains {classes.size} labels, {classes.tolist()}, but y_proba has {columns} "
+            "classes"
+        )
+    is_range = classes.dtype.kind in "iu" and classes[0] == 0 and classes[-1] == columns - 1
+    indices = as_class_indices(y, columns) if is_range else None
+    if indices is not None:
+        return indices
+    if y.dtype.kind not in "iub":
+        encode(y)  # raises an error if an entry cannot be a label
+    return encode_by(y, classes)
+
+
+def _as_label_indicator(y, labels, columns):
+    if not _is_label_indicator(y) or labels is not None:
+        raise ValueError(
+            f"y_true has shape {y.shape}: it must have one label per row, or be a matrix of 0 and "
+            "1 without labels"
+        )
+    if y.shape[1] != columns:
+        raise ValueError(f"y_true has {y.shape[1]} columns, but y_proba has {columns} classes")
+    return y.astype(np.float64)
+
+
+def _is_label_indicator(y):
+    """Whether a matrix has at most two distinct values, whole numbers."""
     values = np.unique(y)
     whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((values == values // 1).all()))
     return whole and values.size < 3
 
 
-def truth(y_true, labels, columns):
-    """The class of each row as a number from 0 to columns - 1, or marks of labels in each row."""
-    y = as_labels(y_true, "y_true")
-    check_some(y, "y_true")
-    if y.ndim == 2 and y.shape[1] > 1:
-        return _marks(y, labels, columns)
-    y = y.reshape(-1)
-    if labels is not None:
-        return _declared(y, sorted_labels(labels), columns)
-    codes = as_codes(y, columns)
-    if codes is not None and columns > 1 and _has_all(codes, columns):
-        return codes
-    classes, codes = unique_codes(y)
-    if classes.size == 1:
-        raise ValueError(
-            f"y_true holds only one label, {classes.tolist()[0]!r}: pass all of them as labels"
-        )
-    if classes.size != columns:
-        raise ValueError(
-            f"y_true holds {classes.size} labels, {classes.tolist()}, but y_proba is of {columns} "
-            "classes: pass all labels as labels"
-        )
-    return codes
-
-
-def _declared(y, classes, columns):
-    """Classes by the labels that were given."""
-    if classes.size != columns:
-        raise ValueError(
-            f"labels holds {classes.size} labels, {classes.tolist()}, but y_proba is of {columns} "
-            "classes"
-        )
-    numbered = classes.dtype.kind in "iu" and classes[0] == 0 and classes[-1] == columns - 1
-    codes = as_codes(y, columns) if numbered else None
-    if codes is not None:
-        return codes
-    if y.dtype.kind not in "iub":
-        unique_codes(y)  # refuses what is no label
-    return places(y, classes)
-
-
-def _marks(y, labels, columns):
-    if not _is_indicator(y) or labels is not None:
-        raise ValueError(
-            f"y_true has shape {y.shape}: it must hold one label for each row, or be of 0 and 1 "
-            "without labels"
-        )
-    if y.shape[1] != columns:
-        raise ValueError(f"y_true has {y.shape[1]} columns, but y_proba is of {columns} classes")
-    return y.astype(np.float64)
-
-
-def positives(y_true, pos_label):
-    """Which rows have the positive one of at most two labels."""
-    y = column(as_array(y_true, "y_true"), "y_true")
-    check_some(y, "y_true")
-    codes = as_codes(y, 2)
-    if codes is not None:
-        return codes if pos_label is None else y == pos_label
-    classes, _ = unique_codes(y)
+def encode_binary(y_true, pos_label):
+    """Return for each row whether its label, one of at most two, is the positive one."""
+    y = column_or_1d(as_array(y_true, "y_true"), "y_true")
+    check_not_empty(y, "y_true")
+    indices = as_class_indices(y, 2)
+    if indices is not None:
+        return indices if pos_label is None else y == pos_label
+    classes, _ = encode(y)
     if classes.size > 2:
         raise ValueError(
-            f"y_true holds {classes.size} labels, {classes[:5].tolist()}..., but y_proba is of two "
-            "classes"
+            f"y_true contains {classes.size} labels, {classes[:5].tolist()}..., but y_proba has "
+            "two classes"
         )
     if pos_label is None:
-        pos_label = _usual_positive(classes)
+        pos_label = _default_pos_label(classes)
     return y == pos_label
 
 
-def _usual_positive(classes):
-    """1 of -1 and 1 or 0 and 1, else the larger."""
+def _default_pos_label(classes):
+    """1 if the labels are 0 and 1 or -1 and 1, otherwise the larger label."""
     if classes.dtype.kind in "OU":
         raise ValueError(
-            f"y_true holds the strings {classes.tolist()}: pass one of them as pos_label"
+            f"y_true contains the strings {classes.tolist()}: pass one of them as pos_label"
         )
-    given = set(classes.tolist())
-    return 1 if given <= {0, 1} or given <= {-1, 1} else classes[-1]
+    distinct = set(classes.tolist())
+    return 1 if distinct <= {0, 1} or distinct <= {-1, 1} else classes[-1]
 
 
-def decision_classes(y, labels, columns):
-    """(the number of classes, for each row the place of its label among them)"""
+def encode_for_decisions(y, labels, columns):
+    """Return the number of classes, and the class index of each row."""
     if labels is not None:
         labels = as_array(labels, "labels").reshape(-1)
         if labels.size > 2:
-            known, _ = unique_codes(labels, "labels")
-            if known.size > 2:
-                return known.size, places(y, known)
-    codes = as_codes(y, columns) if labels is None and columns > 2 else None
-    if codes is not None and _has_all(codes, columns):
-        return columns, codes
-    classes, codes = unique_codes(y)
+            declared, _ = encode(labels, "labels")
+            if declared.size > 2:
+                return declared.size, encode_by(y, declared)
+    indices = as_class_indices(y, columns) if labels is None and columns > 2 else None
+    if indices is not None and _has_every_class(indices, columns):
+        return columns, indices
+    classes, indices = encode(y)
     if labels is not None and classes.size > 2:
-        raise ValueError(f"y_true holds {classes.size} labels, but labels only {labels.tolist()}")
-    return classes.size, codes
+        raise ValueError(
+            f"y_true contains {classes.size} labels, but labels only {labels.tolist()}"
+        )
+    return classes.size, indices
 
 
 # --- decisions and targets ------------------------------------------------------------------------
 
 
 def as_decisions(pred_decision):
-    """Decision values, floating and finite."""
+    """Convert decision values to float32 or float64; they must be finite."""
     scores = as_array(pred_decision, "pred_decision")
     if scores.dtype.kind in "USV":
-        raise ValueError(f"pred_decision holds {scores.dtype}: decision values are numbers")
-    check_some(scores, "pred_decision")
-    if scores.dtype not in FLOATS:
-        scores = _converted(scores, "pred_decision", np.float64)
+        raise ValueError(f"pred_decision has dtype {scores.dtype}: decision values are numbers")
+    check_not_empty(scores, "pred_decision")
+    if scores.dtype not in FLOAT_DTYPES:
+        scores = _astype(scores, "pred_decision", np.float64)
     check_finite(scores, "pred_decision")
     return scores
 
 
 def _common_dtype(*arrays):
-    """The widest floating dtype of the arrays that have a dtype; others do not count."""
+    """The common floating-point dtype of the arguments that have a dtype, lists being without."""
     dtypes = {np.asarray(array).dtype for array in arrays if hasattr(array, "dtype")}
     sizes = [dtype.itemsize for dtype in dtypes if dtype.kind == "f"]
-    return FLOATS[bool(sizes) and max(sizes) <= 4]
+    return FLOAT_DTYPES[bool(sizes) and max(sizes) <= 4]
 
 
 def as_targets(y_true, y_pred, sample_weight):
-    """True and predicted values with one column for each output, and the weights, of one dtype."""
+    """Convert true and predicted values to a common dtype and shape (n, outputs), and weights."""
     check_array_like(y_true, "y_true")
     check_array_like(y_pred, "y_pred")
     dtype = _common_dtype(y_true, y_pred, sample_weight)
     y_true, y_pred = as_array(y_true, "y_true", dtype), as_array(y_pred, "y_pred", dtype)
-    check_rows(y_true=y_true, y_pred=y_pred)
+    check_equal_rows(y_true=y_true, y_pred=y_pred)
     for array, name in ((y_true, "y_true"), (y_pred, "y_pred")):
-        check_some(array, name)
+        check_not_empty(array, name)
         check_finite(array, name)
     weight = None if sample_weight is None else as_weight(sample_weight, len(y_true))
     y_true, y_pred = y_true.reshape(len(y_true), -1), y_pred.reshape(len(y_pred), -1)
@@ -397,11 +393,11 @@ def as_targets(y_true, y_pred, sample_weight):
 
 
 def as_output_weight(multioutput, outputs):
-    """Weights of the outputs, of which there are several."""
+    """Convert weights of the outputs, of which there must be several."""
     weight = as_array(multioutput, "multioutput", np.float64)
     check_finite(weight, "multioutput")
     if outputs == 1:
-        raise ValueError("multioutput holds weights, but there is one output only")
+        raise ValueError("multioutput contains weights, but there is only one output")
     if weight.shape != (outputs,):
         raise ValueError(f"multioutput has shape {weight.shape}: it must have shape ({outputs},)")
     return weight
@@ -411,11 +407,11 @@ def as_output_weight(multioutput, outputs):
 
 
 def as_probabilities(y_proba):
-    """Probabilities, floating, with one axis for those of the second of two classes."""
+    """Convert probabilities to a floating-point dtype and shape (n, classes) or, of two, (n,)."""
     proba = as_array(y_proba, "y_proba")
-    if proba.dtype not in _PROBABILITIES:
-        proba = _converted(proba, "y_proba", np.float64)
-    check_some(proba, "y_proba")
+    if proba.dtype not in _PROBABILITY_DTYPES:
+        proba = _astype(proba, "y_proba", np.float64)
+    check_not_empty(proba, "y_proba")
     if proba.ndim == 2 and proba.shape[1] == 1:
         proba = proba.reshape(-1)
     flat = proba.reshape(-1) if proba.flags.c_contiguous else proba
@@ -426,21 +422,21 @@ def as_probabilities(y_proba):
 
 
 def check_row_sums(proba):
-    """Warns where the probabilities of a row do not add up to 1."""
-    two = proba.shape[1] == 2
-    totals = proba[:, 0] + proba[:, 1] if two else np.einsum("ij->i", proba)
-    slack = 1e-8 + math.sqrt(np.finfo(proba.dtype).eps)
-    if totals.min() < 1 - slack or totals.max() > 1 + slack:
-        row = int(np.abs(totals - 1).argmax())
+    """Warn if the probabilities of a row do not sum to 1."""
+    has_two = proba.shape[1] == 2
+    sums = proba[:, 0] + proba[:, 1] if has_two else np.einsum("ij->i", proba)
+    tolerance = 1e-8 + math.sqrt(np.finfo(proba.dtype).eps)
+    if sums.min() < 1 - tolerance or sums.max() > 1 + tolerance:
+        row = int(np.abs(sums - 1).argmax())
         warnings.warn(
-            f"the probabilities of y_proba[{row}] add up to {float(totals[row]):.6g}, not 1",
+            f"the probabilities of y_proba[{row}] sum to {float(sums[row]):.6g}, not 1",
             UserWarning,
             stacklevel=caller_level(),
         )
 
 
 def caller_level():
-    """The stack level of the code that called this package."""
+    """The `stacklevel` that attributes a warning to the code that called this package."""
     import sys
 
     level, frame = 1, sys._getframe(1)

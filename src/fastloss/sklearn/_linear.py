@@ -1,4 +1,4 @@
-"""Linear models: the coefficients and intercepts that minimise a loss of X W' + b and a penalty."""
+"""Linear models: the coefficients and intercepts that minimise a loss plus a ridge penalty."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -6,84 +6,87 @@ from scipy.sparse import issparse
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.sparsefuncs import min_max_axis
 
-# Rounds of smoothing: the gradient at which each ends, and its width in parts of the first one.
+# Rounds of smoothing: the gradient at which each stops, and its width relative to the first round.
 ROUNDS = [(max(1e-3 * 0.3**i, 1e-10), max(0.3**i, 1e-4)) for i in range(30)]
 
 
-class Smoothed:
-    """A sum of max(a u, b u) of residuals u, each kink rounded off over a width, and shifted.
+class AugmentedLagrangian:
+    """The smoothed loss of the method of multipliers, for a sum of max(a u, b u) over residuals u.
 
-    With k = (b - a)/width and a multiplier m, it is the least over v of
-    max(a v, b v) + m (u - v) + k/2 (u - v)^2, and its slope by u, from a to b, is the next round's
-    multiplier (Rockafellar, "Augmented Lagrange multiplier functions and duality", 1974).
+    With the stiffness k = (b - a)/width and a multiplier m for each residual, it is the minimum
+    over v of max(a v, b v) + m (u - v) + k/2 (u - v)^2. Its derivative with respect to u, between a
+    and b, is the multiplier of the next round (Rockafellar, "Augmented Lagrange multiplier
+    functions and duality in nonconvex programming", 1974).
     """
 
-    def __init__(self, kinks):
-        self.kinks = kinks
-        self.jump = kinks.upper - kinks.lower
+    def __init__(self, hinges):
+        self.hinges = hinges
+        self.jump = hinges.upper - hinges.lower
         self.multiplier = self.slope = np.zeros_like(self.jump)
 
     def start_round(self, width):
-        """Takes the slopes of the last call as the shift."""
+        """Use the slopes of the last call as multipliers."""
         self.multiplier = self.slope
         self.stiffness = (self.jump / width).astype(self.jump.dtype)
-        self.softness = np.divide(
+        self.compliance = np.divide(
             width, self.jump, out=np.zeros_like(self.jump), where=self.jump > 0
         )
 
     def __call__(self, scores):
-        shifted = self.kinks.residual(scores) + self.softness * self.multiplier
-        self.slope = np.clip(shifted * self.stiffness, self.kinks.lower, self.kinks.upper)
-        value = self.slope * (shifted - self.softness * self.slope / 2)
-        value -= self.softness * self.multiplier**2 / 2
-        return value.sum(dtype=np.float64), self.kinks.by_scores(self.slope)
+        shifted = self.hinges.residual(scores) + self.compliance * self.multiplier
+        self.slope = np.clip(shifted * self.stiffness, self.hinges.lower, self.hinges.upper)
+        value = self.slope * (shifted - self.compliance * self.slope / 2)
+        value -= self.compliance * self.multiplier**2 / 2
+        return value.sum(dtype=np.float64), self.hinges.grad_scores(self.slope)
 
 
 class LinearModel:
-    """The objective by coefficients of standardised columns, whose curvatures are alike.
+    """The objective as a function of the coefficients of standardised features.
 
-    With centers m and scales d of the columns, the coefficients v = d w and the constant
-    c = b + w m give the scores X w + b = ((X - m)/d) v + c; X itself stays as it is. Where there is
-    b, columns that do not vary have the coefficient 0.
+    Standardising makes the curvatures similar. With centers m and scales d of the columns, the
+    coefficients v = d w and the constant c = b + w m give the scores
+    X w + b = ((X - m)/d) v + c; X itself is not copied. With an intercept, constant columns have
+    the coefficient 0.
 
     Parameters
     ----------
     loss : callable
-        From scores, (n, outputs), to its value and its gradient by them, which holds until the next
-        call. Its attribute `kinks` tells where it has no gradient, or is None.
+        Returns the value and the gradient for scores of shape (n, outputs). The gradient is valid
+        until the next call. If the loss has kinks, its attribute `hinges` is a decomposition into
+        terms max(a u, b u), otherwise None.
     X : ndarray or CSR array, shape (n, features)
         Features.
     outputs : int
-        Number of scores of a row.
+        Number of scores of each row.
     alpha : float
         Factor of the penalty |w|^2/2.
     total : float
-        The divisor that the loss lacks to be a mean.
+        Divisor that turns the loss into a mean.
     sample_weight : ndarray, shape (n,), optional
         Weights of the rows.
     fit_intercept : bool
-        Whether there is b.
+        Whether the model has an intercept b.
     """
 
     def __init__(self, loss, X, outputs, *, alpha, total, sample_weight, fit_intercept):
         self.loss, self.X, self.alpha, self.fit_intercept = loss, X, alpha, fit_intercept
         self.shape = (outputs, X.shape[1])
-        columns = StandardScaler(with_mean=not issparse(X)).fit(X, sample_weight=sample_weight)
-        squares = np.where(columns.scale_ == 1, 0, columns.var_)  # no more than rounding: constant
-        self.center = columns.mean_ if fit_intercept else np.zeros(X.shape[1])
-        squares = squares + (columns.mean_ - self.center) ** 2 + alpha / total
-        self.scale = np.sqrt(np.where(squares == 0, 1, squares))
+        scaler = StandardScaler(with_mean=not issparse(X)).fit(X, sample_weight=sample_weight)
+        variance = np.where(scaler.scale_ == 1, 0, scaler.var_)  # 0 if it is only rounding error
+        self.center = scaler.mean_ if fit_intercept else np.zeros(X.shape[1])
+        curvature = variance + (scaler.mean_ - self.center) ** 2 + alpha / total
+        self.scale = np.sqrt(np.where(curvature == 0, 1, curvature))
         low, high = min_max_axis(X, 0) if issparse(X) else (X.min(axis=0), X.max(axis=0))
         self.to_coef = np.where(bool(fit_intercept) & (low == high), 0, 1 / self.scale)
 
     def variables(self, coef, intercept):
-        """What is varied, of coefficients and intercepts."""
+        """The variables of the optimisation for coefficients and intercepts."""
         if not self.fit_intercept:
             return (coef * self.scale).ravel()
         return np.append(coef * self.scale, intercept + coef @ self.center)
 
     def parameters(self, variables):
-        """Coefficients and intercepts."""
+        """The coefficients and intercepts for variables of the optimisation."""
         outputs, features = self.shape
         coef = variables[: outputs * features].reshape(self.shape) * self.to_coef
         if not self.fit_intercept:
@@ -91,45 +94,46 @@ class LinearModel:
         return coef, variables[outputs * features :] - coef @ self.center
 
     def value_and_grad(self, variables, loss=None):
-        """The objective, of another loss if given, and its gradient."""
+        """The objective and its gradient, with `loss` instead of the model's own if given."""
         coef, intercept = self.parameters(variables)
         dtype = self.X.dtype
         scores = self.X @ coef.T.astype(dtype) + intercept.astype(dtype)
-        value, by_scores = (loss or self.loss)(scores)
-        by_constant = by_scores.sum(axis=0, dtype=np.float64)
-        by_coef = (self.X.T @ by_scores).T - np.outer(by_constant, self.center) + self.alpha * coef
-        gradient = (by_coef * self.to_coef).ravel()
+        value, grad_scores = (loss or self.loss)(scores)
+        grad_constant = grad_scores.sum(axis=0, dtype=np.float64)
+        grad_coef = (self.X.T @ grad_scores).T - np.outer(grad_constant, self.center)
+        grad_coef = grad_coef + self.alpha * coef
+        gradient = (grad_coef * self.to_coef).ravel()
         if self.fit_intercept:
-            gradient = np.append(gradient, by_constant)
+            gradient = np.append(gradient, grad_constant)
         return value + self.alpha / 2 * np.vdot(coef, coef), gradient
 
-    def minimise(self, start, null, other, tol, max_iter):
-        """Variables, iterations and, if they do not reach `tol`, how far they are.
+    def minimise(self, start, intercept_only, reference, tol, max_iter):
+        """Return the variables, the iterations, and None or what has not converged to `tol`.
 
-        `null` are the variables of a model that knows no features. What it gives is the unit of the
-        objective and its gradient, so that `tol` depends on no unit of features and targets. The
-        gradient of `other` tells which part of that is rounding.
+        `intercept_only` are the variables of the model without features; its objective and gradient
+        set the scale, so that `tol` does not depend on the units of features and targets. The
+        gradient at `reference`, a worse model, bounds the rounding errors of that gradient.
         """
-        value, gradient = self.value_and_grad(null)
+        value, gradient = self.value_and_grad(intercept_only)
         if not np.isfinite(value):
             raise ValueError(
-                f"the loss is {value} where all coefficients are 0: look for huge values in X, y "
-                "and sample_weight and for weights that remove all rows"
+                f"the loss is {value} where all coefficients are 0: check for huge values in X, y "
+                "and sample_weight, and for weights that remove all rows"
             )
-        _, at_other = self.value_and_grad(other)
-        rounding = np.sqrt(np.finfo(self.X.dtype).eps) * np.abs(at_other).max()
-        unit = max(np.abs(gradient).max(), rounding) or 1.0
-        if self.loss.kinks is None:
-            result = self._descend(start, self.loss, unit, tol, max_iter)
-            reached = np.abs(result.jac).max()
-            return result.x, result.nit, None if reached <= tol else f"gradient {reached:.1e}"
-        variables, iterations, gap = self._smooth_and_descend(start, value, unit, tol, max_iter)
+        _, reference_gradient = self.value_and_grad(reference)
+        rounding = np.sqrt(np.finfo(self.X.dtype).eps) * np.abs(reference_gradient).max()
+        scale = max(np.abs(gradient).max(), rounding) or 1.0
+        if self.loss.hinges is None:
+            result = self._descend(start, self.loss, scale, tol, max_iter)
+            norm = np.abs(result.jac).max()
+            return result.x, result.nit, None if norm <= tol else f"gradient {norm:.1e}"
+        variables, iterations, gap = self._smooth_and_descend(start, value, scale, tol, max_iter)
         return variables, iterations, None if gap <= tol else f"gap {gap:.1e}"
 
-    def _descend(self, start, loss, unit, tol, max_iter):
+    def _descend(self, start, loss, scale, tol, max_iter):
         def function(variables):
             value, gradient = self.value_and_grad(variables, loss)
-            return value / unit, gradient / unit
+            return value / scale, gradient / scale
 
         options = {
             "gtol": tol,
@@ -140,23 +144,24 @@ class LinearModel:
         }
         return minimize(function, start, jac=True, method="L-BFGS-B", options=options)
 
-    def _smooth_and_descend(self, start, null_value, unit, tol, max_iter):
-        """The method of multipliers: smoothed kinks are shifted until the smoothing does nothing.
+    def _smooth_and_descend(self, start, intercept_only_value, scale, tol, max_iter):
+        """The method of multipliers: minimise an augmented Lagrangian in each round.
 
-        The minimum of each round is a lower bound of the objective's, so the gap is known, as far
-        as the round came near its minimum: the last one has to come about as near as `tol`.
+        The minimum of a round is a lower bound of the objective's minimum, which gives the gap. It
+        is only as accurate as the round's own convergence, so the last round must converge to about
+        `tol` as well.
         """
         variables, iterations, gap = start, 0, 0.0
         value, _ = self.value_and_grad(start)
-        smoothed = Smoothed(self.loss.kinks)
-        first = value / smoothed.jump.sum(dtype=np.float64)
-        for gtol, width in ROUNDS if first > 0 else ():
-            smoothed.start_round(first * width)
-            result = self._descend(variables, smoothed, unit, gtol, max_iter - iterations)
+        lagrangian = AugmentedLagrangian(self.loss.hinges)
+        first_width = value / lagrangian.jump.sum(dtype=np.float64)
+        for gtol, width in ROUNDS if first_width > 0 else ():
+            lagrangian.start_round(first_width * width)
+            result = self._descend(variables, lagrangian, scale, gtol, max_iter - iterations)
             variables, iterations = result.x, iterations + result.nit
             value, _ = self.value_and_grad(variables)
-            bound, _ = self.value_and_grad(variables, smoothed)
-            gap = (value - bound) / null_value
+            bound, _ = self.value_and_grad(variables, lagrangian)
+            gap = (value - bound) / intercept_only_value
             if (gap <= tol and gtol <= 3 * tol) or iterations >= max_iter:
                 break
         return variables, iterations, gap

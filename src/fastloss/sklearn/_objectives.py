@@ -1,57 +1,57 @@
-"""Criteria as functions of a linear model's scores: their value and gradient, and their kinks."""
+"""Criteria as functions of a linear model's scores: value, gradient, and kinks."""
 
 import numpy as np
 
 
 class Elementwise:
-    """A criterion of scores and targets of one shape, (n, outputs).
+    """A criterion of scores and targets of shape (n, outputs).
 
-    `others` are arguments between the two. A `kink` is the distance of the kinks from the targets,
-    in units of the targets.
+    `extra_args` are arguments between the scores and the targets. If the loss has a kink, it is at
+    ``kink * target``.
     """
 
-    def __init__(self, criterion, target, sample_weight, *, others=(), kink=None):
-        self.criterion, self.rest = criterion, (*others, target)
+    def __init__(self, criterion, target, sample_weight, *, extra_args=(), kink=None):
+        self.criterion, self.args = criterion, (*extra_args, target)
         self.options = {
             "sample_weight": sample_weight,
             "wrt": criterion.loss.operands[0],
             "out": np.empty_like(target),
         }
-        self.kinks = None if kink is None else Kinks(self, kink * target)
+        self.hinges = None if kink is None else Hinges(self, kink * target)
 
     def __call__(self, scores):
-        return self.criterion.value_and_grad(scores, *self.rest, **self.options)
+        return self.criterion.value_and_grad(scores, *self.args, **self.options)
 
 
 class LogLink:
     """An elementwise criterion of exp(scores)."""
 
-    kinks = None
+    hinges = None
 
     def __init__(self, criterion, target, sample_weight):
-        self.of_rates = Elementwise(criterion, target, sample_weight)
-        self.limit = np.log(np.finfo(target.dtype).max) / 3  # no power of a rate overflows
+        self.of_means = Elementwise(criterion, target, sample_weight)
+        self.limit = np.log(np.finfo(target.dtype).max) / 3  # no power of a mean overflows
 
     def __call__(self, scores):
-        rates = np.exp(np.clip(scores, -self.limit, self.limit))
-        value, gradient = self.of_rates(rates)
-        gradient *= rates
+        means = np.exp(np.clip(scores, -self.limit, self.limit))
+        value, gradient = self.of_means(means)
+        gradient *= means
         return value, gradient
 
 
-class Classes:
-    """A criterion of scores of classes, (n, C), and class indices; scores (n, 1) mean (0, z)."""
+class ClassScores:
+    """A criterion of class scores (n, C) and class indices. Scores (n, 1) stand for (0, z)."""
 
     def __init__(self, criterion, target, sample_weight, *, classes, dtype, margin=None):
         self.criterion, self.target, self.sample_weight = criterion, target, sample_weight
         self.scores = np.zeros((len(target), classes), dtype)
         self.gradient = np.empty_like(self.scores)
-        self.kinks = None
+        self.hinges = None
         if margin is not None and classes == 2:
             signs = np.where(target == 1, 1, -1)[:, None].astype(dtype)
-            self.kinks = Kinks(self, margin * signs)
+            self.hinges = Hinges(self, margin * signs)
         elif margin is not None:
-            self.kinks = MarginKinks(self, target, margin)
+            self.hinges = MarginHinges(self, target, margin)
 
     def __call__(self, scores):
         first = self.scores.shape[1] - scores.shape[1]
@@ -62,24 +62,24 @@ class Classes:
         return value, gradient[:, first:]
 
 
-class Kinks:
-    """Of losses that are max(a u, b u): slopes a and b, and residuals u = scores - kinks."""
+class Hinges:
+    """A loss as a sum of max(a u, b u), with slopes a < b and residuals u = scores - kinks."""
 
     def __init__(self, loss, kinks):
-        away = 1 + np.abs(kinks)
+        distance = 1 + np.abs(kinks)
         self.kinks = kinks
-        self.lower = loss(kinks - away)[1].copy()
-        self.upper = loss(kinks + away)[1].copy()
+        self.lower = loss(kinks - distance)[1].copy()
+        self.upper = loss(kinks + distance)[1].copy()
 
     def residual(self, scores):
         return scores - self.kinks
 
-    def by_scores(self, by_residual):
-        return by_residual
+    def grad_scores(self, grad_residual):
+        return grad_residual
 
 
-class MarginKinks:
-    """Of the hinge loss of classes: residuals u[c] = margin - x[y] + x[c], slopes 0 and b."""
+class MarginHinges:
+    """The multiclass hinge loss: residuals u[c] = margin - x[y] + x[c], slopes 0 and b."""
 
     def __init__(self, loss, target, margin):
         self.at_target, self.margin = (np.arange(len(target)), target), margin
@@ -90,7 +90,7 @@ class MarginKinks:
     def residual(self, scores):
         return scores - scores[self.at_target][:, None] + self.margin
 
-    def by_scores(self, by_residual):
-        gradient = by_residual.copy()
-        gradient[self.at_target] = -by_residual.sum(axis=1)
+    def grad_scores(self, grad_residual):
+        gradient = grad_residual.copy()
+        gradient[self.at_target] = -grad_residual.sum(axis=1)
         return gradient

@@ -16,24 +16,24 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastloss import criteria
 from fastloss.sklearn._inputs import check_entries
 from fastloss.sklearn._linear import LinearModel
-from fastloss.sklearn._objectives import Classes, Elementwise, LogLink
+from fastloss.sklearn._objectives import ClassScores, Elementwise, LogLink
 
 
-class ClassKind(NamedTuple):
-    """How a criterion takes the classes of a classifier."""
+class ClassTargets(NamedTuple):
+    """How a criterion represents classes: the labels it takes, and what its scores are."""
 
     labels: tuple[int, int] | None  # of the two classes; None: indices of any number of classes
-    probabilities: bool = False  # whether scores are logits
-    others: tuple[float, ...] = ()  # arguments between scores and labels
+    scores_are_logits: bool = False
+    extra_args: tuple[float, ...] = ()  # arguments between the scores and the labels
 
 
 CLASSIFIERS = {
-    criteria.CrossEntropyLoss: ClassKind(None, probabilities=True),
-    criteria.MultiMarginLoss: ClassKind(None),
-    criteria.BCEWithLogitsLoss: ClassKind((0, 1), probabilities=True),
-    criteria.SigmoidFocalLoss: ClassKind((0, 1), probabilities=True),
-    criteria.SoftMarginLoss: ClassKind((-1, 1), probabilities=True),
-    criteria.MarginRankingLoss: ClassKind((-1, 1), others=(0.0,)),  # against 0: the hinge loss
+    criteria.CrossEntropyLoss: ClassTargets(None, scores_are_logits=True),
+    criteria.MultiMarginLoss: ClassTargets(None),
+    criteria.BCEWithLogitsLoss: ClassTargets((0, 1), scores_are_logits=True),
+    criteria.SigmoidFocalLoss: ClassTargets((0, 1), scores_are_logits=True),
+    criteria.SoftMarginLoss: ClassTargets((-1, 1), scores_are_logits=True),
+    criteria.MarginRankingLoss: ClassTargets((-1, 1), extra_args=(0.0,)),  # against 0: hinge loss
 }
 IDENTITY_LINK = (
     criteria.MSELoss,
@@ -47,7 +47,7 @@ LOG_LINK = (criteria.PoissonNLLLoss, criteria.GammaNLLLoss, criteria.TweedieDevi
 
 
 class _LossModel(BaseEstimator):
-    """Parameters and the fit that both models share."""
+    """The parameters, validation and solver of both models."""
 
     def __init__(
         self,
@@ -71,8 +71,8 @@ class _LossModel(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _checked_criterion(self):
-        """The criterion, which must be one that this model can minimise."""
+    def _validated_criterion(self):
+        """Return the criterion after validating all parameters."""
         check_scalar(self.alpha, "alpha", Real, min_val=0)
         check_scalar(self.max_iter, "max_iter", Integral, min_val=1)
         check_scalar(self.tol, "tol", Real, min_val=0, include_boundaries="neither")
@@ -80,23 +80,23 @@ class _LossModel(BaseEstimator):
             if not np.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be finite")
         criterion = self._criterion()
-        suitable = self._suitable()
-        if not isinstance(criterion, suitable):
-            names = ", ".join(kind.__name__ for kind in suitable)
+        supported = self._supported_criteria()
+        if not isinstance(criterion, supported):
+            names = ", ".join(cls.__name__ for cls in supported)
             raise TypeError(
                 f"criterion is {criterion!r}: {type(self).__name__} minimises one of {names}"
             )
         if criterion.reduction not in ("mean", "sum"):
             raise ValueError(
-                f"criterion has reduction={criterion.reduction!r}: a model minimises a number, "
+                f"criterion has reduction={criterion.reduction!r}: a model minimises a scalar, "
                 "reduction='mean' or 'sum'"
             )
         return criterion
 
-    def _solve(self, loss, X, sample_weight, total, intercept, other):
-        """Fits and returns coefficients (outputs, features) and intercepts (outputs,).
+    def _solve(self, loss, X, sample_weight, total, intercept, reference):
+        """Fit, and return coefficients (outputs, features) and intercepts (outputs,).
 
-        `intercept` is that of the model without features, `other` one that is not as good.
+        `intercept` is the intercept of the model without features, and `reference` a worse one.
         """
         model = LinearModel(
             loss,
@@ -108,23 +108,23 @@ class _LossModel(BaseEstimator):
             fit_intercept=self.fit_intercept,
         )
         zeros = np.zeros(model.shape)
-        start = null = model.variables(zeros, intercept)
+        start = intercept_only = model.variables(zeros, intercept)
         if self.warm_start and hasattr(self, "coef_"):
-            start = self._start(model)
-        variables, self.n_iter_, trouble = model.minimise(
-            start, null, model.variables(zeros, other), self.tol, self.max_iter
+            start = self._previous_fit(model)
+        variables, self.n_iter_, unconverged = model.minimise(
+            start, intercept_only, model.variables(zeros, reference), self.tol, self.max_iter
         )
-        if trouble:
+        if unconverged:
             warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} iterations at {trouble}, "
+                f"{type(self).__name__} stopped after {self.n_iter_} iterations at {unconverged}, "
                 f"above tol={self.tol}: raise max_iter or tol",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return tuple(array.astype(X.dtype) for array in model.parameters(variables))
 
-    def _start(self, model):
-        """The variables of the last fit."""
+    def _previous_fit(self, model):
+        """The variables of the previous fit."""
         coef = np.atleast_2d(self.coef_)
         if coef.shape != model.shape:
             raise ValueError(
@@ -139,98 +139,103 @@ class _LossModel(BaseEstimator):
         return X @ self.coef_.T + self.intercept_
 
 
-def _of_weight(X, y, sample_weight):
-    """The rows whose weight is not 0."""
+def _remove_unweighted(X, y, sample_weight):
+    """Remove the rows with weight 0."""
     if sample_weight is None:
         return X, y, None
     sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
     check_entries(sample_weight >= 0, sample_weight, "sample_weight", "at least 0")
-    kept = sample_weight != 0
-    if not kept.any():
+    is_weighted = sample_weight != 0
+    if not is_weighted.any():
         raise ValueError("sample_weight is 0 everywhere: there is nothing to fit")
-    if kept.all():
+    if is_weighted.all():
         return X, y, sample_weight
-    return X[kept], y[kept], sample_weight[kept]
+    return X[is_weighted], y[is_weighted], sample_weight[is_weighted]
 
 
 def _total(criterion, rows, sample_weight):
-    """What a mean would divide the loss by."""
+    """The divisor that turns the loss into a mean."""
     if criterion.reduction == "mean":
         return 1.0
     return rows if sample_weight is None else sample_weight.sum()
 
 
 def _has_probabilities(model):
-    kind = model._kind()
-    return kind is not None and kind.probabilities
+    targets = model._class_targets()
+    return targets is not None and targets.scores_are_logits
 
 
 class LossClassifier(ClassifierMixin, _LossModel):
     """Linear classifier that minimises a criterion.
 
-    For scores z = X w + b, one of each class or, of two classes, one for the second::
+    The scores are z = X w + b, with one column for each class or, for two classes, one column for
+    the second. L-BFGS minimises::
 
         criterion(z, y, sample_weight) + alpha/2 |w|^2
 
-    is minimised by L-BFGS. Columns of X need no scaling: it works on standardised ones, of the same
-    objective.
+    The solver standardises the columns of X internally without changing the objective, so they need
+    no scaling for convergence.
 
     Parameters
     ----------
     criterion : Criterion, optional
-        With reduction "mean" or "sum". Default: ``CrossEntropyLoss()``.
+        The criterion, with reduction "mean" or "sum". Default: ``CrossEntropyLoss()``.
 
-        - `CrossEntropyLoss`, with label smoothing and class weights (in the order of `classes_`):
-          logistic regression, of any number of classes
-        - `MultiMarginLoss`: the hinge loss of Weston and Watkins, of any number of classes; squared
-          with p = 2
-        - `BCEWithLogitsLoss`, `SoftMarginLoss`: logistic regression of two classes, the second
-          being the positive one
-        - `SigmoidFocalLoss`, likewise. It is not convex: what is found is a local minimum
-        - `MarginRankingLoss` with a margin above 0, of z against 0: with 1, the hinge loss of a
-          linear support vector machine
+        - `CrossEntropyLoss`, with label smoothing and class weights in the order of `classes_`:
+          logistic regression with any number of classes
+        - `MultiMarginLoss`: Weston and Watkins' hinge loss with any number of classes, squared for
+          p = 2
+        - `BCEWithLogitsLoss`, `SoftMarginLoss`: logistic regression with two classes, the second
+          being positive
+        - `SigmoidFocalLoss`: the same with focal loss. It is not convex, and the fit finds a local
+          minimum
+        - `MarginRankingLoss` of z against 0, with a margin above 0: for margin 1, the hinge loss of
+          a linear support vector machine
     alpha : float, default 1e-4
-        Factor of the penalty, at least 0; intercepts are free.
+        Factor of the penalty, at least 0. Intercepts are not penalised.
     fit_intercept : bool, default True
-        Whether there is b.
+        Whether to fit the intercepts b.
     max_iter : int, default 1000
-        Iterations of L-BFGS at most.
+        Maximum number of iterations of L-BFGS.
     tol : float, default 1e-4
-        Where to stop: at a gradient, by standardised coefficients, of this part of the one where
-        all coefficients are 0. With a hinge loss: where the objective is known to exceed its
-        minimum by at most this part of what it is there.
+        Stop when the largest component of the gradient, with respect to standardised coefficients,
+        is at most `tol` times its size at zero coefficients. With a hinge loss, stop when the
+        objective is known to exceed its minimum by at most `tol` times its value at zero
+        coefficients.
     warm_start : bool, default False
-        Whether a fit starts from the last one.
+        Whether to start from the previous fit.
 
     Attributes
     ----------
     classes_ : ndarray, shape (C,)
-        The labels, sorted, of the rows that have a weight.
+        Sorted labels of the rows whose weight is not 0.
     coef_ : ndarray, shape (1, features) or (C, features)
-        The coefficients w; one row for two classes. float32 if X was, else float64.
+        Coefficients w, with one row for two classes. The dtype is float32 for X of float32,
+        otherwise float64.
     intercept_ : ndarray, shape (1,) or (C,)
-        The intercepts b.
+        Intercepts b.
     n_iter_ : int
-        Iterations of L-BFGS.
+        Number of iterations of L-BFGS.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray, shape (features,)
-        Their names, if X had names.
+        Names of the columns, if X has names.
 
     See Also
     --------
-    LossRegressor : The same for numbers.
-    make_scorer : A criterion as a scorer.
+    LossRegressor : Linear regression that minimises a criterion.
+    make_scorer : Make a scorer from a criterion.
 
     Notes
     -----
-    Of n rows without weights, ``LogisticRegression(C=C)`` is the criterion's mean with
-    ``alpha = 1/(C n)``, or its sum with ``alpha = 1/C``. ``SGDClassifier`` has this objective.
+    For n rows without weights, ``LogisticRegression(C=C)`` minimises the mean of `CrossEntropyLoss`
+    with ``alpha = 1/(C n)``, or its sum with ``alpha = 1/C``. ``SGDClassifier`` has the same
+    objective as this class.
 
-    Where the gradient jumps, as with the hinge losses, the method of multipliers goes round
-    L-BFGS: kinks are rounded off, and the rounding is shifted until it does nothing.
+    L-BFGS needs a continuous gradient. For a hinge loss, it minimises the augmented Lagrangians of
+    the method of multipliers, whose minima converge to the minimum of the objective.
 
-    A weight of 0 removes a row, its class included if there is no other of it. X may be sparse.
+    A row with weight 0 is removed, and so is a class that has no other rows. X may be sparse.
 
     Examples
     --------
@@ -250,21 +255,21 @@ class LossClassifier(ClassifierMixin, _LossModel):
     def _criterion(self):
         return criteria.CrossEntropyLoss() if self.criterion is None else self.criterion
 
-    def _suitable(self):
+    def _supported_criteria(self):
         return tuple(CLASSIFIERS)
 
-    def _kind(self):
+    def _class_targets(self):
         criterion = self._criterion()
-        return next((k for kind, k in CLASSIFIERS.items() if isinstance(criterion, kind)), None)
+        return next((t for cls, t in CLASSIFIERS.items() if isinstance(criterion, cls)), None)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        kind = self._kind()
-        tags.classifier_tags.multi_class = kind is None or kind.labels is None
+        targets = self._class_targets()
+        tags.classifier_tags.multi_class = targets is None or targets.labels is None
         return tags
 
     def fit(self, X, y, sample_weight=None):
-        """Finds coefficients and intercepts.
+        """Fit coefficients and intercepts.
 
         Parameters
         ----------
@@ -278,17 +283,17 @@ class LossClassifier(ClassifierMixin, _LossModel):
         Returns
         -------
         LossClassifier
-            This model.
+            The fitted estimator.
         """
-        criterion = self._checked_criterion()
+        criterion = self._validated_criterion()
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        X, y, sample_weight = _of_weight(X, y, sample_weight)
+        X, y, sample_weight = _remove_unweighted(X, y, sample_weight)
         self.classes_, target = np.unique(y, return_inverse=True)
         classes = len(self.classes_)
         if classes < 2:
             (label,) = self.classes_.tolist()
-            raise ValueError(f"y holds one class only, {label!r}: there must be two")
+            raise ValueError(f"y has only one class, {label!r}: there must be at least two")
         loss = self._loss(criterion, target, sample_weight, X.dtype)
         intercept = np.zeros(1 if classes == 2 else classes)
         total = _total(criterion, X.shape[0], sample_weight)
@@ -298,26 +303,28 @@ class LossClassifier(ClassifierMixin, _LossModel):
         return self
 
     def _loss(self, criterion, target, sample_weight, dtype):
-        kind, classes = self._kind(), len(self.classes_)
+        targets, classes = self._class_targets(), len(self.classes_)
         hinge = getattr(criterion, "margin", None) is not None and getattr(criterion, "p", 1) == 1
         if hinge and not criterion.margin > 0:
             raise ValueError(f"criterion has margin={criterion.margin!r}: it must be above 0")
         margin = criterion.margin if hinge else None
-        if kind.labels is None:
-            return Classes(
+        if targets.labels is None:
+            return ClassScores(
                 criterion, target, sample_weight, classes=classes, dtype=dtype, margin=margin
             )
         if classes > 2:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is multiclass: "
                 f"{criterion!r} takes two classes and y has {classes}; CrossEntropyLoss takes any "
-                "number, and sklearn.multiclass.OneVsRestClassifier fits one model for each"
+                "number, and sklearn.multiclass.OneVsRestClassifier fits one model per class"
             )
-        labels = np.array(kind.labels, dtype)[target][:, None]
-        return Elementwise(criterion, labels, sample_weight, others=kind.others, kink=margin)
+        labels = np.array(targets.labels, dtype)[target][:, None]
+        return Elementwise(
+            criterion, labels, sample_weight, extra_args=targets.extra_args, kink=margin
+        )
 
     def decision_function(self, X):
-        """Scores of rows: logits, for the criteria that have probabilities.
+        """Scores of the classes: logits, if the criterion defines probabilities.
 
         Parameters
         ----------
@@ -327,13 +334,13 @@ class LossClassifier(ClassifierMixin, _LossModel):
         Returns
         -------
         ndarray, shape (n,) or (n, C)
-            Of two classes, one number a row: above 0 for the second.
+            For two classes, one score per row, positive for the second class.
         """
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X):
-        """The class of the largest score.
+        """Predict the class with the largest score.
 
         Parameters
         ----------
@@ -346,15 +353,14 @@ class LossClassifier(ClassifierMixin, _LossModel):
             Labels.
         """
         scores = self.decision_function(X)
-        best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[best]
+        indices = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[indices]
 
     @available_if(_has_probabilities)
     def predict_proba(self, X):
-        """Probabilities of the classes: the softmax of the scores, or their sigmoid.
+        """Probabilities of the classes: the softmax or, for one score per row, the sigmoid.
 
-        Only with criteria that make scores logits; not with `MultiMarginLoss` and
-        `MarginRankingLoss`.
+        Only available for criteria of logits, not for `MultiMarginLoss` and `MarginRankingLoss`.
 
         Parameters
         ----------
@@ -364,7 +370,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
         Returns
         -------
         ndarray, shape (n, C)
-            In the order of `classes_`.
+            One column per class, in the order of `classes_`.
         """
         scores = self.decision_function(X)
         if scores.ndim == 1:
@@ -373,7 +379,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`, which do not underflow.
+        """Logarithms of the probabilities, computed without underflow.
 
         Parameters
         ----------
@@ -383,7 +389,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
         Returns
         -------
         ndarray, shape (n, C)
-            In the order of `classes_`.
+            One column per class, in the order of `classes_`.
         """
         scores = self.decision_function(X)
         if scores.ndim == 1:
@@ -394,56 +400,57 @@ class LossClassifier(ClassifierMixin, _LossModel):
 class LossRegressor(RegressorMixin, _LossModel):
     """Linear regression that minimises a criterion.
 
-    For scores z = X w + b::
+    The scores are z = X w + b. L-BFGS minimises::
 
         criterion(z, y, sample_weight) + alpha/2 |w|^2
 
-    is minimised by L-BFGS. Columns of X need no scaling: it works on standardised ones, of the same
-    objective. Predictions are z, or exp(z) with the losses of a log link.
+    The solver standardises the columns of X internally without changing the objective, so they need
+    no scaling for convergence. Predictions are z or, for a criterion with a log link, exp(z).
 
     Parameters
     ----------
     criterion : Criterion, optional
-        With reduction "mean" or "sum". Default: ``MSELoss()``.
+        The criterion, with reduction "mean" or "sum". Default: ``MSELoss()``.
 
-        - `MSELoss`, `HuberLoss`, `SmoothL1Loss`, `LogCoshLoss`
-        - `L1Loss`, `PinballLoss`: the median and other quantiles
-        - `PoissonNLLLoss`, `GammaNLLLoss`, both with `log_input`, and `TweedieDevianceLoss`: means
-          that are above 0, z being their logarithms
+        - `MSELoss`, `HuberLoss`, `SmoothL1Loss`, `LogCoshLoss`: least squares and robust regression
+        - `L1Loss`, `PinballLoss`: regression of the median and of other quantiles
+        - `PoissonNLLLoss` and `GammaNLLLoss` with `log_input`, and `TweedieDevianceLoss`:
+          generalised linear models with a log link, which predict positive means
     alpha : float, default 1e-4
-        Factor of the penalty, at least 0; intercepts are free.
+        Factor of the penalty, at least 0. Intercepts are not penalised.
     fit_intercept : bool, default True
-        Whether there is b.
+        Whether to fit the intercepts b.
     max_iter : int, default 1000
-        Iterations of L-BFGS at most.
+        Maximum number of iterations of L-BFGS.
     tol : float, default 1e-4
-        Where to stop: at a gradient, by standardised coefficients, of this part of the one where
-        all coefficients are 0. With `L1Loss` and `PinballLoss`: where the objective is known to
-        exceed its minimum by at most this part of what it is there.
+        Stop when the largest component of the gradient, with respect to standardised coefficients,
+        is at most `tol` times its size at zero coefficients. With `L1Loss` and `PinballLoss`, stop
+        when the objective is known to exceed its minimum by at most `tol` times its value at zero
+        coefficients.
     warm_start : bool, default False
-        Whether a fit starts from the last one.
+        Whether to start from the previous fit.
 
     Attributes
     ----------
     coef_ : ndarray, shape (features,) or (outputs, features)
-        The coefficients w. float32 if X was, else float64.
+        Coefficients w. The dtype is float32 for X of float32, otherwise float64.
     intercept_ : float or ndarray, shape (outputs,)
-        The intercepts b.
+        Intercepts b.
     n_iter_ : int
-        Iterations of L-BFGS.
+        Number of iterations of L-BFGS.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray, shape (features,)
-        Their names, if X had names.
+        Names of the columns, if X has names.
 
     See Also
     --------
-    LossClassifier : The same for classes.
-    make_scorer : A criterion as a scorer.
+    LossClassifier : Linear classifier that minimises a criterion.
+    make_scorer : Make a scorer from a criterion.
 
     Notes
     -----
-    Of n rows without weights, the same minimum have:
+    For n rows without weights, these models have the same minimum:
 
     - ``Ridge(a)``: the sum of `MSELoss` with ``alpha = 2 a``, or its mean with ``alpha = 2 a/n``
     - ``PoissonRegressor(a)``, ``GammaRegressor(a)``: the mean of `PoissonNLLLoss` and
@@ -451,14 +458,15 @@ class LossRegressor(RegressorMixin, _LossModel):
     - ``TweedieRegressor(power=p, alpha=a, link="log")``: the mean of
       ``TweedieDevianceLoss(power=p)``, which is twice its loss, with ``alpha = 2 a``
     - ``QuantileRegressor(quantile=q, alpha=0)``: ``PinballLoss(quantile=q)`` with ``alpha = 0``.
-      Its penalty is another one, of absolute values
+      Otherwise they differ, since its penalty is the sum of absolute values
 
-    Several columns of y are fitted as one: "mean" divides by all their entries.
+    Several columns of y are fitted together: "mean" divides by the number of all their entries.
 
-    Where the gradient jumps, as with `L1Loss`, the method of multipliers goes round L-BFGS: kinks
-    are rounded off, and the rounding is shifted until it does nothing.
+    L-BFGS needs a continuous gradient. For `L1Loss`, `PinballLoss` and ``SmoothL1Loss(beta=0)``, it
+    minimises the augmented Lagrangians of the method of multipliers, whose minima converge to the
+    minimum of the objective.
 
-    A weight of 0 removes a row. X may be sparse.
+    A row with weight 0 is removed. X may be sparse.
 
     Examples
     --------
@@ -474,7 +482,7 @@ class LossRegressor(RegressorMixin, _LossModel):
     def _criterion(self):
         return criteria.MSELoss() if self.criterion is None else self.criterion
 
-    def _suitable(self):
+    def _supported_criteria(self):
         return IDENTITY_LINK + LOG_LINK
 
     def __sklearn_tags__(self):
@@ -484,7 +492,7 @@ class LossRegressor(RegressorMixin, _LossModel):
         return tags
 
     def fit(self, X, y, sample_weight=None):
-        """Finds coefficients and intercepts.
+        """Fit coefficients and intercepts.
 
         Parameters
         ----------
@@ -498,9 +506,9 @@ class LossRegressor(RegressorMixin, _LossModel):
         Returns
         -------
         LossRegressor
-            This model.
+            The fitted estimator.
         """
-        criterion = self._checked_criterion()
+        criterion = self._validated_criterion()
         X, y = validate_data(
             self,
             X,
@@ -510,16 +518,17 @@ class LossRegressor(RegressorMixin, _LossModel):
             multi_output=True,
             y_numeric=True,
         )
-        X, y, sample_weight = _of_weight(X, y.astype(X.dtype, copy=False), sample_weight)
+        X, y, sample_weight = _remove_unweighted(X, y.astype(X.dtype, copy=False), sample_weight)
         target = y.reshape(len(y), -1)
         intercept = np.average(target, axis=0, weights=sample_weight).astype(np.float64)
-        other = np.zeros_like(intercept)
+        reference = np.zeros_like(intercept)
         if isinstance(criterion, LOG_LINK):
             intercept = np.log(np.where(intercept > 0, intercept, 1))
-            other = intercept - np.clip(intercept, -1, 1)  # at 0, exp(-intercept) may be anything
+            # Not 0, where the gradient has a factor exp(-intercept), which may be huge or tiny.
+            reference = intercept - np.clip(intercept, -1, 1)
         loss = self._loss(criterion, target, sample_weight)
         total = _total(criterion, X.shape[0], sample_weight)
-        coef, intercept = self._solve(loss, X, sample_weight, total, intercept, other)
+        coef, intercept = self._solve(loss, X, sample_weight, total, intercept, reference)
         self.coef_, self.intercept_ = (coef[0], intercept[0]) if y.ndim == 1 else (coef, intercept)
         return self
 
@@ -528,14 +537,15 @@ class LossRegressor(RegressorMixin, _LossModel):
             return LogLink(criterion, target, sample_weight)
         if not getattr(criterion, "log_input", True):
             raise ValueError(
-                f"criterion is {criterion!r}: scores are logarithms, pass log_input=True"
+                f"criterion is {criterion!r}: the scores are logarithms; pass log_input=True"
             )
-        kinked = isinstance(criterion, (criteria.L1Loss, criteria.PinballLoss))
-        kinked = kinked or (isinstance(criterion, criteria.SmoothL1Loss) and criterion.beta == 0)
-        return Elementwise(criterion, target, sample_weight, kink=1 if kinked else None)
+        has_kink = isinstance(criterion, (criteria.L1Loss, criteria.PinballLoss)) or (
+            isinstance(criterion, criteria.SmoothL1Loss) and criterion.beta == 0
+        )
+        return Elementwise(criterion, target, sample_weight, kink=1 if has_kink else None)
 
     def predict(self, X):
-        """Predictions.
+        """Predict from features.
 
         Parameters
         ----------
@@ -545,7 +555,7 @@ class LossRegressor(RegressorMixin, _LossModel):
         Returns
         -------
         ndarray, shape (n,) or (n, outputs)
-            Of the columns that y had.
+            Predictions, with the columns of `y` in `fit`.
         """
         scores = self._scores(X)
         return np.exp(scores) if isinstance(self._criterion(), LOG_LINK) else scores

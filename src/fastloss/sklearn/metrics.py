@@ -1,7 +1,7 @@
-"""scikit-learn's losses as metrics: the names, signatures, numbers and exceptions of version 1.9.
+"""The losses of `sklearn.metrics`, with the signatures, results and exceptions of scikit-learn 1.9.
 
-They need NumPy only. Each is a loss of fastloss behind scikit-learn's way of reading labels,
-weights and outputs.
+They need only NumPy. Each validates and encodes its arguments as scikit-learn does, and calls a
+loss of fastloss.
 """
 
 import math
@@ -32,11 +32,11 @@ __all__ = [
 _Array = NDArray[Any]
 
 _EPS = {np.dtype(t): float(np.finfo(t).eps) for t in (np.float64, np.float32, np.float16)}
-_PIECE = 1 << 15  # entries that are worked on at a time, in cache
+_BLOCK_SIZE = 1 << 15  # entries of a block of rows, which fits into the cache
 
 
 class UndefinedMetricWarning(UserWarning):
-    """A metric has no value for such data."""
+    """The metric is not defined for the data."""
 
     __module__ = "fastloss.sklearn"
 
@@ -45,82 +45,83 @@ class UndefinedMetricWarning(UserWarning):
 
 
 def _sums(loss: Any, *arrays: Any, weight: _Array | None, **options: float) -> tuple[float, float]:
-    """(sum of the weighted losses, sum of the weights); negative weights are allowed here."""
-    if weight is None or not np.fmin.reduce(weight) < 0:  # NaN is passed on
+    """Sum of the weighted losses, and sum of the weights, which may be negative here."""
+    if weight is None or not np.fmin.reduce(weight) < 0:  # NaN is left to the loss
         total, divisor, _ = loss.sums(*arrays, sample_weight=weight, **options)
         return total, divisor
     total, divisor, _ = loss.sums(*arrays, sample_weight=np.maximum(weight, 0), **options)
-    less, lighter, _ = loss.sums(*arrays, sample_weight=np.maximum(-weight, 0), **options)
-    return total - less, divisor - lighter
+    negative, negative_divisor, _ = loss.sums(
+        *arrays, sample_weight=np.maximum(-weight, 0), **options
+    )
+    return total - negative, divisor - negative_divisor
 
 
-def _ratio(total: Any, weight: float) -> Any:
-    if weight == 0:
-        raise ZeroDivisionError("the weights add up to 0: there is no mean")
-    return total / weight
+def _divide(total: Any, divisor: float) -> Any:
+    if divisor == 0:
+        raise ZeroDivisionError("the weights sum to 0: the mean is not defined")
+    return total / divisor
 
 
-def _check_flag(name: str, value: Any, words: str = "True or False") -> None:
+def _check_flag(name: str, value: Any, allowed: str = "True or False") -> None:
     if not isinstance(value, (bool, np.bool_)):
-        raise _inputs.InvalidParameterError(f"{name} must be {words}, got {value!r}")
+        raise _inputs.InvalidParameterError(f"{name} must be {allowed}, got {value!r}")
 
 
 # --- classes --------------------------------------------------------------------------------------
 
 
 def _read_classes(y_true, y_proba, sample_weight, labels):
-    """(classes or marks of labels, probabilities, weights)"""
+    """Class indices or a label indicator matrix, probabilities, and weights."""
     proba = _inputs.as_probabilities(y_proba)
     weight = None if sample_weight is None else _inputs.as_weight(sample_weight, len(proba))
-    truth = _inputs.truth(y_true, labels, _columns(proba))
-    _inputs.check_rows(y_true=truth, y_proba=proba)
+    target = _inputs.encode_y_true(y_true, labels, _class_count(proba))
+    _inputs.check_equal_rows(y_true=target, y_proba=proba)
     if proba.ndim == 2:
         _inputs.check_row_sums(proba)
-    elif truth.ndim == 2:
+    elif target.ndim == 2:
         proba = np.stack((1 - proba, proba), axis=1)
-    return truth, proba, weight
+    return target, proba, weight
 
 
-def _columns(proba: _Array) -> int:
-    """The number of classes."""
+def _class_count(proba: _Array) -> int:
     return 2 if proba.ndim == 1 else proba.shape[1]
 
 
-def _flat_index(codes: _Array, columns: int) -> _Array:
-    """Where the entries of the classes are in a table in C order."""
-    return np.arange(0, codes.size * columns, columns) + _inputs.signed(codes)
+def _flat_index(indices: _Array, columns: int) -> _Array:
+    """Flat indices of the entries [row, indices[row]] of a C-contiguous matrix."""
+    return np.arange(0, indices.size * columns, columns) + _inputs.as_int64(indices)
 
 
-def _one_hot(codes: _Array, columns: int) -> _Array:
-    marks = np.zeros((codes.size, columns), np.bool_)
-    marks.reshape(-1)[_flat_index(codes, columns)] = True
-    return marks
+def _one_hot(indices: _Array, columns: int) -> _Array:
+    matrix = np.zeros((indices.size, columns), np.bool_)
+    matrix.reshape(-1)[_flat_index(indices, columns)] = True
+    return matrix
 
 
-def _log_sums(truth: _Array, proba: _Array, weight: _Array | None) -> tuple[float, float]:
-    """(sum, weight) of -log of the probabilities of what is true."""
+def _log_loss_sums(target: _Array, proba: _Array, weight: _Array | None) -> tuple[float, float]:
+    """Sum of the weighted log losses, and sum of the weights."""
     eps = _EPS[proba.dtype]
-    if truth.ndim == 2:
-        each = -(truth * np.log(np.clip(proba, eps, 1 - eps))).sum(axis=1)
-        weight = np.ones(each.size) if weight is None else weight
-        return float(each @ weight), float(weight.sum())
+    if target.ndim == 2:
+        losses_of_rows = -(target * np.log(np.clip(proba, eps, 1 - eps))).sum(axis=1)
+        weight = np.ones(losses_of_rows.size) if weight is None else weight
+        return float(losses_of_rows @ weight), float(weight.sum())
     if proba.ndim == 1:
-        of_true = np.abs(proba - (truth == 0))
+        proba_of_true = np.abs(proba - (target == 0))
     else:
-        of_true = proba.take(_flat_index(truth, proba.shape[1]))
-    np.maximum(of_true, eps, out=of_true)
-    np.minimum(of_true, 1 - eps, out=of_true)
-    return _sums(losses.binary_cross_entropy, of_true, 1.0, weight=weight)
+        proba_of_true = proba.take(_flat_index(target, proba.shape[1]))
+    np.maximum(proba_of_true, eps, out=proba_of_true)
+    np.minimum(proba_of_true, 1 - eps, out=proba_of_true)
+    return _sums(losses.binary_cross_entropy, proba_of_true, 1.0, weight=weight)
 
 
-def _renamed(y_proba, y_pred):
-    """The probabilities, which were y_pred before version 1.9."""
+def _resolve_y_proba(y_proba, y_pred):
+    """The probabilities, from either name of the argument."""
     if isinstance(y_pred, str) and y_pred == "deprecated":
         return y_proba
     if y_proba is not None:
         raise ValueError("y_pred is the old name of y_proba: pass y_proba alone")
     warnings.warn(
-        "y_pred was renamed to y_proba in scikit-learn 1.9 and goes away in 1.11",
+        "y_pred was renamed to y_proba in scikit-learn 1.9 and will be removed in 1.11",
         FutureWarning,
         stacklevel=_inputs.caller_level(),
     )
@@ -136,7 +137,7 @@ def log_loss(
     labels: ArrayLike | None = None,
     y_pred: ArrayLike = "deprecated",
 ) -> float:
-    """Cross entropy of predicted probabilities.
+    """Cross-entropy of predicted probabilities.
 
     For a row whose class has the predicted probability p::
 
@@ -145,19 +146,20 @@ def log_loss(
     Parameters
     ----------
     y_true : array_like, shape (n,), (n, 1) or (n, k)
-        Labels: integers, whole numbers, strings or booleans; or k marks of 0 and 1 in each row.
+        Labels: integers, whole floats, strings or booleans. Or a label indicator matrix of 0 and 1
+        with one column for each of k classes.
     y_proba : array_like, shape (n, k), (n,) or (n, 1)
-        Predicted probabilities, in columns in the order of the sorted labels, or of the second of
-        two labels. `eps` is the machine epsilon of their dtype, of float64 if they are not
-        floating.
+        Predicted probabilities: one column for each class in the order of the sorted labels, or one
+        column for the second of two classes. `eps` is the machine epsilon of their dtype, or of
+        float64 if that is not floating-point.
     normalize : bool, default True
-        The mean, else the sum.
+        Whether to return the mean over the rows, or otherwise the sum.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     labels : array_like, optional
-        All labels, if some are not in `y_true`.
+        All labels. Needed if `y_true` does not contain all of them.
     y_pred : array_like, default "deprecated"
-        The old name of `y_proba`.
+        Old name of `y_proba`.
 
     Returns
     -------
@@ -166,36 +168,36 @@ def log_loss(
     Raises
     ------
     ValueError
-        For probabilities outside [0, 1], labels that do not fit the columns or are not among
-        `labels`, a single label without `labels`, NaN and infinity, lengths that differ, weights
-        that are all 0.
+        For probabilities outside [0, 1], labels that do not match the columns or are not in
+        `labels`, a single label without `labels`, NaN or infinity, arrays of different lengths, and
+        weights that are all 0.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Warns
     -----
     UserWarning
-        For probabilities of a row that do not add up to 1, which are taken as they are, and for
-        `labels` out of order, which are sorted.
+        For rows whose probabilities do not sum to 1, which are used unchanged, and for `labels`
+        that are not sorted.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.log_loss`` to 1e-12 in float64, also where that is not the best
-    number: probabilities are clipped, so that no row costs more than 36.04 or less than 2.2e-16;
-    probabilities of one column are turned into 1 - p in their own precision first.
-    `fastloss.binary_cross_entropy_with_logits` and `fastloss.cross_entropy` do neither.
+    Agrees with ``sklearn.metrics.log_loss`` to 1e-12 in float64, including its losses of accuracy:
+    probabilities are clipped, so that the loss of a row is between 2.2e-16 and 36.04, and with one
+    column, 1 - p is rounded to the precision of p. `fastloss.binary_cross_entropy_with_logits` and
+    `fastloss.cross_entropy` have neither limitation.
 
     Examples
     --------
     >>> from fastloss.sklearn import log_loss
-    >>> probabilities = [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]]  # of ham, of spam
+    >>> probabilities = [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]]  # ham, spam
     >>> log_loss(["spam", "ham", "ham", "spam"], probabilities)
     0.21616187468057912
     """
     _check_flag("normalize", normalize)
-    proba = _renamed(y_proba, y_pred)
-    total, weight = _log_sums(*_read_classes(y_true, proba, sample_weight, labels))
-    return _ratio(total, weight) if normalize else total
+    proba = _resolve_y_proba(y_proba, y_pred)
+    total, divisor = _log_loss_sums(*_read_classes(y_true, proba, sample_weight, labels))
+    return _divide(total, divisor) if normalize else total
 
 
 def d2_log_loss_score(
@@ -206,10 +208,11 @@ def d2_log_loss_score(
     labels: ArrayLike | None = None,
     y_pred: ArrayLike = "deprecated",
 ) -> float:
-    """Share of the log loss that predictions explain: 1 is best, 0 that of the classes' shares.
+    """Fraction of log loss explained (D²).
 
-    ``1 - log_loss(y_true, y_proba) / log_loss(y_true, q)``, where q predicts in every row how
-    often the classes are in `y_true`.
+    It is ``1 - log_loss(y_true, y_proba) / log_loss(y_true, q)``, where every row of q has the
+    class frequencies of `y_true`. Perfect predictions score 1, the class frequencies score 0, and
+    worse predictions score below 0.
 
     Parameters
     ----------
@@ -218,11 +221,11 @@ def d2_log_loss_score(
     y_proba : array_like, shape (n, k), (n,) or (n, 1)
         Predicted probabilities, as in `log_loss`.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     labels : array_like, optional
-        All labels, if some are not in `y_true`.
+        All labels. Needed if `y_true` does not contain all of them.
     y_pred : array_like, default "deprecated"
-        The old name of `y_proba`.
+        Old name of `y_proba`.
 
     Returns
     -------
@@ -234,7 +237,7 @@ def d2_log_loss_score(
     ValueError
         As in `log_loss`.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Warns
     -----
@@ -244,8 +247,8 @@ def d2_log_loss_score(
     Notes
     -----
     Agrees with ``sklearn.metrics.d2_log_loss_score``. As there, q is clipped to the machine epsilon
-    of float64 whatever the dtype of `y_proba`, and a `y_true` of one class, with `labels`, gives an
-    absurd number below -1e10.
+    of float64 for any dtype of `y_proba`, and a `y_true` of a single class, with `labels`, gives a
+    meaningless score below -1e10.
 
     Examples
     --------
@@ -253,32 +256,32 @@ def d2_log_loss_score(
     >>> d2_log_loss_score([0, 1, 1, 0], [0.25, 0.75, 0.5, 0.5])
     0.2924812503605781
     """
-    proba = _inputs.as_array(_renamed(y_proba, y_pred), "y_proba")
+    proba = _inputs.as_array(_resolve_y_proba(y_proba, y_pred), "y_proba")
     if proba.shape[0] < 2:
         if labels is not None:
             _inputs.check_array_like(labels, "labels")
         y, weight = _inputs.as_array(y_true, "y_true"), sample_weight
         weight = None if weight is None else _inputs.as_array(weight, "sample_weight")
-        _inputs.check_rows(y_true=y, y_proba=proba, sample_weight=weight)
+        _inputs.check_equal_rows(y_true=y, y_proba=proba, sample_weight=weight)
         warnings.warn(
-            "the D² of fewer than two rows is not defined",
+            "D² is not defined for fewer than two rows",
             UndefinedMetricWarning,
             stacklevel=_inputs.caller_level(),
         )
         return math.nan
-    truth, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
-    total, divisor = _log_sums(truth, proba, weight)
-    return 1 - total / _null_sum(truth, _columns(proba), weight, divisor)
+    target, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
+    total, divisor = _log_loss_sums(target, proba, weight)
+    return 1 - total / _null_log_loss(target, _class_count(proba), weight, divisor)
 
 
-def _null_sum(truth: _Array, columns: int, weight: _Array | None, divisor: float) -> float:
-    """The log losses of predictions of how often each class is."""
-    if truth.ndim == 1:
-        often = _inputs.count(truth, columns, weight)
+def _null_log_loss(target: _Array, columns: int, weight: _Array | None, divisor: float) -> float:
+    """Sum of the log losses if the class frequencies are predicted for every row."""
+    if target.ndim == 1:
+        counts = _inputs.class_counts(target, columns, weight)
     else:
-        often = truth.sum(axis=0) if weight is None else weight @ truth
+        counts = target.sum(axis=0) if weight is None else weight @ target
     eps = _EPS[np.dtype(np.float64)]
-    return -float(often @ np.log(np.clip(_ratio(often, divisor), eps, 1 - eps)))
+    return -float(counts @ np.log(np.clip(_divide(counts, divisor), eps, 1 - eps)))
 
 
 def brier_score_loss(
@@ -290,28 +293,29 @@ def brier_score_loss(
     labels: ArrayLike | None = None,
     scale_by_half: bool | str = "auto",
 ) -> float:
-    """Mean squared error of predicted probabilities.
+    """Brier score: mean squared error of predicted probabilities.
 
-    For a row of the probabilities p[c], t[c] being 1 for its class and 0 for the others::
+    For a row with the probabilities p[c], where t[c] is 1 for its class and 0 for the others::
 
-        l = sum_c (t[c] - p[c])^2        for two classes half of it: (t - p)^2
+        l = sum_c (t[c] - p[c])^2        half of it for two classes: (t - p)^2
 
     Parameters
     ----------
     y_true : array_like, shape (n,), (n, 1) or (n, k)
         Labels, as in `log_loss`.
     y_proba : array_like, shape (n, k), (n,) or (n, 1)
-        Predicted probabilities, in columns in the order of the sorted labels, or of the positive
-        label.
+        Predicted probabilities: one column for each class in the order of the sorted labels, or one
+        column for the positive class.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     pos_label : float, bool or str, optional
-        Which label `y_proba` of one column is of: 1 if labels are 0 and 1 or -1 and 1, else the
-        larger number. Strings need it.
+        The positive class if `y_proba` has one column. Default: 1 if the labels are 0 and 1 or -1
+        and 1, otherwise the larger number. Strings have no default.
     labels : array_like, optional
-        All labels, if some are not in `y_true`; for `y_proba` of more columns.
+        All labels, if `y_proba` has several columns. Needed if `y_true` does not contain all of
+        them.
     scale_by_half : bool or "auto", default "auto"
-        Whether the sum over the classes is halved; "auto" does so for two of them.
+        Whether to halve the sum over the classes. "auto" halves it for two classes.
 
     Returns
     -------
@@ -320,10 +324,10 @@ def brier_score_loss(
     Raises
     ------
     ValueError
-        As in `log_loss`, and for strings without `pos_label`, and more than two labels for
-        probabilities of one column.
+        As in `log_loss`; and with one column of probabilities, for strings without `pos_label` and
+        for more than two labels.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Warns
     -----
@@ -332,8 +336,9 @@ def brier_score_loss(
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.brier_score_loss``, whose second column 1 - p is rounded; here it
-    is not needed. As there, a `pos_label` that is not in `y_true` makes all rows negative.
+    Agrees with ``sklearn.metrics.brier_score_loss``, which rounds 1 - p for a second column, a step
+    that is not needed here. As there, a `pos_label` that is not in `y_true` makes all rows
+    negative.
 
     Examples
     --------
@@ -345,27 +350,27 @@ def brier_score_loss(
     >>> brier_score_loss(["a", "b", "c"], [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.2, 0.2, 0.6]])
     0.1466666666666666
     """
-    automatic = isinstance(scale_by_half, str) and scale_by_half == "auto"
-    if not automatic:
+    is_auto = isinstance(scale_by_half, str) and scale_by_half == "auto"
+    if not is_auto:
         _check_flag("scale_by_half", scale_by_half, 'True, False or "auto"')
     if not (pos_label is None or isinstance(pos_label, (Real, str, np.bool_))):
         raise _inputs.InvalidParameterError(
             f"pos_label must be a number, a string or None, got {pos_label!r}"
         )
     proba = _inputs.as_probabilities(y_proba)
-    columns = _columns(proba)
+    columns = _class_count(proba)
     if proba.ndim == 2:
-        truth, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
-        truth = _one_hot(truth, columns) if truth.ndim == 1 else truth
+        target, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
+        target = _one_hot(target, columns) if target.ndim == 1 else target
     else:
         if labels is not None:
             _inputs.check_array_like(labels, "labels")
-        truth = _inputs.positives(y_true, pos_label)
-        _inputs.check_rows(y_true=truth, y_proba=proba)
+        target = _inputs.encode_binary(y_true, pos_label)
+        _inputs.check_equal_rows(y_true=target, y_proba=proba)
         weight = None if sample_weight is None else _inputs.as_weight(sample_weight, len(proba))
-    score = _ratio(*_sums(losses.mse_loss, proba, truth, weight=weight))
-    halved = columns == 2 if automatic else scale_by_half
-    return columns * score / 2 if halved else columns * score
+    score = _divide(*_sums(losses.mse_loss, proba, target, weight=weight))
+    is_halved = columns == 2 if is_auto else scale_by_half
+    return columns * score / 2 if is_halved else columns * score
 
 
 def hinge_loss(
@@ -375,22 +380,24 @@ def hinge_loss(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Hinge loss of decision values: by how much they miss a distance of 1.
+    """Hinge loss of decision values: the amount by which the margin falls short of 1.
 
-    For a row of the decision x and the label -1 or 1, or of the decisions x[c] and the class y::
+    For a row with the decision value x and the label y, -1 or 1, or with the decision values x[c]
+    and the class y::
 
         l = max(0, 1 - y x)        l = max(0, 1 - (x[y] - max_{c != y} x[c]))
 
     Parameters
     ----------
     y_true : array_like, shape (n,) or (n, 1)
-        Labels. Of two, the larger is 1 and the other -1.
+        Labels. The larger of two labels is 1, the other -1.
     pred_decision : array_like, shape (n,), (n, 1) or (n, k)
-        Decision values; for more than two labels with a column for each, in their sorted order.
+        Decision values. With more than two labels, one column for each in the order of the sorted
+        labels.
     labels : array_like, optional
-        All labels, if some are not in `y_true`.
+        All labels. Needed if `y_true` does not contain all of them.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
 
     Returns
     -------
@@ -399,20 +406,20 @@ def hinge_loss(
     Raises
     ------
     ValueError
-        For labels that do not fit the columns or are not among `labels`, NaN and infinity, lengths
-        that differ.
+        For labels that do not match the columns or are not in `labels`, NaN or infinity, and arrays
+        of different lengths.
     TypeError
-        For weights of another shape.
+        For weights with several axes.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.hinge_loss``; decisions in float32 are computed in float64. As
-    there, a `y_true` of a single label is all -1, even if it is the larger of two `labels`. Other
-    than there, `labels` of two with a `y_true` of more is an error, and labels are not cut off or
-    rounded to the dtype of `labels`. `fastloss.multi_margin_loss` sums over the other classes
-    instead.
+    Agrees with ``sklearn.metrics.hinge_loss``, and computes float32 decision values in float64. As
+    there, a single label in `y_true` becomes -1, even if it is the larger of two `labels`. Unlike
+    there, more than two labels in `y_true` with two `labels` are an error, and labels are not
+    truncated or rounded to the dtype of `labels`. `fastloss.multi_margin_loss` sums over the other
+    classes instead.
 
     References
     ----------
@@ -427,87 +434,105 @@ def hinge_loss(
     >>> hinge_loss([0, 2], [[1.0, 0.5, 0.0], [0.0, 1.0, 0.5]], labels=[0, 1, 2])
     1.0
     """
-    scores, truth, weight = _read_decisions(y_true, pred_decision, labels, sample_weight)
+    scores, target, weight = _read_decisions(y_true, pred_decision, labels, sample_weight)
     if scores.ndim == 1:
         total, divisor = _sums(
-            losses.margin_ranking_loss, scores, 0.0, truth, weight=weight, margin=1.0
+            losses.margin_ranking_loss, scores, 0.0, target, weight=weight, margin=1.0
         )
     else:
-        own, other = _own_and_other(truth, scores)
-        if own.dtype == np.float32:
-            own, other = own.astype(np.float64), other.astype(np.float64)
-        total, divisor = _sums(losses.margin_ranking_loss, own, other, 1, weight=weight, margin=1.0)
-    return _ratio(total, divisor)
+        true_score, runner_up = _true_and_runner_up(target, scores)
+        if true_score.dtype == np.float32:
+            true_score, runner_up = true_score.astype(np.float64), runner_up.astype(np.float64)
+        total, divisor = _sums(
+            losses.margin_ranking_loss, true_score, runner_up, 1, weight=weight, margin=1.0
+        )
+    return _divide(total, divisor)
 
 
 def _read_decisions(y_true, pred_decision, labels, sample_weight):
-    """(decisions, in one axis for two labels; classes, or signs for two labels; weights)"""
+    """Decision values, targets, and weights.
+
+    For two classes, the decision values have one axis and the targets are -1 and 1; for more, the
+    targets are class indices.
+    """
     scores = _inputs.as_decisions(pred_decision)
-    y = _inputs.column(_inputs.as_array(y_true, "y_true"), "y_true")
-    weight = None if sample_weight is None else _inputs.as_numbers(sample_weight, "sample_weight")
-    _inputs.check_rows(y_true=y, pred_decision=scores, sample_weight=weight)
+    y = _inputs.column_or_1d(_inputs.as_array(y_true, "y_true"), "y_true")
+    weight = (
+        None if sample_weight is None else _inputs.as_real_array(sample_weight, "sample_weight")
+    )
+    _inputs.check_equal_rows(y_true=y, pred_decision=scores, sample_weight=weight)
     if weight is not None and weight.ndim != 1:
         raise TypeError(f"sample_weight has shape {weight.shape}: it must have one axis")
     columns = 1 if scores.ndim == 1 else scores.shape[1]
-    classes, codes = _inputs.decision_classes(y, labels, columns)
+    classes, indices = _inputs.encode_for_decisions(y, labels, columns)
     if classes > 2 and columns != classes:
         raise ValueError(
             f"pred_decision has shape {scores.shape}, but there are {classes} labels: it must have "
-            "a column for each; pass all labels as labels"
+            "one column for each; pass all labels as labels"
         )
     if classes > 2:
-        return scores, codes, weight
-    scores = _inputs.column(scores, "pred_decision")
-    return scores.astype(np.float64, copy=False), 2 * codes.astype(np.int8) - 1, weight
+        return scores, indices, weight
+    scores = _inputs.column_or_1d(scores, "pred_decision")
+    return scores.astype(np.float64, copy=False), 2 * indices.astype(np.int8) - 1, weight
 
 
-def _own_and_other(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
-    """The score of the class and the largest of the others."""
+def _true_and_runner_up(indices: _Array, scores: _Array) -> tuple[_Array, _Array]:
+    """The score of the true class and the largest score of the others, of each row."""
     rows, columns = scores.shape
-    codes = _inputs.signed(codes)
-    if scores.size <= _PIECE:
-        return _own_and_other_of(codes, scores)
-    own, other = np.empty(rows, scores.dtype), np.empty(rows, scores.dtype)
-    for part in _parts(rows, columns):
-        own[part], other[part] = _own_and_other_of(codes[part], scores[part])
-    return own, other
+    indices = _inputs.as_int64(indices)
+    if scores.size <= _BLOCK_SIZE:
+        return _true_and_runner_up_of_block(indices, scores)
+    true_score, runner_up = np.empty(rows, scores.dtype), np.empty(rows, scores.dtype)
+    for block in _row_blocks(rows, columns):
+        true_score[block], runner_up[block] = _true_and_runner_up_of_block(
+            indices[block], scores[block]
+        )
+    return true_score, runner_up
 
 
-def _own_and_other_of(codes: _Array, scores: _Array) -> tuple[_Array, _Array]:
-    table = scores.T.copy()  # a class is a row: maxima go fast
-    flat, rows = table.reshape(-1), codes.size
-    at = codes * rows
-    at += _numbers(rows)
-    own = flat.take(at)
-    flat[at] = -math.inf
-    return own, np.maximum.reduce(table, axis=0)
+def _true_and_runner_up_of_block(indices: _Array, scores: _Array) -> tuple[_Array, _Array]:
+    by_class = scores.T.copy()  # one row per class: a maximum over rows is vectorised
+    flat, rows = by_class.reshape(-1), indices.size
+    position = indices * rows
+    position += _arange(rows)
+    true_score = flat.take(position)
+    flat[position] = -math.inf
+    return true_score, np.maximum.reduce(by_class, axis=0)
 
 
 @lru_cache(maxsize=1)
-def _numbers(rows: int) -> _Array:
-    """0, 1, ..., rows - 1; kept for the next call of as many."""
+def _arange(rows: int) -> _Array:
+    """0, 1, ..., rows - 1, cached for the next call with the same number of rows."""
     return np.arange(rows)
 
 
-def _parts(rows: int, columns: int) -> list[slice]:
-    step = max(1, _PIECE // columns)
+def _row_blocks(rows: int, columns: int) -> list[slice]:
+    step = max(1, _BLOCK_SIZE // columns)
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 # --- regression -----------------------------------------------------------------------------------
 
 
-def _mean_of_plain(
-    loss: Any, y_true: Any, y_pred: Any, sample_weight: Any, tells: bool, **options: float
+def _fast_mean(
+    loss: Any,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any,
+    propagates_nonfinite: bool,
+    **options: float,
 ) -> float:
-    """The mean where the arrays are as fastloss takes them, NaN where there is more to look at.
+    """The mean if the loss accepts the arrays as they are, NaN if they need validation.
 
-    `tells`: the loss is not finite where an argument is not.
+    `propagates_nonfinite` says whether the loss of an argument that is not finite is not finite
+    either. If so, the arguments need no check before the call.
     """
     if type(y_true) is not np.ndarray or type(y_pred) is not np.ndarray:
         return math.nan
     dtype = y_pred.dtype
-    if dtype not in _inputs.FLOATS or not (y_true.dtype is dtype or y_true.dtype.kind in "iub"):
+    if dtype not in _inputs.FLOAT_DTYPES:
+        return math.nan
+    if not (y_true.dtype is dtype or y_true.dtype.kind in "iub"):
         return math.nan
     if y_true.shape != y_pred.shape or not 0 < y_pred.ndim < 3 or y_pred.size == 0:
         return math.nan
@@ -515,13 +540,13 @@ def _mean_of_plain(
         if type(sample_weight) is not np.ndarray or sample_weight.dtype is not dtype:
             return math.nan
         sample_weight = _inputs.as_weight(sample_weight, len(y_pred))
-        if not sample_weight.min() > 0:  # a weight of 0 would hide what is not finite
+        if not sample_weight.min() > 0:  # a weight of 0 would hide an argument that is not finite
             return math.nan
-    if not (tells or (_inputs.is_finite(y_true) and _inputs.is_finite(y_pred))):
+    if not (propagates_nonfinite or (_inputs.is_finite(y_true) and _inputs.is_finite(y_pred))):
         return math.nan
     try:
         value = loss(y_pred, y_true, sample_weight=sample_weight, **options)
-    except ValueError:  # the slow way names the argument as it is called here
+    except ValueError:  # the message names the loss's arguments; validation names the metric's
         return math.nan
     return value if value < math.inf else math.nan
 
@@ -532,29 +557,29 @@ def _mean(
     y_pred: Any,
     sample_weight: Any,
     multioutput: Any,
-    tells: bool = True,
+    propagates_nonfinite: bool = True,
     **options: float,
 ) -> Any:
-    """The mean over rows and outputs, or what `multioutput` asks for."""
-    named = isinstance(multioutput, str)
+    """The mean over rows, and over outputs as `multioutput` says."""
+    is_name = isinstance(multioutput, str)
     if type(multioutput) is str and multioutput == "uniform_average":
-        value = _mean_of_plain(loss, y_true, y_pred, sample_weight, tells, **options)
+        value = _fast_mean(loss, y_true, y_pred, sample_weight, propagates_nonfinite, **options)
         if value == value:
             return value
-    if named and multioutput not in ("raw_values", "uniform_average"):
+    if is_name and multioutput not in ("raw_values", "uniform_average"):
         raise _inputs.InvalidParameterError(
             f"multioutput must be 'raw_values', 'uniform_average' or an array of weights, got "
             f"{multioutput!r}"
         )
     y_true, y_pred, weight = _inputs.as_targets(y_true, y_pred, sample_weight)
-    if not named:
+    if not is_name:
         multioutput = _inputs.as_output_weight(multioutput, y_pred.shape[1])
     elif multioutput == "uniform_average":
-        return _ratio(*_sums(loss, y_pred, y_true, weight=weight, **options))
+        return _divide(*_sums(loss, y_pred, y_true, weight=weight, **options))
     means = _column_means(loss, y_true, y_pred, weight, **options)
-    if named:
+    if is_name:
         return means.astype(y_pred.dtype)
-    return float(_ratio(means @ multioutput, float(multioutput.sum())))
+    return float(_divide(means @ multioutput, float(multioutput.sum())))
 
 
 def _column_means(
@@ -563,9 +588,9 @@ def _column_means(
     rows, columns = y_pred.shape
     weight = np.ones(rows) if weight is None else weight.astype(np.float64)
     total = np.zeros(columns)
-    for part in _parts(rows, columns):
-        total += weight[part] @ loss(y_pred[part], y_true[part], reduction="none", **options)
-    return _ratio(total, float(weight.sum()))
+    for block in _row_blocks(rows, columns):
+        total += weight[block] @ loss(y_pred[block], y_true[block], reduction="none", **options)
+    return _divide(total, float(weight.sum()))
 
 
 def mean_squared_error(
@@ -575,7 +600,7 @@ def mean_squared_error(
     sample_weight: ArrayLike | None = None,
     multioutput: ArrayLike = "uniform_average",
 ) -> float | _Array:
-    """Mean of (y_true - y_pred)^2.
+    """Mean squared error: the mean of (y_true - y_pred)^2.
 
     Parameters
     ----------
@@ -584,9 +609,10 @@ def mean_squared_error(
     y_pred : array_like, shape (n,) or (n, outputs)
         Predicted values.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
-        One mean for each output, their mean, or their mean with these weights.
+        "raw_values" returns the mean of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
 
     Returns
     -------
@@ -595,15 +621,15 @@ def mean_squared_error(
     Raises
     ------
     ValueError
-        For NaN and infinity, lengths or outputs that differ, weights that are all 0.
+        For NaN or infinity, different numbers of rows or outputs, and weights that are all 0.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.mean_squared_error``. As there, the arrays that have a dtype
-    decide in which precision others are read: a list beside a float32 array is float32. Sums are in
-    float64; float16 is computed in float32.
+    Agrees with ``sklearn.metrics.mean_squared_error``. As there, the arguments that have a dtype
+    determine the precision of the others: with a float32 array, a list is converted to float32.
+    Sums are accumulated in float64, and float16 is computed in float32.
 
     Examples
     --------
@@ -623,7 +649,7 @@ def mean_absolute_error(
     sample_weight: ArrayLike | None = None,
     multioutput: ArrayLike = "uniform_average",
 ) -> float | _Array:
-    """Mean of ``|y_true - y_pred|``.
+    """Mean absolute error: the mean of ``|y_true - y_pred|``.
 
     Parameters
     ----------
@@ -632,9 +658,10 @@ def mean_absolute_error(
     y_pred : array_like, shape (n,) or (n, outputs)
         Predicted values.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
-        One mean for each output, their mean, or their mean with these weights.
+        "raw_values" returns the mean of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
 
     Returns
     -------
@@ -643,13 +670,14 @@ def mean_absolute_error(
     Raises
     ------
     ValueError
-        For NaN and infinity, lengths or outputs that differ, weights that are all 0.
+        For NaN or infinity, different numbers of rows or outputs, and weights that are all 0.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.mean_absolute_error``; precision is as in `mean_squared_error`.
+    Agrees with ``sklearn.metrics.mean_absolute_error``. For the precision, see
+    `mean_squared_error`.
 
     Examples
     --------
@@ -674,7 +702,7 @@ def mean_pinball_loss(
 
     For a true value y and its prediction x::
 
-        l = alpha (y - x)    where x < y,        l = (1 - alpha) (x - y)    where x > y
+        l = alpha (y - x)    if x < y,        l = (1 - alpha) (x - y)    if x > y
 
     Parameters
     ----------
@@ -683,11 +711,12 @@ def mean_pinball_loss(
     y_pred : array_like, shape (n,) or (n, outputs)
         Predicted quantiles.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     alpha : float, default 0.5
-        Which quantile is predicted, from 0 to 1.
+        Level of the quantile, from 0 to 1.
     multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
-        One mean for each output, their mean, or their mean with these weights.
+        "raw_values" returns the mean of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
 
     Returns
     -------
@@ -696,14 +725,14 @@ def mean_pinball_loss(
     Raises
     ------
     ValueError
-        For NaN and infinity, lengths or outputs that differ, weights that are all 0, an `alpha`
-        outside [0, 1].
+        For NaN or infinity, different numbers of rows or outputs, weights that are all 0, and
+        `alpha` outside [0, 1].
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.mean_pinball_loss``; precision is as in `mean_squared_error`.
+    Agrees with ``sklearn.metrics.mean_pinball_loss``. For the precision, see `mean_squared_error`.
 
     Examples
     --------
@@ -713,9 +742,16 @@ def mean_pinball_loss(
     """
     if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise _inputs.InvalidParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
-    loss, quantile = losses.pinball_loss, float(alpha)
-    tells = 0 < quantile < 1
-    return _mean(loss, y_true, y_pred, sample_weight, multioutput, tells, quantile=quantile)
+    quantile = float(alpha)
+    return _mean(
+        losses.pinball_loss,
+        y_true,
+        y_pred,
+        sample_weight,
+        multioutput,
+        propagates_nonfinite=0 < quantile < 1,
+        quantile=quantile,
+    )
 
 
 def mean_tweedie_deviance(
@@ -725,19 +761,22 @@ def mean_tweedie_deviance(
     sample_weight: ArrayLike | None = None,
     power: float = 0,
 ) -> float:
-    """Mean deviance of Tweedie distributions; `fastloss.tweedie_deviance_loss` has the formula.
+    """Mean deviance of Tweedie distributions.
+
+    `fastloss.tweedie_deviance_loss` has the formula.
 
     Parameters
     ----------
     y_true : array_like, shape (n,) or (n, 1)
-        Observed values: above 0 for a `power` of at least 2, at least 0 for one of at least 1.
+        Observed values: greater than 0 if `power` is at least 2, at least 0 if `power` is at least
+        1.
     y_pred : array_like, shape (n,) or (n, 1)
-        Predicted means, above 0 unless `power` is 0.
+        Predicted means: greater than 0, unless `power` is 0.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
     power : float, default 0
-        Exponent of the variance, at most 0 or at least 1: 0 is the normal distribution, 1
-        Poisson's, 2 the gamma and 3 the inverse Gaussian one.
+        Power of the mean that the variance is proportional to, at most 0 or at least 1. The normal
+        distribution has 0, Poisson 1, gamma 2, and inverse Gaussian 3.
 
     Returns
     -------
@@ -746,16 +785,17 @@ def mean_tweedie_deviance(
     Raises
     ------
     ValueError
-        For values outside the range of the power, NaN and infinity, more than one output, lengths
-        that differ, weights that are all 0.
+        For values outside the range of the power, NaN or infinity, more than one output, arrays of
+        different lengths, and weights that are all 0.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    Agrees with ``sklearn.metrics.mean_tweedie_deviance`` to 1e-12 of the terms that it adds; where
-    they cancel, as with good predictions, fastloss keeps digits that scikit-learn loses. A power
-    that is not 1 or 2 but within 1e-6 of them is an error here, and noise there.
+    Agrees with ``sklearn.metrics.mean_tweedie_deviance`` to 1e-12 of the terms of the formula. If
+    they cancel, as for good predictions, fastloss is more accurate than scikit-learn. A power that
+    differs from 1 or 2 by less than 1e-6 is an error; scikit-learn's result for it is dominated by
+    rounding errors.
 
     Examples
     --------
@@ -768,7 +808,8 @@ def mean_tweedie_deviance(
             f"power must be at most 0, or at least 1, got {power!r}"
         )
     loss, p = losses.tweedie_deviance_loss, float(power)
-    value = _mean_of_plain(loss, y_true, y_pred, sample_weight, p in (0, 1, 1.5, 2), power=p)
+    propagates_nonfinite = p in (0, 1, 1.5, 2)
+    value = _fast_mean(loss, y_true, y_pred, sample_weight, propagates_nonfinite, power=p)
     if value == value and y_pred.ndim == 1:
         return value
     return _mean_deviance(y_true, y_pred, sample_weight, p)
@@ -777,31 +818,35 @@ def mean_tweedie_deviance(
 def _mean_deviance(y_true: Any, y_pred: Any, sample_weight: Any, power: float) -> float:
     y_true, y_pred, weight = _inputs.as_targets(y_true, y_pred, sample_weight)
     if y_pred.shape[1] > 1:
-        raise ValueError(f"y_pred has shape {y_pred.shape}: a deviance takes one output")
+        raise ValueError(f"y_pred has shape {y_pred.shape}: a deviance needs a single output")
     y_true, y_pred = y_true.reshape(-1), y_pred.reshape(-1)
     if power >= 2:
-        _inputs.check_entries(y_true > 0, y_true, "y_true", f"above 0 for the power {power:g}")
+        _inputs.check_entries(y_true > 0, y_true, "y_true", f"above 0 for power {power:g}")
     elif power >= 1:
-        _inputs.check_entries(y_true >= 0, y_true, "y_true", f"at least 0 for the power {power:g}")
+        _inputs.check_entries(y_true >= 0, y_true, "y_true", f"at least 0 for power {power:g}")
     if power != 0:
-        _inputs.check_entries(y_pred > 0, y_pred, "y_pred", f"above 0 for the power {power:g}")
+        _inputs.check_entries(y_pred > 0, y_pred, "y_pred", f"above 0 for power {power:g}")
     loss = losses.tweedie_deviance_loss
-    return _ratio(*_sums(loss, y_pred, y_true, weight=weight, power=power))
+    return _divide(*_sums(loss, y_pred, y_true, weight=weight, power=power))
 
 
 def mean_poisson_deviance(
     y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
 ) -> float:
-    """Mean of 2 (y log(y/x) - y + x) for true counts y and predicted means x.
+    """Mean Poisson deviance.
+
+    For an observed count y and the predicted mean x::
+
+        l = 2 (y log(y/x) - y + x)
 
     Parameters
     ----------
     y_true : array_like, shape (n,) or (n, 1)
         Observed values, at least 0.
     y_pred : array_like, shape (n,) or (n, 1)
-        Predicted means, above 0.
+        Predicted means, greater than 0.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
 
     Returns
     -------
@@ -812,11 +857,11 @@ def mean_poisson_deviance(
     ValueError
         As in `mean_tweedie_deviance`.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    This is `mean_tweedie_deviance` with the power 1, which agrees with
+    This is `mean_tweedie_deviance` with ``power=1``. It agrees with
     ``sklearn.metrics.mean_poisson_deviance``.
 
     Examples
@@ -831,16 +876,20 @@ def mean_poisson_deviance(
 def mean_gamma_deviance(
     y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
 ) -> float:
-    """Mean of 2 (log(x/y) + y/x - 1) for true values y and predicted means x.
+    """Mean gamma deviance.
+
+    For an observed value y and the predicted mean x::
+
+        l = 2 (log(x/y) + y/x - 1)
 
     Parameters
     ----------
     y_true : array_like, shape (n,) or (n, 1)
-        Observed values, above 0.
+        Observed values, greater than 0.
     y_pred : array_like, shape (n,) or (n, 1)
-        Predicted means, above 0.
+        Predicted means, greater than 0.
     sample_weight : array_like, shape (n,), optional
-        Weights of the rows.
+        Weights of the rows. They may be negative.
 
     Returns
     -------
@@ -851,11 +900,11 @@ def mean_gamma_deviance(
     ValueError
         As in `mean_tweedie_deviance`.
     ZeroDivisionError
-        For weights that add up to 0.
+        For weights that sum to 0.
 
     Notes
     -----
-    This is `mean_tweedie_deviance` with the power 2, which agrees with
+    This is `mean_tweedie_deviance` with ``power=2``. It agrees with
     ``sklearn.metrics.mean_gamma_deviance``.
 
     Examples

@@ -1,4 +1,4 @@
-"""Criteria as scorers of `cross_val_score` and `GridSearchCV`: `make_scorer`."""
+"""`make_scorer`: criteria as scorers for `cross_val_score` and `GridSearchCV`."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -8,7 +8,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from fastloss import criteria
 from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
-# What criteria take of a classifier.
+# Criteria for classifiers, by what they take from the estimator.
 LOGITS = (
     criteria.CrossEntropyLoss,
     criteria.BCEWithLogitsLoss,
@@ -18,57 +18,58 @@ LOGITS = (
 PROBABILITIES = (criteria.NLLLoss, criteria.BCELoss)
 MARGINS = (criteria.MultiMarginLoss, criteria.MarginRankingLoss)
 CLASSIFICATION = LOGITS + PROBABILITIES + MARGINS
-OF_ALL_CLASSES = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
-OF_SIGNS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
+MULTICLASS = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
+SIGN_LABELS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
 
-# What criteria take of a regression: predictions, for the last one with their standard deviations.
+# Criteria for regressors. They take predictions, the last one with standard deviations.
 REGRESSION = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
 
 
 def make_scorer(criterion, *, response_method=None):
-    """Makes a scorer of a criterion: the negative of its loss, so that greater is better.
+    """Make a scorer from a criterion.
 
-    It goes wherever scikit-learn takes `scoring`. What the criterion needs is asked of the
-    estimator:
+    The score is the negative loss, so that greater is better. The scorer can be passed as `scoring`
+    throughout scikit-learn. The criterion determines what it takes from the estimator:
 
-    - `CrossEntropyLoss`, `BCEWithLogitsLoss`, `SigmoidFocalLoss`, `SoftMarginLoss`: logits, from
-      the logarithms of its probabilities
-    - `NLLLoss`, `BCELoss`: logarithms of its probabilities, or the probability of the second class
-    - `MultiMarginLoss`, `MarginRankingLoss` (against 0, the hinge loss): its decision function; of
-      two classes, the scores are (0, z)
+    - `CrossEntropyLoss`, `BCEWithLogitsLoss`, `SigmoidFocalLoss`, `SoftMarginLoss`: logits, which
+      are the logarithms of the predicted probabilities
+    - `NLLLoss`: logarithms of the predicted probabilities
+    - `BCELoss`: the predicted probability of the second class
+    - `MultiMarginLoss`, `MarginRankingLoss` (against 0, which is the hinge loss): decision values;
+      for two classes, the scores are (0, z)
     - `MSELoss`, `L1Loss`, `SmoothL1Loss`, `HuberLoss`, `LogCoshLoss`, `PinballLoss`,
-      `TweedieDevianceLoss`: its predictions
-    - `PoissonNLLLoss`, `GammaNLLLoss`: its predictions as expected values, whatever `log_input` is
-    - `GaussianNLLLoss`: its predictions with ``return_std=True``
+      `TweedieDevianceLoss`: predictions
+    - `PoissonNLLLoss`, `GammaNLLLoss`: predictions as expected values, with either `log_input`
+    - `GaussianNLLLoss`: predictions with ``return_std=True``
 
-    Labels of any type become class indices by the estimator's `classes_`, or those that the
-    criterion has for two classes.
+    Labels may have any type. They are encoded by the estimator's `classes_`, as class indices or as
+    the criterion's labels for two classes.
 
     Parameters
     ----------
     criterion : Criterion
-        With reduction "mean" or "sum".
+        The criterion, with reduction "mean" or "sum".
     response_method : {"predict_proba", "decision_function"}, optional
-        Where logits come from. "decision_function" takes its scores for logits, as those of
-        `LogisticRegression` are and those of support vector machines are not. Default:
+        Source of the logits. With "decision_function", the decision values are used as logits,
+        which is right for `LogisticRegression` and wrong for support vector machines. Default:
         "predict_proba".
 
     Returns
     -------
     LossScorer
-        Callable as ``scorer(estimator, X, y, sample_weight=None)``. With metadata routing, it has
-        ``set_score_request(sample_weight=True)``.
+        A callable ``scorer(estimator, X, y, sample_weight=None)``. With metadata routing, call
+        ``scorer.set_score_request(sample_weight=True)``.
 
     Raises
     ------
     TypeError
-        For a criterion that is none of these.
+        For a criterion that is not listed above.
     ValueError
         For another reduction or response method.
 
     See Also
     --------
-    LossClassifier, LossRegressor : Models that minimise a criterion.
+    LossClassifier, LossRegressor : Linear models that minimise a criterion.
 
     Examples
     --------
@@ -88,7 +89,7 @@ def make_scorer(criterion, *, response_method=None):
 
 
 class LossScorer(BaseEstimator):
-    """What `make_scorer` makes; a BaseEstimator, so that it can be cloned and routed."""
+    """The scorer that `make_scorer` returns; a BaseEstimator, for cloning and metadata routing."""
 
     __metadata_request__score = {"estimator": UNUSED}  # noqa: RUF012
 
@@ -97,27 +98,28 @@ class LossScorer(BaseEstimator):
         self.response_method = response_method
 
     def __call__(self, estimator, X, y, sample_weight=None):
-        """The negative loss."""
+        """Return the negative loss."""
         return self.score(estimator, X, y, sample_weight=sample_weight)
 
     def score(self, estimator, X, y, sample_weight=None):
-        """The negative loss."""
+        """Return the negative loss."""
         self._check()
-        of = self._of_values if isinstance(self.criterion, REGRESSION) else self._of_classes
-        criterion, arrays = of(estimator, X, y)
+        is_regression = isinstance(self.criterion, REGRESSION)
+        prepare = self._prepare_regression if is_regression else self._prepare_classification
+        criterion, arrays = prepare(estimator, X, y)
         return -criterion(*arrays, sample_weight=sample_weight)
 
     def _accept_sample_weight(self):
-        return True  # asked by scikit-learn without metadata routing
+        return True  # for scikit-learn without metadata routing
 
     def _check(self):
-        suitable = CLASSIFICATION + REGRESSION
-        if not isinstance(self.criterion, suitable):
-            names = ", ".join(kind.__name__ for kind in suitable)
+        supported = CLASSIFICATION + REGRESSION
+        if not isinstance(self.criterion, supported):
+            names = ", ".join(cls.__name__ for cls in supported)
             raise TypeError(f"criterion is {self.criterion!r}: a scorer takes one of {names}")
         if self.criterion.reduction not in ("mean", "sum"):
             raise ValueError(
-                f"criterion has reduction={self.criterion.reduction!r}: a score is a number, "
+                f"criterion has reduction={self.criterion.reduction!r}: a score is a scalar, "
                 "reduction='mean' or 'sum'"
             )
         methods = [None]
@@ -125,12 +127,12 @@ class LossScorer(BaseEstimator):
             methods += ["predict_proba", "decision_function"]
         if self.response_method not in methods:
             raise ValueError(
-                f"response_method is {self.response_method!r}: for {self.criterion!r} it can be "
+                f"response_method is {self.response_method!r}: for {self.criterion!r} it must be "
                 f"{' or '.join(map(repr, methods))}"
             )
 
-    def _of_values(self, estimator, X, y):
-        """The criterion and its arrays, of a regression."""
+    def _prepare_regression(self, estimator, X, y):
+        """Return the criterion and its arrays for a regressor."""
         criterion, y = self.criterion, np.asarray(y)
         if isinstance(criterion, criteria.GaussianNLLLoss):
             mean, deviation = estimator.predict(X, return_std=True)
@@ -138,23 +140,23 @@ class LossScorer(BaseEstimator):
         if getattr(criterion, "log_input", False):
             criterion = clone(criterion).set_params(log_input=False)
             if isinstance(criterion, criteria.PoissonNLLLoss):
-                criterion.set_params(eps=0.0)  # which log_input does not use
+                criterion.set_params(eps=0.0)  # log_input=True ignores eps
         prediction = np.asarray(estimator.predict(X))
-        if prediction.size == y.size:  # one column is like none
+        if prediction.size == y.size:  # (n, 1) matches (n,)
             prediction = prediction.reshape(y.shape)
         return criterion, (prediction, y)
 
-    def _of_classes(self, estimator, X, y):
-        """The criterion and its arrays, of a classifier."""
+    def _prepare_classification(self, estimator, X, y):
+        """Return the criterion and its arrays for a classifier."""
         if not hasattr(estimator, "classes_"):
             raise TypeError(
                 f"{type(estimator).__name__} has no classes_: {self.criterion!r} takes a classifier"
             )
         criterion, classes = self.criterion, len(estimator.classes_)
-        labels = LabelEncoder()
-        labels.classes_ = estimator.classes_
-        target = labels.transform(y)
-        if isinstance(criterion, OF_ALL_CLASSES):
+        encoder = LabelEncoder()
+        encoder.classes_ = estimator.classes_
+        target = encoder.transform(y)
+        if isinstance(criterion, MULTICLASS):
             return criterion, (self._scores(estimator, X), target)
         if classes != 2:
             raise ValueError(
@@ -162,36 +164,36 @@ class LossScorer(BaseEstimator):
                 "CrossEntropyLoss, NLLLoss and MultiMarginLoss take any number"
             )
         if isinstance(criterion, criteria.BCELoss):
-            return criterion, (_method(estimator, "predict_proba")(X)[:, 1], target)
+            return criterion, (_response_method(estimator, "predict_proba")(X)[:, 1], target)
         scores = self._scores(estimator, X)
         logits = scores[:, 1] - scores[:, 0]
-        if isinstance(criterion, OF_SIGNS):
+        if isinstance(criterion, SIGN_LABELS):
             target = 2 * target - 1
         if isinstance(criterion, criteria.MarginRankingLoss):
             return criterion, (logits, 0.0, target)
         return criterion, (logits, target)
 
     def _scores(self, estimator, X):
-        """Scores (n, C), of which the criterion sees differences only, or log-probabilities."""
+        """Scores (n, C) that are log-probabilities, or logits of which only differences matter."""
         if isinstance(self.criterion, MARGINS) or self.response_method == "decision_function":
-            return _columns(_method(estimator, "decision_function")(X))
-        probabilities = _method(estimator, "predict_proba")
-        with np.errstate(divide="ignore"):  # the logarithm of 0
+            return _class_columns(_response_method(estimator, "decision_function")(X))
+        predict_proba = _response_method(estimator, "predict_proba")
+        with np.errstate(divide="ignore"):  # log(0)
             if hasattr(estimator, "predict_log_proba"):
                 return estimator.predict_log_proba(X)
-            return np.log(probabilities(X))
+            return np.log(predict_proba(X))
 
 
-def _columns(scores):
-    """Scores of each class."""
+def _class_columns(scores):
+    """One column of scores per class: (0, z) for two classes with a single score z."""
     scores = np.asarray(scores)
     return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
 
 
-def _method(estimator, name):
+def _response_method(estimator, name):
     if hasattr(estimator, name):
         return getattr(estimator, name)
-    remedy = "response_method='decision_function' takes its scores for logits"
+    remedy = "response_method='decision_function' uses its decision values as logits"
     raise TypeError(
         f"{type(estimator).__name__} has no {name}, which this criterion needs"
         + (f"; {remedy}" if hasattr(estimator, "decision_function") else "")

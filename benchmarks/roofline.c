@@ -1,6 +1,6 @@
 /* Measures the roofline of the machine: memory bandwidth of one and two streams, with and without
  * non-temporal stores, and the throughput of the kernels' exp and log on data in the L1 cache.
- * with_limits.py compiles this file for the local processor when it is needed. Each function
+ * with_roofline.py compiles this file for the local processor when it is needed. Each function
  * returns the number of bytes it moved or of calls it made.
  *
  * Reads sum integers, which lets the compiler reorder the additions. */

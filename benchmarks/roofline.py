@@ -1,4 +1,8 @@
-"""What the machine allows, measured beside the cells, and the share that a cell reaches."""
+"""The roofline of the machine, measured along with the cells, and the share that a cell reaches.
+
+The roofline of a cell is the least time that its memory traffic and arithmetic need at the measured
+rates. The share is this time over the time that was measured.
+"""
 
 import statistics
 from pathlib import Path
@@ -6,27 +10,27 @@ from pathlib import Path
 from benchmarks.cells import Cell
 
 
-class Limits:
-    """Turns of `with_limits.py` in its process, on arrays as large as the large cells'."""
+class Roofline:
+    """Rounds of `with_roofline.py` in its process, on arrays of the size of the large cells."""
 
     def __init__(self, peer, dtype):
         self._peer = peer
         names, _ = peer.ask("prepare", Cell("mse_loss", "", (16 << 20,), dtype, "large"))
         self._amounts = {name: peer.ask("result", name) for name in names}
-        self._rounds = {name: [] for name in names}
+        self._times = {name: [] for name in names}
 
-    def turn(self, seconds):
-        took = self._peer.ask("turn", list(self._rounds), seconds)
-        for times, median in zip(self._rounds.values(), took, strict=True):
+    def measure_round(self, seconds):
+        medians = self._peer.ask("measure_round", list(self._times), seconds)
+        for times, median in zip(self._times.values(), medians, strict=True):
             times.append(median)
 
     def rates(self):
-        """Bytes or calls per second, the medians so far."""
-        return {n: self._amounts[n] / statistics.median(t) for n, t in self._rounds.items()}
+        """Bytes or calls per second, as medians of the rounds so far."""
+        return {n: self._amounts[n] / statistics.median(t) for n, t in self._times.items()}
 
 
 def cache_size():
-    """Bytes of the largest cache, 32 MiB where the system does not tell."""
+    """Bytes of the largest cache, or 32 MiB if the system does not report it."""
     sizes = [0]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = file.read_text().strip()  # 1024K
@@ -35,10 +39,11 @@ def cache_size():
 
 
 def least_seconds(work, rates, cache):
-    """The larger of memory's and the exps' and logs' time; 0 where neither is known.
+    """The larger of the times for memory traffic and for exps and logs; 0 if neither is known.
 
-    Bytes that are read and as many that are written go at the rate of a copy, the rest at that of
-    reading or writing. What the cache holds need not move.
+    The smaller of the bytes read and written are moved at the rate of a copy in both directions,
+    the remaining ones at the rate of reading or writing. Arrays that fit into the cache cause no
+    traffic.
     """
     memory = 0
     read, write = work["read"], work["write"]
@@ -52,7 +57,7 @@ def least_seconds(work, rates, cache):
 
 
 def add_shares(result, rates, cache, peer="fastloss"):
-    """Adds to the peer's figures the part of the limit that they reach; not to small cells'."""
+    """Add to the peer's figures the share of the roofline, except for small cells."""
     if not result["work"] or result["group"] == "small":
         return
     for figure in result["figures"]:

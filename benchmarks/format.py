@@ -1,8 +1,8 @@
-"""Figures in words, and the tables on the terminal."""
+"""Figures as text, and the tables on the terminal."""
 
 from benchmarks.measure import PRODUCTS
 
-WIDTH = (44, 13, 26)  # of the columns: cell, library, product
+WIDTHS = (44, 13, 26)  # of the columns: cell, library, each product
 TITLES = {
     "torch": "PyTorch",
     "compile": "torch.compile",
@@ -39,8 +39,8 @@ def rate_text(name, rate):
 RATE_NAMES = {
     "read_one": "reading one array",
     "read_two": "reading two",
-    "copy": "copying by streaming stores",
-    "write": "streaming stores alone",
+    "copy": "copying with non-temporal stores",
+    "write": "non-temporal stores alone",
     "exp_calls": "exp in L1",
     "log_calls": "log in L1",
 }
@@ -51,14 +51,14 @@ def limit_texts(rates):
 
 
 def introduction(rounds):
-    head = f"{'cell':<{WIDTH[0]}}{'library':<{WIDTH[1]}}"
+    heads = f"{'cell':<{WIDTHS[0]}}{'library':<{WIDTHS[1]}}"
     return (
-        "\nvalue: the mean loss; gradient: value and gradient; out: the same into an array kept"
-        "\nbetween calls, against a peer's gradient. x: how many times longer than fastloss; %: the"
-        "\npart of the machine's limit that fastloss reaches. -: the library has no such loss."
+        "\nvalue: the mean loss; gradient: value and gradient; out: the same into a preallocated"
+        "\narray, against a peer's gradient. x: the speed-up of fastloss; %: the share of the"
+        "\nmachine's limit that fastloss reaches. -: the library has no such loss."
         f"\nMedians of {rounds} rounds, ± half their range; NumPy and sklearn on one thread.\n\n"
-        + head
-        + "".join(f"{product:<{WIDTH[2]}}" for product in PRODUCTS)
+        + heads
+        + "".join(f"{product:<{WIDTHS[2]}}" for product in PRODUCTS)
     )
 
 
@@ -75,40 +75,40 @@ def figure_text(figure, product):
 
 
 def figure_of(result, peer, product):
-    """A peer's value and gradient stands for what it does not keep."""
-    by = {f["product"]: f for f in result["figures"] if f["peer"] == peer}
-    return by.get(product) or (by.get("gradient") if product == "out" else None)
+    """The figure of a peer; its "gradient" in place of "out" if it has no preallocated output."""
+    figures = {f["product"]: f for f in result["figures"] if f["peer"] == peer}
+    return figures.get(product) or (figures.get("gradient") if product == "out" else None)
 
 
 def cell_lines(result, peers):
-    """One line per library, one per product that has no time and why."""
+    """One line per library, and one per product without a time that gives the reason."""
     name = result["cell"]
     for peer in peers:
         texts = (figure_text(figure_of(result, peer, p), p) for p in PRODUCTS)
-        line = f"{name:<{WIDTH[0]}}{peer:<{WIDTH[1]}}"
-        yield (line + "".join(f"{text:<{WIDTH[2]}}" for text in texts)).rstrip()
+        line = f"{name:<{WIDTHS[0]}}{peer:<{WIDTHS[1]}}"
+        yield (line + "".join(f"{text:<{WIDTHS[2]}}" for text in texts)).rstrip()
         name = ""
     for figure in result["figures"]:
-        for why in ("refused", "left_out"):
-            if figure[why]:
-                words = why.replace("_", " ")
-                yield f"  {words}: {figure['peer']}, {figure['product']}: {figure[why]}"
+        for status in ("refused", "left_out"):
+            if figure[status]:
+                words = status.replace("_", " ")
+                yield f"  {words}: {figure['peer']}, {figure['product']}: {figure[status]}"
 
 
-def closing_lines(made):
-    yield f"\n{'Times longer, geometric mean (smallest)':<44}" + "".join(
+def closing_lines(run):
+    yield f"\n{'Speed-up, geometric mean (smallest)':<44}" + "".join(
         f"{product:>22}" for product in PRODUCTS
     )
-    for peer, groups in made["means"].items():
+    for peer, groups in run["means"].items():
         for group, products in groups.items():
             count = max(m["cells"] for m in products.values())
             line = f"{f'{peer}, {group} ({count} cells)':<44}"
             for product in PRODUCTS:
                 line += f"{mean_text(products.get(product)):>22}"
             yield line
-    if made.get("limits"):
-        yield "\nLimits: " + ", ".join(limit_texts(made["limits"]))
-    figures = [f for r in made["cells"] for f in r["figures"] if f["median"]]
+    if run.get("limits"):
+        yield "\nLimits: " + ", ".join(limit_texts(run["limits"]))
+    figures = [f for r in run["cells"] for f in r["figures"] if f["median"]]
     unsteady = sum(f["spread"] > 0.25 for f in figures)
     if unsteady:
         yield f"{unsteady} of {len(figures)} medians have ± over 25%: was the machine busy?"
