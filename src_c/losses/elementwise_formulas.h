@@ -146,16 +146,11 @@ static INLINE result kl_div(real x, real y, real z, const real *p)
 static INLINE result kl_div_log_target(real x, real y, real z, const real *p)
 {
     real t = EXP(y), d = y - x;
-    result r = {.dx = or_nan(-t, x)};
-    if (y == -REAL_INFINITY && x == x) {
-        r.l = r.dy = 0;
-    } else if (FABS(d) == REAL_INFINITY) { /* t may have underflowed to 0 */
-        r.l = r.dy = d;
-    } else {
-        r.l = t * d;
-        r.dy = t * (d + 1);
-    }
-    return r;
+    int zero = y == -REAL_INFINITY && x == x;
+    int infinite = FABS(d) == REAL_INFINITY; /* t may have underflowed to 0 */
+    real l = zero ? 0 : infinite ? d : t * d;
+    real dy = zero ? 0 : infinite ? d : t * (d + 1);
+    return (result){.l = l, .dx = or_nan(-t, x), .dy = dy};
 }
 
 /* -(y log x + (1 - y) log(1 - x)), with logarithms clamped to at least -100 and x(1 - x) to at
