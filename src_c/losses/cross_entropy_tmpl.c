@@ -191,8 +191,7 @@ static softmax_config softmax_config_of(const fl_call *call)
         s.rows_per_tile = 1;
         s.classes_per_tile = TILE_2D;
         s.classes_per_part = FL_CLASSES_PER_PART;
-        s.caches_exp =
-            wants_gradients(call) && C > TILE_2D && C <= MAX_CACHED_CLASSES;
+        s.caches_exp = wants_gradients(call) && C > TILE_2D && C <= MAX_CACHED_CLASSES;
         return s;
     }
     s.rows_per_tile = class_rows_per_tile(C);
