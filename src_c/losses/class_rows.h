@@ -5,7 +5,7 @@
  *     x  operand[0]     (units, C)   scores: logits or log-probabilities
  *     y  operand[1]     (units)      class indices, or
  *                       (units, C)   probabilities (SOFT)
- *     w  class_weight   (C)          class weights, NULL for ones
+ *     w  operand[2]     (C)          class weights, absent for ones
  *     s  sample_weight  (units)      sample weights, absent for ones
  *
  * A kernel calls class_rows_load(), computes the losses, and calls class_rows_emit_losses(). */
