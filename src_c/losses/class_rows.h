@@ -5,7 +5,7 @@
  *     x  operand[0]     (units, C)   scores: logits or log-probabilities
  *     y  operand[1]     (units)      class indices, or
  *                       (units, C)   probabilities (SOFT)
- *     w  class_weight   (C)          class weights, NULL for ones
+ *     w  operand[2]     (C)          class weights, absent for ones
  *     s  sample_weight  (units)      sample weights, absent for ones
  *
  * A kernel calls class_rows_load(), computes the losses, and calls class_rows_emit_losses(). */
@@ -98,35 +98,28 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
         double product = r->sample_weight[p] * r->label_weight[p];
         divisor[p] = r->active[p] == 0 ? 0 : product;
     }
-    partial->divisor_sum = dd_add(partial->divisor_sum, sum_doubles(divisor, n));
+    add_divisors(divisor, n, partial);
     if (weighted && mode == HARD)
         for (int64_t p = 0; p < n; p++)
             r->active[p] = r->label_weight[p] == 0 ? 0 : r->active[p];
     for (int64_t p = 0; p < n; p++)
         partial->count += r->active[p] != 0;
-
-    const double *grad_output = load_grad_output(call, first, n, tile);
-    for (int64_t p = 0; p < n; p++)
-        r->grad_scale[p] =
-            call->grad_scale * r->sample_weight[p] * (grad_output ? grad_output[p] : 1);
+    load_gradient_scale(call, first, n, r->sample_weight, r->grad_scale);
 }
 
-/* Stores the unreduced losses l (n), adds them to Σ l, and emits what each unit adds. */
+/* Emits the unreduced losses l (n). */
 static void class_rows_emit_losses(const fl_call *call, const row_batch *r, const real *l,
                                    fl_partial *partial)
 {
+    double divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
     if (!wants_losses(call))
         return;
-    partial->sum = dd_add(partial->sum, sum_tile(l, r->n));
-    fl_store(call->output[FL_LOSSES], r->first, r->n, l);
-    if (!wants_unit_terms(call))
-        return;
-    double divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
-    for (int64_t p = 0; p < r->n; p++) {
-        active[p] = r->active[p];
-        divisor[p] = r->active[p] == 0 ? 0 : r->sample_weight[p] * r->label_weight[p];
-    }
-    emit_unit_terms(call, r->first, r->n, l, 1, divisor, active, partial);
+    if (wants_unit_terms(call))
+        for (int64_t p = 0; p < r->n; p++) {
+            active[p] = r->active[p];
+            divisor[p] = r->active[p] == 0 ? 0 : r->sample_weight[p] * r->label_weight[p];
+        }
+    emit_losses(call, r->first, r->n, l, sum_tile(l, r->n), 1, divisor, active, partial);
 }
 
 #endif

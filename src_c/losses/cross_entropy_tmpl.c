@@ -21,7 +21,7 @@
 #include "losses/softmax_gradient.h"
 #include "runtime/plan.h"
 
-static int cross_entropy_wants_gradients(const fl_call *call) { return wants_gradients(call); }
+_Static_assert(FL_CLASSES_PER_PART % TILE_2D == 0, "a part is cut into whole tiles");
 
 /* The unreduced losses of all rows, times their sample weights. */
 static void cross_entropy_values(const softmax_config *s, const row_batch *r,
@@ -77,7 +77,7 @@ static void cross_entropy_run_batch(const softmax_config *s, fl_phase phase, row
             return;
         }
         softmax_rows(s, &t, states, &results, partial);
-        if (cross_entropy_wants_gradients(call)) {
+        if (wants_gradients(call)) {
             softmax_grad_prepare(s, r, &t, states, &results);
             softmax_grad_write(s, &t, states, &results, 0, s->C);
         }
@@ -140,7 +140,7 @@ static void row_part_finish(const softmax_config *s, const row_batch *r, class_t
         cross_entropy_values(s, r, &results, l);
         class_rows_emit_losses(call, r, l, partial);
     }
-    if (cross_entropy_wants_gradients(call)) {
+    if (wants_gradients(call)) {
         t->exp_cache = s->caches_exp ? parts[part]->exp_cache : NULL;
         softmax_grad_prepare(s, r, t, &state, &results);
         softmax_grad_write(s, t, &state, &results, part * s->classes_per_part,
@@ -191,8 +191,7 @@ static softmax_config softmax_config_of(const fl_call *call)
         s.rows_per_tile = 1;
         s.classes_per_tile = TILE_2D;
         s.classes_per_part = FL_CLASSES_PER_PART;
-        s.caches_exp =
-            cross_entropy_wants_gradients(call) && C > TILE_2D && C <= MAX_CACHED_CLASSES;
+        s.caches_exp = wants_gradients(call) && C > TILE_2D && C <= MAX_CACHED_CLASSES;
         return s;
     }
     s.rows_per_tile = class_rows_per_tile(C);

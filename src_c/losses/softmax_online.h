@@ -286,6 +286,12 @@ static INLINE void softmax_accumulate_soft_terms(const softmax_config *s, lane_b
 
 /* --- reductions --- */
 
+static INLINE void lanes_broadcast(real *v, real value)
+{
+    for (int k = 0; k < LANES; k++)
+        v[k] = value;
+}
+
 static INLINE void lane_sum_broadcast(lane_sum *sum, fl_dd total)
 {
     for (int k = 0; k < LANES; k++) {
@@ -299,10 +305,10 @@ static INLINE void lane_sum_renormalise(lane_sum *sum)
 {
 #if REAL_IS_DOUBLE
     for (int k = 0; k < LANES; k++) {
-        double hi = sum->hi[k] + sum->lo[k], lo = sum->lo[k] - (hi - sum->hi[k]);
-        int finite = hi - hi == 0; /* inf and NaN have no residual */
-        sum->hi[k] = finite ? hi : sum->hi[k];
-        sum->lo[k] = finite ? lo : 0;
+        fl_dd s = fast_two_sum(sum->hi[k], sum->lo[k]);
+        int finite = s.hi - s.hi == 0; /* inf and NaN have no residual */
+        sum->hi[k] = finite ? s.hi : sum->hi[k];
+        sum->lo[k] = finite ? s.lo : 0;
     }
 #endif
 }
@@ -314,22 +320,6 @@ static INLINE void lane_sum_add(lane_sum *sum, const lane_sum *other)
         add_to_lane(sum, k, other->hi[k]);
         sum->lo[k] += other->lo[k];
     }
-}
-
-/* Replaces every entry of v[LANES] by the maximum or the sum of all, reduced in a tree. */
-static INLINE void lanes_allreduce(real *v, const int maximum)
-{
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) {
-            real a = v[k], b = v[k + half];
-            if (maximum)
-                v[k] = a < b ? b : a;
-            else
-                v[k] = a + b;
-        }
-    for (int k = 1; k < LANES; k++)
-        v[k] = v[0];
 }
 
 static INLINE void softmax_reset(const softmax_config *s, softmax_state *state)
@@ -350,7 +340,7 @@ static INLINE void softmax_reset(const softmax_config *s, softmax_state *state)
 static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
 {
     lane_sum_broadcast(&state->exp_sum_rest, reduce_lanes(&state->exp_sum_rest));
-    lanes_allreduce(state->one_count, 0);
+    lanes_broadcast(state->one_count, reduce_real_sum(state->one_count, LANES));
     if (s->mode != HARD) {
         lane_sum_broadcast(&state->weight_sum, reduce_lanes(&state->weight_sum));
         lane_sum_broadcast(&state->weighted_gap_sum, reduce_lanes(&state->weighted_gap_sum));
@@ -398,7 +388,7 @@ static void softmax_accumulate_part(const softmax_config *s, class_tile *t, soft
             if (class_tile_has_label(t, i))
                 results->x_label[t->first_row + i] = t->x[class_tile_index(t, t->label[i], i)];
         if (s->single_row)
-            lanes_allreduce(states->candidate_max, 1);
+            lanes_broadcast(states->candidate_max, reduce_real_max(states->candidate_max, LANES));
         for (int i = 0; i < n; i++)
             if (from == first)
                 memcpy(states[i].running_max, states[i].candidate_max,
