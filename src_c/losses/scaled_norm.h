@@ -157,6 +157,21 @@ static void norm_find_max(scaled_norm *norm, const real *u, const real *v, int64
         norm_merge_max(&norm->max, &norm->ties, fabs(entry_difference(u[i], v[i], epsilon)), 1);
 }
 
+/* Adds n entries e = u - v + ε of a row, from column `from` on: to the maximum if find_max, else to
+ * the sum. */
+static void norm_accumulate(scaled_norm *norm, int find_max, int64_t from, const real *u,
+                            const real *v, int64_t n, double epsilon, double p)
+{
+    if (find_max)
+        norm_find_max(norm, u, v, n, epsilon);
+    else if (p == 1)
+        row_total_add(&norm->sum, from, norm_sum(norm_term_l1, u, v, n, epsilon, 1, 1));
+    else if (p == 2)
+        row_total_add(&norm->sum, from, norm_sum(norm_term_l2, u, v, n, epsilon, norm->scale, 2));
+    else
+        row_total_add(&norm->sum, from, norm_sum(norm_term_lp, u, v, n, epsilon, norm->scale, p));
+}
+
 /* --- scales --- */
 
 /* The scale of p-th powers, given the largest entry. Roots (p < 1) need none. A power of two
