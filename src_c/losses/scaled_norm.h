@@ -32,7 +32,7 @@ typedef struct {
     double max, ties; /* max |e|, and the number of entries that attain it */
     double length;    /* ‖e‖ */
     double inv_scale, grad_factor, unscaled_grad_factor;
-    double min_weight; /* of this distance in d min(δ(a, n), δ(p, n)): 1, 1/2 or 0 */
+    double min_weight; /* factor of its gradient in min(δ(a, n), δ(p, n)): 1, 1/2 or 0 */
 } scaled_norm;
 
 /* --- sums along a row --- */
