@@ -55,7 +55,7 @@ static void embedding_write_gradients(const embedding_config *config, row_span a
     }
 }
 
-/* Runs at most FL_ROW_BATCH rows as one batch, to amortise what a row costs beyond its entries. */
+/* Runs at most FL_ROW_BATCH rows as one batch, to amortise the fixed cost of a row. */
 static void embedding_run_rows(const embedding_config *config, fl_phase phase, int64_t first,
                                int64_t n, fl_partial *partial)
 {

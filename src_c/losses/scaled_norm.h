@@ -32,7 +32,7 @@ typedef struct {
     double max, ties; /* max |e|, and the number of entries that attain it */
     double length;    /* ‖e‖ */
     double inv_scale, grad_factor, unscaled_grad_factor;
-    double min_weight; /* of this distance in d min(δ(a, n), δ(p, n)): 1, 1/2 or 0 */
+    double min_weight; /* factor of its gradient in min(δ(a, n), δ(p, n)): 1, 1/2 or 0 */
 } scaled_norm;
 
 /* --- sums along a row --- */
@@ -155,6 +155,21 @@ static void norm_find_max(scaled_norm *norm, const real *u, const real *v, int64
             norm_merge_max(&norm->max, &norm->ties, max[k], ties[k]);
     for (; i < n; i++)
         norm_merge_max(&norm->max, &norm->ties, fabs(entry_difference(u[i], v[i], epsilon)), 1);
+}
+
+/* Adds n entries e = u - v + ε of a row, from column `from` on: to the maximum if find_max, else to
+ * the sum. */
+static void norm_accumulate(scaled_norm *norm, int find_max, int64_t from, const real *u,
+                            const real *v, int64_t n, double epsilon, double p)
+{
+    if (find_max)
+        norm_find_max(norm, u, v, n, epsilon);
+    else if (p == 1)
+        row_total_add(&norm->sum, from, norm_sum(norm_term_l1, u, v, n, epsilon, 1, 1));
+    else if (p == 2)
+        row_total_add(&norm->sum, from, norm_sum(norm_term_l2, u, v, n, epsilon, norm->scale, 2));
+    else
+        row_total_add(&norm->sum, from, norm_sum(norm_term_lp, u, v, n, epsilon, norm->scale, p));
 }
 
 /* --- scales --- */

@@ -14,37 +14,22 @@
 
 #include <math.h>
 
-/* Adds n columns of u and v, from column `from` on, to a norm: to its maximum, or to the sum of its
- * powers. */
-static void triplet_accumulate_norm(const embedding_config *config, int find_max, scaled_norm *norm,
-                                    int64_t from, const real *u, const real *v, int64_t n)
-{
-    if (find_max)
-        norm_find_max(norm, u, v, n, config->epsilon);
-    else if (config->p == 1)
-        row_total_add(&norm->sum, from, norm_sum(norm_term_l1, u, v, n, config->epsilon, 1, 1));
-    else if (config->p == 2)
-        row_total_add(&norm->sum, from,
-                      norm_sum(norm_term_l2, u, v, n, config->epsilon, norm->scale, 2));
-    else
-        row_total_add(&norm->sum, from,
-                      norm_sum(norm_term_lp, u, v, n, config->epsilon, norm->scale, config->p));
-}
-
 /* Makes one pass over all columns of the rows. */
 static void triplet_accumulate(const embedding_config *config, int find_max, row_span at,
                                embedding_row *rows, real (*tile)[TILE])
 {
+    const double epsilon = config->epsilon;
     const real *x[FL_OPERANDS];
     for (at.to = 0; next_span(config->call, &at);) {
         embedding_load_operands(config, at, tile, x);
         int64_t n = at.to - at.from;
         for (int64_t i = 0; i < at.n; i++) {
             const real *a = x[0] + i * n, *p = x[1] + i * n, *neg = x[2] + i * n;
-            triplet_accumulate_norm(config, find_max, &rows[i].norm[AP], at.from, a, p, n);
-            triplet_accumulate_norm(config, find_max, &rows[i].norm[AN], at.from, a, neg, n);
+            norm_accumulate(&rows[i].norm[AP], find_max, at.from, a, p, n, epsilon, config->p);
+            norm_accumulate(&rows[i].norm[AN], find_max, at.from, a, neg, n, epsilon, config->p);
             if (config->swap)
-                triplet_accumulate_norm(config, find_max, &rows[i].norm[PN], at.from, p, neg, n);
+                norm_accumulate(&rows[i].norm[PN], find_max, at.from, p, neg, n, epsilon,
+                                config->p);
         }
     }
 }
