@@ -32,7 +32,8 @@ class DrawnCase:
 
     def __init__(self, case, shape, dtype, adversarial=False, classes=7, seed=0):
         rng = self.rng = np.random.default_rng([seed, *case.id.encode()])
-        self.case, self.loss = case, Recorded(getattr(fl, case.loss))
+        self.case, self.loss = case, getattr(fl, case.loss)
+        self._recorded = Recorded(self.loss)
         shape = self.shape = case.units(shape)
         if adversarial:
             self.arrays = case.adversarial(rng, *shape, dtype)
@@ -42,18 +43,18 @@ class DrawnCase:
         self.wrt = case.differentiable(self.loss)
 
     def value(self, reduction="none", **more):
-        return self.loss(*self.arrays, **self.keywords, reduction=reduction, **more)
+        return self._recorded(*self.arrays, **self.keywords, reduction=reduction, **more)
 
     def grad(self, reduction="sum", **more):
-        more = {"wrt": self.wrt, **more}
-        return self.loss.grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+        keywords = {**self.keywords, "wrt": self.wrt, "reduction": reduction, **more}
+        return self._recorded.grad(*self.arrays, **keywords)
 
     def both(self, reduction="none", **more):
-        more = {"wrt": self.wrt, **more}
-        return self.loss.value_and_grad(*self.arrays, **self.keywords, reduction=reduction, **more)
+        keywords = {**self.keywords, "wrt": self.wrt, "reduction": reduction, **more}
+        return self._recorded.value_and_grad(*self.arrays, **keywords)
 
     def sums(self, **more):
-        return self.loss.sums(*self.arrays, **self.keywords, **more)
+        return self._recorded.sums(*self.arrays, **self.keywords, **more)
 
     def with_arrays(self, arrays, **keywords):
         """The same loss and keywords with other arrays."""

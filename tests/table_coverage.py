@@ -5,9 +5,9 @@ argument, both at once, the sums), a dtype, a reduction and an instruction set a
 each option; for the package, each function of `fastloss._errors` that makes an exception. All this
 follows from `operand_specs` and `__signature__`: a new row or option is required from the start.
 
-A `Recorded` loss records the calls that succeed; a `DrawnCase` has one. As a plugin of pytest,
-loaded by conftest.py, the module fails a run of the whole suite, quick or complete, that passed
-without executing all of this, and lists the gaps. Runs of a part of the suite are not checked.
+A `Recorded` loss records the calls that succeed; the methods of `DrawnCase` call one. As a plugin
+of pytest, loaded by conftest.py, the module fails a run of the whole suite, quick or complete, that
+passed without executing all of this, and lists the gaps. Runs of a part are not checked.
 """
 
 import functools
