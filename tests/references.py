@@ -15,9 +15,9 @@ and, where results underflow, at least 4 `floor` times the smallest subnormal nu
 
 Two rules hold for all losses and appear in no formula:
 
-- A NaN in an operand of an entry makes its value and all of its gradients NaN: those of the whole
-  row if an entry is a row (except in `nll` and `multilabel_soft_margin`, whose classes are
-  independent), those of the whole sample if it is a sequence. A value of NaN does the same.
+- A NaN in an operand of an entry makes its value and all of its gradients NaN, in the whole row if
+  an entry is a row (except in `nll` and `multilabel_soft_margin`, whose classes are independent) and
+  in the whole sample if it is a sequence. A value of NaN does the same.
 - A weight of exactly 0 or `ignore_index` removes an entry: it contributes 0, whatever it holds.
 
 0 times infinity is 0 where the 0 is a coefficient chosen by the caller (`times`): the limit along
@@ -27,7 +27,7 @@ range are an error of the library; the value of a reference for them is meaningl
 Where the distance to a kink is within the rounding error of the terms compared, the gradients of
 both sides are accepted (`either_side_of_kink`).
 
-Formulas and kinks are those of torch.nn.functional 2.13, unless a `source` says otherwise.
+Formulas and kinks follow torch.nn.functional 2.13, unless a `source` says otherwise.
 """
 
 from __future__ import annotations
@@ -166,12 +166,12 @@ def sign(x):
 
 
 def bits_of_1p(x):
-    """The bits that 1 + x needs in addition to those of x."""
+    """The number of bits that 1 + x needs in addition to the bits of x."""
     return max(0, -mp.mag(x)) if x != 0 and mp.isfinite(x) else 0
 
 
 def bits_of_1p_exp(x):
-    """The bits that 1 + exp(x) needs in addition to those of exp(x)."""
+    """The number of bits that 1 + exp(x) needs in addition to the bits of exp(x)."""
     return int(1.45 * min(abs(x), DEEPEST))
 
 
@@ -187,7 +187,7 @@ REFERENCES = {}
 
 
 class Reference(NamedTuple):
-    """What the functions on arrays know about a loss.
+    """A formula, and all that the functions on arrays need to know about its loss.
 
     `rows` names the operands that are rows, along `axis`; the others then have an entry for each
     row. `divisor` is what a mean divides by: the sum of "ones", of the "weight", or of the class
@@ -210,7 +210,7 @@ class Reference(NamedTuple):
 
     @property
     def unit(self):
-        """What has one unreduced loss: an "element", a "row" or a "sequence"."""
+        """The part of the operands that has one loss: an "element", a "row" or a "sequence"."""
         return "row" if self.rows else "sequence" if "input_lengths" in self.operands else "element"
 
 

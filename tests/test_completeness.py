@@ -1,4 +1,4 @@
-"""What a loss must have, piece by piece; a failing test names the loss and the piece.
+"""The pieces of a loss; a failing test names the loss and the missing piece.
 
 To add an elementwise loss, edit by hand:
 

@@ -33,7 +33,7 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
-# Options that reach every branch of a formula, in addition to those of `tests.cases`.
+# Options that reach every branch of a formula; `tests.cases` does not have them.
 MORE_OPTIONS = {
     "smooth_l1_loss": [{"beta": 0.4}],
     "huber_loss": [{"delta": 0.4}],
