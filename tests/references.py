@@ -15,9 +15,9 @@ and, where results underflow, at least 4 `floor` times the smallest subnormal nu
 
 Two rules hold for all losses and appear in no formula:
 
-- A NaN in an operand of an entry makes its value and all of its gradients NaN, in the whole row if
-  an entry is a row (except in `nll` and `multilabel_soft_margin`, whose classes are independent) and
-  in the whole sample if it is a sequence. A value of NaN does the same.
+- A NaN in an operand of an entry makes its value and all of its gradients NaN, throughout a row
+  (except in `nll` and `multilabel_soft_margin`, whose classes are independent) or a sequence. A
+  value of NaN does the same.
 - A weight of exactly 0 or `ignore_index` removes an entry: it contributes 0, whatever it holds.
 
 0 times infinity is 0 where the 0 is a coefficient chosen by the caller (`times`): the limit along
