@@ -86,7 +86,7 @@ def write_json(path, size, isas, largest):
     }
     content = {
         "command": f"python -m tests.ulp --size {size} --json docs/{path.name}",
-        "machine": f"{_processor()}, {', '.join(isas)}",
+        "machine": f"{_processor()} with {', '.join(isas)}",
         "losses": {loss: losses[loss] for loss in LOSSES if loss in losses},
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

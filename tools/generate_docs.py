@@ -116,7 +116,7 @@ def beyond_torch():
 
 def errors_command():
     measured = json.loads(ERRORS.read_text(encoding="utf-8"))
-    yield f"On {measured['machine']}:"
+    yield f"Measured on {measured['machine']}:"
     yield ""
     yield f"    {measured['command']}"
     yield ""
