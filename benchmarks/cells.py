@@ -196,7 +196,7 @@ class Loss:
     slack: float = 1  # factor on the tolerance of gradients
 
 
-# What differs from the defaults; the name of an operand replaces its data.
+# Exceptions from the defaults; the name of an operand gives its data.
 DECLARED = {
     "log_cosh_loss": {"exps": 1, "logs": 1},
     "poisson_nll_loss": {"exps": 1, "target": count},
@@ -320,7 +320,7 @@ def dtype_of(name):
 
 
 def cells(dtype="float32", quick=False):
-    """All cells in a dtype; those of float32 include the ones in half precision."""
+    """All cells in a dtype; the cells in float32 include some in half precision."""
     listed = [
         Cell(name, variant, shape, dtype, "half" if dtype in HALVES else group)
         for name, loss in losses().items()

@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
     @property
     def unit(self):
-        """What has one unreduced loss: an "element", a "row" or a "sequence"."""
+        """The part of the operands that has one loss: an "element", a "row" or a "sequence"."""
         extents = {domain.extent for domain in self.operands}
         return "row" if "row" in extents else "sequence" if "frames" in extents else "element"
 

@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
     @property
     def unit(self):
-        """What has one unreduced loss: an "element", a "row" or a "sequence"."""
+        """The part of the operands that has one loss: an "element", a "row" or a "sequence"."""
         return TEMPLATES[self.loss].unit
 
     def __str__(self):
@@ -109,7 +109,7 @@ EXTREMES = [0.0, -0.0, INF, -INF, NAN, 1.0, 0.5, -1.0, 30.0, -30.0, 100.0, -100.
 EXTREMES = np.array([*EXTREMES, 800.0, -800.0, 1e4, -1e4])
 CONTENTS = {"typical": typical, "ties": ties, "extremes": extremes}
 
-# Options in addition to those of `tests.cases`.
+# Options that `tests.cases` does not have.
 OPTIONS = {
     "smooth_l1_loss": ({"beta": 0.5}, {"beta": 1000.0}),
     "huber_loss": ({"delta": 0.5},),

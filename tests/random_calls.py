@@ -55,33 +55,37 @@ def cases_by_loss():
 
 CASES = cases_by_loss()
 
-# Valid values of numeric options, in addition to those in `tests.cases`: of one loss, or of all.
-NUMBERS = {
-    "beta": [0.0, 0.3, 1, 1e30, INF],
-    "delta": [0.3, 1, np.float32(2), INF],
-    "eps": [0.0, 1e-8, 0.1],
-    "margin": [-0.5, 0.0, 0.3, 1, np.float64(2)],
-    "label_smoothing": [0.0, 0.1, 1.0],
-    "quantile": [0, 0.1, 0.5, 1.0],
-    "power": [-1.5, 0, 1, 1.25, 1.5, 2, 2.0, 3],
-    "alpha": [-1, 0.0, 0.25, 1],
-    "gamma": [0, 0.5, 1, 2.0],
-    "ignore_index": [-100, 0, 2, -1, INT64.min, INT64.max],
-    "multi_margin_loss p": [1, 2, 2.0],
-    "triplet_margin_loss p": [1, 2, 2.0, 0.5, 3, 7.5, INF],
-    "triplet_margin_loss margin": [0.1, 1, 5.0],
+# Valid values of numeric options, in addition to the default and to those in `tests.cases`.
+MORE_VALUES = {
+    "smooth_l1_loss": {"beta": [0.0, 1, 1e30, INF]},
+    "huber_loss": {"delta": [1, np.float32(2), INF]},
+    "pinball_loss": {"quantile": [0, 0.1, 1.0]},
+    "poisson_nll_loss": {"eps": [0.0, 0.1]},
+    "gaussian_nll_loss": {"eps": [0.0, 1e-8, 0.1]},
+    "tweedie_deviance_loss": {"power": [0, 1, 2, 3]},
+    "sigmoid_focal_loss": {"alpha": [-1, 0.0, 1], "gamma": [0, 1, 2.0]},
+    "hinge_embedding_loss": {"margin": [-0.5, 0.0, np.float64(2)]},
+    "margin_ranking_loss": {"margin": [-0.5, 1, np.float64(2)]},
+    "nll_loss": {"ignore_index": [0, -1, INT64.min, INT64.max]},
+    "cross_entropy": {
+        "ignore_index": [0, -1, INT64.min, INT64.max],
+        "label_smoothing": [0.0, 1.0],
+    },
+    "multi_margin_loss": {"margin": [-0.5, 0.0, np.float64(2)], "p": [2.0]},
+    "cosine_embedding_loss": {"margin": [-0.5, 1, np.float64(2)]},
+    "triplet_margin_loss": {"margin": [0.1, 5.0], "p": [1, 2, 2.0, 3, 7.5], "eps": [1e-8, 0.1]},
 }
 
 
 def values_of(loss, parameter):
     """Valid values of an option, or None for an operand, an array or the blank."""
-    if type(parameter.default) is bool:
+    name, default = parameter.name, parameter.default
+    if type(default) is bool:
         return [False, True, np.True_, 0, 1]
-    if type(parameter.default) not in (int, float) or parameter.name == "blank":
+    if type(default) not in (int, float) or name == "blank":
         return None
-    name = parameter.name
-    more = NUMBERS.get(f"{loss} {name}", NUMBERS.get(name, []))
-    return [*more, *(c.options[name] for c in CASES[loss] if name in c.options)]
+    more = MORE_VALUES.get(loss, {}).get(name, [])
+    return [default, *more, *(c.options[name] for c in CASES[loss] if name in c.options)]
 
 
 # Domains of operands that must be floating: integers would be class indices.

@@ -15,9 +15,9 @@ and, where results underflow, at least 4 `floor` times the smallest subnormal nu
 
 Two rules hold for all losses and appear in no formula:
 
-- A NaN in an operand of an entry makes its value and all of its gradients NaN: those of the whole
-  row if an entry is a row (except in `nll` and `multilabel_soft_margin`, whose classes are
-  independent), those of the whole sample if it is a sequence. A value of NaN does the same.
+- A NaN in an operand of an entry makes its value and all of its gradients NaN, throughout a row
+  (except in `nll` and `multilabel_soft_margin`, whose classes are independent) or a sequence. A
+  value of NaN does the same.
 - A weight of exactly 0 or `ignore_index` removes an entry: it contributes 0, whatever it holds.
 
 0 times infinity is 0 where the 0 is a coefficient chosen by the caller (`times`): the limit along
@@ -27,7 +27,7 @@ range are an error of the library; the value of a reference for them is meaningl
 Where the distance to a kink is within the rounding error of the terms compared, the gradients of
 both sides are accepted (`either_side_of_kink`).
 
-Formulas and kinks are those of torch.nn.functional 2.13, unless a `source` says otherwise.
+Formulas and kinks follow torch.nn.functional 2.13, unless a `source` says otherwise.
 """
 
 from __future__ import annotations
@@ -166,12 +166,12 @@ def sign(x):
 
 
 def bits_of_1p(x):
-    """The bits that 1 + x needs in addition to those of x."""
+    """The number of bits that 1 + x needs in addition to the bits of x."""
     return max(0, -mp.mag(x)) if x != 0 and mp.isfinite(x) else 0
 
 
 def bits_of_1p_exp(x):
-    """The bits that 1 + exp(x) needs in addition to those of exp(x)."""
+    """The number of bits that 1 + exp(x) needs in addition to the bits of exp(x)."""
     return int(1.45 * min(abs(x), DEEPEST))
 
 
@@ -187,7 +187,7 @@ REFERENCES = {}
 
 
 class Reference(NamedTuple):
-    """What the functions on arrays know about a loss.
+    """A formula, and all that the functions on arrays need to know about its loss.
 
     `rows` names the operands that are rows, along `axis`; the others then have an entry for each
     row. `divisor` is what a mean divides by: the sum of "ones", of the "weight", or of the class
@@ -210,7 +210,7 @@ class Reference(NamedTuple):
 
     @property
     def unit(self):
-        """What has one unreduced loss: an "element", a "row" or a "sequence"."""
+        """The part of the operands that has one loss: an "element", a "row" or a "sequence"."""
         return "row" if self.rows else "sequence" if "input_lengths" in self.operands else "element"
 
 
@@ -346,7 +346,7 @@ def log_cosh(x, y):
 @reference(
     "poisson_nll_loss",
     terms={
-        "value": "exp(x), y x (log_input); x, y log(x + eps), y (not); "
+        "value": "exp(x), y x (log_input); x, y log(x + eps), y (log_input=False); "
         "y log y, y, log(2πy)/2 (full)",
         "input": "exp(x), y; or 1, y/(x + eps)",
         "target": "x; or log(x + eps), 1; log y, 1/(2y) (full)",
@@ -571,7 +571,7 @@ def pinball(x, y, *, quantile=0.5):
     "gamma_nll_loss",
     source=None,
     terms={
-        "value": "x, y exp(-x) (log_input); log x, y/x (not)",
+        "value": "x, y exp(-x) (log_input); log x, y/x (log_input=False)",
         "input": "1, y exp(-x); or 1/x, y/x²",
         "target": ITSELF,
     },
@@ -798,8 +798,8 @@ def _gap(a, b):
     rows=X,
     extra=WEIGHT,
     terms={
-        "value": "w_y/C times each z^(p-1) margin, z^(p-1) (x_j - x_y)",
-        "input": "w_y/C times 1, or each margin, x_j - x_y (p = 2)",
+        "value": "w_y/C z^(p-1) times margin and x_j - x_y, for each j",
+        "input": "w_y/C times 1 (p = 1), or times margin and x_j - x_y (p = 2), for each j",
     },
 )
 @along_rows
@@ -816,7 +816,7 @@ def multi_margin(x, y, w, *, p=1, margin=1.0, bits=53):
     "multilabel_margin_loss",
     differentiable=X,
     rows=XY,
-    terms={"value": "1/C times each 1, x_k - x_j", "input": "1/C for each pair"},
+    terms={"value": "1/C times 1 and x_k - x_j, for each pair", "input": "1/C for each pair"},
 )
 @along_rows
 def multilabel_margin(x, y, *, bits=53):
@@ -877,7 +877,7 @@ def multilabel_soft_margin(x, y, w):
     rows=("input1", "input2"),
     terms={
         "value": "1 or margin; Σ|x1_i x2_i|/√(n1 n2)",
-        "input1, input2": "the other's entry/√(n1 n2); its own/n times Σ|x1_i x2_i|/√(n1 n2)",
+        "input1, input2": "x2_i/√(n1 n2), x1_i/n1 times Σ|x1_i x2_i|/√(n1 n2) (input1)",
     },
 )
 @along_rows
@@ -972,7 +972,10 @@ def _distance(u, v, p, eps, bits):
     "triplet_margin_loss",
     operands=TRIPLET,
     rows=TRIPLET,
-    terms={"value": "margin, δ(a, p), δn", "anchor, positive, negative": "those of each δ'"},
+    terms={
+        "value": "margin, d(a, p), d(a, n)",
+        "anchor, positive, negative": "the terms of the gradients of d(a, p) and d(a, n)",
+    },
 )
 @along_rows
 def triplet_margin(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, bits=53):
@@ -1074,7 +1077,7 @@ def ctc_sum_over_alignments(probabilities, labels, blank):
     operands=("log_probs", *ALIGNED),
     differentiable=("log_probs",),
     terms={
-        "value": "Σ|x| along the likeliest path; T/8 of 1",
+        "value": "Σ|x| along the likeliest alignment; T/8",
         "log_probs": "16 exp(x), 16 times the posterior",
     },
 )
@@ -1109,7 +1112,7 @@ def ctc(x, y, *, blank=0, zero_infinity=False):
     differentiable=("logits",),
     source=None,
     terms={
-        "value": "Σ|log softmax(x)| along the likeliest path; T/8 of 1",
+        "value": "Σ|log softmax(x)| along the likeliest alignment; T/8",
         "logits": "16 softmax(x), 16 times the posterior",
     },
 )

@@ -1,4 +1,4 @@
-"""Docstrings and documents: examples run, formulas can be set, every parameter is documented."""
+"""Docstrings and documents: examples run, formulas parse, every parameter is documented."""
 
 import dataclasses
 import doctest
@@ -40,21 +40,21 @@ NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w
 
 
 class Checker(doctest.OutputChecker):
-    """Floats may differ in their last digits: results are not the same on all instruction sets."""
+    """Compares floats to six digits, since results differ between instruction sets."""
 
     def check_output(self, want, got, flags):
         if super().check_output(want, got, flags):
             return True
-        wanted, found = NUMBER.findall(want), NUMBER.findall(got)
+        expected, actual = NUMBER.findall(want), NUMBER.findall(got)
         words = [re.sub(r"\s+", "", NUMBER.sub("#", text)) for text in (want, got)]
         return words[0] == words[1] and all(
             math.isclose(float(a), float(b), rel_tol=1e-6)
-            for a, b in zip(wanted, found, strict=True)
+            for a, b in zip(actual, expected, strict=True)
         )
 
 
 def run_examples(text, name):
-    """How many examples there are, all of which must hold."""
+    """Runs all examples, and returns their number."""
     report = []
     test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
     results = doctest.DocTestRunner(Checker()).run(test, out=report.append)
@@ -63,21 +63,21 @@ def run_examples(text, name):
 
 
 def section(docstring, title):
-    found = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}$|\Z)", docstring, re.M | re.S)
-    return found[1] if found else ""
+    match = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}$|\Z)", docstring, re.M | re.S)
+    return match[1] if match else ""
 
 
 def entries(docstring, title):
-    """Names and types of a numpydoc section."""
-    found = {}
+    """{name: type} of a numpydoc section."""
+    types = {}
     for line in re.findall(r"^(\S.*)$", section(docstring, title), re.M):
-        names, _, kind = line.partition(" : ")
-        found.update(dict.fromkeys(names.split(", "), kind))
-    return found
+        names, _, text = line.partition(" : ")
+        types.update(dict.fromkeys(names.split(", "), text))
+    return types
 
 
 @pytest.fixture(autouse=True)
-def same_threads():
+def restore_threads():
     threads = fl.get_num_threads()
     yield
     fl.set_num_threads(threads)
@@ -124,12 +124,12 @@ def test_every_parameter_is_documented(name):
     parameters = thing.__signature__.parameters
     assert list(documented) == list(parameters)
     for parameter in parameters.values():
-        kind = documented[parameter.name]
+        text = documented[parameter.name]
         if parameter.default is None:
-            assert kind.endswith(", optional")
+            assert text.endswith(", optional")
         elif parameter.default is not parameter.empty:
             default = repr(parameter.default).replace("'", '"')
-            assert kind.endswith(f", default {default}")
+            assert text.endswith(f", default {default}")
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLIC if n not in {*LOSSES, *CRITERIA}])
@@ -147,7 +147,7 @@ def test_other_parameters_are_documented(name):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_public_things_have_docstrings(name):
+def test_public_names_have_docstrings(name):
     assert PUBLIC[name].__doc__
 
 
@@ -156,7 +156,7 @@ def markup(formula):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_formulas_of_docstring_can_be_set(name):
+def test_formulas_of_docstring_parse(name):
     blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", LOSSES[name].__doc__.partition("\nParam")[0])
     for group in "\n\n".join(map(textwrap.dedent, blocks)).split("\n\n"):
         if lines := group.strip("\n").splitlines():
@@ -178,18 +178,18 @@ def test_formulas_of_docstring_can_be_set(name):
         ("g if g >= 0, else 0", "mtext", []),
     ],
 )
-def test_formula_has_the_parts(formula, tag, texts):
-    found = markup(formula).iter(tag)
-    assert ["".join(part.itertext()) for whole in found for part in whole] == texts
+def test_parts_of_formula(formula, tag, texts):
+    elements = markup(formula).iter(tag)
+    assert ["".join(part.itertext()) for element in elements for part in element] == texts
 
 
-def test_formula_in_words():
+def test_text_of_formula():
     (span,) = markup("l = 2 if |d| <= beta")
     assert "".join(span.itertext()) == "l=2 if |d|≤β"
 
 
 @pytest.mark.parametrize("formula", ["(x", "x)", "x +", "x / / y", "x ? y", "sum_{c", "[c", "|x"])
-def test_formula_that_cannot_be_read(formula):
+def test_invalid_formula(formula):
     with pytest.raises(ValueError, match="formula"):
         mathml.grid([formula])
 

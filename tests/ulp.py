@@ -1,12 +1,19 @@
-"""`python -m tests.ulp`: the worst error of each loss, in ULP of the largest term of its formula.
+"""`python -m tests.ulp`: the largest error of each loss, in ULP of the largest term of its formula.
 
-Columns: the value and each gradient, by fastloss and, if it is installed, by torch, on the hard
-operands of the tests; a line for each choice of options and type. `bound` is the largest share of
-the promised error that fastloss used: 1 would be all of it. Entries that overflow are left out.
-`inf` means an infinity or NaN where there is a finite result, or the other way round.
+Prints a line for each choice of options, dtype and result: the errors of fastloss and, if it is
+installed, of torch on the adversarial operands of the tests. `bound` is the largest error of
+fastloss as a fraction of the promised bound. Results that overflow are left out, and `inf` marks an
+infinity or NaN where the result is finite, or the reverse.
+
+`--json FILE` also writes the largest figures of each loss, from which `tools.generate_docs` makes
+the table of docs/numerics.md; losses that were not measured keep their figures in the file.
 """
 
 import argparse
+import json
+import math
+import re
+from pathlib import Path
 
 import numpy as np
 from mpmath import mp, mpf
@@ -15,26 +22,26 @@ import fastloss as fl
 from tests import references
 from tests.cases import CASES, FLOATS, LOSSES
 
+CONFIDENT = ("cross_entropy", "binary_cross_entropy_with_logits", "soft_margin_loss")
+
 
 def main(arguments=None):
-    """Prints the table."""
+    """Measures, prints the table, and writes the file."""
     parser = argparse.ArgumentParser(prog="python -m tests.ulp", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=1000, help="losses per case (1000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loss", action="append", choices=LOSSES, help="only this loss")
     parser.add_argument("--isa", choices=[*fl._binding.isas(), "all"], help="instruction set")
     parser.add_argument("--no-torch", action="store_true")
-    parser.add_argument("--markdown", action="store_true", help="a line per loss, for the docs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the largest figures there")
     chosen = parser.parse_args(arguments)
     isas = [chosen.isa or fl._binding.isa()] if chosen.isa != "all" else fl._binding.isas()
     torch = None if chosen.no_torch else _torch()
 
-    head = f"{'loss':<55} {'type':<8} {'isa':<9} {'of':<7}"
-    if not chosen.markdown:
-        print(f"{head} {'fastloss':>9} {'torch':>9} {'bound':>6}")
-    lines = {}
+    head = f"{'loss':<55} {'dtype':<8} {'isa':<9} {'result':<9}"
+    print(f"{head} {'fastloss':>9} {'torch':>9} {'bound':>6}")
+    largest = {}
     before = fl._binding.isa()
-    worst = 0.0
     try:
         for title, case, dtype, arrays, keywords in _calls(chosen):
             exact = references.reduced(case.loss, arrays, keywords | {"reduction": "none"})
@@ -43,48 +50,59 @@ def main(arguments=None):
                 fl._binding.select_isa(isa)
                 for name, got in _run(case, arrays, keywords).items():
                     number = exact[0] if name == "value" else exact[1][name]
-                    share = _excess(got, number, dtype).max(initial=0)
-                    worst = max(worst, share)
-                    other = theirs.get(name)
-                    ours = _ulps(got, number, dtype)
-                    other = None if other is None else _ulps(other, number, dtype)
-                    if chosen.markdown:
-                        line = lines.setdefault(case.loss, {})
-                        for key, error in (("share", share), (dtype, ours), (("t", dtype), other)):
-                            line[key] = max(line.get(key, 0.0), -1.0 if error is None else error)
-                        continue
-                    print(
-                        f"{title:<55} {dtype.__name__:<8} {isa:<9} {name:<7} {ours:>9.3g} "
-                        f"{'-' if other is None else f'{other:.3g}':>9} {share:>6.2f}",
-                        flush=True,
-                    )
+                    figures = {
+                        "bound": _excess(got, number, dtype).max(initial=0),
+                        dtype.__name__: _ulps(got, number, dtype),
+                    }
+                    if name in theirs:
+                        figures[f"torch {dtype.__name__}"] = _ulps(theirs[name], number, dtype)
+                    _print_line(f"{title:<55} {dtype.__name__:<8} {isa:<9} {name:<9}", figures)
+                    row = largest.setdefault(case.loss, {})
+                    for key, figure in figures.items():
+                        row[key] = max(row.get(key, 0.0), float(figure))
     finally:
         fl._binding.select_isa(before)
-    if chosen.markdown:
-        _print_markdown(lines)
-    print(f"the largest share of the promised error: {worst:.2f}")
+    bounds = [row["bound"] for row in largest.values()]
+    print(f"largest error as a fraction of the promised bound: {max(bounds, default=0):.2f}")
+    if chosen.json:
+        write_json(chosen.json, chosen.size, isas, largest)
 
 
-def _print_markdown(lines):
-    print("| loss | fastloss float32 | float64 | of the promise | torch float32 | float64 |")
-    print("|---|---|---|---|---|---|")
-    for loss, line in lines.items():
-        figures = [line[np.float32], line[np.float64]]
-        others = [line[("t", dtype)] for dtype in FLOATS]
-        ours = " | ".join(f"{figure:.2g}" for figure in figures)
-        theirs = " | ".join(f"{figure:.2g}" if figure else "-" for figure in others)
-        print(f"| `{loss}` | {ours} | {line['share']:.2f} | {theirs} |")
-    print()
-    print("| loss | of | terms |")
-    print("|---|---|---|")
-    for loss in lines:
-        for of, terms in references.REFERENCES[loss].terms.items():
-            print(f"| `{loss}` | {of} | {terms.replace('|', chr(92) + '|')} |")
-    print()
+def _print_line(head, figures):
+    ours, theirs = (
+        next((f for key, f in figures.items() if key.startswith(start)), None)
+        for start in ("float", "torch")
+    )
+    theirs = "-" if theirs is None else f"{theirs:.3g}"
+    print(f"{head} {ours:>9.3g} {theirs:>9} {figures['bound']:>6.2f}", flush=True)
+
+
+def write_json(path, size, isas, largest):
+    """Merges the figures into a file; infinities are written as null."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"losses": {}}
+    losses = content["losses"] | {
+        loss: {key: None if math.isinf(v) else float(f"{v:.4g}") for key, v in row.items()}
+        for loss, row in largest.items()
+    }
+    content = {
+        "command": f"python -m tests.ulp --size {size} --json docs/{path.name}",
+        "machine": f"{_processor()} with {', '.join(isas)}",
+        "losses": {loss: losses[loss] for loss in LOSSES if loss in losses},
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _processor():
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown processor"
+    names = re.findall(r"^model name\s*: (.*)", text, re.M)
+    return names[0] if names else "unknown processor"
 
 
 def _calls(chosen):
-    """(title, case, dtype, arrays, keywords) for every case, and confident predictions."""
+    """(title, case, dtype, arrays, keywords) of every case, and of confident predictions."""
     for case in CASES:
         if chosen.loss and case.loss not in chosen.loss:
             continue
@@ -93,16 +111,12 @@ def _calls(chosen):
             arrays = case.adversarial(rng, chosen.size, dtype)
             keywords = case.keywords(rng, (chosen.size,), dtype)
             yield case.id, case, dtype, arrays, keywords
-            if case.id in (
-                "cross_entropy",
-                "binary_cross_entropy_with_logits",
-                "soft_margin_loss",
-            ):
+            if case.id in CONFIDENT:
                 yield f"{case.id}, confident", case, dtype, _confident(case, rng, chosen, dtype), {}
 
 
 def _confident(case, rng, chosen, dtype):
-    """Right predictions, their losses from 1 down to the smallest normal number."""
+    """Correct predictions with losses from 1 down to the smallest normal number."""
     lead = rng.uniform(0, -np.log(float(np.finfo(dtype).tiny)), chosen.size)
     if case.by_class:
         x = rng.normal(size=(chosen.size, 10))
@@ -127,7 +141,7 @@ def _torch():
 
 
 def _run_torch(torch, case, arrays, keywords):
-    """torch's value and the gradients it has; nothing where it lacks the loss or refuses."""
+    """Value and gradients of torch; empty where it lacks the loss or raises an error."""
     function = getattr(torch.nn.functional, case.loss, None)
     if function is None:
         return {}
@@ -150,9 +164,9 @@ def _run_torch(torch, case, arrays, keywords):
 
 
 def _ulps(got, numbers, dtype):
-    """The largest error in ULP of the terms, or of what may have underflowed if that is more.
+    """The largest error in ULP of the terms, or of a factor that may have underflowed.
 
-    Beside a kink, where rounding decides which gradient it is, there is no error.
+    Next to a kink, where rounding decides which derivative is returned, no error counts.
     """
     info = np.finfo(dtype)
     smallest = mpf(float(info.smallest_subnormal))
@@ -167,7 +181,7 @@ def _ulps(got, numbers, dtype):
         with mp.workprec(references.BITS):
             ulp = max(term * mpf(float(info.eps)), max(floor, 1) * smallest)
             worst = max(worst, float(abs(mpf(float(g)) - value) / ulp))
-    return round(worst, 6)  # the last digits of the reference are none
+    return round(worst, 6)  # beyond the digits of the reference
 
 
 def _excess(got, numbers, dtype):
