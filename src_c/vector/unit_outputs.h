@@ -58,7 +58,7 @@ static inline void accumulate_moments(fl_moments *moments, int64_t n, const real
 /* Whether the losses of the units are needed. */
 static inline int wants_losses(const fl_call *call)
 {
-    return (call->wants_sum || call->output[FL_LOSSES]);
+    return call->wants_sum || call->output[FL_LOSSES];
 }
 
 /* Whether any gradient is requested. */
