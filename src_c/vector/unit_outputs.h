@@ -1,5 +1,5 @@
-/* What each unit contributes to the results of a call: its terms of Σ l, Σ d, the count and the
- * moments of the losses, its value, and the factors of its gradients. */
+/* The contributions of units to the results of a call: terms of Σ l, Σ d, the count and the moments
+ * of the losses, values, and factors of gradients. */
 #ifndef FASTLOSS_UNIT_OUTPUTS_H
 #define FASTLOSS_UNIT_OUTPUTS_H
 
@@ -70,7 +70,7 @@ static inline int wants_gradients(const fl_call *call)
     return wanted;
 }
 
-/* Whether their terms are needed one by one, that is divisor and active of emit_losses(). */
+/* Whether the divisor and active of each unit are needed, see emit_losses(). */
 static inline int wants_unit_terms(const fl_call *call)
 {
     return call->wants_moments || call->weighted_loss;
