@@ -12,7 +12,7 @@ FUNCTIONS |= {"exp_negative": mp.exp, "log1p_unit": mp.log1p}
 DOMAINS = {"exp_negative": (-np.inf, 0), "log1p_unit": (0, 1)}  # default: all reals
 functions = pytest.mark.parametrize("function", FUNCTIONS)
 
-# In ULP. The numerical contract states those of exp, log and log1p.
+# In ULP; the numerical contract promises the bounds of exp, log and log1p
 BOUNDS = {np.float32: 1.0, np.float64: 2.0}
 EXPM1_BOUND = {np.float32: 1.1, np.float64: 2.0}
 

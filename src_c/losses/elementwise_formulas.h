@@ -3,7 +3,7 @@
  *
  * p holds the numeric options in the order of the Python signature. Members of the result that the
  * caller does not use are eliminated by inlining. A NaN in an element gives NaN in its value and
- * derivatives. Definitions are those of torch.nn.functional, with limits in place of avoidable
+ * derivatives. Definitions follow torch.nn.functional, with limits in place of avoidable
  * infinities. Each comment gives the formula and its source. */
 #ifndef FASTLOSS_ELEMENTWISE_FORMULAS_H
 #define FASTLOSS_ELEMENTWISE_FORMULAS_H

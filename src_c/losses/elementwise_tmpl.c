@@ -33,7 +33,7 @@ typedef struct {
     real scale, params[FL_PARAMS];
 } formula_args;
 
-/* What each lane accumulates in the same pass; a separate pass would cost as much as a short
+/* Accumulated by each lane in the same pass; a separate pass would cost as much as a short
  * formula. */
 typedef struct {
     lane_sum sum;                 /* Σ l */

@@ -24,8 +24,8 @@ static INLINE int in_domain(real v, fl_domain domain)
     }
 }
 
-/* A quick filter, by integer operations that are cheaper than comparisons: the sign bit is set if v
- * is invalid, and possibly if v is -0 or NaN. */
+/* A fast conservative check: the sign bit is set if v is invalid, and possibly if v is -0 or NaN.
+ * Integer operations are cheaper than comparisons here. */
 static INLINE uint_real domain_flag(real v, fl_domain domain)
 {
     uint_real bits = real_bits(v), one = real_bits(1);
@@ -67,9 +67,9 @@ static INLINE int64_t count_invalid(const real *v, int64_t n, fl_domain domain)
     return invalid;
 }
 
-/* Records the first invalid entry of the tile v (n), unless the weight of its unit is 0, which
- * removes it. The entries are those from `first` on, of which a unit has `width`. unit_weight[0]
- * belongs to the unit of entry `first`; NULL stands for weights of 1. */
+/* Records the first invalid entry of the tile v (n), which holds entries [first, first + n) of an
+ * operand with `width` entries per unit. A unit of weight 0 is removed and not checked.
+ * unit_weight[0] belongs to the unit of entry `first`; NULL stands for weights of 1. */
 static inline void check_tile(const real *v, int64_t n, fl_domain domain, const double *unit_weight,
                               int argument, int64_t first, int64_t width, fl_partial *partial)
 {

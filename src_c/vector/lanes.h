@@ -28,8 +28,8 @@ static INLINE void add_to_lane(lane_sum *sum, int k, double v)
 #endif
 }
 
-/* Copies lane by lane: a local copy then lives in registers, which assignment of the struct would
- * put in memory. */
+/* Copies lane by lane, so that a local copy stays in registers; an assignment of the struct would
+ * put it in memory. */
 static INLINE void copy_lane_sum(lane_sum *to, const lane_sum *from)
 {
     for (int k = 0; k < LANES; k++) {

@@ -1,5 +1,5 @@
-/* What each unit contributes to the results of a call: its terms of Σ l, Σ d, the count and the
- * moments of the losses, its value, and the factors of its gradients. */
+/* The contributions of units to the results of a call: terms of Σ l, Σ d, the count and the moments
+ * of the losses, values, and factors of gradients. */
 #ifndef FASTLOSS_UNIT_OUTPUTS_H
 #define FASTLOSS_UNIT_OUTPUTS_H
 
@@ -58,7 +58,7 @@ static inline void accumulate_moments(fl_moments *moments, int64_t n, const real
 /* Whether the losses of the units are needed. */
 static inline int wants_losses(const fl_call *call)
 {
-    return (call->wants_sum || call->output[FL_LOSSES]);
+    return call->wants_sum || call->output[FL_LOSSES];
 }
 
 /* Whether any gradient is requested. */
@@ -70,7 +70,7 @@ static inline int wants_gradients(const fl_call *call)
     return wanted;
 }
 
-/* Whether their terms are needed one by one, that is divisor and active of emit_losses(). */
+/* Whether the divisor and active of each unit are needed, see emit_losses(). */
 static inline int wants_unit_terms(const fl_call *call)
 {
     return call->wants_moments || call->weighted_loss;
