@@ -130,10 +130,10 @@ static INLINE real softmax_shift(real m) { return m - m == 0 ? m : 0; }
 static void softmax_rescale_to_max(softmax_state *state, const real *max, const int gaps)
 {
     double factor[LANES], change[LANES];
-    int same = 1;
+    int_real same = 1; /* as wide as the maxima, so that whole registers are compared */
 #pragma omp simd reduction(& : same)
     for (int k = 0; k < LANES; k++)
-        same &= state->running_max[k] == max[k];
+        same &= (int_real)(state->running_max[k] == max[k]);
     if (same)
         return;
 #pragma omp simd
