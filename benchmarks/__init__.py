@@ -4,12 +4,12 @@
 - ``.sporadic_calls``: calls with pauses between them, as in a service
 - ``.scaling``: several threads against one
 - ``.startup``: imports
-- ``.sklearn_metrics``: the metrics against those of scikit-learn
+- ``.sklearn_metrics``: the metrics against scikit-learn's
 - ``.large``: evaluation of data larger than memory against reading alone
 - ``.dask_blocks``: blocks of a Dask array against one array
 - ``.report``: the documents, from the JSON output of the others
 
-The modules behind them:
+Modules:
 
 - ``cells.py``: the table of losses, data and sizes, and the least work of each
 - ``with_<library>.py``: the losses in one library, imported only in that library's process

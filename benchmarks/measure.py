@@ -67,17 +67,17 @@ def measure(cell, peers, effort):
     for k in range(effort.rounds):
         first = k % len(names)
         for name in names[first:] + names[:first]:
-            own = [f for f in figures if f["peer"] == name and not is_excluded(f)]
-            if not own or (k >= 2 and spent[name] > effort.enough):
+            active = [f for f in figures if f["peer"] == name and not is_excluded(f)]
+            if not active or (k >= 2 and spent[name] > effort.enough):
                 continue
             begin = time.perf_counter()
             try:
-                products = [f["product"] for f in own]
+                products = [f["product"] for f in active]
                 medians = peers[name].ask("measure_round", products, effort.seconds)
-                for figure, median in zip(own, medians, strict=True):
+                for figure, median in zip(active, medians, strict=True):
                     figure["rounds"].append(median)
             except PeerError as error:
-                for figure in own:
+                for figure in active:
                     figure["refused"] = str(error)
             spent[name] += time.perf_counter() - begin
     for figure in figures:

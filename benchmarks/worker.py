@@ -13,7 +13,7 @@ import time
 import timeit
 from contextlib import contextmanager
 
-SAMPLE_SECONDS = 2e-4  # shorter calls are repeated, so that the clock's own cost does not matter
+SAMPLE_SECONDS = 2e-4  # shorter calls are repeated, so that the clock does not matter
 
 
 def samples(call, seconds):

@@ -82,7 +82,7 @@ def find_loss(name: str) -> Any:
 def split_loss(argv: list[str], parser: Parser) -> tuple[str, list[str]]:
     """Return the argument that names losses, which may follow options, and the other arguments.
 
-    If there is none, the parser prints its help or raises an error.
+    Without such an argument, the parser prints its help or raises an error.
     """
     names, position = set(all_losses()), 0
     if argv and argv[0].startswith("-"):

@@ -182,7 +182,7 @@ def _check_strings(labels, name):
     for row, label in enumerate(labels):
         if not isinstance(label, str):
             raise InvalidParameterError(
-                f"{name}[{row}] = {label!r} is not a string, as other labels are: labels must be "
+                f"{name}[{row}] = {label!r} is not a string, unlike other labels: they must be "
                 "all strings or all integers"
             )
 
