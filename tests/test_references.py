@@ -393,6 +393,7 @@ def test_confident_predictions_keep_their_digits(gap):
 
 
 @cases
+@pytest.mark.complete_only
 def test_gradients_are_finite_differences(case):
     """Each entry of each operand is changed alone.
 
