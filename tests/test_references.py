@@ -872,7 +872,7 @@ def with_weights(case):
 @pytest.mark.parametrize(("case", "reduction"), TORCH_CASES)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_torch_agrees(case, reduction):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
     reference, arrays = REFERENCES[case.loss], operands(case, seed=1)
     function = theirs(torch, case.loss)
     rng = np.random.default_rng(1)
@@ -899,7 +899,8 @@ def test_torch_agrees(case, reduction):
 
 
 def test_sources_name_the_losses_of_torch():
-    functional = pytest.importorskip("torch").nn.functional
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
+    functional = torch.nn.functional
     for loss, reference in REFERENCES.items():
         assert hasattr(functional, loss) == (reference.source == TORCH), loss
 
@@ -949,7 +950,7 @@ OURS = [
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.id)
 def test_formulas_on_tensors_agree(case):
     """Losses that torch does not have: the formula of the benchmarks, differentiated by torch."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
     formula = formulas_of(torch).get(case.loss)
     if formula is None:
 
