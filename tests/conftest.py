@@ -95,7 +95,7 @@ def complete(request):
     return request.config.option.complete
 
 
-@pytest.fixture(params=fl._binding.isas())
+@pytest.fixture(params=table_coverage.ISAS)
 def isa(request):
     """Runs the test on each instruction set."""
     before = fl._binding.isa()
@@ -110,7 +110,7 @@ def each_isa():
     before = fl._binding.isa()
 
     def select_each():
-        for name in fl._binding.isas():
+        for name in table_coverage.ISAS:
             fl._binding.select_isa(name)
             yield name
 
