@@ -53,15 +53,20 @@ def pytest_collection_modifyitems(config, items):
     """Deselects the tests that the quick selection leaves out, unless tests are named by ::."""
     if config.option.complete or any("::" in arg for arg in config.args):
         return
-    groups, numbers = {}, {}
-    for item in items:
-        if not item.get_closest_marker("complete_only"):
-            groups.setdefault(_without_rotated(item, numbers), []).append(item)
-    selected = {group[_checksum(key) % len(group)] for key, group in groups.items()}
+    selected = quick_selection(items)
     deselected = [item for item in items if item not in selected]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item in selected]
+
+
+def quick_selection(items):
+    """The tests that run by default, a set."""
+    groups, numbers = {}, {}
+    for item in items:
+        if not item.get_closest_marker("complete_only"):
+            groups.setdefault(_without_rotated(item, numbers), []).append(item)
+    return {group[_checksum(key) % len(group)] for key, group in groups.items()}
 
 
 def _without_rotated(item, numbers):
@@ -90,7 +95,7 @@ def complete(request):
     return request.config.option.complete
 
 
-@pytest.fixture(params=fl._binding.isas())
+@pytest.fixture(params=table_coverage.ISAS)
 def isa(request):
     """Runs the test on each instruction set."""
     before = fl._binding.isa()
@@ -105,7 +110,7 @@ def each_isa():
     before = fl._binding.isa()
 
     def select_each():
-        for name in fl._binding.isas():
+        for name in table_coverage.ISAS:
             fl._binding.select_isa(name)
             yield name
 

@@ -47,7 +47,7 @@ def test_cell_end_to_end(name):
     with ExitStack() as stack:
         both = peers(stack, name)
         if name not in both:
-            pytest.skip(f"{name} is not installed")
+            pytest.skip(f"the peer {name} is not installed: pip install '.[bench]'")
         result = measure(CELL, both, Effort(2, 1e-4, max_first_call=None))
     figures = result["figures"]
     products = 1 if name == "sklearn" else 2
@@ -72,7 +72,7 @@ def test_jax_agrees():
     with ExitStack() as stack:
         both = peers(stack, "jax")
         if "jax" not in both:
-            pytest.skip("jax is not installed")
+            pytest.skip("needs jax: pip install '.[bench]'")
         for cell in list(SMALL.values())[::5]:
             assert_agreement(cell, both)
 

@@ -10,7 +10,7 @@ import pytest
 import fastloss as fl
 from tests.cases import CASES
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
 
 from tests import parity  # noqa: E402  (imports torch)
 

@@ -22,9 +22,9 @@ def recipe(title):
 
 @pytest.fixture(scope="module")
 def spark():
-    sql = pytest.importorskip("pyspark.sql")
+    sql = pytest.importorskip("pyspark.sql", reason="needs Spark: pip install pyspark==4.3.0")
     if shutil.which("java") is None:
-        pytest.skip("Spark needs java")
+        pytest.skip("needs Java 17 or later, which Spark runs on")
     session = (
         sql.SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")

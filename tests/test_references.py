@@ -393,6 +393,7 @@ def test_confident_predictions_keep_their_digits(gap):
 
 
 @cases
+@pytest.mark.complete_only
 def test_gradients_are_finite_differences(case):
     """Each entry of each operand is changed alone.
 
@@ -871,7 +872,7 @@ def with_weights(case):
 @pytest.mark.parametrize(("case", "reduction"), TORCH_CASES)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_torch_agrees(case, reduction):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
     reference, arrays = REFERENCES[case.loss], operands(case, seed=1)
     function = theirs(torch, case.loss)
     rng = np.random.default_rng(1)
@@ -898,7 +899,8 @@ def test_torch_agrees(case, reduction):
 
 
 def test_sources_name_the_losses_of_torch():
-    functional = pytest.importorskip("torch").nn.functional
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
+    functional = torch.nn.functional
     for loss, reference in REFERENCES.items():
         assert hasattr(functional, loss) == (reference.source == TORCH), loss
 
@@ -948,7 +950,7 @@ OURS = [
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.id)
 def test_formulas_on_tensors_agree(case):
     """Losses that torch does not have: the formula of the benchmarks, differentiated by torch."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[bench]'")
     formula = formulas_of(torch).get(case.loss)
     if formula is None:
 

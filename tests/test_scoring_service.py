@@ -23,7 +23,7 @@ import pytest
 
 import fastloss as fl
 
-pytest.importorskip("fcntl")
+pytest.importorskip("fcntl", reason="needs the file locks of POSIX")
 fastapi = pytest.importorskip("fastapi")
 SERVICE = str(Path(__file__).parent.parent / "examples" / "scoring_service")
 sys.path.append(SERVICE)

@@ -10,10 +10,10 @@ import pytest
 
 import fastloss as fl
 from tests import table_coverage
-from tests.table_coverage import DTYPES, Recorded
+from tests.table_coverage import DTYPES, ISAS, Recorded
 
 ROOT = Path(__file__).parent.parent
-ISA = fl._binding.isas()[0]
+ISA = ISAS[0]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_labels_need_no_gradient():
 def test_every_row_and_dtype_is_required():
     required = table_coverage.required()
     rows = {row for loss in table_coverage.all_losses() for row in loss.operand_specs}
-    for isa in fl._binding.isas():
+    for isa in ISAS:
         for dtype in DTYPES:
             assert rows == {e[0] for e in required if e[2:3] == (dtype,) and e[4:] == (isa,)}
 
