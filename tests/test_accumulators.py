@@ -43,7 +43,7 @@ def drawn(case, rows, dtype=np.float32, reduction="mean"):
 def accumulator_of(draw, reduction="mean", by=None):
     options = dict(draw.keywords, reduction=reduction)
     options.pop("sample_weight", None)
-    return CRITERIA[draw.loss](**options).accumulator(by=by)
+    return CRITERIA[getattr(fl, draw.case.loss)](**options).accumulator(by=by)
 
 
 def update(accumulator, draw, index, **group):
