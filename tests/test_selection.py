@@ -8,7 +8,7 @@ from tests.conftest import quick_selection
 
 
 class Item:
-    """What the selection reads of a test: its name, parameters and markers."""
+    """The parts of a test that the selection reads: its name, parameters and markers."""
 
     def __init__(self, name, parameters, *markers):
         self.nodeid = f"tests/test_x.py::{name}[{parameters}]"

@@ -111,7 +111,7 @@ def count():
 
 
 def versions():
-    """What counts depend on: of the compiler that made the kernels, and of Python."""
+    """The versions that counts depend on: the kernels' compiler and Python."""
     from fastloss import _binding
 
     command = ["readelf", "-p", ".comment", _binding.__file__]

@@ -1,17 +1,18 @@
-"""Looks whether the loops of the kernels are vectorised: for each loss, instruction set and `real`.
+"""Checks that the kernels' loops are vectorised, for each loss, instruction set and `real`.
 
-    python -m tools.check_vectorised            # fails where a loop is not that should be
-    python -m tools.check_vectorised --update   # accepts what is not, in not_vectorised.json
+    python -m tools.check_vectorised            # fails if a marked loop is not vectorised
+    python -m tools.check_vectorised --update   # accepts the exceptions, in not_vectorised.json
 
-The kernels are compiled with setup.py's flags and line numbers, but without those of the Python at
-hand, which differ. The line table maps each instruction to its source line and its chain of inlined
-calls, and so to its loss, a row of losses.def; the report of the vectoriser does not.
+The kernels are compiled with setup.py's flags and line numbers, but without the local Python's own
+flags. The line table maps each instruction to its source line and its chain of inlined calls, and
+hence to its loss, a row of losses.def; the vectoriser's report does not.
 
-- A loop under `#pragma omp simd` must compute on whole registers, in each copy that inlining makes.
-- Other loops, by the report: what the weaker instruction set vectorises, the stronger one must too.
-- No register of a stronger set may be used, and no function of libm called.
+- A loop under `#pragma omp simd` must use full-width registers in each copy that inlining makes.
+- A loop without it that the report calls vectorised under one instruction set must be vectorised
+  under the stronger ones too.
+- No kernel may use registers of a stronger instruction set or call libm.
 
-Needs gcc, binutils, and what setup.py imports.
+Needs gcc, binutils, and the packages that setup.py imports.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def output(*command):
 
 @cache
 def lines_of(name):
-    """Of each line of a file its function, and the line of the pragma if in a marked loop, or 0."""
+    """(function, line of the pragma of a marked loop or 0), for each line of a file."""
     result, function, pragma, indent = [("", 0)], "", 0, 0
     for number, line in enumerate(FILES[name].read_text().splitlines(), 1):
         depth = len(line) - len(line.lstrip())

@@ -337,7 +337,7 @@ cdef int raise_pending() except -1:
 
 
 cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) noexcept:
-    """The divisor of a mean; that of "batchmean" is the number of rows if rows are empty."""
+    """The divisor of a mean; for the "batchmean" of empty rows, the number of rows."""
     return <double>rows if divide == 0 else fl_ratio(totals.divisor_sum.hi, divide)
 
 
