@@ -2,8 +2,9 @@
  *
  * The binding fills an fl_call and passes it to fl_run(). The driver (runtime/run.c) cuts the units
  * of the loss into blocks, runs the kernel of this (family, instruction set, type) over them on
- * several threads, phase by phase, and adds the blocks' partials in block order. A unit is what has
- * one unreduced loss: an element, a row of classes or features, a sequence. */
+ * several threads, phase by phase, and adds the blocks' partials in block order. A unit is the
+ * part of the input that has one unreduced loss: an element, a row of classes or features, a
+ * sequence. */
 #ifndef FASTLOSS_H
 #define FASTLOSS_H
 
@@ -100,10 +101,9 @@ typedef struct {
     fl_operand_spec spec[FL_OPERANDS];
 } fl_loss;
 
-/* The outputs that a call can ask for, each an array. A loss writes those that the binding lets
- * through for it, today the losses and the gradients; second derivatives and statistics have their
- * numbers here so that a family can add them without a change to the contract. The gradient of a
- * shared operand is summed over all units. */
+/* The outputs of a call, each an array. Kernels write losses and gradients. Second derivatives and
+ * statistics of a unit have reserved numbers, so that a family can add them without a change to
+ * this interface. The gradient of a shared operand is summed over all units. */
 enum {
     FL_LOSSES,                                         /* (units) unreduced */
     FL_GRADIENT,                                       /* + k: dl/d operand k, like operand k */
@@ -112,22 +112,22 @@ enum {
     FL_OUTPUTS = FL_STATISTIC + FL_STATISTICS
 };
 
-/* A mean divides by Σ d over the units, where d is */
+/* The divisor d of a unit: a mean divides by Σ d. */
 typedef enum {
     FL_BY_SAMPLE_WEIGHT, /* the sample weight, 1 without one */
     FL_BY_ALL_WEIGHTS    /* sample weight times the loss's own weight */
 } fl_mean_divisor;
 
 /* FL_PREPARE validates operands and sums the divisor that the gradient of a weighted mean needs
- * before anything is written. FL_MAIN computes. With fewer units than threads, a unit that can be
- * split runs in two phases instead, with one work item for each part: FL_SPLIT_PARTIAL reduces each
- * part, FL_SPLIT_FINISH uses the combined result. */
+ * before anything is written. FL_MAIN computes losses and gradients. With fewer units than threads,
+ * a unit that can be split runs in two phases instead, with one work item for each part:
+ * FL_SPLIT_PARTIAL reduces each part, FL_SPLIT_FINISH uses the combined result. */
 typedef enum { FL_PREPARE, FL_MAIN, FL_SPLIT_PARTIAL, FL_SPLIT_FINISH } fl_phase;
 
 /* The most rows that a kernel processes together. */
 enum { FL_ROW_BATCH = 128 };
 
-/* The argument that an error is in: an operand, by its number, or */
+/* The argument that an error is in: the number of an operand, or one of these. */
 enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_NOWHERE = -1 };
 
 /* How the units of a call are cut into blocks: each holds whole rows, that is entries of the
@@ -197,9 +197,9 @@ typedef struct {
     double hi, lo;
 } fl_dd;
 
-/* The variance of the losses, about a pivot near their mean: r = l - pivot d. */
+/* Moments of the losses about a pivot of their size: r = l - pivot d. */
 typedef struct {
-    double pivot, rr, rd, dd; /* l/d of the first unit with d > 0; Σ r², Σ r d, Σ d² */
+    double pivot, rr, rd, dd; /* l/d of the first unit with d != 0; Σ r², Σ r d, Σ d² */
 } fl_moments;
 
 typedef struct {

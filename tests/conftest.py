@@ -40,7 +40,7 @@ def pytest_cmdline_main(config):
     option = config.option
     if (
         getattr(option, "numprocesses", 0) is None
-        and not hasattr(config, "workerinput")  # a worker starts no workers
+        and not hasattr(config, "workerinput")  # workers do not start workers
         and not (option.usepdb or option.trace)
         and table_coverage.is_whole_suite(config)
     ):
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def quick_selection(items):
-    """The tests that run by default, a set."""
+    """The set of tests that run by default."""
     groups, numbers = {}, {}
     for item in items:
         if not item.get_closest_marker("complete_only"):

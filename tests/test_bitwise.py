@@ -106,7 +106,7 @@ def test_out_is_the_argument(case, dtype):
         assert_bitwise(outs, expected, reduction)
 
 
-# Gradients of more bytes are written with non-temporal stores (src_c/runtime/run.c).
+# Gradients of at least this many bytes are written with non-temporal stores (runtime/plan.c).
 NON_TEMPORAL_BYTES = 1 << 25
 
 

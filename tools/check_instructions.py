@@ -124,13 +124,13 @@ def versions():
 
 
 def write(budget):
-    """A line for each call."""
+    """Writes the budgets, a line for each call."""
     rows = (f" {json.dumps(name)}: {json.dumps(entry)}" for name, entry in budget.items())
     BUDGETS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 def compare(counts, budget):
-    """Prints all; the numbers of calls above and below their budget."""
+    """Prints every call; returns how many are above and below their budget."""
     above = below = 0
     sizes = {cell.name: cell.data()[0][0].size for cell, _ in cells()}
     print(f"{'':56}" + "".join(f"{isa:>12}{'/element':>10}{'/budget':>8}  " for isa in ISAS))

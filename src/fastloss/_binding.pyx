@@ -943,7 +943,7 @@ cdef void set_units(fl_call *call, int axis, int ndim, const cnp.npy_intp *shape
 # --- a call ---------------------------------------------------------------------------------------
 
 cdef bint skips_gil_release(const fl_call *call) noexcept:
-    """Whether the work is less than the cost of getting the GIL back from other threads."""
+    """Whether the work is less than the cost of reacquiring the GIL."""
     return call.units > 0 and fl_work(call) <= GIL_HELD_MAX_ELEMENTS
 
 

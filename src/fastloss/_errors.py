@@ -218,7 +218,7 @@ def unknown_keyword(loss, keyword, gradient):
 
 # --- values ---------------------------------------------------------------------------------------
 
-# The values that the domains of floating-point operands allow.
+# Allowed values of each floating-point domain.
 _ALLOWED = {
     "unit_interval": "between 0 and 1",
     "nonnegative": "at least 0",

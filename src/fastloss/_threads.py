@@ -1,4 +1,4 @@
-"""The initial number of threads: what the user asked for, else what the machine grants."""
+"""The initial number of threads: the user's setting, otherwise what the machine allows."""
 
 import os
 import sys

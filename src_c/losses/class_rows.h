@@ -62,7 +62,7 @@ static void class_rows_record_bad_label(const fl_call *call, const row_batch *r,
 
 /* Loads labels and weights of rows [first, first + n), checks them, and adds the rows to Σ d and to
  * the count. A sample weight of 0 or the label ignore_index removes a row; so does, if HARD, a
- * label of weight 0. */
+ * label whose class weight is 0. */
 static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
                             fl_partial *partial)
 {

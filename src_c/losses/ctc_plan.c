@@ -1,7 +1,7 @@
 /* The plan of CTC: a unit is a sequence. */
 #include "runtime/plan.h"
 
-/* Classes of a frame beyond which nearly all of its cache lines are written whole. */
+/* Classes above which nearly every cache line of a frame is overwritten completely. */
 enum { MIN_STREAMED_CLASSES = 512 };
 
 /* The sum is the same whether sequences run whole or split. */
@@ -20,7 +20,7 @@ double fl_ctc_work(const fl_call *call)
     return work;
 }
 
-/* The forward and the backward variables. */
+/* Two parts: the alpha pass and the beta pass. */
 int64_t fl_ctc_parts(const fl_call *call)
 {
     (void)call;

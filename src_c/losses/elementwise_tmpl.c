@@ -14,8 +14,8 @@
 /* Outputs of a formula, a set of bits; DX << k is the derivative with respect to operand k. */
 enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
 
-/* Elements to compute between stores of gradients that are streamed (non-temporal), so that reads
- * and writes of memory overlap. */
+/* Elements to compute between stores of gradients that are streamed (non-temporal), so that memory
+ * reads and writes overlap. */
 enum { STREAM_CHUNK = 8 * LANES };
 
 /* A row of losses.def as constants. */

@@ -1,6 +1,6 @@
 /* Second moments of the losses, for standard errors: sums over units of r = l - pivot d, where l is
- * the loss and d the divisor term of a unit. The pivot is close to the mean, which avoids the
- * cancellation of large squares. */
+ * the loss and d the divisor term of a unit. The pivot is one of the losses, and so usually of
+ * the size of the mean, which avoids the cancellation of large squares. */
 #ifndef FASTLOSS_MOMENTS_H
 #define FASTLOSS_MOMENTS_H
 

@@ -1,4 +1,4 @@
-/* Threads: the only file that knows OpenMP and fork. */
+/* Threads: the only file that calls OpenMP and handles fork. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* dladdr */
 #endif
@@ -66,7 +66,7 @@ static bool is_libgomp;
 
 #ifndef _WIN32
 /* libgomp's threads are gone in a child, which would wait for them; another library may have
- * started them. Without a team before the fork there is none to miss. */
+ * started them. If no team was started before the fork, the child has lost nothing. */
 static void before_fork(void)
 {
 #if _OPENMP >= 201811 || (__GNUC__ >= 9 && !defined(__clang__))
@@ -83,7 +83,7 @@ static void in_forked_child(void)
 #endif
 
 /* The runtime in use need not be the compiler's: an environment may put libomp in the place of
- * libgomp. Its file tells. */
+ * libgomp. The name of its shared library identifies it. */
 static void name_runtime(void)
 {
     static const char *const names[] = {"libgomp", "libomp", "libiomp5"};
@@ -108,7 +108,7 @@ static void name_runtime(void)
 
 __attribute__((constructor)) static void initialise(void)
 {
-    /* The import may itself happen under a limit on this thread. */
+    /* A limit on this thread may already be in force at import. */
     starting_max_threads = omp_get_max_threads();
     if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
         starting_max_threads = omp_get_num_procs();
@@ -122,14 +122,14 @@ __attribute__((constructor)) static void initialise(void)
 
 int fl_parallel_limit(void)
 {
-    /* A runtime whose threads were lost in a fork must not even be asked. */
+    /* A runtime whose threads were lost in a fork must not be called. */
     if (atomic_load_explicit(&orphaned, memory_order_relaxed))
         return 1;
     if (omp_in_parallel())
         return 1;
     int limit = omp_get_thread_limit();
     /* omp_set_num_threads acts on the calling thread; so does threadpoolctl, which calls it.
-     * Below the starting value it is a limit; otherwise nobody asked for one. */
+     * Below the starting value it is a limit; otherwise no limit was requested. */
     int now = omp_get_max_threads();
     if (now < starting_max_threads && now < limit)
         limit = now;
@@ -177,10 +177,10 @@ static void take_blocks(struct job *job)
     fp_leave(saved);
 }
 
-#define YIELDS 1000 /* below a millisecond if nobody else wants the processor */
+#define YIELDS 1000 /* below a millisecond if no other thread is runnable */
 
-/* Where a runtime spins for its workers, this lets run what keeps them from running: a worker
- * on the caller's processor, or another process that may then leave theirs. */
+/* Before the runtime spins for its workers, yield to the threads that occupy their processors: a
+ * worker that is queued on the caller's processor, or another process. */
 static void let_workers_finish(struct job *job, int workers)
 {
 #ifndef _WIN32

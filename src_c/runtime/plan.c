@@ -1,4 +1,5 @@
-/* How a call is cut into blocks, and what its family says about it. */
+/* The plan of a call: blocks, work, parts and non-temporal stores, with the plain functions of
+ * families whose units are alike. */
 #include "runtime/plan.h"
 
 /* Gradients of at least this many bytes are written with non-temporal stores: in the caches, the

@@ -1,11 +1,11 @@
 /* The plan of a call: how its units are cut into blocks, how much work they are, which gradients
- * bypass the caches. Each family answers for itself, by a row of families.def. */
+ * bypass the caches. Each family supplies its part of the plan through its row of families.def. */
 #ifndef FASTLOSS_PLAN_H
 #define FASTLOSS_PLAN_H
 
 #include "fastloss.h"
 
-/* Elements in a block: many compared with the cost of a partial, few enough to balance threads. */
+/* Elements in a block: enough to amortise a partial, few enough to balance the threads. */
 enum { FL_BLOCK = 8192 };
 
 /* The columns of families.def. Results are bitwise reproducible because `fl_block_fn` depends on

@@ -1,8 +1,8 @@
 /* The driver: runs the phases of a call over its blocks on several threads and sums the partials.
  *
- * The sum is a fixed tree whatever the number of threads: each block sums its own units, and the
- * blocks' partials are added in block order in double-double. The driver knows no loss and no
- * family: plan.h answers for them. Threads are the business of parallel.c. */
+ * The order of summation is fixed, whatever the number of threads: each block sums its own units,
+ * and the blocks' partials are added in block order in double-double. The driver knows no loss and
+ * no family: plan.h provides what depends on them. parallel.c handles the threads. */
 #include "fastloss.h"
 #include "runtime/double_double.h"
 #include "runtime/fp_env.h"
@@ -21,7 +21,8 @@
  * at a time, and checks for errors and interrupts after each such batch. */
 enum { STACK_PARTIALS = 16, BATCH_BLOCKS = 2048 };
 
-/* Elements that a thread must have to be worth waking: 4 to 35 µs of work, by the loss. */
+/* The least number of elements for which waking a thread pays off: 4 to 35 µs of work, depending on
+ * the loss. */
 enum { ELEMENTS_PER_THREAD = 16384 };
 
 static const double INTERRUPT_SECONDS = 0.1;
@@ -49,7 +50,7 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
 #if defined(__x86_64__) || defined(_M_X64)
-    _mm_sfence(); /* non-temporal stores are visible before another thread hears of the block */
+    _mm_sfence(); /* non-temporal stores become visible before the block counts as done */
 #endif
 }
 
@@ -106,8 +107,8 @@ static int useful_threads(const fl_call *call, int64_t blocks)
     return most < threads ? (int)most : threads;
 }
 
-/* One phase over all blocks, in batches, so that partials need little memory and an interrupt is
- * answered soon. */
+/* One phase over all blocks, in batches, so that partials need little memory and interrupts are
+ * handled promptly. */
 static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
                            fl_interrupted interrupted, fl_partial *bad)
 {
@@ -115,7 +116,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
                                ? fl_family_of(call)->parts(call) * call->units
                                : call->grid.blocks;
     const int threads = useful_threads(call, blocks);
-    const double blocks_worth = fl_work(call) / FL_BLOCK / (double)blocks; /* a long unit is many */
+    const double blocks_worth =
+        fl_work(call) / FL_BLOCK / (double)blocks; /* a long unit counts as several */
     int64_t batch = blocks_worth > 1 ? (int64_t)(BATCH_BLOCKS / blocks_worth) : BATCH_BLOCKS;
     batch = batch > 2 * threads ? batch : 2 * threads;
     batch = batch < blocks ? batch : blocks;
@@ -166,7 +168,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
 
 /* --- units that are split over threads --- */
 
-/* State for the parts of units that are fewer than the threads; without memory they run whole. */
+/* Allocates the state of the parts if there are fewer units than threads. If the allocation fails,
+ * units run whole. */
 static void alloc_split_state(fl_call *call)
 {
     const int64_t parts = fl_family_of(call)->parts(call), items = parts * call->units;

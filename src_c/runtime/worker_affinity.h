@@ -4,7 +4,7 @@
  * of the caller, who then spins at the end of the region for the very thread that it keeps from
  * running: milliseconds lost for work of microseconds. So a worker may run on every processor
  * that the caller may use, but for the one where the caller is. The caller's own affinity is
- * never touched, so threads that it starts inherit nothing of this. */
+ * never touched, so threads that it starts do not inherit a restricted mask. */
 #ifndef FASTLOSS_WORKER_AFFINITY_H
 #define FASTLOSS_WORKER_AFFINITY_H
 
@@ -13,10 +13,10 @@ typedef struct fl_team fl_team;
 /* Once, before any region. Workers that the user binds are left alone. */
 void fl_affinity_initialise(void);
 
-/* In the caller, before each region. NULL: leave the workers where they are. */
+/* Call from the caller, before each region. NULL: leave the workers where they are. */
 fl_team *fl_place_team(void);
 
-/* In the worker `number`, in each region. */
+/* Call from the worker `number`, in each region. */
 void fl_join_team(fl_team *team, int number);
 
 /* New threads of libgomp report before the region begins, and the caller spins for them: again
