@@ -17,12 +17,12 @@ from tests.domains import (
     CLASS_WEIGHT,
     CLASSES,
     EXPONENT,
-    FRAMES,
     INTEGERS,
-    LABELLED,
     LOG_PROBABILITY,
     LOG_PROBABILITY_FRAMES,
     LOG_PROBABILITY_ROWS,
+    MAX_FRAMES,
+    MAX_LABELS,
     PROBABILITY_ROWS,
     TARGET_LABELS,
     VARIANCE,
@@ -118,14 +118,14 @@ class Case(NamedTuple):
 
     def _shape(self, domain, shape, classes):
         at = len(shape) if self.axis == -1 else min(self.axis, len(shape))
-        frames = (FRAMES, *shape) if self.time_first else (*shape, FRAMES)
+        frames = (MAX_FRAMES, *shape) if self.time_first else (*shape, MAX_FRAMES)
         return {
             "unit": shape,
             "length": shape,
             "row": (*shape[:at], classes, *shape[at:]),
             "classes": (classes,),
             "frames": (*frames, classes),
-            "labels": (*shape, LABELLED),
+            "labels": (*shape, MAX_LABELS),
         }[domain.extent]
 
     def row_axes(self, ndim):

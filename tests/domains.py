@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 CLASSES = 7  # entries of a row
-FRAMES, LABELLED = 8, 3  # most frames and labels of a sequence
+MAX_FRAMES, MAX_LABELS = 8, 3  # of a sequence
 
 
 class Domain(NamedTuple):
@@ -335,9 +335,9 @@ def adversarial_frames(rng, shape, info):
 
 def edges_of_frames(info):
     """Equal logits, certain classes, a class that is impossible, and a NaN."""
-    equal = np.zeros((FRAMES, CLASSES))
+    equal = np.zeros((MAX_FRAMES, CLASSES))
     certain, masked, nan = equal - 60.0, equal.copy(), equal.copy()
-    certain[np.arange(FRAMES), [1, 1, 0, 1, 2, 2, 0, 0]] = 0
+    certain[np.arange(MAX_FRAMES), [1, 1, 0, 1, 2, 2, 0, 0]] = 0
     masked[:, 1] = -np.inf
     nan[3, 4] = np.nan
     return [equal, certain, masked, nan]
@@ -367,7 +367,7 @@ TARGET_LABELS = Domain(
     lambda info: [[1, 2, 1], [2, 2, 2]],
     extent="labels",
 )
-INPUT_LENGTHS, TARGET_LENGTHS = lengths(FRAMES - 2, FRAMES), lengths(0, LABELLED)
+INPUT_LENGTHS, TARGET_LENGTHS = lengths(MAX_FRAMES - 2, MAX_FRAMES), lengths(0, MAX_LABELS)
 
 
 # ---- The domains of a loss -----------------------------------------------------------------------

@@ -74,7 +74,7 @@ def operands(case, seed=0):
     return case.typical(rng, (size,), np.float64)
 
 
-def operands_of(loss, seed=0):
+def operands_of_loss(loss, seed=0):
     return operands(next(c for c in CASES if c.loss == loss), seed)
 
 
@@ -674,7 +674,7 @@ def test_grad_output_multiplies(case):
 
 
 def test_divisors():
-    x, y = operands_of("l1_loss")
+    x, y = operands_of_loss("l1_loss")
     w, s = np.linspace(0, 3, len(x)), np.linspace(1, 2, len(x))
     d = np.abs(x - y)
     both = {"weight": w, "sample_weight": s}
@@ -684,7 +684,7 @@ def test_divisors():
     equal(value("huber_loss", (x, y), **both), (s * w * huber).sum() / s.sum())
     assert sums("l1_loss", (x, y), both)[2] == len(x) - 1
 
-    x, y = operands_of("cross_entropy")
+    x, y = operands_of_loss("cross_entropy")
     y = A([0, 3, 1, 2, 0, 6, 3, 5])
     w = np.linspace(0, 3, 7)
     rows = floats(unreduced("cross_entropy", (x, y)).value)
@@ -727,7 +727,7 @@ def test_batchmean_of_empty_arrays():
 
 @pytest.mark.parametrize("loss", ["mse_loss", "gaussian_nll_loss", "margin_ranking_loss"])
 def test_gradients_are_summed_over_broadcasting(loss):
-    arrays = list(operands_of(loss))
+    arrays = list(operands_of_loss(loss))
     reference = REFERENCES[loss]
     for i, name in enumerate(reference.operands):
         if name == "var":
