@@ -4,7 +4,10 @@ import numpy as np
 
 
 def assert_bitwise(got, expected, where=""):
-    """Asserts that results are bitwise identical, tuples entry by entry; all NaN are one."""
+    """Asserts that results are bitwise identical; tuples are compared entry by entry.
+
+    A NaN matches any NaN.
+    """
     if isinstance(expected, tuple):
         assert isinstance(got, tuple)
         assert len(got) == len(expected)

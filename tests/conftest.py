@@ -44,7 +44,8 @@ def pytest_cmdline_main(config):
         and not (option.usepdb or option.trace)
         and table_coverage.is_whole_suite(config)
     ):
-        option.numprocesses = len(os.sched_getaffinity(0))
+        available = getattr(os, "sched_getaffinity", None)
+        option.numprocesses = len(available(0)) if available else os.cpu_count()
         option.dist = "worksteal"
 
 
