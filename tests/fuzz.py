@@ -536,7 +536,7 @@ def summary(call):
 
 
 def worker(chosen, names):
-    """Runs the calls [chosen.first, chosen.last); writes the number of each to a file before the call."""
+    """Runs calls [chosen.first, chosen.last); writes the number of each to a file before it."""
     warnings.simplefilter("error")
     faulthandler.enable()
     isas = fl._binding.isas()

@@ -78,7 +78,7 @@ def bytes_of(result):
 
 
 def in_threads(count, function):
-    """The results of function(i) in `count` concurrent threads; re-raises an exception from any of them."""
+    """The results of function(i) in `count` concurrent threads; re-raises their exceptions."""
     results, barrier = [None] * count, threading.Barrier(count)
 
     def run(i):
