@@ -43,13 +43,21 @@ INF = float("inf")
 # ---- Cases and options ---------------------------------------------------------------------------
 
 
+def is_loss(value):
+    """Whether it is a `Loss`, perhaps wrapped to record calls."""
+    return hasattr(value, "operand_specs") and not isinstance(value, type)
+
+
 def cases_by_loss():
-    """{name: cases} of everything that is a `Loss`, also of the private one of `ctc_posteriors`."""
-    posteriors = fl.losses._posteriors
-    operands = operands_of(posteriors, "ctc_posteriors", log_probs=LOG_PROBABILITY_FRAMES)
+    """{name: cases} of all losses, also of the private ones that public functions call."""
     found = {}
-    for case in (*cases.CASES, cases.Case("_posteriors", operands, {})):
+    for case in cases.CASES:
         found.setdefault(case.loss, []).append(case)
+    for name, loss in vars(fl.losses).items():
+        if name[0] == "_" and is_loss(loss):
+            narrower = {"log_probs": LOG_PROBABILITY_FRAMES} if "log_probs" in loss.operands else {}
+            operands = operands_of(loss, loss.formula_of(), **narrower)
+            found[name] = [cases.Case(name, operands, {})]
     return found
 
 

@@ -10,7 +10,7 @@ from mpmath import mp, mpf
 import fastloss as fl
 from benchmarks import with_numpy
 from tests import references
-from tests.cases import CASES
+from tests.cases import CASES, LOSSES
 from tests.domains import Domain, weight_of
 from tests.references import REFERENCES, reduced, sums, unreduced
 
@@ -57,8 +57,8 @@ MORE_OPTIONS = {
 def with_scalars_only():
     """The cases whose options are scalars of the formula; sequences have the batch first."""
     chosen = list(CASES)
-    for loss, variants in MORE_OPTIONS.items():
-        for options in variants:
+    for loss in LOSSES:
+        for options in MORE_OPTIONS.get(loss, []):
             formula = getattr(fl, loss).formula_of(**options)
             like = next(c for c in CASES if c.loss == loss and c.formula == formula)
             chosen.append(like._replace(options=options))
