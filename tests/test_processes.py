@@ -6,6 +6,7 @@ import mmap
 import os
 import pickle
 import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -145,9 +146,9 @@ def test_concurrent_errors_name_their_own_call():
 
 @pytest.fixture
 def restored_threads():
-    before = fl.get_num_threads()
+    before, fixed = fl._binding.process_threads()
     yield
-    fl.set_num_threads(before)
+    fl.set_num_threads(before, fixed=fixed)
 
 
 @pytest.mark.usefixtures("restored_threads")
@@ -187,6 +188,56 @@ def test_number_of_threads_is_restored_after_an_error():
     with pytest.raises(ZeroDivisionError), fl.num_threads(before + 1):
         raise ZeroDivisionError
     assert fl.get_num_threads() == before
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_fixed_number_of_threads():
+    def in_use():
+        return fl.show_config("dicts")["threads in use"]
+
+    fl.set_num_threads(3, fixed=True)
+    assert fl._binding.effective_threads() == (3, True)
+    assert in_use() == "3, fixed"
+    with fl.num_threads(2):  # takes over the mode
+        assert fl._binding.effective_threads() == (2, True)
+        with fl.num_threads(4, fixed=False):
+            assert fl._binding.effective_threads() == (4, False)
+            assert in_use().startswith("up to 4")
+            with fl.num_threads(5):
+                assert fl._binding.effective_threads() == (5, False)
+        assert fl._binding.effective_threads() == (2, True)
+    with fl.num_threads(1):
+        assert in_use() == "1"
+    fl.set_num_threads(2)
+    assert fl._binding.effective_threads() == (2, True)
+    fl.set_num_threads(2, fixed=False)
+    assert fl._binding.effective_threads() == (2, False)
+    assert in_threads(1, lambda i: fl._binding.effective_threads()) == [(2, False)]
+
+
+@pytest.mark.parametrize("fixed", [1, 0, "yes", np.True_, []])
+def test_fixed_of_a_wrong_type(fixed):
+    before = fl._binding.effective_threads()
+    for function in (fl.set_num_threads, fl.num_threads):
+        with pytest.raises(TypeError, match="fixed must be True, False or None, got"):
+            function(2, fixed=fixed)
+    assert fl._binding.effective_threads() == before
+
+
+def test_reduced_number_of_threads_is_shown(monkeypatch):
+    classes = [(0, 0, 0, 0), (65536, 1, 12, 11), (262144, 2, 3, 2), (1048576, 0, 1, 1)]
+    monkeypatch.setattr(fl._binding, "team_classes", lambda: classes)
+    with fl.num_threads(4, fixed=False):
+        assert fl.show_config("dicts")["threads in use"] == (
+            "up to 4; "
+            "1 for calls of 65,536 to 262,143 elements (more lost time; 12 retreats, 11 probes); "
+            "2 for calls of 262,144 to 1,048,575 elements (more lost time; 3 retreats, 2 probes)"
+        )
+
+
+def test_classes_of_regions():
+    first = [elements for elements, *_ in fl._binding.team_classes()]
+    assert first == [0, *(2**16 * 4**i for i in range(len(first) - 1))]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1025, 2**31, 2**64])
@@ -680,6 +731,14 @@ def test_environment_sets_the_number_of_threads():
             assert output.split()[0] == expected
 
 
+def test_environment_fixes_the_number_of_threads():
+    program = "import fastloss as fl; print(*fl._binding.effective_threads())"
+    for value, fixed in [("1", "True"), ("0", "False"), (None, "False")]:
+        env = {"FASTLOSS_NUM_THREADS": "2"} | ({"FASTLOSS_FIXED_THREADS": value} if value else {})
+        output = python(program, "-W", "error", env=env).split()
+        assert output == (["2", fixed] if output[0] == "2" else ["1", fixed])
+
+
 BAD = [
     "0",
     "-1",
@@ -710,6 +769,15 @@ def test_invalid_variable_warns(variable, value):
     result = start(program, "-W", "error", env={variable: value})
     assert result.returncode == 0, result.stderr
     assert variable in result.stderr
+
+
+@pytest.mark.parametrize("value", ["", "2", "yes", "1" * 5000], ids=lambda value: value[:4])
+def test_invalid_mode_warns(value):
+    program = "import fastloss as fl; print(fl._binding.process_threads()[1])"
+    result = start(program, env={"FASTLOSS_FIXED_THREADS": value})
+    assert result.returncode == 0, result.stderr
+    assert re.search("RuntimeWarning: FASTLOSS_FIXED_THREADS='.{0,44} is neither 0", result.stderr)
+    assert result.stdout == "False\n"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "", "1,x"])

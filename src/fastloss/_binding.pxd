@@ -108,8 +108,25 @@ cdef extern from "vector/vector_math_list.h" nogil:
 cdef extern from "runtime/parallel.h" nogil:
     enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
-    void fl_set_process_threads(int threads)
-    int fl_set_thread_override(int threads)
-    int fl_process_threads()
-    int fl_thread_override()
-    int fl_effective_threads()
+    ctypedef struct fl_thread_setting:
+        int threads, fixed
+    void fl_set_process_threads(fl_thread_setting setting)
+    fl_thread_setting fl_set_thread_override(fl_thread_setting setting)
+    fl_thread_setting fl_process_threads()
+    fl_thread_setting fl_thread_override()
+    fl_thread_setting fl_effective_setting()
+    enum: FL_TEAM_CLASSES
+    int64_t fl_team_class(int i, fl_team_control *control)
+
+cdef extern from "runtime/team_size.h" nogil:
+    ctypedef struct fl_region:
+        int threads, allowed
+        int64_t blocks, caller_blocks, first_blocks
+        double first, caller, total
+    ctypedef struct fl_team_control:
+        int size
+        double balance, patience, idle_wait
+        int64_t retreats, probes
+    void fl_team_control_init(fl_team_control *c)
+    int fl_team_size(fl_team_control *c, int allowed, double idle)
+    void fl_team_observe(fl_team_control *c, const fl_region *region)

@@ -1626,24 +1626,63 @@ cdef class Call:
 MAX_THREADS = FL_MAX_THREADS
 
 
-def set_process_threads(int n):
-    fl_set_process_threads(n)
+def set_process_threads(int threads, bint fixed):
+    fl_set_process_threads(fl_thread_setting(threads, fixed))
+
+
+def set_thread_override(int threads, bint fixed):
+    """Returns the previous override."""
+    cdef fl_thread_setting previous = fl_set_thread_override(fl_thread_setting(threads, fixed))
+    return previous.threads, previous.fixed != 0
 
 
 def process_threads():
-    return fl_process_threads()
-
-
-def set_thread_override(int n):
-    return fl_set_thread_override(n)
+    """The number of threads of the process, and whether it is fixed."""
+    cdef fl_thread_setting setting = fl_process_threads()
+    return setting.threads, setting.fixed != 0
 
 
 def thread_override():
-    return fl_thread_override()
+    """The number of the calling Python thread, 0 for none, and whether it is fixed."""
+    cdef fl_thread_setting setting = fl_thread_override()
+    return setting.threads, setting.fixed != 0
 
 
 def effective_threads():
-    return fl_effective_threads()
+    """The number that is in force for the calling Python thread, and whether it is fixed."""
+    cdef fl_thread_setting setting = fl_effective_setting()
+    return setting.threads, setting.fixed != 0
+
+
+def team_classes():
+    """For each class of regions: its least number of elements, and size, retreats and probes."""
+    cdef fl_team_control control
+    cdef int64_t elements
+    classes = []
+    for i in range(FL_TEAM_CLASSES):
+        elements = fl_team_class(i, &control)
+        classes.append((elements, control.size, control.retreats, control.probes))
+    return classes
+
+
+cdef class TeamControl:
+    """A controller of team sizes, for tests: see runtime/team_size.h."""
+    cdef fl_team_control control
+
+    def __cinit__(self):
+        fl_team_control_init(&self.control)
+
+    def size(self, int allowed, double idle=0):
+        return fl_team_size(&self.control, allowed, idle)
+
+    def observe(self, int threads, int allowed, int64_t blocks, int64_t caller_blocks,
+                int64_t first_blocks, double first, double caller, double total):
+        cdef fl_region region = fl_region(threads, allowed, blocks, caller_blocks, first_blocks,
+                                          first, caller, total)
+        fl_team_observe(&self.control, &region)
+
+    def state(self):
+        return self.control
 
 
 def openmp_runtime():

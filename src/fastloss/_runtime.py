@@ -16,7 +16,7 @@ def _start() -> None:
     """Take the number of threads and the instruction set from the environment and the machine."""
     global _process_source
     threads, _process_source = _threads.starting_threads()
-    _binding.set_process_threads(threads)
+    _binding.set_process_threads(threads, _threads.fixed_at_start())
     runnable, built = _binding.isas(), _binding.isas(built=True)
     requested = os.environ.get("FASTLOSS_ISA")
     # FASTLOSS_ISA is an upper limit: an instruction set beyond this processor changes nothing.
@@ -40,7 +40,13 @@ def _checked(n: SupportsIndex) -> int:
     return threads
 
 
-def set_num_threads(n: SupportsIndex) -> None:
+def _checked_mode(fixed: bool | None) -> bool | None:
+    if fixed is not None and not isinstance(fixed, bool):
+        raise TypeError(f"fixed must be True, False or None, got {fixed!r}")
+    return fixed
+
+
+def set_num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> None:
     """Set the maximum number of threads that each call in this process may use.
 
     Parameters
@@ -48,6 +54,11 @@ def set_num_threads(n: SupportsIndex) -> None:
     n : int
         Number of threads, from 1 to 1024. It may exceed the number of processors, which makes
         calls slower.
+    fixed : bool, optional
+        Whether every call that is large enough uses `n` threads. If False, calls use fewer where
+        more have lost time: on processors that other programs or thread pools keep busy. The
+        results are bitwise identical. None, the default, leaves the mode as it is; a process starts
+        with False unless ``FASTLOSS_FIXED_THREADS=1`` is set.
 
     See Also
     --------
@@ -59,7 +70,10 @@ def set_num_threads(n: SupportsIndex) -> None:
     >>> fl.set_num_threads(2)
     """
     global _process_source
-    _binding.set_process_threads(_checked(n))
+    threads = _checked(n)
+    _, was_fixed = _binding.process_threads()
+    mode = _checked_mode(fixed)
+    _binding.set_process_threads(threads, was_fixed if mode is None else mode)
     _process_source = "set_num_threads"
 
 
@@ -74,16 +88,18 @@ def get_num_threads() -> int:
     int
         Number of threads, at least 1.
     """
-    return _binding.effective_threads()
+    return _binding.effective_threads()[0]
 
 
-def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
+def num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> AbstractContextManager[None]:
     """Set the maximum number of threads for calls from this Python thread in a ``with`` block.
 
     Parameters
     ----------
     n : int
         Number of threads, from 1 to 1024. It takes precedence over `set_num_threads`.
+    fixed : bool, optional
+        As in `set_num_threads`.
 
     Returns
     -------
@@ -97,27 +113,46 @@ def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
     ...     fl.get_num_threads()
     1
     """
-    return _override(_checked(n))
+    return _override(_checked(n), _checked_mode(fixed))
 
 
 @contextmanager
-def _override(n: int) -> Iterator[None]:
-    previous = _binding.set_thread_override(n)
+def _override(n: int, fixed: bool | None) -> Iterator[None]:
+    _, was_fixed = _binding.effective_threads()
+    previous = _binding.set_thread_override(n, was_fixed if fixed is None else fixed)
     try:
         yield
     finally:
-        _binding.set_thread_override(previous)
+        _binding.set_thread_override(*previous)
 
 
 def _thread_count_source() -> str:
     """Describe what determines the number of threads, in a few words."""
-    if _binding.thread_override():
-        source, requested = "num_threads", _binding.thread_override()
-    else:
-        source, requested = _process_source, _binding.process_threads()
+    requested, _ = _binding.thread_override()
+    source = "num_threads"
+    if not requested:
+        (requested, _), source = _binding.process_threads(), _process_source
     if get_num_threads() < requested:
         source += ", lowered by the OpenMP runtime, a fork or an enclosing parallel region"
     return source
+
+
+def _threads_in_use() -> str:
+    """Describe how many threads calls use within the maximum, in a few words."""
+    allowed, fixed = _binding.effective_threads()
+    if allowed == 1:
+        return "1"
+    if fixed:
+        return f"{allowed}, fixed"
+    classes = _binding.team_classes()
+    ends = [f"to {first - 1:,}" for first, *_ in classes[1:]] + ["or more"]
+    reduced = [
+        f"{size} for calls of {first:,} {end} elements (more lost time; {retreats} retreats, "
+        f"{probes} probes)"
+        for (first, size, retreats, probes), end in zip(classes, ends, strict=True)
+        if 0 < size < allowed
+    ]
+    return "; ".join([f"up to {allowed}", *reduced])
 
 
 @overload
@@ -152,6 +187,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
         "instruction sets available": _binding.isas(),
         "threads": get_num_threads(),
         "threads set by": _thread_count_source(),
+        "threads in use": _threads_in_use(),
         "openmp": "none: calls run on one thread" if openmp == "none" else openmp,
     }
     if mode == "dicts":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from fastloss._binding import MAX_THREADS
 
 _VARIABLES = ("FASTLOSS_NUM_THREADS", "OMP_NUM_THREADS")
+_FIXED = "FASTLOSS_FIXED_THREADS"
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
@@ -34,12 +35,24 @@ def starting_threads(
     else:
         threads, source = _granted(root)
     for variable, value in rejected:
-        shown = repr(value) if len(value) <= 40 else repr(value[:40]) + "..."
         warn(
-            f"{variable}={shown} is not a number of threads (1 to {MAX_THREADS}); "
+            f"{variable}={_shown(value)} is not a number of threads (1 to {MAX_THREADS}); "
             f"using {threads} instead ({source})"
         )
     return threads, source
+
+
+def fixed_at_start(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether the environment fixes the number of threads."""
+    environ = os.environ if environ is None else environ
+    value = environ.get(_FIXED, "0")
+    if value not in ("0", "1"):
+        warn(f"{_FIXED}={_shown(value)} is neither 0 nor 1; the number of threads is not fixed")
+    return value == "1"
+
+
+def _shown(value: str) -> str:
+    return repr(value) if len(value) <= 40 else repr(value[:40]) + "..."
 
 
 def _granted(root: str | os.PathLike[str]) -> tuple[int, str]:

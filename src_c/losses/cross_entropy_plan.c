@@ -11,6 +11,11 @@ int64_t fl_cross_entropy_block(const fl_call *call)
     return rows < FL_ROW_BATCH ? FL_ROW_BATCH : rows / FL_ROW_BATCH * FL_ROW_BATCH;
 }
 
+double fl_cross_entropy_work(const fl_call *call, fl_phase phase)
+{
+    return phase == FL_PREPARE ? fl_prepare_work(call) : fl_plain_work(call, phase);
+}
+
 /* Only rows whose classes are neighbours are split. */
 int64_t fl_cross_entropy_parts(const fl_call *call)
 {

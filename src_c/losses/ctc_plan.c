@@ -12,9 +12,9 @@ int64_t fl_ctc_block(const fl_call *call)
 }
 
 /* A state of the lattice counts as an element. */
-double fl_ctc_work(const fl_call *call)
+double fl_ctc_work(const fl_call *call, fl_phase phase)
 {
-    double work = fl_plain_work(call);
+    double work = fl_plain_work(call, phase);
     for (int64_t n = 0; n < call->units; n++)
         work += (double)call->sequences.frames[n] * (2 * (double)call->sequences.labels[n] + 1);
     return work;

@@ -10,8 +10,10 @@ int64_t fl_nll_block(const fl_call *call)
     return FL_BLOCK / GATHER_ROW_COST / FL_ROW_BATCH * FL_ROW_BATCH;
 }
 
-double fl_nll_work(const fl_call *call)
+double fl_nll_work(const fl_call *call, fl_phase phase)
 {
+    if (phase == FL_PREPARE)
+        return fl_prepare_work(call);
     int writes_rows = call->output[FL_GRADIENT] != NULL;
-    return writes_rows ? fl_plain_work(call) : (double)call->units * GATHER_ROW_COST;
+    return writes_rows ? fl_plain_work(call, phase) : (double)call->units * GATHER_ROW_COST;
 }

@@ -3,7 +3,9 @@
 #define _GNU_SOURCE /* dladdr */
 #endif
 #include "runtime/fp_env.h"
+#include "runtime/idle_processors.h"
 #include "runtime/parallel.h"
+#include "runtime/team_size.h"
 #include "runtime/worker_affinity.h"
 
 #include <stdatomic.h>
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -19,46 +22,65 @@
 #ifndef _WIN32
 #include <dlfcn.h>
 #include <pthread.h>
-#include <sched.h>
+#endif
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 /* ---- Numbers of threads ------------------------------------------------------------------- */
 
-static atomic_int process_threads = 1;
-static _Thread_local int thread_override;
+/* threads * 2 + fixed, so that both change at once */
+static atomic_int process_setting = 2;
+static _Thread_local int thread_setting;
 
 static int within(int value, int low, int high)
 {
     return value < low ? low : value > high ? high : value;
 }
 
-void fl_set_process_threads(int threads)
+static int pack(fl_thread_setting setting)
 {
-    atomic_store(&process_threads, within(threads, 1, FL_MAX_THREADS));
+    return within(setting.threads, 1, FL_MAX_THREADS) * 2 + (setting.fixed != 0);
 }
 
-int fl_process_threads(void) { return atomic_load(&process_threads); }
-
-int fl_set_thread_override(int threads)
+static fl_thread_setting unpack(int packed)
 {
-    int previous = thread_override;
-    thread_override = within(threads, 0, FL_MAX_THREADS);
+    return (fl_thread_setting){.threads = packed / 2, .fixed = packed % 2};
+}
+
+void fl_set_process_threads(fl_thread_setting setting)
+{
+    atomic_store(&process_setting, pack(setting));
+}
+
+fl_thread_setting fl_process_threads(void) { return unpack(atomic_load(&process_setting)); }
+
+fl_thread_setting fl_set_thread_override(fl_thread_setting setting)
+{
+    fl_thread_setting previous = unpack(thread_setting);
+    thread_setting = setting.threads > 0 ? pack(setting) : 0;
     return previous;
 }
 
-int fl_thread_override(void) { return thread_override; }
+fl_thread_setting fl_thread_override(void) { return unpack(thread_setting); }
 
-int fl_effective_threads(void)
+fl_thread_setting fl_effective_setting(void)
 {
-    int threads = thread_override ? thread_override : fl_process_threads();
-    return threads == 1 ? 1 : within(threads, 1, fl_parallel_limit());
+    fl_thread_setting setting = thread_setting ? unpack(thread_setting) : fl_process_threads();
+    if (setting.threads > 1)
+        setting.threads = within(setting.threads, 1, fl_parallel_limit());
+    return setting;
 }
+
+int fl_effective_threads(void) { return fl_effective_setting().threads; }
 
 /* ---- The OpenMP runtime ------------------------------------------------------------------- */
 
 #ifdef _OPENMP
 
-static int starting_max_threads = 1;
+static int starting_max_threads = 1, processors = 1;
 static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
@@ -75,8 +97,11 @@ static void before_fork(void)
 #endif
 }
 
+static void initialise_classes(void);
+
 static void in_forked_child(void)
 {
+    initialise_classes(); /* a thread that is not here may have held one */
     if (atomic_load(&team_started))
         atomic_store(&orphaned, true);
 }
@@ -112,6 +137,8 @@ __attribute__((constructor)) static void initialise(void)
     starting_max_threads = omp_get_max_threads();
     if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
         starting_max_threads = omp_get_num_procs();
+    processors = omp_get_num_procs();
+    initialise_classes();
     name_runtime();
     is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
 #ifndef _WIN32
@@ -155,63 +182,189 @@ static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *c
 
 #ifdef _OPENMP
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 struct job {
     fl_blocks_fn function;
     void *context;
     int64_t first, blocks, grain;
     _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
-    atomic_int finished;                    /* workers */
+    _Alignas(64) atomic_int finished;       /* workers; also a futex */
+    atomic_bool caller_sleeps;
 };
 
-static void take_blocks(struct job *job)
+static int64_t take_grain(struct job *job)
+{
+    int64_t done = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
+    int64_t left = job->blocks - done, taken = left < job->grain ? left : job->grain;
+    if (taken <= 0)
+        return 0;
+    job->function(job->context, job->first + done, job->first + done + taken);
+    return taken;
+}
+
+static void run_worker(struct job *job)
 {
     fp_mode saved = fp_enter();
-    for (;;) {
-        int64_t done = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
-        int64_t left = job->blocks - done;
-        if (left <= 0)
-            break;
-        int64_t first = job->first + done;
-        job->function(job->context, first, first + (left < job->grain ? left : job->grain));
-    }
+    while (take_grain(job) > 0)
+        ;
     fp_leave(saved);
 }
 
-#define YIELDS 1000 /* below a millisecond if no other thread is runnable */
-
-/* Before the runtime spins for its workers, yield to the threads that occupy their processors: a
- * worker that is queued on the caller's processor, or another process. */
-static void let_workers_finish(struct job *job, int workers)
+static void run_caller(struct job *job, fl_region *region)
 {
-#ifndef _WIN32
-    for (int i = 0; i < YIELDS; i++) {
-        if (atomic_load_explicit(&job->finished, memory_order_acquire) >= workers)
-            return;
-        sched_yield();
+    double begin = now();
+    fp_mode saved = fp_enter();
+    region->first_blocks = region->caller_blocks = take_grain(job);
+    double first = now();
+    for (int64_t taken = region->first_blocks; taken > 0; region->caller_blocks += taken)
+        taken = take_grain(job);
+    fp_leave(saved);
+    region->first = first - begin;
+    region->caller = now() - begin;
+}
+
+/* ---- Waiting for the workers --- */
+
+/* A worker that is on time arrives within a grain. One that is late waits for a processor, and so
+ * does whoever shares the caller's: sleep. */
+static const double SPIN_SECONDS = 50e-6;
+enum { PAUSES = 32 };
+
+static void pause_briefly(void)
+{
+    for (int i = 0; i < PAUSES; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+#endif
     }
-#else
-    (void)job, (void)workers;
+}
+
+static int all_finished(struct job *job, int workers)
+{
+    return atomic_load_explicit(&job->finished, memory_order_acquire) >= workers;
+}
+
+static void wait_for_workers(struct job *job, int workers)
+{
+    if (all_finished(job, workers))
+        return;
+    const double begin = now();
+    do {
+        pause_briefly();
+        if (all_finished(job, workers))
+            return;
+    } while (now() - begin < SPIN_SECONDS);
+#ifdef __linux__
+    atomic_store(&job->caller_sleeps, true);
+    for (;;) {
+        int finished = atomic_load(&job->finished);
+        if (finished >= workers)
+            return;
+        syscall(SYS_futex, &job->finished, FUTEX_WAIT_PRIVATE, finished, NULL, NULL, 0);
+    }
 #endif
 }
 
-void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads)
+static void finish_worker(struct job *job)
 {
-    if (first >= last)
-        return;
-    int64_t blocks = last - first;
-    if (blocks < threads)
-        threads = (int)blocks;
-    if (threads > 1)
-        threads = within(threads, 1, fl_parallel_limit());
-    if (threads <= 1) {
-        run_here(first, last, function, context);
-        return;
+    atomic_fetch_add(&job->finished, 1);
+#ifdef __linux__
+    if (atomic_load(&job->caller_sleeps))
+        syscall(SYS_futex, &job->finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+#endif
+}
+
+/* ---- The size of the team --- */
+
+/* Regions of one class have work of the same order. How long a late worker is waited for does not
+ * depend on the work, so long regions may gain where short ones lose. */
+enum { SMALLEST_CLASS = 1 << 16 };
+
+static struct team_class {
+    atomic_flag busy;
+    atomic_int size; /* control.size */
+    fl_team_control control;
+} classes[FL_TEAM_CLASSES];
+
+static atomic_int callers; /* in fl_parallel, with work for a team */
+
+static void initialise_classes(void)
+{
+    for (int i = 0; i < FL_TEAM_CLASSES; i++) {
+        atomic_flag_clear(&classes[i].busy);
+        atomic_init(&classes[i].size, 0);
+        fl_team_control_init(&classes[i].control);
     }
-    struct job job = {.function = function, .context = context, .first = first, .blocks = blocks};
-    int64_t grains = (int64_t)threads * GRAINS_PER_THREAD;
-    job.grain = blocks / grains + (blocks % grains != 0);
-    atomic_init(&job.next, 0);
-    atomic_init(&job.finished, 0);
+    atomic_init(&callers, 0);
+}
+
+static struct team_class *class_of(double elements)
+{
+    int i = 0;
+    for (; i < FL_TEAM_CLASSES - 1 && elements >= SMALLEST_CLASS; i++)
+        elements /= 4;
+    return &classes[i];
+}
+
+/* A thread that cannot have the controller does without: its next region will. */
+static int lock_class(struct team_class *class)
+{
+    return !atomic_flag_test_and_set_explicit(&class->busy, memory_order_acquire);
+}
+
+static void unlock_class(struct team_class *class)
+{
+    atomic_store_explicit(&class->size, class->control.size, memory_order_relaxed);
+    atomic_flag_clear_explicit(&class->busy, memory_order_release);
+}
+
+static int choose_threads(struct team_class *class, int allowed)
+{
+    int size = atomic_load_explicit(&class->size, memory_order_relaxed);
+    if (size == 0 || size >= allowed)
+        return allowed;
+    if (!lock_class(class))
+        return size;
+    fl_team_control *control = &class->control;
+    const int probe = fl_team_probe_size(control, allowed);
+    size = fl_team_size(control, allowed, fl_idle_seconds(probe, control->size, control->computed));
+    if (size == probe)
+        fl_idle_restart();
+    unlock_class(class);
+    return size;
+}
+
+int64_t fl_team_class(int i, fl_team_control *control)
+{
+    struct team_class *class = &classes[i];
+    while (!lock_class(class))
+        ;
+    *control = class->control;
+    unlock_class(class);
+    return i == 0 ? 0 : SMALLEST_CLASS << 2 * (i - 1);
+}
+
+static void observe(struct team_class *class, const fl_region *region)
+{
+    if (lock_class(class)) {
+        fl_team_observe(&class->control, region);
+        unlock_class(class);
+    }
+}
+
+/* ---- A region --- */
+
+static void run_team(struct job *job, fl_region *region)
+{
+    const int threads = region->threads;
     if (!atomic_load_explicit(&team_started, memory_order_relaxed))
         atomic_store(&team_started, true);
     fl_team *team = fl_place_team();
@@ -220,26 +373,80 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
     {
         int number = omp_get_thread_num(), size = omp_get_num_threads();
         if (number == 0) {
-            take_blocks(&job);
-            let_workers_finish(&job, (size < threads ? size : threads) - 1);
+            run_caller(job, region);
+            wait_for_workers(job, (size < threads ? size : threads) - 1);
         } else if (number < threads) {
             if (team)
                 fl_join_team(team, number);
-            take_blocks(&job);
-            atomic_fetch_add_explicit(&job.finished, 1, memory_order_release);
+            run_worker(job);
+            finish_worker(job);
         }
     }
+}
+
+static void run_region(struct job *job, int threads, double elements, int fixed)
+{
+    struct team_class *class = class_of(elements);
+    fl_region region = {.blocks = job->blocks, .allowed = threads, .threads = threads};
+    if (!fixed)
+        region.threads = choose_threads(class, threads);
+    int64_t grains = (int64_t)region.threads * GRAINS_PER_THREAD;
+    job->grain = job->blocks / grains + (job->blocks % grains != 0);
+    double begin = now();
+    if (region.threads == 1)
+        run_caller(job, &region);
+    else
+        run_team(job, &region);
+    if (!fixed) {
+        region.total = now() - begin;
+        observe(class, &region);
+    }
+}
+
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads,
+                 double elements)
+{
+    if (first >= last)
+        return;
+    if (last - first < threads)
+        threads = (int)(last - first);
+    if (threads > 1)
+        threads = within(threads, 1, fl_parallel_limit());
+    if (threads <= 1) {
+        run_here(first, last, function, context);
+        return;
+    }
+    struct job job = {
+        .function = function, .context = context, .first = first, .blocks = last - first};
+    const int fixed = fl_effective_setting().fixed;
+    /* Callers that compute at the same time divide the processors among them. */
+    int others = atomic_fetch_add_explicit(&callers, 1, memory_order_relaxed);
+    if (others > 0 && !fixed)
+        threads = within(processors / (others + 1), 1, threads);
+    if (threads == 1)
+        run_here(first, last, function, context);
+    else
+        run_region(&job, threads, elements, fixed);
+    atomic_fetch_sub_explicit(&callers, 1, memory_order_relaxed);
 }
 
 const char *fl_openmp_runtime(void) { return runtime; }
 
 #else
 
-void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads)
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads,
+                 double elements)
 {
-    (void)threads;
+    (void)threads, (void)elements;
     if (first < last)
         run_here(first, last, function, context);
+}
+
+int64_t fl_team_class(int i, fl_team_control *control)
+{
+    (void)i;
+    fl_team_control_init(control);
+    return 0;
 }
 
 const char *fl_openmp_runtime(void) { return "none"; }

@@ -2,6 +2,8 @@
 #ifndef FASTLOSS_PARALLEL_H
 #define FASTLOSS_PARALLEL_H
 
+#include "runtime/team_size.h"
+
 #include <stdint.h>
 
 /* Handles the blocks [first, last) of a range. */
@@ -11,7 +13,8 @@ typedef void (*fl_blocks_fn)(void *context, int64_t first, int64_t last);
  * Pieces are contiguous and handed out as threads become free, so which thread gets which block
  * is left to chance: every block must write only what is its own. On one thread this is a plain
  * call. All threads compute in the default floating-point environment. */
-void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads);
+void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads,
+                 double elements);
 
 /* The most threads that a region started by the calling thread may have now. */
 int fl_parallel_limit(void);
@@ -19,15 +22,28 @@ int fl_parallel_limit(void);
 /* "libgomp (OpenMP 4.5)", or "none" in a build without OpenMP. */
 const char *fl_openmp_runtime(void);
 
-/* The number of threads of the process, and the calling thread's own (0: none), which goes first.
+/* A number of threads, and whether it is fixed: otherwise it is an upper bound, within which
+ * regions that lose time by waiting for late workers run on fewer (team_size.h). */
+typedef struct {
+    int threads, fixed;
+} fl_thread_setting;
+
+/* The setting of the process, and the calling thread's own (0 threads: none), which goes first.
  * Numbers below 1 (below 0 for the override) and beyond FL_MAX_THREADS are brought into range. */
 #define FL_MAX_THREADS 1024
-void fl_set_process_threads(int threads);
-int fl_process_threads(void);
-int fl_set_thread_override(int threads); /* returns the previous one */
-int fl_thread_override(void);
+void fl_set_process_threads(fl_thread_setting setting);
+fl_thread_setting fl_process_threads(void);
+fl_thread_setting fl_set_thread_override(fl_thread_setting setting); /* returns the previous one */
+fl_thread_setting fl_thread_override(void);
 
-/* The override or the number of the process, within fl_parallel_limit(). */
+/* The override or the setting of the process, within fl_parallel_limit(). */
+fl_thread_setting fl_effective_setting(void);
 int fl_effective_threads(void);
+
+/* Regions of similar work share a controller: the wait for a late worker does not depend on the
+ * work, so long regions may gain where short ones lose. Copies the controller of class i and
+ * returns the least number of elements of its regions. */
+enum { FL_TEAM_CLASSES = 8 };
+int64_t fl_team_class(int i, fl_team_control *control);
 
 #endif

@@ -25,9 +25,16 @@ int64_t fl_plain_block(const fl_call *call)
 }
 
 /* In double: units may be broadcast without limit. */
-double fl_plain_work(const fl_call *call)
+double fl_plain_work(const fl_call *call, fl_phase phase)
 {
+    (void)phase;
     return (double)call->units * (double)(call->unit_size > 0 ? call->unit_size : 1);
+}
+
+/* FL_PREPARE reads the class index of each unit, or all elements of other targets. */
+double fl_prepare_work(const fl_call *call)
+{
+    return call->spec[1].domain == FL_INDEX ? (double)call->units : fl_plain_work(call, FL_PREPARE);
 }
 
 int64_t fl_plain_parts(const fl_call *call)

@@ -10,8 +10,8 @@ enum { FL_BLOCK = 8192 };
 
 /* The columns of families.def. Results are bitwise reproducible because `fl_block_fn` depends on
  * the trailing shape and the compute type alone, never on the number of units or threads. */
-typedef int64_t fl_block_fn(const fl_call *call); /* units in a block */
-typedef double fl_work_fn(const fl_call *call);   /* work of the call, in elements */
+typedef int64_t fl_block_fn(const fl_call *call);               /* units in a block */
+typedef double fl_work_fn(const fl_call *call, fl_phase phase); /* work of a phase, in elements */
 typedef int64_t fl_parts_fn(const fl_call *call); /* work items that a unit can be split into */
 typedef int64_t fl_stride_fn(int64_t blocks);     /* blocks between two that start together */
 typedef int fl_streaming_fn(const fl_call *call); /* whether large gradients bypass the caches */
@@ -34,6 +34,9 @@ typedef struct {
     fl_streaming_fn streaming;
 #include "families.def"
 #undef FAMILY
+
+/* Work of FL_PREPARE where operand 1 is the target. */
+double fl_prepare_work(const fl_call *call);
 
 const fl_family *fl_family_of(const fl_call *call);
 

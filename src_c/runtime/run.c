@@ -96,10 +96,15 @@ static void accumulate_spanning(const fl_call *call, spanning_gradients *spannin
     }
 }
 
-/* Threads worth waking for this many blocks of the call. */
-static int useful_threads(const fl_call *call, int64_t blocks)
+static double phase_work(const fl_call *call, fl_phase phase)
 {
-    double most = fl_work(call) / ELEMENTS_PER_THREAD;
+    return fl_family_of(call)->work(call, phase);
+}
+
+/* Threads worth waking for this many blocks of a phase. */
+static int useful_threads(const fl_call *call, fl_phase phase, int64_t blocks)
+{
+    double most = phase_work(call, phase) / ELEMENTS_PER_THREAD;
     most = most < (double)blocks ? most : (double)blocks;
     if (most < 2)
         return 1;
@@ -115,9 +120,9 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     const int64_t blocks = fl_items_are_parts(call, phase)
                                ? fl_family_of(call)->parts(call) * call->units
                                : call->grid.blocks;
-    const int threads = useful_threads(call, blocks);
-    const double blocks_worth =
-        fl_work(call) / FL_BLOCK / (double)blocks; /* a long unit counts as several */
+    const int threads = useful_threads(call, phase, blocks);
+    const double block_work = phase_work(call, phase) / (double)blocks,
+                 blocks_worth = block_work / FL_BLOCK; /* a long unit counts as several */
     int64_t batch = blocks_worth > 1 ? (int64_t)(BATCH_BLOCKS / blocks_worth) : BATCH_BLOCKS;
     batch = batch > 2 * threads ? batch : 2 * threads;
     batch = batch < blocks ? batch : blocks;
@@ -139,7 +144,8 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         context.first_block = first;
         context.blocks = last - first;
         context.stride = fl_family_of(call)->stride(last - first);
-        fl_parallel(first, last, run_blocks, &context, threads);
+        fl_parallel(first, last, run_blocks, &context, threads,
+                    block_work * (double)(last - first));
         for (int64_t block = first; block < last; block++) {
             const fl_partial *p = &partial[block - first];
             if (p->error_unit != FL_NOWHERE) {
@@ -173,7 +179,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
 static void alloc_split_state(fl_call *call)
 {
     const int64_t parts = fl_family_of(call)->parts(call), items = parts * call->units;
-    const int few = parts > 1 && call->units < useful_threads(call, items);
+    const int few = parts > 1 && call->units < useful_threads(call, FL_MAIN, items);
     call->split_state = few ? calloc((size_t)items, sizeof *call->split_state) : NULL;
 }
 
@@ -201,7 +207,7 @@ static fl_status run_split(const fl_call *call, fl_totals *totals, fl_interrupte
 
 /* --- a call --- */
 
-double fl_work(const fl_call *call) { return fl_family_of(call)->work(call); }
+double fl_work(const fl_call *call) { return phase_work(call, FL_MAIN); }
 
 fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
 {

@@ -1,0 +1,225 @@
+"""The controller of team sizes on simulated machines: no test waits, and none measures time."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from fastloss import _binding
+
+LATE = 4e-3  # seconds until the scheduler lets a worker run beside another program
+GRAINS = 8
+
+
+class Machine:
+    """Runs regions: how long each takes follows from the team, the work and the neighbours.
+
+    `busy` is the number of processors on which other programs run. A team that needs one of them
+    waits, in the fraction `delayed` of its regions, until the worker there gets its turn.
+    """
+
+    def __init__(self, processors, busy=0, delayed=1.0, seed=0):
+        self.processors, self.busy, self.delayed = processors, busy, delayed
+        self.random = random.Random(seed)
+        self.control = _binding.TeamControl()
+        self.time = 0.0
+        self.idle_since = 0.0
+
+    def neighbours(self, busy):
+        self.busy = busy
+        self.idle_since = self.time
+
+    def duration(self, threads, work):
+        late = threads > self.processors - self.busy and threads > 1
+        wait = LATE if late and self.random.random() < self.delayed else 0
+        return work / threads, wait
+
+    def run(self, work, allowed=None, hints=False):
+        """One region of `work` seconds on one thread; returns the number of its threads."""
+        allowed = allowed or self.processors
+        idle = self.time - self.idle_since if hints and not self.busy else 0
+        threads = self.control.size(allowed, idle)
+        assert 1 <= threads <= allowed
+        share, wait = self.duration(threads, work * self.random.uniform(1, 1.05))
+        total = share + wait + 2e-6 * (threads > 1)
+        self.time += total
+        blocks = threads * GRAINS
+        self.control.observe(threads, allowed, blocks, GRAINS, 1, share / GRAINS, share, total)
+        return threads
+
+    def run_for(self, seconds, work, **options):
+        """The threads of each region, and the seconds that they took."""
+        begin, threads = self.time, []
+        while self.time - begin < seconds:
+            threads.append(self.run(work, **options))
+        return threads, self.time - begin
+
+
+@pytest.mark.parametrize("work", [1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("processors", [2, 3, 8, 64])
+def test_quiet_machine_uses_all_threads(processors, work):
+    threads, _ = Machine(processors).run_for(1, work * processors)
+    assert set(threads) == {processors}
+
+
+@pytest.mark.parametrize("work", [2e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("delayed", [1, 0.1])
+def test_late_workers_cost_little(work, delayed):
+    threads, seconds = Machine(2, busy=1, delayed=delayed).run_for(10, work)
+    if delayed * LATE > work:
+        assert seconds < 1.1 * 1.025 * work * len(threads)
+        assert threads.count(1) > 0.95 * len(threads)
+
+
+def test_rare_late_workers_are_worth_their_gain():
+    # A region gains 5 ms on two threads, and one in ten waits for 4.
+    threads, _ = Machine(2, busy=1, delayed=0.1).run_for(10, 1e-2)
+    assert threads.count(2) > 0.95 * len(threads)
+
+
+def test_long_regions_outweigh_the_wait():
+    threads, _ = Machine(2, busy=1).run_for(10, 0.1)
+    assert threads.count(2) > 0.95 * len(threads)
+
+
+def test_probes_become_rare():
+    machine = Machine(2, busy=1)
+    first, _ = machine.run_for(1, 1e-4)
+    machine.run_for(3, 1e-4)
+    later, seconds = machine.run_for(20, 1e-4)
+    assert first.count(2) <= 5
+    assert 0.5 * seconds <= later.count(2) <= 1.1 * seconds  # one in each second of computing
+
+
+def test_threads_return_at_once_when_processors_are_idle():
+    machine = Machine(2)
+    for _ in range(5):
+        machine.neighbours(1)
+        machine.run_for(1, 1e-4, hints=True)
+        machine.neighbours(0)
+        begin = machine.time
+        while machine.run(1e-4, hints=True) == 1:
+            assert machine.time - begin < 0.05
+        threads, _ = machine.run_for(0.5, 1e-4, hints=True)
+        assert set(threads) == {2}
+
+
+def test_threads_return_without_knowledge_of_idle_processors():
+    machine = Machine(2, busy=1)
+    machine.run_for(20, 1e-4)
+    machine.neighbours(0)
+    threads, _ = machine.run_for(1.1, 1e-4)
+    assert threads[-1] == 2
+    threads, _ = machine.run_for(5, 1e-4)
+    assert set(threads) == {2}
+
+
+def test_wrong_hints_are_soon_ignored():
+    machine = Machine(2, busy=1)
+    begin, probes = 0, []
+    while machine.time < 20:
+        threads = machine.control.size(2, machine.time - begin)
+        if threads == 2:
+            begin = machine.time
+            probes.append(begin)
+        share, wait = machine.duration(threads, 1e-4)
+        machine.time += share + wait
+        machine.control.observe(threads, 2, 16, 8, 1, share / 8, share, share + wait)
+    assert sum(time > 10 for time in probes) <= 22  # by hint and by patience, each once a second
+
+
+def test_caller_without_its_processor_is_no_fault_of_the_team():
+    # The caller loses its processor for 4 ms in one region of 40, on one thread and on two.
+    control, choice = _binding.TeamControl(), []
+    for i in range(20_000):
+        threads = control.size(2)
+        work, pause = 1e-4, LATE if i % 40 == 0 else 0
+        share = work / threads
+        first = share / 8 + (pause if i % 80 == 0 else 0)
+        caller = share + pause
+        control.observe(threads, 2, 8 * threads, 8, 1, first, caller, caller + 1e-6)
+        choice.append(threads)
+    assert choice[-10_000:].count(2) > 8_000
+
+
+def test_larger_teams_shrink_only_as_far_as_needed():
+    machine = Machine(16, busy=4)
+    threads, _ = machine.run_for(20, 1e-3)
+    assert threads[len(threads) // 2 :].count(8) > 0.9 * (len(threads) // 2)
+    machine.neighbours(0)
+    threads, _ = machine.run_for(2, 1e-3)
+    assert set(threads[-100:]) == {16}
+
+
+def test_a_few_threads_return_to_many_step_by_step():
+    machine = Machine(64, busy=63)
+    machine.run_for(5, 1e-3)
+    assert machine.run(1e-3) == 1
+    machine.neighbours(0)
+    threads, _ = machine.run_for(1.5, 1e-3)
+    assert threads[-1] == 64
+    assert [n for n, _ in itertools.groupby(threads)] == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_new_team_may_need_time():
+    control = _binding.TeamControl()
+    assert control.size(2) == 2
+    control.observe(2, 2, 16, 16, 1, 1e-5, 1.6e-4, 1.2e-3)  # the threads were created
+    assert control.size(2) == 2
+
+
+def test_suspended_machine_is_forgotten():
+    machine = Machine(2)
+    machine.run_for(0.1, 1e-4)
+    machine.control.observe(2, 2, 16, 8, 1, 1e-5, 8e-5, 3600.0)
+    threads, _ = machine.run_for(1, 1e-4)
+    assert threads[-1] == 2
+    assert threads.count(1) * 1e-4 < 0.9
+
+
+STRANGE = [0.0, -0.0, 1e-9, 1e-4, 1.0, -1.0, 1e300, -1e300, math.inf, -math.inf, math.nan, 5e-324]
+COUNTS = [0, 1, -1, 2, 8, 2**62, -(2**62)]
+
+
+def test_impossible_histories():
+    draw = random.Random(0)
+    control = _binding.TeamControl()
+    for _ in range(200_000):
+        allowed = draw.choice([1, 2, 3, 64, 1024])
+        threads = control.size(allowed, draw.choice(STRANGE))
+        assert 1 <= threads <= allowed
+        if draw.random() < 0.2:
+            threads = draw.choice([1, 2, 3, 64, 1024])
+        counts = [draw.choice(COUNTS) for _ in range(3)]
+        control.observe(threads, allowed, *counts, *(draw.choice(STRANGE) for _ in range(3)))
+        state = control.state()
+        assert all(math.isfinite(value) for value in state.values()), state
+        assert 0 <= state["size"] <= 1024
+        assert 0 < state["patience"] <= 1
+        assert 0 < state["idle_wait"] <= 1
+    # It still learns: that a quiet machine is quiet, within a second of computing.
+    machine = Machine(2)
+    machine.control = control
+    threads, _ = machine.run_for(1.5, 1e-4)
+    assert threads[-1] == 2
+
+
+def test_clock_that_jumps():
+    draw = random.Random(0)
+    machine = Machine(2)
+    for _ in range(20_000):
+        machine.run(1e-4)
+        if draw.random() < 0.01:
+            total = draw.choice([-1.0, 0.0, 1e6, math.nan])
+            machine.control.observe(2, 2, 16, 8, 1, total / 8, total, total)
+    threads, _ = machine.run_for(0.5, 1e-4)
+    assert set(threads) == {2}
+
+
+def test_history_is_a_pure_function():
+    def history():
+        machine = Machine(2, busy=1, delayed=0.5, seed=7)
+        return machine.run_for(2, 1e-4), machine.control.state()
+
+    assert history() == history()
