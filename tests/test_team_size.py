@@ -143,6 +143,64 @@ def test_caller_without_its_processor_is_no_fault_of_the_team():
     assert choice[-10_000:].count(2) > 8_000
 
 
+def test_caller_that_the_team_costs_its_processor():
+    # On two threads the caller loses its processor for 4 ms in one region of 10, on one never.
+    control, choice = _binding.TeamControl(), []
+    for i in range(20_000):
+        threads = control.size(2)
+        share = 1e-4 / threads
+        caller = share + (LATE if threads == 2 and i % 10 == 0 else 0)
+        control.observe(threads, 2, 8 * threads, 8, 1, share / 8, caller, caller + 1e-6)
+        choice.append(threads)
+    assert choice[-10_000:].count(1) > 9_500
+
+
+def test_gain_must_be_clear():
+    # The estimate on one thread is too long if two threads slow each other down.
+    control, choice = _binding.TeamControl(), []
+    for _ in range(20_000):
+        threads = control.size(2)
+        share = 1e-4 / threads
+        total = 0.9e-4 if threads == 2 else share
+        control.observe(threads, 2, 8 * threads, 8, 1, share / 8, share, total)
+        choice.append(threads)
+    assert choice[-10_000:].count(1) > 9_500
+
+
+def test_success_makes_patience_shorter():
+    machine = Machine(2, busy=1)
+    machine.run_for(20, 1e-4)
+    assert machine.control.state()["patience"] == 1
+    machine.neighbours(0)
+    machine.run_for(2, 1e-4)
+    machine.neighbours(1)
+    machine.run_for(0.1, 1e-4)
+    assert machine.control.state()["patience"] == 0.25
+
+
+def test_success_restores_the_trust_in_hints():
+    machine = Machine(2, busy=1)
+    while machine.control.state()["idle_wait"] < 1:
+        threads = machine.control.size(2, 10)
+        share, wait = machine.duration(threads, 1e-4)
+        machine.control.observe(threads, 2, 16, 8, 1, share / 8, share, share + wait)
+    machine.neighbours(0)
+    machine.run_for(2, 1e-4)
+    machine.neighbours(1)
+    machine.run_for(0.2, 1e-4)
+    assert machine.control.state()["idle_wait"] == 0.02
+
+
+def test_size_is_relative_to_what_is_allowed():
+    machine = Machine(8, busy=7)
+    machine.run_for(1, 1e-4, allowed=2)
+    machine.neighbours(0)
+    threads, _ = machine.run_for(1.1, 1e-4, allowed=2)
+    assert threads[0] == 1
+    assert threads[-1] == 2
+    assert machine.run(1e-3) == 8  # no size below what is allowed is in force
+
+
 def test_larger_teams_shrink_only_as_far_as_needed():
     machine = Machine(16, busy=4)
     threads, _ = machine.run_for(20, 1e-3)
@@ -176,6 +234,55 @@ def test_suspended_machine_is_forgotten():
     threads, _ = machine.run_for(1, 1e-4)
     assert threads[-1] == 2
     assert threads.count(1) * 1e-4 < 0.9
+
+
+def test_suspended_machine_is_no_reason_for_a_probe():
+    machine = Machine(2, busy=1)
+    machine.run_for(20, 1e-4)
+    while machine.control.state()["computed"] > 0.5:
+        machine.run(1e-4)
+    assert machine.control.size(2) == 1
+    machine.control.observe(1, 2, 16, 16, 1, 1e-5, 1.6e-4, 3600.0)
+    assert machine.control.size(2) == 1
+
+
+USUAL = (16, 8, 1, 1e-5, 8e-5, 1e-2)  # blocks, of the caller, in its first grain; seconds
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (16, 0, 0, 1e-9, 1e-9, 1e-2),  # the workers left no block to the caller
+        (16, 8, 9, 1e-5, 8e-5, 1e-2),
+        (16, 17, 1, 1e-5, 8e-5, 1e-2),
+        (16, 8, 1, 0.0, 8e-5, 1e-2),
+        (16, 8, 1, 9e-5, 8e-5, 1e-2),
+        (16, 8, 1, 1e-5, 8e-5, 7e-5),
+        (16, 8, 1, 1e-5, 8e-5, math.inf),
+        (16, 8, 1, 1e-5, 8e-5, math.nan),
+        (16, 8, 1, math.nan, 8e-5, 1e-2),
+        (16, 8, 1, 1e-5, math.inf, math.inf),
+    ],
+)
+def test_impossible_regions_are_ignored(region):
+    control = _binding.TeamControl()
+    before = control.state()
+    control.observe(2, 2, *region)
+    assert control.state() == before
+    control.observe(2, 2, *USUAL)
+    assert control.state() != before
+
+
+def test_region_of_another_size_is_ignored():
+    # It began before another thread's region changed the size.
+    control = _binding.TeamControl()
+    control.observe(2, 2, *USUAL)
+    assert control.size(2) == 1
+    before = control.state()
+    control.observe(2, 2, *USUAL)
+    assert control.state() == before
+    control.observe(1, 2, *USUAL)
+    assert control.state() != before
 
 
 STRANGE = [0.0, -0.0, 1e-9, 1e-4, 1.0, -1.0, 1e300, -1e300, math.inf, -math.inf, math.nan, 5e-324]

@@ -125,7 +125,7 @@ cdef extern from "runtime/team_size.h" nogil:
         double first, caller, total
     ctypedef struct fl_team_control:
         int size
-        double balance, patience, idle_wait
+        double balance, computed, patience, idle_wait, measured_total, measured_work
         int64_t retreats, probes
     void fl_team_control_init(fl_team_control *c)
     int fl_team_size(fl_team_control *c, int allowed, double idle)
