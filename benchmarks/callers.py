@@ -1,6 +1,5 @@
 """Ways in which several callers in one process, or a forked child, call a loss."""
 
-import itertools
 import os
 import pickle
 import threading
@@ -64,13 +63,11 @@ def threads(job):
 
 def task_of(job):
     """A function that makes some calls; concurrent threads share no arrays."""
-    calls = [job.new_call() for _ in range(job.callers)]
-    local, number = threading.local(), itertools.count()
+    local = threading.local()
 
     def task():
         if not hasattr(local, "call"):
-            k = next(number)
-            local.call = calls[k] if k < len(calls) else job.new_call()
+            local.call = job.new_call()
         for _ in range(CALLS_OF_A_TASK):
             local.call()
 
@@ -125,8 +122,7 @@ def write_files(folder, shape):
 
 
 def fork(job):
-    """A forked child; its parent has made one call on one thread."""
-    job.start(1)
+    """A forked child; its parent has made one call, and must have used one thread only."""
     call = job.new_call()
     call()
     reading, writing = os.pipe()

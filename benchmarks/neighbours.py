@@ -372,7 +372,7 @@ def bursts(bench):
             limit = recovery_limit(alone, variant)
             return burst_figures(*calls, phases, end, limit)
 
-        row = f"a burner that comes and goes every {bench.options.burst:g} s"
+        row = f"every {bench.options.burst:g} s"
         bench.measure("bursts", row, turn, prepare)
 
 
@@ -472,6 +472,8 @@ def callers_row(bench, workers, way, folder):
     def prepare(variant):
         if way == "evaluate" and variant.peer != "fastloss":
             raise PeerError("it has no such function")
+        if way == "fork":  # a team of the parent does not exist in the child
+            workers.ask(variant, 0, "use_one_thread")
         workers.prepare(variant, ENTROPY)
 
     def turn(variant):
@@ -524,12 +526,14 @@ def options_of(argv):
     options = parser.parse_args(argv)
     if options.threads < 2:
         parser.error("--threads must be at least 2")
+    if min(options.rounds, options.callers, options.bursts, *options.processes) < 1:
+        parser.error("--rounds, --callers, --bursts and --processes must be at least 1")
     return options
 
 
 def main(argv=None):
     options = options_of(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the children
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # ends the children too
     run = cli.run_info("neighbours", "benchmarks.neighbours", argv, isa=options.isa)
     run |= {"processors": os.cpu_count(), "allowed processors": cli.allowed_processors()}
     print(f"{run['processor']}, {run['processors']} CPUs, {run['allowed processors']} allowed")

@@ -96,6 +96,10 @@ class Worker:
         self.products = {}
         self.pool = None
 
+    def use_one_thread(self):
+        """Compute on one thread from now on, but for a forked child."""
+        self.peer.start(1)
+
     def prepare(self, cell):
         self.products = {}  # frees the arrays of the last cell before new ones are allocated
         self.cell = cell
