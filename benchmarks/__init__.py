@@ -2,6 +2,7 @@
 
 - ``python -m benchmarks``: every cell in every library, and the roofline of the machine
 - ``.sporadic_calls``: calls with pauses between them, as in a service
+- ``.neighbours``: calls beside other processes and the threads of other libraries
 - ``.scaling``: several threads against one
 - ``.startup``: imports
 - ``.sklearn_metrics``: the metrics against scikit-learn's
@@ -14,6 +15,8 @@ Modules:
 - ``cells.py``: the table of losses, data and sizes, and the least work of each
 - ``with_<library>.py``: the losses in one library, imported only in that library's process
 - ``worker.py``: such a process; ``peers.py``: its handle, and the comparison of results
+- ``load.py``: programs that burn a core, and CPU quotas; ``pools.py``: libraries with threads;
+  ``callers.py``: several callers in one process
 - ``measure.py``: rounds, ratios and means; ``roofline.py``, ``roofline.c``: the machine's limits
 - ``format.py``, ``chart.py``: text, tables and the chart; ``cli.py``: command-line options
 """

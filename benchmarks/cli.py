@@ -24,11 +24,14 @@ def allowed_processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def parser(name, description):
+def parser(name, description, filtered="cells"):
     result = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
     result.add_argument("--json", metavar="FILE", help="write all figures to this file")
     result.add_argument(
-        "--filter", metavar="REGEX", default="", help="only cells whose name contains a match"
+        "--filter",
+        metavar="REGEX",
+        default="",
+        help=f"only {filtered} whose name contains a match",
     )
     result.add_argument(
         "--isa", choices=sorted(ISAS), help="limit fastloss, torch and JAX to this instruction set"

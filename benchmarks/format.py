@@ -36,6 +36,15 @@ def rate_text(name, rate):
     return f"{rate / 1e9:.3g} {unit}"
 
 
+def table(heads, rows):
+    """Lines of a Markdown table; the first column is words, the others figures."""
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---" + "|--:" * (len(heads) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
 RATE_NAMES = {
     "read_one": "reading one array",
     "read_two": "reading two",

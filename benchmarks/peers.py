@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import select
 import subprocess
 import sys
 from contextlib import suppress
@@ -38,22 +39,37 @@ class Late(PeerError):
 
 
 class Peer:
-    """A library in a process of its own: `ask` calls a method of the `Worker` there."""
+    """A library in a process of its own: `ask` calls a method of the `Worker` there.
 
-    def __init__(self, name, threads, python=sys.executable, isa=None):
+    `send` and `answer` are the two halves of `ask`, with which several workers run at once.
+    `environment` has further variables of the process; None removes a variable.
+    """
+
+    def __init__(self, name, threads, python=sys.executable, isa=None, environment=None):
         self._command = [python, "-m", "benchmarks.worker", name, str(threads)]
-        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ISAS.get(isa, {})
+        variables = os.environ | {"OMP_NUM_THREADS": str(threads)} | ISAS.get(isa, {})
+        variables |= environment or {}
+        self._environment = {k: value for k, value in variables.items() if value is not None}
         self._process = None
         self.version = self._start()
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def _start(self):
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             self._command, stdin=pipe, stdout=pipe, env=self._environment, cwd=ROOT
         )
-        return self._answer()
+        return self.answer()
 
-    def _answer(self):
+    def answer(self, timeout=None):
+        """The answer to the last request; a process that exceeds the timeout is killed."""
+        if timeout is not None and not select.select([self._process.stdout], [], [], timeout)[0]:
+            self._process.kill()
+            self.close()
+            raise PeerError(f"its process was killed: no answer in {timeout:.0f} s")
         try:
             kind, content = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
@@ -69,24 +85,33 @@ class Peer:
         return content
 
     def ask(self, method, *arguments):
+        self.send(method, *arguments)
+        return self.answer()
+
+    def send(self, method, *arguments):
         if self._process.poll() is not None:  # it crashed; start a new one for the next cell
             self.close()
             self._start()
         with suppress(BrokenPipeError):  # reading the answer reports the failure
             pickle.dump((method, arguments), self._process.stdin, protocol=5)
             self._process.stdin.flush()
-        return self._answer()
 
     def close(self):
         for stream in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):
                 stream.close()
-        self._process.wait()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # in a long or endless call
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, exception, *details):
+        if exception is not None:  # the process may be in the middle of a long request
+            self._process.kill()
         self.close()
 
 

@@ -21,6 +21,7 @@ from benchmarks.format import (
     rate_text,
     ratio_text,
     share_text,
+    table,
     time_text,
     title,
 )
@@ -30,15 +31,6 @@ ROOT = Path(__file__).parents[1]
 MARKERS = ("<!-- benchmarks: python -m benchmarks.report -->", "<!-- /benchmarks -->")
 
 HEADS = {"value": "value", "gradient": "value and gradient", "out": "value and gradient, `out=`"}
-
-
-def table(heads, rows):
-    """Lines of a table; the first column is words, the others figures."""
-    yield "| " + " | ".join(heads) + " |"
-    yield "|---" + "|--:" * (len(heads) - 1) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
 
 
 def machine(made):

@@ -13,6 +13,8 @@ import time
 import timeit
 from contextlib import contextmanager
 
+from benchmarks import callers, pools
+
 SAMPLE_SECONDS = 2e-4  # shorter calls are repeated, so that the clock does not matter
 
 
@@ -45,6 +47,28 @@ def call_times(call, calls, period):
     return times
 
 
+def timed_calls(call, begin, end, period=0, before=None):
+    """The starts and the seconds of the calls between two moments of `time.perf_counter`.
+
+    They start `period` seconds apart or, for 0, back to back. Calls before `begin` warm up; at
+    least one is recorded. `before` is called, untimed, ahead of each call.
+    """
+    starts, seconds = [], []
+    due = time.perf_counter()
+    while not starts or time.perf_counter() < end:
+        if period:
+            due = max(due + period, time.perf_counter())
+            time.sleep(max(0.0, due - time.perf_counter()))
+        if before is not None:
+            before()
+        start = time.perf_counter()
+        call()
+        if start >= begin:
+            seconds.append(time.perf_counter() - start)
+            starts.append(start)
+    return starts, seconds
+
+
 @contextmanager
 def time_limit(seconds):
     """Raise a TimeoutError if the block takes longer; None is no limit."""
@@ -67,10 +91,18 @@ class Worker:
     def __init__(self, peer, threads):
         self.peer = importlib.import_module(f"benchmarks.with_{peer}")
         self.version = self.peer.start(threads)
+        self.threads = threads
+        self.cell = None
         self.products = {}
+        self.pool = None
+
+    def use_one_thread(self):
+        """Compute on one thread from now on, but for a forked child."""
+        self.peer.start(1)
 
     def prepare(self, cell):
         self.products = {}  # frees the arrays of the last cell before new ones are allocated
+        self.cell = cell
         arrays, options = cell.data()
         self.products = self.peer.products(cell, arrays, options)
         return list(self.products), cell.work(arrays)
@@ -91,6 +123,31 @@ class Worker:
         call = self.products[product]
         call_times(call, 5, period)
         return call_times(call, calls, period)
+
+    def timed_calls(self, product, begin, end, period=0):
+        """The starts and the seconds of the calls between two moments."""
+        return timed_calls(self.products[product], begin, end, period)
+
+    def start_pool(self, name):
+        """Call the operation of another library twice, which starts its threads."""
+        self.pool = pools.POOLS[name]()
+        self.pool()
+        self.pool()
+
+    def timed_calls_after_pool(self, product, begin, end):
+        """As `timed_calls`, each call right after the operation of the other library."""
+        return timed_calls(self.products[product], begin, end, before=self.pool)
+
+    def time_callers(self, way, count, product, warm_up, seconds, folder):
+        """Calls per second of several callers in this process, in one of `callers.WAYS`."""
+
+        def new_call():
+            """A call with arrays of its own."""
+            return self.peer.products(self.cell, *self.cell.data())[product]
+
+        start, threads = self.peer.start, self.threads
+        job = callers.Job(new_call, count, warm_up, seconds, folder, start, threads)
+        return callers.WAYS[way](job)
 
 
 def main():
@@ -118,6 +175,8 @@ def main():
             result = getattr(worker, name)(*arguments)
         except TimeoutError as error:
             answer("late", str(error))
+        except ImportError as error:
+            answer("missing", str(error))
         except Exception as error:
             words = next(iter(str(error).splitlines()), "")
             answer("error", f"{type(error).__name__}: {words[:200]}")

@@ -1,6 +1,8 @@
 """Benchmarks: the table of cells, agreement of the peers, refused results, limits, documents."""
 
 import json
+import math
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -9,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chart, report, sporadic_calls, worker
+from benchmarks import callers, chart, neighbours, pools, report, sporadic_calls, worker
 from benchmarks.cells import HALVES, Cell, cells
 from benchmarks.format import TITLES, cell_lines
+from benchmarks.load import Burners, Quota
 from benchmarks.measure import Effort, add_ratios, check, means, measure
+from benchmarks.neighbours import RECOVERY, burst_figures, figures_of, variants_of
 from benchmarks.peers import NAMES, Late, Missing, Peer, PeerError, disagreement, open_peers
 from benchmarks.roofline import Roofline, add_shares, least_seconds
 
@@ -235,6 +239,206 @@ def test_measured_limits():
         assert roofline._amounts["read_two"] == roofline._amounts["copy"] == 2 * 4 * (16 << 20)
 
 
+# ---- neighbours
+
+
+ONE, TWO, DEFAULT, TORCH, _ = variants_of(["torch"], 2)
+
+
+def test_variants():
+    assert [v.title for v in variants_of(["torch"], 4)] == [
+        "one thread",
+        "4 threads",
+        "default",
+        "torch, one thread",
+        "torch, 4 threads",
+    ]
+    fixed = "FASTLOSS_FIXED_THREADS"
+    assert [v.environment.get(fixed, "-") for v in (ONE, TWO, DEFAULT, TORCH)] == [*"11", None, "-"]
+
+
+@pytest.mark.parametrize(("measure", "better"), [("mean", 6 / 3), (neighbours.CALLS, 6 / 4)])
+def test_ratio_to_the_better_number_of_threads(measure, better):
+    rounds = {
+        ONE: [{measure: 4}, {measure: 3}, {measure: 3}],
+        TWO: [{measure: 3}, {measure: 4}, {measure: 100}],
+        DEFAULT: [{measure: 6}, {measure: 6}, {measure: 6}],
+        TORCH: [{measure: 9}, {measure: 8}, {measure: 7}],
+    }
+    figures = figures_of("processes", "2 processes", rounds)
+    assert [f["median"] for f in figures] == [3, 4, 6, 8]
+    assert [f.get("to better") for f in figures] == [None, None, pytest.approx(better), None]
+    assert figures[2]["to one"] == 2
+
+    *_, row = filter(None, neighbours.table_lines(figures, [ONE, TWO, DEFAULT, TORCH]))
+    assert row.split(" | ")[0] == "| 2 processes"
+    assert row.split(" | ")[4:6] == [f"{better:.2f}x", "2.00x"]
+
+
+def test_variant_that_failed_has_no_figures():
+    figures = figures_of("burners", "1 burner", {ONE: [{"mean": 1}], DEFAULT: [{"mean": None}]})
+    assert [f["variant"] for f in figures] == ["one thread", "default"]
+    assert not any("to better" in f for f in figures)
+    *_, row = filter(None, neighbours.table_lines(figures, [ONE, TWO, DEFAULT]))
+    assert row == "| 1 burner | 1 s | - | - | - | - |"
+    failures = {TWO: "broken", TORCH: "broken"}
+    texts = list(neighbours.failure_texts(failures, [ONE, TWO, TORCH]))
+    assert texts == [", fastloss (2 threads) and torch (one thread): broken"]
+    assert list(neighbours.failure_texts(failures, [TWO, TORCH])) == [": broken"]
+
+
+def test_figures_of_bursts():
+    starts = list(range(40))
+    seconds = [4] * 20 + [3, 1, 1, 1, 3, 1, 1, 1, 1, 1] + [4] * 8 + [1, 1]
+    phases = [(10, 19.5), (30, 35)]
+    figures = burst_figures(starts, seconds, phases, 40, limit=2)
+    assert figures["mean during bursts"] == 4
+    assert figures["mean between bursts"] == pytest.approx((14 + 14) / 15)
+    # At once in the first burst, the median of five calls is 1; never in the second.
+    assert figures[RECOVERY] == (0.5 + 5) / 2
+    assert burst_figures(starts, seconds, phases, 40, limit=None)[RECOVERY] is None
+    nothing = burst_figures([], [], phases, 40, limit=2)
+    assert nothing["mean during bursts"] is None
+    assert nothing[RECOVERY] == (10.5 + 5) / 2
+
+
+def test_limit_of_recovery():
+    assert neighbours.recovery_limit({ONE: 4, TWO: 2, TORCH: 9}, DEFAULT) == 3
+    assert neighbours.recovery_limit({ONE: 4, TWO: 2}, ONE) is None
+    assert neighbours.recovery_limit({ONE: 2, TWO: 4}, TWO) is None
+    assert neighbours.recovery_limit({ONE: 4}, TWO) is None
+
+
+def test_calls_before_the_beginning_are_not_recorded():
+    calls, ahead = [], []
+    starts, seconds = worker.timed_calls(
+        lambda: calls.append(0), 0, 0, before=lambda: ahead.append(0)
+    )
+    assert len(starts) == len(seconds) == len(calls) == len(ahead) == 1
+
+
+def test_worker_that_hangs_is_killed():
+    with Peer("numpy", 1) as peer:
+        peer.ask("prepare", CELL)
+        peer.send("timed_calls", "value", 0, math.inf)
+        with pytest.raises(PeerError, match="no answer in 0 s"):
+            peer.answer(0.01)
+        assert peer.ask("prepare", CELL)[0] == ["value", "gradient"]
+
+
+def test_variant_whose_worker_ends_is_left_out():
+    options = neighbours.options_of(["--rounds", "2", "--seconds", "0"])
+    with ExitStack() as stack:
+        bench = neighbours.Bench(options, [ONE, TWO])
+        workers = neighbours.Workers(bench, stack)
+
+        def turn(variant):
+            if variant == TWO:
+                workers.send(variant, 1, "timed_calls", "value", 0, math.inf)
+                os.kill(workers.pid(variant), 9)
+                workers.answers(variant, 1, 0)
+            return {"mean": 1}
+
+        bench.measure("some", "row", turn, lambda variant: workers.prepare(variant, CELL))
+    assert [f["variant"] for f in bench.figures] == ["one thread"]
+    assert bench.notes == [
+        "left out: some, row, fastloss (2 threads): its process ended with status -9"
+    ]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_burners_end():
+    def interrupted():
+        with Burners(2) as burners:
+            pids.extend(burners.pids)
+            burners.suspend()
+            assert all(map(is_alive, pids))
+            raise KeyboardInterrupt
+
+    pids = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(pids) == 2
+    assert not any(map(is_alive, pids))
+
+
+def test_burners_end_with_their_parent():
+    program = "import os; from benchmarks.load import Burners; b = Burners(1); b.suspend()"
+    root = Path(__file__).parents[1]
+    # The burner has the pipe of standard error, so that this returns when it has ended.
+    command = [sys.executable, "-c", program + "; os._exit(0)"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=300)
+
+
+def test_quota_is_removed(tmp_path):
+    (tmp_path / "cpu").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        # A folder of the cgroup file system may be removed though it shows files.
+        patch.setattr(Path, "rmdir", lambda folder: [f.unlink() for f in folder.iterdir()])
+        with Quota(1.5, tmp_path) as quota:
+            quota.add(1234)
+            shown = {file.name: file.read_text() for file in quota.folder.iterdir()}
+        assert not list(quota.folder.iterdir())
+    assert shown == {
+        "cpu.cfs_period_us": "100000",
+        "cpu.cfs_quota_us": "150000",
+        "cgroup.procs": "1234",
+    }
+
+
+def test_quota_that_is_not_permitted(tmp_path):
+    with pytest.raises(OSError, match="none"):
+        Quota(1.5, tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", pools.POOLS)
+def test_pools(name):
+    with Peer("numpy", 1) as peer:
+        peer.ask("prepare", CELL)
+        try:
+            peer.ask("start_pool", name)
+        except Missing as error:
+            pytest.skip(str(error))
+        starts, seconds = peer.ask("timed_calls_after_pool", "value", 0, 0)
+    assert len(starts) == len(seconds) == 1
+
+
+def test_every_pool_and_way_has_a_title():
+    assert pools.POOLS.keys() == pools.TITLES.keys()
+    assert callers.WAYS.keys() == callers.TITLES.keys()
+
+
+@pytest.mark.parametrize("way", callers.WAYS)
+def test_callers(way, tmp_path):
+    callers.write_files(tmp_path, (20, 5))
+    with Peer("fastloss", 1) as peer:
+        peer.ask("prepare", CELL)
+        try:
+            rate = peer.ask("time_callers", way, 2, "out", 0, 0, str(tmp_path))
+        except Missing as error:
+            pytest.skip(str(error))
+    assert rate > 0
+
+
+def test_exception_in_a_caller():
+    def new_call():
+        def call():
+            raise ValueError("refused")
+
+        return call
+
+    job = callers.Job(new_call, 2, 0, 0, None, None, 1)
+    with pytest.raises(ValueError, match="refused"):
+        callers.threads(job)
+
+
 # ---- documents
 
 
@@ -340,6 +544,23 @@ def test_command_lines(tmp_path):
     options = ["--filter", sporadic_calls.CELLS[0].name, "--threads", "1", "--json", str(file)]
     run("benchmarks.sporadic_calls", "--peers", "numpy", "--calls", "3", "--period", "1", *options)
     assert len(json.loads(file.read_text())["figures"]) == 5
+
+    options = ["--rounds", "1", "--seconds", "1e-3", "--period", "1", "--burst", "1e-3"]
+    options += ["--processes", "2", "--callers", "2", "--json", str(file)]
+    options += ["--peers", "numpy", "--filter", "2 proc|0 b|no other|every|quota|alone|Python"]
+    shown = run("benchmarks.neighbours", *options)
+    figures = json.loads(file.read_text())["figures"]
+    rows = {(f["scenario"], f["row"]) for f in figures if f["peer"] == "numpy"}
+    assert rows - {("quota", "1.5 CPUs")} == {
+        ("processes", "2 processes"),
+        ("burners", "0 burners"),
+        ("pools", "no other library"),
+        ("bursts", "every 0.001 s"),
+        ("sporadic", "alone"),
+        ("callers", "2 Python threads"),
+    }
+    assert ("quota", "1.5 CPUs") in rows or "left out: quota, 1.5 CPUs: " in shown
+    assert all(math.isfinite(f["median"]) for f in figures if f["median"] is not None)
 
     options = ["--filter", CELL.name, "--rounds", "1", "--json", str(file)]
     run("benchmarks.scaling", "--threads", "2", *options)
