@@ -17,32 +17,28 @@ import pytest
 import fastloss as fl
 from fastloss.evaluation import chunks
 
-CLASSES = ("nll_loss", "cross_entropy")
-SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
-ROWS = {  # losses over the last axis: the target, from random numbers of the input's shape
-    "multi_margin_loss": lambda u: (u[..., 0] * u.shape[-1]).astype(int),
-    "multilabel_margin_loss": lambda u: (u * (u.shape[-1] + 1)).astype(int) - 1,
-    "multilabel_soft_margin_loss": lambda u: u,
-    "cosine_embedding_loss": lambda u: np.where(u[..., 0] < 0.5, -1, 1).astype(u.dtype),
-    "triplet_margin_loss": None,
-}
 ALL = [getattr(fl, name) for name in fl.losses.__all__]
 LOSSES = [loss for loss in ALL if "input_lengths" not in getattr(loss, "operands", "input_lengths")]
-ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in (*CLASSES, *ROWS)]
+ELEMENTWISE = [loss for loss in LOSSES if loss.row_axis is None]
 
 
 def make(loss, shape, dtype=np.float32, seed=0):
-    """Valid arrays for a loss; classes are the second axis."""
+    """Valid arrays for a loss; a row is along the axis that the loss takes."""
     rng = np.random.default_rng(seed)
-    arrays = {name: rng.uniform(0.05, 0.95, shape).astype(dtype) for name in loss.operands}
-    if loss.__name__ in CLASSES:
-        classes = shape[min(1, len(shape) - 1)]
-        arrays["target"] = rng.integers(0, classes, shape[:1] * (len(shape) > 1) + shape[2:])
-    elif loss.__name__ in SIGNS:
-        arrays["target"] = np.where(arrays["target"] < 0.5, -1, 1).astype(dtype)
-    elif "target" in arrays and loss.__name__ in ROWS:
-        arrays["target"] = ROWS[loss.__name__](arrays["target"])
-    return list(arrays.values())
+    axis = None if loss.row_axis is None else min(loss.row_axis, len(shape) - 1)
+    arrays = []
+    for _, extent, domain in loss.operand_specs[loss.formula_of()]:
+        array = rng.uniform(0.05, 0.95, shape).astype(dtype)
+        if extent == "unit" and axis is not None:
+            array = array.take(0, axis)
+        if domain == "index":
+            array = (array * shape[axis]).astype(int)
+        elif domain == "labels":
+            array = (array * (shape[axis] + 1)).astype(int) - 1
+        elif domain == "sign":
+            array = np.where(array < 0.5, -1, 1).astype(dtype)
+        arrays.append(array)
+    return arrays
 
 
 CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
