@@ -1206,7 +1206,8 @@ cdef class Call:
             raise _errors.bad_sequence_targets((<object>targets).shape, call.units, total)
         call.sequences.blank = self.a.blank
         if not 0 <= call.sequences.blank < call.sequences.C:
-            raise _errors.bad_sequence_blank(self.loss.operands[0], call.sequences.blank, call.sequences.C)
+            raise _errors.bad_sequence_blank(self.loss.operands[0], call.sequences.blank,
+                                             call.sequences.C)
         call.sequences.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
         call.sequences.per_label = self.a.reduction == MEAN
         call.sequences.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]],
