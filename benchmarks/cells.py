@@ -7,7 +7,7 @@ needs of it along to the processes of the peers, whose environments may have Num
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -48,15 +48,16 @@ def sign(rng, shape, dtype):
     return 2 * binary(rng, shape, dtype) - 1
 
 
-def sign_of_row(rng, shape, dtype):
-    """-1 or 1 for each row."""
-    return sign(rng, shape[:-1], dtype)
+def class_index(rng, shape, dtype, classes=None):
+    """Indices of `classes` classes, by default shape[1]."""
+    classes = shape[1] if classes is None else classes
+    return _tiled(lambda n: rng.integers(0, classes, n), np.prod(shape), shape)
 
 
-def class_index(rng, shape, dtype):
-    """Class indices for (N, C, ...)."""
-    units = shape[:1] + shape[2:]
-    return _tiled(lambda n: rng.integers(0, shape[1], n), np.prod(units), units)
+def by_row(draw, rng, shape, dtype):
+    """One entry for each row of (N, C, ...)."""
+    rows = shape[:1] + shape[2:]
+    return draw(rng, rows, dtype, shape[1]) if draw is class_index else draw(rng, rows, dtype)
 
 
 def label_rows(rng, shape, dtype):
@@ -103,24 +104,26 @@ def all_labels(rng, shape, dtype):
     return np.full(shape[1], shape[3])
 
 
-# By extent and domain of an operand, as in `operand_specs`.
-OF_ELEMENTS = {
-    ("unit", "any"): normal,
-    ("unit", "nonnegative"): positive,
-    ("unit", "positive"): positive,
-    ("unit", "unit_interval"): binary,
-    ("unit", "sign"): sign,
+# By the domain of an operand, as in `operand_specs`.
+DRAWS = {
+    "any": normal,
+    "score": normal,
+    "nonnegative": positive,
+    "positive": positive,
+    "unit_interval": binary,
+    "sign": sign,
+    "index": class_index,
+    "labels": label_rows,
 }
-OF_ROWS = {
-    ("unit", "index"): class_index,
-    ("unit", "sign"): sign_of_row,
-    ("row", "any"): normal,
-    ("row", "score"): normal,
-    ("row", "unit_interval"): binary,
-    ("row", "labels"): label_rows,
-}
-OF_SEQUENCES = {("row", "score"): frames, ("row", "index"): target_labels}
 LENGTHS = (all_frames, all_labels)
+
+
+def draw_of(unit, extent, domain):
+    """The data of an operand of a loss whose unit is an "element", a "row" or a "sequence"."""
+    if unit == "sequence":
+        return target_labels if domain == "index" else frames
+    return partial(by_row, DRAWS[domain]) if (unit, extent) == ("row", "unit") else DRAWS[domain]
+
 
 # ---- sizes
 
@@ -242,17 +245,15 @@ def losses():
 
 def _loss(loss, declared):
     specs = loss.operand_specs[loss.formula_of()]
-    is_sequence = len(specs) < len(loss.operands)  # lengths are not in the table
-    kinds = {spec[1:] for spec in specs}
-    if is_sequence:
-        draws, sizes = OF_SEQUENCES, SEQUENCES
+    if len(specs) < len(loss.operands):  # lengths are not in the table
+        unit, sizes = "sequence", SEQUENCES
     elif loss.row_axis is None:
-        draws, sizes = OF_ELEMENTS, ELEMENTWISE
+        unit, sizes = "element", ELEMENTWISE
     else:
-        pairs = ("row", "any") in kinds
-        draws, sizes = OF_ROWS, PAIRS if pairs else CLASSES if loss.row_axis == 1 else ROWS
-    arrays = [declared.pop(name, draws[extent, domain]) for name, extent, domain in specs]
-    arrays += LENGTHS if is_sequence else ()
+        pairs = ("row", "any") in (spec[1:] for spec in specs)
+        unit, sizes = "row", PAIRS if pairs else CLASSES if loss.row_axis == 1 else ROWS
+    arrays = [declared.pop(name, draw_of(unit, *spec)) for name, *spec in specs]
+    arrays += LENGTHS if unit == "sequence" else ()
     return replace(Loss(tuple(arrays), len(loss.default_wrt), sizes), **declared)
 
 

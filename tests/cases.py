@@ -55,8 +55,14 @@ class Case(NamedTuple):
     @property
     def formula(self):
         """The row of src_c/losses.def that computes it."""
-        loss = getattr(fl, self.loss)
+        loss = getattr(fl.losses, self.loss)
         return loss.formula_of(probabilities=self.has_probabilities, **self.options)
+
+    @property
+    def scores(self):
+        """The operands that must be floating: integers would be indices in the wrong argument."""
+        specs = getattr(fl.losses, self.loss).operand_specs[self.formula]
+        return [name for name, _, domain in specs if domain == "score"]
 
     @property
     def unit(self):
@@ -72,7 +78,10 @@ class Case(NamedTuple):
     @property
     def has_probabilities(self):
         """Whether the target holds class probabilities instead of an index."""
-        return PROBABILITY_ROWS in self.operands
+        formulas = getattr(fl.losses, self.loss).operand_specs
+        return PROBABILITY_ROWS in self.operands and any(
+            formula.endswith("_probabilities") for formula in formulas
+        )
 
     @property
     def weighs_classes(self):

@@ -284,6 +284,17 @@ def edges_of_features(info):
     return [*rows, large * one_hot, 1e-6 * one_hot, np.where(one_hot, np.nan, ramp)]
 
 
+def rows_of(domain):
+    """Rows of independent entries; as edge cases, rows of equal entries."""
+    return domain._replace(
+        adversarial=lambda rng, shape, info: domain.adversarial(
+            rng, int(np.prod(shape)), info
+        ).reshape(shape),
+        edge_cases=lambda info: [[value] * CLASSES for value in domain.edge_cases(info)],
+        extent="row",
+    )
+
+
 SCORE_ROWS = Domain(ANY.typical, adversarial_scores, edges_of_scores, extent="row")
 PROBABILITY_ROWS = Domain(
     lambda rng, shape: rng.uniform(0, 0.5, shape),
@@ -292,15 +303,8 @@ PROBABILITY_ROWS = Domain(
     low=0,
     extent="row",
 )
-UNIT_INTERVAL_ROWS = Domain(
-    UNIT_INTERVAL.typical,
-    lambda rng, shape, info: adversarial_unit_interval(rng, int(np.prod(shape)), info).reshape(
-        shape
-    ),
-    lambda info: [row for row in edges_of_probabilities(info) if row.any()],
-    low=0,
-    high=1,
-    extent="row",
+UNIT_INTERVAL_ROWS = rows_of(UNIT_INTERVAL)._replace(
+    edge_cases=lambda info: [row for row in edges_of_probabilities(info) if row.any()]
 )
 FEATURE_ROWS = Domain(ANY.typical, adversarial_features, edges_of_features, extent="row")
 LABEL_ROWS = Domain(
@@ -311,6 +315,7 @@ CLASS_INDEX = Domain(
     lambda rng, size, info: rng.integers(0, CLASSES, size),
     lambda info: [0, 1],
 )
+INDEX_ROWS = rows_of(CLASS_INDEX)
 ROW_WEIGHT = WEIGHT._replace(extent="row")
 CLASS_WEIGHT = WEIGHT._replace(extent="classes")
 
@@ -374,6 +379,7 @@ INPUT_LENGTHS, TARGET_LENGTHS = lengths(MAX_FRAMES - 2, MAX_FRAMES), lengths(0, 
 
 BY_SPEC = {
     ("unit", "any"): ANY,
+    ("unit", "score"): ANY,
     ("unit", "nonnegative"): NONNEGATIVE,
     ("unit", "positive"): POSITIVE,
     ("unit", "unit_interval"): UNIT_INTERVAL,
@@ -382,11 +388,14 @@ BY_SPEC = {
     ("row", "any"): FEATURE_ROWS,
     ("row", "score"): SCORE_ROWS,
     ("row", "nonnegative"): PROBABILITY_ROWS,
+    ("row", "positive"): rows_of(POSITIVE),
     ("row", "unit_interval"): UNIT_INTERVAL_ROWS,
+    ("row", "sign"): rows_of(SIGN),
+    ("row", "index"): INDEX_ROWS,
     ("row", "labels"): LABEL_ROWS,
 }
 OF_SEQUENCES = {("row", "score"): LOGIT_FRAMES, ("row", "index"): TARGET_LABELS}
-INTEGERS = (CLASS_INDEX, LABEL_ROWS, TARGET_LABELS, INPUT_LENGTHS, TARGET_LENGTHS)
+INTEGERS = (CLASS_INDEX, INDEX_ROWS, LABEL_ROWS, TARGET_LABELS, INPUT_LENGTHS, TARGET_LENGTHS)
 
 
 def operands_of(loss, formula, **narrower):

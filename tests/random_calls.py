@@ -16,11 +16,7 @@ from tests.domains import (
     CLASS_INDEX,
     LABEL_ROWS,
     LOG_PROBABILITY_FRAMES,
-    LOG_PROBABILITY_ROWS,
-    LOGIT_FRAMES,
     POSITIVE,
-    PROBABILITY_ROWS,
-    SCORE_ROWS,
     SIGN,
     log_softmax,
     operands_of,
@@ -96,14 +92,6 @@ def values_of(loss, parameter):
     return [default, *more, *(c.options[name] for c in CASES[loss] if name in c.options)]
 
 
-# Domains of operands that must be floating: integers would be class indices.
-FLOATING = (
-    SCORE_ROWS,
-    LOG_PROBABILITY_ROWS,
-    PROBABILITY_ROWS,
-    LOGIT_FRAMES,
-    LOG_PROBABILITY_FRAMES,
-)
 EDGES = [0.0, -0.0, 1e-45, 1e-38, 1e-8, 0.5, 1.0, -1.0, -1e-5, 30.0, -90.0, 800.0, -3e4, 1e19]
 EDGES += [3e38, -1e308, INF, -INF, float("nan"), float("nan")]
 
@@ -345,7 +333,9 @@ class RandomCall:
         if self.case.unit == "element" and not (fixed or self.batched) and choices.chance(0.04):
             shape = ()
         axis = self.axis if domain.extent == "row" else -1
-        values = self.cast(self.values(domain, shape, axis), domain not in FLOATING)
+        # Integer probabilities would be class indices.
+        floating = operand in self.case.scores or self.case.has_probabilities
+        values = self.cast(self.values(domain, shape, axis), integers=not floating)
         if domain is POSITIVE:
             values = np.where(values == 0, 1, values).astype(values.dtype)  # the cast underflowed
         if values.ndim == 0 and values.dtype in FLOATS and choices.chance(0.3):

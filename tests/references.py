@@ -1165,6 +1165,13 @@ def _within_64_ulp(probability, number):
     return with_exponent_error(with_term(16 * probability, number), log(probability) / 16)
 
 
+def posteriors(log_probs, targets, input_lengths, target_lengths, **options):
+    """The result of `ctc_posteriors`, as a `Number` shaped like log_probs."""
+    arrays = log_probs, targets, input_lengths, target_lengths
+    call = _Call("ctc_loss", arrays, options, None, formula=ctc_posteriors)
+    return call.in_operand_shape(call.entries["log_probs"])
+
+
 # ---- Arrays --------------------------------------------------------------------------------------
 #
 # `options` below holds the keywords of a call: options of the loss, `weight`, `pos_weight`,
@@ -1205,13 +1212,6 @@ def sums(loss, arrays, options=None, dtype=None):
     with mp.workprec(BITS):
         losses = call.values.value * call.per_label
         return sum(losses, start=mpf(0)), call.divisor("mean"), int(call.active.sum())
-
-
-def posteriors(log_probs, targets, input_lengths, target_lengths, **options):
-    """The result of `ctc_posteriors`, as a `Number` shaped like log_probs."""
-    arrays = log_probs, targets, input_lengths, target_lengths
-    call = _Call("ctc_loss", arrays, options, None, formula=ctc_posteriors)
-    return call.in_operand_shape(call.entries["log_probs"])
 
 
 def compute_dtype(loss, arrays):

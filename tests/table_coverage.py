@@ -84,10 +84,12 @@ class Recorded:
 
 
 def start_recording():
-    """Records the calls of the functions in `fastloss._errors`, and those by `ctc_posteriors`."""
+    """Records the calls of the functions in `fastloss._errors`, and those of private losses."""
     for name in error_functions():
         setattr(_errors, name, _recorded_function(getattr(_errors, name)))
-    losses._posteriors = Recorded(losses._posteriors)
+    for loss in all_losses():
+        if is_private(loss):
+            setattr(losses, loss.__name__, Recorded(loss))
 
 
 def _recorded_function(function):
@@ -116,7 +118,7 @@ def all_losses():
 
 
 def is_private(loss):
-    """Whether the loss serves a public function, `ctc_posteriors`, as the gradient of its sum."""
+    """Whether the loss serves a public function as the gradient of its sum."""
     return loss.__name__.startswith("_")
 
 
@@ -166,9 +168,12 @@ def describe(requirement):
 
 
 def error_functions():
-    """The names of the functions of `fastloss._errors` that make an exception."""
+    """The names of the functions of `fastloss._errors` that make an exception of some loss."""
     functions = inspect.getmembers(_errors, inspect.isfunction)
-    return [name for name, _ in functions if not name.startswith("_")]
+    names = [name for name, _ in functions if not name.startswith("_")]
+    if any("input_lengths" in loss.operands for loss in all_losses()):
+        return names
+    return [name for name in names if not name.startswith("bad_sequence_")]
 
 
 # ---- The plugin ----------------------------------------------------------------------------------

@@ -212,17 +212,6 @@ def test_standard_error_with_label_smoothing_and_a_class_weight_of_0(parts):
     assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
 
 
-def test_standard_error_of_ctc_loss_is_that_of_losses_per_label():
-    rng = np.random.default_rng(7)
-    x, labels = rng.normal(size=(20, 40, 6)), rng.integers(1, 6, (40, 8))
-    lengths = rng.integers(0, 9, 40)
-    accumulator = fl.CTCLossWithLogits().accumulator()
-    accumulator.update(x, labels, 20, lengths)
-    losses = fl.ctc_loss_with_logits(x, labels, 20, lengths, reduction="none")
-    expected = standard_error(losses / np.maximum(lengths, 1), np.ones(40), 40)
-    assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
-
-
 def test_standard_error_of_a_sum():
     x = np.random.default_rng(8).normal(size=100)
     accumulator = fl.MSELoss(reduction="sum").accumulator()

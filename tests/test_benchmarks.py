@@ -193,7 +193,6 @@ def test_work_of_cells():
     assert work("nll_loss 256x1000")["value"]["exp"] == 0
     assert work("tweedie_deviance_loss power 1.5 64x10")["value"]["exp"] == 2 * 640
     assert work("margin_ranking_loss 64x10")["out"]["write"] == 2 * 4 * 640
-    assert work("ctc_loss 50x16x20x30") is None
 
 
 RATES = {

@@ -21,12 +21,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastloss as fl
 from benchmarks import with_numpy
+from benchmarks.cells import draw_of
 from benchmarks.cells import losses as benchmarked
 from tests.cases import CASES, LOSSES
+from tests.domains import BY_SPEC, CLASSES, INTEGERS
 from tests.random_calls import is_loss
 from tests.references import REFERENCES
 
@@ -146,6 +149,27 @@ def test_loss_has_a_benchmark(name):
     if getattr(fl, name).row_axis is None:
         needed = f"benchmarks/with_numpy.py needs a function {name}"
         assert callable(getattr(with_numpy, name, None)), needed
+
+
+# All that losses.def can declare; labels end a row of labels, and so are not one for each unit.
+SPECS = {*itertools.product(("unit", "row"), fl._binding.DOMAINS)} - {("unit", "labels")}
+
+
+@pytest.mark.parametrize(("extent", "domain"), sorted(SPECS))
+def test_domain_has_draws_and_data_of_benchmarks(extent, domain):
+    rng, rows = np.random.default_rng(0), (20, CLASSES)
+    shape = rows if extent == "row" else rows[:1]
+    values = BY_SPEC[extent, domain]
+    assert values.extent == extent
+    for array in (
+        values.typical(rng, shape),
+        values.adversarial(rng, shape, np.finfo(np.float32)),
+        draw_of("row", extent, domain)(rng, rows, np.float32),
+    ):
+        assert array.shape == shape
+        assert (array >= values.low).all()
+        assert (array <= values.high).all()
+        assert (array.dtype.kind == "i") == (values in INTEGERS)
 
 
 # ---- 8: the changelog ----------------------------------------------------------------------------

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from benchmarks.cells import cells
 from tests import references
 from tests.bitwise import assert_bitwise
 from tests.domains import log_softmax
 from tests.drawn_case import DrawnCase, cases_where, floats
+from tests.test_accumulators import standard_error
+from tests.test_processes import linux, python
 
 ctc_cases = cases_where(lambda case: case.unit == "sequence")
 
@@ -241,3 +244,59 @@ def test_long_sequences(threads):
     for grad in (gradient, grad_log_probs):
         assert np.abs(grad.sum(-1)).max() < 1e-13
         assert np.abs(grad - (np.exp(x) - posteriors)).max() < 1e-14
+
+
+def test_a_log_softmax_rounded_to_bfloat16_is_accepted():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    frames = np.full((4, 1, 10_000), -np.log(1e4)).astype(ml_dtypes.bfloat16)
+    assert np.isfinite(fl.ctc_loss.grad(frames, [[1, 2]], 4, 2).astype(float)).all()
+    with pytest.raises(ValueError, match=r"log_probs\[0, 0\] sum to"):
+        fl.ctc_loss.grad((frames + np.log(1.2)).astype(frames.dtype), [[1, 2]], 4, 2)
+
+
+def test_infinite_log_probability_of_a_class_without_a_label():
+    log_probs = np.log(np.full((3, 1, 4), 0.25))
+    log_probs[1, 0, 3] = np.inf
+    with pytest.raises(ValueError, match=r"log_probs\[1, 0\] sum to inf"):
+        fl.ctc_loss.grad(log_probs, np.array([[1, 2]]), 3, 2)
+
+
+def test_lengths_of_an_empty_batch():
+    with pytest.raises(ValueError, match=r"^input_lengths = 99 is not allowed"):
+        fl.ctc_loss(np.zeros((4, 0, 3)), np.zeros((0, 2), int), 99, 1)
+
+
+def test_standard_error_of_ctc_loss_is_that_of_losses_per_label():
+    rng = np.random.default_rng(7)
+    x, labels = rng.normal(size=(20, 40, 6)), rng.integers(1, 6, (40, 8))
+    lengths = rng.integers(0, 9, 40)
+    accumulator = fl.CTCLossWithLogits().accumulator()
+    accumulator.update(x, labels, 20, lengths)
+    losses = fl.ctc_loss_with_logits(x, labels, 20, lengths, reduction="none")
+    expected = standard_error(losses / np.maximum(lengths, 1), np.ones(40), 40)
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-12)
+
+
+@linux
+def test_uninitialised_memory_is_not_read():
+    """The targets need nearly all frames, so that few states have a path from both ends."""
+    program = """
+        import numpy as np, fastloss as fl
+
+        frames, classes = 170, 30
+        x = np.full((frames, 1, classes), -14.0)
+        x[:, :, 0] = 0
+        for labels in (60, 100, 110, 130, 160):
+            y = 1 + np.arange(labels)[np.newaxis] % (classes - 1)
+            loss, arguments = fl.ctc_loss_with_logits, (x, y, frames, labels)
+            value, gradient = loss.value_and_grad(*arguments, reduction="sum")
+            assert value == loss(*arguments, reduction="sum") < np.inf
+            assert np.isfinite(gradient).all()
+    """
+    for byte in ("0", "192", "128"):  # the byte that glibc fills allocations with
+        python(program, env={"MALLOC_PERTURB_": byte})
+
+
+def test_no_bound_of_the_time_is_known():
+    cell = next(c for c in cells() if c.name == "ctc_loss 50x16x20x30")
+    assert cell.work(cell.data()[0]) is None

@@ -144,7 +144,7 @@ def test_integer_targets(case, dtype):
                 draw.loss.grad(*arrays, **draw.keywords, wrt="target")
 
 
-@cases_where(lambda case: case.unit == "element" or FEATURE_ROWS in case.operands)
+@cases_where(lambda case: not case.scores)
 def test_integer_inputs_are_float64(case):
     """Integer arrays and lists of integers are computed in float64."""
     draw = DrawnCase(case, (40,), np.float64)

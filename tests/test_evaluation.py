@@ -17,32 +17,28 @@ import pytest
 import fastloss as fl
 from fastloss.evaluation import chunks
 
-CLASSES = ("nll_loss", "cross_entropy")
-SIGNS = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss")
-ROWS = {  # losses over the last axis: the target, from random numbers of the input's shape
-    "multi_margin_loss": lambda u: (u[..., 0] * u.shape[-1]).astype(int),
-    "multilabel_margin_loss": lambda u: (u * (u.shape[-1] + 1)).astype(int) - 1,
-    "multilabel_soft_margin_loss": lambda u: u,
-    "cosine_embedding_loss": lambda u: np.where(u[..., 0] < 0.5, -1, 1).astype(u.dtype),
-    "triplet_margin_loss": None,
-}
 ALL = [getattr(fl, name) for name in fl.losses.__all__]
 LOSSES = [loss for loss in ALL if "input_lengths" not in getattr(loss, "operands", "input_lengths")]
-ELEMENTWISE = [loss for loss in LOSSES if loss.__name__ not in (*CLASSES, *ROWS)]
+ELEMENTWISE = [loss for loss in LOSSES if loss.row_axis is None]
 
 
 def make(loss, shape, dtype=np.float32, seed=0):
-    """Valid arrays for a loss; classes are the second axis."""
+    """Valid arrays for a loss; a row is along the axis that the loss takes."""
     rng = np.random.default_rng(seed)
-    arrays = {name: rng.uniform(0.05, 0.95, shape).astype(dtype) for name in loss.operands}
-    if loss.__name__ in CLASSES:
-        classes = shape[min(1, len(shape) - 1)]
-        arrays["target"] = rng.integers(0, classes, shape[:1] * (len(shape) > 1) + shape[2:])
-    elif loss.__name__ in SIGNS:
-        arrays["target"] = np.where(arrays["target"] < 0.5, -1, 1).astype(dtype)
-    elif "target" in arrays and loss.__name__ in ROWS:
-        arrays["target"] = ROWS[loss.__name__](arrays["target"])
-    return list(arrays.values())
+    axis = None if loss.row_axis is None else min(loss.row_axis, len(shape) - 1)
+    arrays = []
+    for _, extent, domain in loss.operand_specs[loss.formula_of()]:
+        array = rng.uniform(0.05, 0.95, shape).astype(dtype)
+        if extent == "unit" and axis is not None:
+            array = array.take(0, axis)
+        if domain == "index":
+            array = (array * shape[axis]).astype(int)
+        elif domain == "labels":
+            array = (array * (shape[axis] + 1)).astype(int) - 1
+        elif domain == "sign":
+            array = np.where(array < 0.5, -1, 1).astype(dtype)
+        arrays.append(array)
+    return arrays
 
 
 CRITERIA = {getattr(fl, name).loss: getattr(fl, name) for name in fl.criteria.__all__}
@@ -119,64 +115,6 @@ def test_shapes(loss, shape, tmp_path):
 def test_0d_arrays(loss, tmp_path):
     arrays = make(loss, ())
     check(loss, save(tmp_path, arrays), arrays)
-
-
-def sequences(N, T=9, C=4, S=3, dtype=np.float32):
-    """Frames (N, T, C), labels (N, S) and lengths."""
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(N, T, C))
-    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    frames, labels = rng.integers(2 * S, T + 1, N), rng.integers(0, S + 1, N)
-    return [x.astype(dtype), rng.integers(1, C, (N, S)), frames, labels]
-
-
-@pytest.mark.parametrize("loss", [fl.ctc_loss, fl.ctc_loss_with_logits], ids=lambda x: x.__name__)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_sequences_are_cut_by_samples(loss, reduction, tmp_path):
-    arrays = sequences(50)
-    paths = save(tmp_path, arrays)
-    for chunk_rows in (1, 7, None):
-        options = {"batch_first": True, "reduction": reduction, "chunk_rows": chunk_rows}
-        assert check(loss, paths, arrays, **options).rows == 50
-    weight = np.linspace(0, 1, 50)
-    check(loss, paths, arrays, batch_first=True, chunk_rows=1, sample_weight=weight)
-
-
-def test_errors_of_sequences_name_the_position_in_the_file(tmp_path):
-    arrays = sequences(50)
-    arrays[3][:] = 3
-    arrays[1][41, 2] = 99
-    options = {"batch_first": True, "chunk_rows": 10}
-    with pytest.raises(ValueError, match=r"^targets\[41, 2\] = 99 is not a class"):
-        evaluate_files(fl.ctc_loss, save(tmp_path, arrays), **options)
-    arrays[2][33] = 10
-    with pytest.raises(ValueError, match=r"^input_lengths\[33\] = 10 is not allowed"):
-        evaluate_files(fl.ctc_loss, save(tmp_path, arrays), **options)
-
-
-@pytest.mark.parametrize("layout", ["frames first", "concatenated", "single"])
-def test_sequences_that_are_read_whole(layout, tmp_path):
-    x, y, frames, labels = sequences(5)
-    batch_first = layout == "concatenated"
-    if layout == "frames first":
-        x = x.swapaxes(0, 1)
-    elif batch_first:
-        y = np.concatenate([row[:n] for row, n in zip(y, labels, strict=True)])
-    else:
-        x, y, frames, labels = x[0], y[0, : labels[0]], frames[0], labels[0]
-    arrays = [np.ascontiguousarray(a) for a in (x, y, frames, labels)]
-    target = tmp_path / "losses.npy"
-    result = check(
-        fl.ctc_loss,
-        save(tmp_path, arrays),
-        arrays,
-        batch_first=batch_first,
-        chunk_rows=1,
-        per_sample=target,
-    )
-    assert result.rows == (1 if layout == "single" else 5)
-    expected = fl.ctc_loss(*arrays, batch_first=batch_first, reduction="none")
-    np.testing.assert_array_equal(np.load(target), expected)
 
 
 def test_a_leading_class_axis_is_not_cut(tmp_path):

@@ -10,8 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_there_are_30_distinct_faults():
-    assert len(FAULTS) == 30
-    assert len({(fault.path, fault.text) for fault in FAULTS}) == 30
+    assert len({(fault.path, fault.text) for fault in FAULTS}) == len(FAULTS) >= 30
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.effect)

@@ -51,10 +51,10 @@ void stop(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
 
 def cells():
     """(cell of the benchmark, calls to count)"""
-    from benchmarks.cells import Cell, losses
+    from benchmarks.cells import SEQUENCES, Cell, losses
 
     for name, loss in losses().items():
-        small = SMALL_SEQUENCES if name.startswith("ctc") else SMALL
+        small = SMALL_SEQUENCES if loss.sizes is SEQUENCES else SMALL
         for variant in loss.variants:
             yield Cell(name, variant, small, "float32", "small"), REPEATS
             for shape in LARGE[name]:

@@ -107,7 +107,8 @@ def beyond_torch():
         if source != TORCH:
             library = libraries.get((source or "").partition(".")[0])
             names.append(f"`{name}`" + (f" ({library})" if library else ""))
-    text = f"{', '.join(names)} and `ctc_posteriors`."
+    names += [f"`{name}`" for name in fl.losses.__all__ if name not in LOSSES]
+    text = f"{', '.join(names[:-1])} and {names[-1]}."
     yield from textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False)
 
 

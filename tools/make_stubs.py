@@ -6,7 +6,9 @@ A loss is an object with methods, so type checkers need a class for each loss. T
 criterion depends on the reduction that it is created with, so it is a type parameter of its class.
 """
 
+import inspect
 import re
+import textwrap
 from pathlib import Path
 
 from fastloss import criteria, losses
@@ -32,14 +34,6 @@ __all__ = [
 _Array: TypeAlias = NDArray[Any]
 _Outs: TypeAlias = tuple[_Array | None, ...]
 '''
-
-# The public functions that are not losses.
-FUNCTIONS = """\
-def ctc_posteriors(
-    log_probs: ArrayLike, targets: ArrayLike, input_lengths: ArrayLike, target_lengths: ArrayLike,
-    *, blank: int = 0, batch_first: bool = False, out: _Array | None = None,
-) -> _Array: ...
-"""
 
 SUMS = "tuple[float, float, int]"
 
@@ -152,6 +146,14 @@ def definitions(methods):
         yield line + end
 
 
+def function(name):
+    """The stub of a public function that is no loss; its result is an array, as its `out` is."""
+    options = inspect.signature(getattr(losses, name)).parameters
+    arguments = parameters([p for p in options.values() if p.name != "out"], [])
+    lines = textwrap.wrap(", ".join([*arguments, "out: _Array | None = None,"]), 96)
+    return "\n    ".join([f"def {name}(", *lines]) + "\n) -> _Array: ...\n"
+
+
 def losses_stub():
     lines = [
         HEADER.format(
@@ -162,13 +164,15 @@ def losses_stub():
             names="\n".join(f'    "{name}",' for name in sorted(losses.__all__)),
         )
     ]
+    functions = []
     for name in losses.__all__:
         loss = getattr(losses, name)
         if not isinstance(loss, Loss):
+            functions.append(function(name))
             continue
         lines += [f"class _{name}(Loss):", summary(loss), *definitions(loss_methods(loss)), ""]
         lines += [f"{name}: _{name}", ""]
-    return "\n".join([*lines, FUNCTIONS])
+    return "\n".join([*lines, *functions])
 
 
 def criteria_stub():

@@ -72,6 +72,12 @@ FAULTS = [
         "a NaN has a finite gradient in nll_loss",
     ),
     Fault(
+        "src_c/losses/multi_margin.h",
+        "z[i] = squared ? 2 * z[i] : z[i] > 0;",
+        "z[i] = squared ? z[i] : z[i] > 0;",
+        "the gradient of multi_margin_loss with p=2 is half of what it should be",
+    ),
+    Fault(
         "src_c/losses/multilabel_margin.h",
         "int is_positive = !(z <= 0) & (is_label[i + k] == 0);",
         "int is_positive = !(z < 0) & (is_label[i + k] == 0);",

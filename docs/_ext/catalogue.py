@@ -40,6 +40,15 @@ def sections():
     return {heading: names for heading, names in found.items() if names}
 
 
+def functions():
+    """The names of the public functions that are not losses."""
+    return [name for name in fl.losses.__all__ if not isinstance(getattr(fl, name), Loss)]
+
+
+def summary(name):
+    return getattr(fl, name).__doc__.split("\n")[0]
+
+
 PAGE = """\
 {title}
 
@@ -73,22 +82,19 @@ Each plot shows a loss as a function of its input, for a few targets or options.
 has its formula, options and errors, and a plot with its derivative.
 
 {sections}
-`ctc_posteriors` returns the probability of each class in each frame of a sequence.
-
+{functions}
 .. toctree::
    :hidden:
 
 {entries}
 """
 
-POSTERIORS = """\
-==============
-ctc_posteriors
-==============
+FUNCTION_PAGE = """\
+{title}
 
 .. currentmodule:: fastloss
 
-.. autofunction:: ctc_posteriors
+.. autofunction:: {name}
 """
 
 
@@ -110,11 +116,13 @@ def heading(text, line):
 def gallery(groups):
     blocks = []
     for title, names in groups.items():
-        cards = [CARD.format(name=n, summary=getattr(fl, n).__doc__.split("\n")[0]) for n in names]
+        cards = [CARD.format(name=name, summary=summary(name)) for name in names]
         blocks += [f"{title}\n{'-' * len(title)}\n\n.. rst-class:: gallery\n", *cards]
-    entries = [name for names in groups.values() for name in names] + ["ctc_posteriors"]
+    entries = [name for names in groups.values() for name in names] + functions()
     return GALLERY.format(
-        sections="\n".join(blocks), entries="\n".join(f"   {name}" for name in entries)
+        sections="\n".join(blocks),
+        functions="".join(f"`{name}`: {summary(name)}\n\n" for name in functions()),
+        entries="\n".join(f"   {name}" for name in entries),
     )
 
 
@@ -139,7 +147,8 @@ def generate(app):
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
     write(folder / "index.rst", gallery(groups))
-    write(folder / "ctc_posteriors.rst", POSTERIORS)
+    for name in functions():
+        write(folder / f"{name}.rst", FUNCTION_PAGE.format(title=heading(name, "="), name=name))
     for name in sorted(name for names in groups.values() for name in names):
         write(folder / f"{name}.rst", page(name))
         figure = plotting.plot(name)

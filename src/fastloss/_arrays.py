@@ -141,14 +141,14 @@ def lengths(name, values, samples, limit, counted, rows):
     values = np.array(values)  # a copy, so that another thread cannot change what was checked
     empty = values.size == 0 and values.dtype == np.float64  # np.array([])
     if not (values.dtype.kind in "iu" or empty) or values.shape not in ((), (samples,)):
-        raise _errors.bad_lengths(name, values, samples)
+        raise _errors.bad_sequence_lengths(name, values, samples)
     outside = (values < 0) | (values > limit)
     if outside.any():
         entry, length = name, values
         if values.ndim:
             n = int(np.argmax(outside))
             entry, length = f"{name}[{rows + n}]", values[n]
-        raise _errors.bad_length(entry, length, limit, counted)
+        raise _errors.bad_sequence_length(entry, length, limit, counted)
     return np.array(np.broadcast_to(values, samples), dtype=np.int64)
 
 
@@ -160,14 +160,14 @@ def label_error(names, targets, sample, entry, index, classes, blank):
     )
 
 
-def frame_error(name, frame, sample, entry, axis):
+def frame_error(loss, name, frame, sample, entry, axis):
     """Return the exception for a frame of a sample whose probabilities do not sum to 1."""
     index = [entry]
     if axis >= 0:
         index.insert(axis, sample)
     with np.errstate(over="ignore"):
         total = np.exp(frame.astype(np.float64)).sum()
-    return _errors.bad_frame(name, ", ".join(map(str, index)), total)
+    return _errors.bad_sequence_frame(loss, name, ", ".join(map(str, index)), total)
 
 
 def check_grad_output(array, shape, none):

@@ -668,8 +668,8 @@ cdef class Loss:
         ----------
         *args, **kwargs
             The arguments of the loss, without `out`. `reduction` matters only for ``kl_div`` and
-            CTC, where "batchmean" and "mean" divide by more than the number of losses or their
-            weights.
+            losses over sequences, where "batchmean" and "mean" divide by more than the number of
+            losses or their weights.
 
         Returns
         -------
@@ -1203,10 +1203,11 @@ cdef class Call:
             total += labels[n]
         expected = call.units if rank == 2 else total  # padded rows, or all labels concatenated
         if rank not in (1, 2) or cnp.PyArray_DIM(targets, 0) != expected:
-            raise _errors.bad_targets((<object>targets).shape, call.units, total)
+            raise _errors.bad_sequence_targets((<object>targets).shape, call.units, total)
         call.sequences.blank = self.a.blank
         if not 0 <= call.sequences.blank < call.sequences.C:
-            raise _errors.bad_blank(self.loss.operands[0], call.sequences.blank, call.sequences.C)
+            raise _errors.bad_sequence_blank(self.loss.operands[0], call.sequences.blank,
+                                             call.sequences.C)
         call.sequences.zero_infinity = self.a.flags & self.loss.zero_infinity != 0
         call.sequences.per_label = self.a.reduction == MEAN
         call.sequences.sum_tolerance = _arrays.sum_tolerance(FLOATING_NAMES[self.dtype[0]],
@@ -1584,8 +1585,8 @@ cdef class Call:
             frames = np.moveaxis(<object>self.arrays[0], self.axis, 0) if self.axis >= 0 else (
                 <object>self.arrays[0])[np.newaxis]
             frame = frames[bad.error_unit, bad.error_entry]
-            return _arrays.frame_error(self.loss.operands[0], frame, place, bad.error_entry,
-                                       self.axis)
+            return _arrays.frame_error(self.loss.name, self.loss.operands[0], frame, place,
+                                       bad.error_entry, self.axis)
         if k < FL_AT_SAMPLE_WEIGHT and self.row.spec[k].extent == FL_PER_ENTRY:
             index.insert(self.axis, bad.error_entry)
         # The first in the kernels' order need not be the first in the caller's.

@@ -282,7 +282,7 @@ def not_a_class(name, array, index, classes, rows):
 # --- sequences ------------------------------------------------------------------------------------
 
 
-def bad_blank(name, blank, classes):
+def bad_sequence_blank(name, blank, classes):
     """A blank that is not a class."""
     return ValueError(f"blank = {blank} is not a class: {_classes(name, classes)}")
 
@@ -295,7 +295,7 @@ def bad_sequence_shape(name, array, batch_first):
     )
 
 
-def bad_lengths(name, array, samples):
+def bad_sequence_lengths(name, array, samples):
     """Lengths that are not integers, or not one per sample."""
     if array.dtype.kind not in "iu":
         return TypeError(f"{name} holds {array.dtype}: lengths must be integers")
@@ -305,7 +305,7 @@ def bad_lengths(name, array, samples):
     )
 
 
-def bad_length(entry, length, limit, counted):
+def bad_sequence_length(entry, length, limit, counted):
     """A length out of range."""
     return ValueError(
         f"{entry} = {length} is not allowed: it must be between 0 and {limit}, the number of "
@@ -313,7 +313,7 @@ def bad_length(entry, length, limit, counted):
     )
 
 
-def bad_targets(shape, samples, total):
+def bad_sequence_targets(shape, samples, total):
     """Labels whose shape does not match the samples."""
     return ValueError(
         f"targets has shape {shape}: it must have shape ({samples}, S), or be 1-D and hold the "
@@ -321,11 +321,11 @@ def bad_targets(shape, samples, total):
     )
 
 
-def bad_frame(name, index, total):
+def bad_sequence_frame(loss, name, index, total):
     """Probabilities of a frame that do not sum to 1."""
     return ValueError(
         f"the probabilities of {name}[{index}] sum to {total:.6g}: the gradient needs log-softmax "
-        "outputs, whose probabilities sum to 1; for logits use fastloss.ctc_loss_with_logits"
+        f"outputs, whose probabilities sum to 1; for logits use fastloss.{loss}_with_logits"
     )
 
 

@@ -16,6 +16,8 @@ from fastloss._options import (
     TWEEDIE_RANGES,
 )
 
+__all__ = []  # the losses are added at the end
+
 _SPECIAL = ("weight", "pos_weight", "ignore_index", "blank")
 
 # Paragraphs that docstrings share. A line that consists of a placeholder, such as %(out)s, is
@@ -1950,5 +1952,8 @@ def ctc_posteriors(
     )
 
 
-__all__ = ["ctc_posteriors"]
+__all__ += ["ctc_posteriors"]
+
+# --- the public names -----------------------------------------------------------------------------
+
 __all__ += [name for name, value in globals().items() if isinstance(value, Loss) and name[0] != "_"]

@@ -1,7 +1,7 @@
 /* The functions of vector_math.h over arrays, compiled once per (instruction set, real).
  *
- * Cross entropy and the CTC losses call the double variant for either real, through
- * vector_math_tmpl.h. The binding exposes every variant to the tests. */
+ * Kernels that compute in double, such as cross entropy's, call the double variant for either
+ * real, through vector_math_tmpl.h. The binding exposes every variant to the tests. */
 #include "vector/vector_math.h"
 #include "vector/vector_math_tmpl.h"
 
