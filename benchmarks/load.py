@@ -1,4 +1,4 @@
-"""What surrounds a worker on a busy machine: programs that burn a core, and a CPU quota.
+"""The surroundings of a worker on a busy machine: programs that burn a core, and a CPU quota.
 
 Only the standard library is imported, so that ``python -m benchmarks.load``, the program that burns
 a core, starts quickly.

@@ -70,7 +70,7 @@ class Variant:
 
 
 def variants_of(names, threads):
-    """All variants, those of fastloss first."""
+    """All variants, fastloss first."""
     return [
         *(Variant("fastloss", n) for n in (1, threads)),
         Variant("fastloss", threads, adapts=True),
@@ -246,7 +246,7 @@ class Workers:
         return self.peers(variant)[0].pid
 
     def ask(self, variant, seconds, method, *arguments):
-        """The answer to a request that takes so many seconds."""
+        """The answer to a request that takes `seconds`."""
         return self.ask_all(variant, 1, seconds, method, *arguments)[0]
 
     def ask_all(self, variant, count, seconds, method, *arguments):

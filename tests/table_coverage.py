@@ -84,7 +84,7 @@ class Recorded:
 
 
 def start_recording():
-    """Records the calls of the functions in `fastloss._errors`, and those of private losses."""
+    """Records the calls of the functions in `fastloss._errors`, and of private losses."""
     for name in error_functions():
         setattr(_errors, name, _recorded_function(getattr(_errors, name)))
     for loss in all_losses():

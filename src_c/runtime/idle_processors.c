@@ -15,7 +15,7 @@
 /* Seconds. The kernel counts idle time in hundredths; a reading takes up to 50 µs. */
 static const double WINDOW = 20e-3, STALE = 0.2, MIN_COMPUTED = 2e-3;
 
-/* What counts as all of a processor: interrupts and small daemons run everywhere. */
+/* Interrupts and small daemons use a little of every processor. */
 static const double TOLERANCE = 0.35;
 
 static _Thread_local struct {
