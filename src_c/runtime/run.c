@@ -101,10 +101,10 @@ static double phase_work(const fl_call *call, fl_phase phase)
     return fl_family_of(call)->work(call, phase);
 }
 
-/* Threads worth waking for this many blocks of a phase. */
-static int useful_threads(const fl_call *call, fl_phase phase, int64_t blocks)
+/* Threads worth waking for this much work in this many blocks. */
+static int useful_threads(double work, int64_t blocks)
 {
-    double most = phase_work(call, phase) / ELEMENTS_PER_THREAD;
+    double most = work / ELEMENTS_PER_THREAD;
     most = most < (double)blocks ? most : (double)blocks;
     if (most < 2)
         return 1;
@@ -120,8 +120,9 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     const int64_t blocks = fl_items_are_parts(call, phase)
                                ? fl_family_of(call)->parts(call) * call->units
                                : call->grid.blocks;
-    const int threads = useful_threads(call, phase, blocks);
-    const double block_work = phase_work(call, phase) / (double)blocks,
+    const double work = phase_work(call, phase);
+    const int threads = useful_threads(work, blocks);
+    const double block_work = work / (double)blocks,
                  blocks_worth = block_work / FL_BLOCK; /* a long unit counts as several */
     int64_t batch = blocks_worth > 1 ? (int64_t)(BATCH_BLOCKS / blocks_worth) : BATCH_BLOCKS;
     batch = batch > 2 * threads ? batch : 2 * threads;
@@ -179,7 +180,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
 static void alloc_split_state(fl_call *call)
 {
     const int64_t parts = fl_family_of(call)->parts(call), items = parts * call->units;
-    const int few = parts > 1 && call->units < useful_threads(call, FL_MAIN, items);
+    const int few = parts > 1 && call->units < useful_threads(fl_work(call), items);
     call->split_state = few ? calloc((size_t)items, sizeof *call->split_state) : NULL;
 }
 
