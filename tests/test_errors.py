@@ -1003,6 +1003,24 @@ bad(
     says=r"^weight of shape \(2,\) cannot be broadcast to the input's shape \(2, 3\)",
 )
 bad(
+    "weight longer than the last axis",
+    "mse_loss",
+    ZERO,
+    ZERO,
+    weight=np.ones(4),
+    error=ValueError,
+    says=r"^weight of shape \(4,\) cannot be broadcast to the input's shape \(2, 3\)",
+)
+bad(
+    "weight longer than the leading axis",
+    "huber_loss",
+    ZERO,
+    ZERO,
+    weight=np.ones((3, 1)),
+    error=ValueError,
+    says=r"^weight of shape \(3, 1\) cannot be broadcast to the input's shape \(2, 3\)",
+)
+bad(
     "weight larger than the input",
     "binary_cross_entropy",
     HALF,

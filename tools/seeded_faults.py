@@ -167,8 +167,8 @@ FAULTS = [
     Fault(
         "src/fastloss/_binding.pyx",
         "if dim != 1 and dim != shape[front + k]:",
-        "if dim != shape[front + k]:",
-        "a weight of shape (N, 1) does not broadcast",
+        "if dim != 1 and dim < shape[front + k]:",
+        "a weight may be longer than an axis of the operands",
     ),
     Fault(
         "src/fastloss/_binding.pyx",
