@@ -230,14 +230,16 @@ def test_reduced_number_of_threads_is_shown(monkeypatch):
     with fl.num_threads(4, fixed=False):
         assert fl.show_config("dicts")["threads in use"] == (
             "up to 4; "
-            "1 for calls of 65,536 to 262,143 elements (more lost time; 12 retreats, 11 probes); "
-            "2 for calls of 262,144 to 1,048,575 elements (more lost time; 3 retreats, 2 probes)"
+            "1 for 65,536 to 262,143 elements "
+            "(larger teams lost time: reduced 12 times, tried again 11 times); "
+            "2 for 262,144 to 1,048,575 elements "
+            "(larger teams lost time: reduced 3 times, tried again 2 times)"
         )
 
 
 def test_classes_of_regions():
     first = [elements for elements, *_ in fl._binding.team_classes()]
-    assert first == [0, *(2**16 * 4**i for i in range(len(first) - 1))]
+    assert first == [0, *(49152 * 4**i for i in range(len(first) - 1))]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1025, 2**31, 2**64])
@@ -734,7 +736,8 @@ def test_environment_sets_the_number_of_threads():
 def test_environment_fixes_the_number_of_threads():
     program = "import fastloss as fl; print(*fl._binding.effective_threads())"
     for value, fixed in [("1", "True"), ("0", "False"), (None, "False")]:
-        env = {"FASTLOSS_NUM_THREADS": "2"} | ({"FASTLOSS_FIXED_THREADS": value} if value else {})
+        env = {"FASTLOSS_NUM_THREADS": "2"}  # the others of the environment are not passed on
+        env |= {"FASTLOSS_FIXED_THREADS": value} if value else {}
         output = python(program, "-W", "error", env=env).split()
         assert output == (["2", fixed] if output[0] == "2" else ["1", fixed])
 

@@ -50,7 +50,8 @@ class Machine:
         self.write(f"sys/fs/cgroup/cpu,cpuacct/{folder}/cpu.cfs_period_us", f"{period}\n")
 
     def start(self, **environ):
-        return _threads.starting_threads(self.root, environ)
+        threads, source, _ = _threads.starting_threads(self.root, environ)
+        return threads, source
 
 
 @pytest.fixture
@@ -333,6 +334,6 @@ def test_folders_in_place_of_files(machine):
 def test_this_machine():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        threads, reason = _threads.starting_threads()
+        threads, reason, _ = _threads.starting_threads()
     assert 1 <= threads <= _threads.MAX_THREADS
     assert reason

@@ -115,8 +115,12 @@ cdef extern from "runtime/parallel.h" nogil:
     fl_thread_setting fl_process_threads()
     fl_thread_setting fl_thread_override()
     fl_thread_setting fl_effective_setting()
+    void fl_set_available_processors(int count)
     enum: FL_TEAM_CLASSES
     int64_t fl_team_class(int i, fl_team_control *control)
+
+cdef extern from "runtime/idle_processors.h" nogil:
+    double fl_parse_idle(const char *text)
 
 cdef extern from "runtime/team_size.h" nogil:
     ctypedef struct fl_region:
@@ -124,9 +128,9 @@ cdef extern from "runtime/team_size.h" nogil:
         int64_t blocks, caller_blocks, first_blocks
         double first, caller, total
     ctypedef struct fl_team_control:
-        int size
-        double balance, computed, patience, idle_wait, measured_total, measured_work
-        int64_t retreats, probes
+        int size, rising, hinted, measured_size
+        double measured_total, measured_work, balance, gained, computed, patience, idle_wait
+        int64_t reductions, probes
     void fl_team_control_init(fl_team_control *c)
     int fl_team_size(fl_team_control *c, int allowed, double idle)
     void fl_team_observe(fl_team_control *c, const fl_region *region)

@@ -1655,14 +1655,23 @@ def effective_threads():
     return setting.threads, setting.fixed != 0
 
 
+def set_available_processors(int count):
+    fl_set_available_processors(count)
+
+
+def parse_idle(bytes text):
+    """The idle time in the text of /proc/uptime; negative if there is none. For tests."""
+    return fl_parse_idle(text)
+
+
 def team_classes():
-    """For each class of regions: its least number of elements, and size, retreats and probes."""
+    """For each class of regions: its least number of elements, and size, reductions and probes."""
     cdef fl_team_control control
     cdef int64_t elements
     classes = []
     for i in range(FL_TEAM_CLASSES):
         elements = fl_team_class(i, &control)
-        classes.append((elements, control.size, control.retreats, control.probes))
+        classes.append((elements, control.size, control.reductions, control.probes))
     return classes
 
 

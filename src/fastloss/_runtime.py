@@ -15,7 +15,8 @@ _process_source = ""  # what determined the number of threads of the process
 def _start() -> None:
     """Take the number of threads and the instruction set from the environment and the machine."""
     global _process_source
-    threads, _process_source = _threads.starting_threads()
+    threads, _process_source, available = _threads.starting_threads()
+    _binding.set_available_processors(available)
     _binding.set_process_threads(threads, _threads.fixed_at_start())
     runnable, built = _binding.isas(), _binding.isas(built=True)
     requested = os.environ.get("FASTLOSS_ISA")
@@ -55,10 +56,10 @@ def set_num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> None:
         Number of threads, from 1 to 1024. It may exceed the number of processors, which makes
         calls slower.
     fixed : bool, optional
-        Whether every call that is large enough uses `n` threads. If False, calls use fewer where
-        more have lost time: on processors that other programs or thread pools keep busy. The
-        results are bitwise identical. None, the default, leaves the mode as it is; a process starts
-        with False unless ``FASTLOSS_FIXED_THREADS=1`` is set.
+        Whether every call that is large enough uses `n` threads. If False, calls use fewer
+        threads when larger teams have lost time, for example because other programs occupy the
+        processors. The results are bitwise identical. None, the default, leaves the mode as it is;
+        a process starts with False unless ``FASTLOSS_FIXED_THREADS=1`` is set.
 
     See Also
     --------
@@ -138,7 +139,7 @@ def _thread_count_source() -> str:
 
 
 def _threads_in_use() -> str:
-    """Describe how many threads calls use within the maximum, in a few words."""
+    """Describe how many threads parallel regions use, by their elements of work, in a few words."""
     allowed, fixed = _binding.effective_threads()
     if allowed == 1:
         return "1"
@@ -147,9 +148,9 @@ def _threads_in_use() -> str:
     classes = _binding.team_classes()
     ends = [f"to {first - 1:,}" for first, *_ in classes[1:]] + ["or more"]
     reduced = [
-        f"{size} for calls of {first:,} {end} elements (more lost time; {retreats} retreats, "
-        f"{probes} probes)"
-        for (first, size, retreats, probes), end in zip(classes, ends, strict=True)
+        f"{size} for {first:,} {end} elements (larger teams lost time: reduced {reductions} times, "
+        f"tried again {probes} times)"
+        for (first, size, reductions, probes), end in zip(classes, ends, strict=True)
         if 0 < size < allowed
     ]
     return "; ".join([f"up to {allowed}", *reduced])

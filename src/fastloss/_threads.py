@@ -14,12 +14,13 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 def starting_threads(
     root: str | os.PathLike[str] = "/", environ: Mapping[str, str] | None = None
-) -> tuple[int, str]:
-    """Return the initial number of threads and, in a few words, what determined it.
+) -> tuple[int, str, int]:
+    """Return the initial number of threads, what determined it, and the available processors.
 
     `root` is the folder that contains proc and sys.
     """
     environ = os.environ if environ is None else environ
+    available, granted_by = _granted(root)
     rejected = []
     for variable in _VARIABLES:
         value = environ.get(variable)
@@ -33,13 +34,13 @@ def starting_threads(
             break
         rejected.append((variable, value))
     else:
-        threads, source = _granted(root)
+        threads, source = available, granted_by
     for variable, value in rejected:
         warn(
             f"{variable}={_shown(value)} is not a number of threads (1 to {MAX_THREADS}); "
             f"using {threads} instead ({source})"
         )
-    return threads, source
+    return threads, source, available
 
 
 def fixed_at_start(environ: Mapping[str, str] | None = None) -> bool:

@@ -24,7 +24,6 @@
 #include <pthread.h>
 #endif
 #ifdef __linux__
-#include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -66,9 +65,16 @@ fl_thread_setting fl_set_thread_override(fl_thread_setting setting)
 
 fl_thread_setting fl_thread_override(void) { return unpack(thread_setting); }
 
+static fl_thread_setting current_setting(void)
+{
+    return thread_setting ? unpack(thread_setting) : fl_process_threads();
+}
+
+static int threads_are_fixed(void) { return current_setting().fixed; }
+
 fl_thread_setting fl_effective_setting(void)
 {
-    fl_thread_setting setting = thread_setting ? unpack(thread_setting) : fl_process_threads();
+    fl_thread_setting setting = current_setting();
     if (setting.threads > 1)
         setting.threads = within(setting.threads, 1, fl_parallel_limit());
     return setting;
@@ -78,9 +84,11 @@ int fl_effective_threads(void) { return fl_effective_setting().threads; }
 
 /* ---- The OpenMP runtime ------------------------------------------------------------------- */
 
+static void initialise_classes(void);
+
 #ifdef _OPENMP
 
-static int starting_max_threads = 1, processors = 1;
+static int starting_max_threads = 1;
 static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
@@ -97,11 +105,10 @@ static void before_fork(void)
 #endif
 }
 
-static void initialise_classes(void);
-
 static void in_forked_child(void)
 {
     initialise_classes(); /* a thread that is not here may have held one */
+    fl_idle_restart();
     if (atomic_load(&team_started))
         atomic_store(&orphaned, true);
 }
@@ -137,7 +144,6 @@ __attribute__((constructor)) static void initialise(void)
     starting_max_threads = omp_get_max_threads();
     if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
         starting_max_threads = omp_get_num_procs();
-    processors = omp_get_num_procs();
     initialise_classes();
     name_runtime();
     is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
@@ -171,7 +177,8 @@ int fl_parallel_limit(void) { return 1; }
 
 /* ---- The region --------------------------------------------------------------------------- */
 
-#define GRAINS_PER_THREAD 8 /* so that a thread delayed by another process does not hold all up */
+/* Blocks that a thread takes at a time. If it loses its processor, the caller waits for them. */
+enum { GRAINS_PER_THREAD = 8, MAX_GRAIN = 16 };
 
 static void run_here(int64_t first, int64_t last, fl_blocks_fn function, void *context)
 {
@@ -198,14 +205,19 @@ struct job {
     atomic_bool caller_sleeps;
 };
 
-static int64_t take_grain(struct job *job)
+/* The number of blocks of the grain that begins at block `done`; 0 after the last block. */
+static int64_t run_grain(struct job *job, int64_t done)
 {
-    int64_t done = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
     int64_t left = job->blocks - done, taken = left < job->grain ? left : job->grain;
     if (taken <= 0)
         return 0;
     job->function(job->context, job->first + done, job->first + done + taken);
     return taken;
+}
+
+static int64_t take_grain(struct job *job)
+{
+    return run_grain(job, atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed));
 }
 
 static void run_worker(struct job *job)
@@ -216,11 +228,12 @@ static void run_worker(struct job *job)
     fp_leave(saved);
 }
 
+/* The first grain is the caller's, however late it begins: its time is the measure of the work. */
 static void run_caller(struct job *job, fl_region *region)
 {
     double begin = now();
     fp_mode saved = fp_enter();
-    region->first_blocks = region->caller_blocks = take_grain(job);
+    region->first_blocks = region->caller_blocks = run_grain(job, 0);
     double first = now();
     for (int64_t taken = region->first_blocks; taken > 0; region->caller_blocks += taken)
         taken = take_grain(job);
@@ -231,10 +244,16 @@ static void run_caller(struct job *job, fl_region *region)
 
 /* ---- Waiting for the workers --- */
 
-/* A worker that is on time arrives within a grain. One that is late waits for a processor, and so
- * does whoever shares the caller's: sleep. */
+/* A worker that has a processor finishes within a grain. A late one waits for a processor, perhaps
+ * the one on which the caller spins: after a while the caller sleeps. */
 static const double SPIN_SECONDS = 50e-6;
 enum { PAUSES = 32 };
+
+/* musl has no linux/futex.h, and 32-bit systems with 64-bit times have another system call. */
+enum { FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129 };
+#if defined(__linux__) && !defined(SYS_futex)
+#define SYS_futex SYS_futex_time64
+#endif
 
 static void pause_briefly(void)
 {
@@ -273,24 +292,26 @@ static void wait_for_workers(struct job *job, int workers)
 #endif
 }
 
-static void finish_worker(struct job *job)
+static void finish_worker(struct job *job, int workers)
 {
-    atomic_fetch_add(&job->finished, 1);
+    int is_last = atomic_fetch_add(&job->finished, 1) + 1 == workers;
 #ifdef __linux__
-    if (atomic_load(&job->caller_sleeps))
+    if (is_last && atomic_load(&job->caller_sleeps))
         syscall(SYS_futex, &job->finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+#else
+    (void)is_last;
 #endif
 }
 
 /* ---- The size of the team --- */
 
-/* Regions of one class have work of the same order. How long a late worker is waited for does not
- * depend on the work, so long regions may gain where short ones lose. */
-enum { SMALLEST_CLASS = 1 << 16 };
+/* Elements of work. Batches of run.c, 2^24 elements, are not on a limit. */
+enum { SMALLEST_CLASS = 3 << 14 };
 
 static struct team_class {
     atomic_flag busy;
-    atomic_int size; /* control.size */
+    atomic_int size;   /* control.size */
+    double last_probe; /* when one began; guarded, as is the controller, by busy */
     fl_team_control control;
 } classes[FL_TEAM_CLASSES];
 
@@ -301,9 +322,21 @@ static void initialise_classes(void)
     for (int i = 0; i < FL_TEAM_CLASSES; i++) {
         atomic_flag_clear(&classes[i].busy);
         atomic_init(&classes[i].size, 0);
+        classes[i].last_probe = 0;
         fl_team_control_init(&classes[i].control);
     }
     atomic_init(&callers, 0);
+}
+
+static int available = 1; /* processors that this process may use */
+static bool all_available;
+
+void fl_set_available_processors(int count)
+{
+    available = within(count, 1, FL_MAX_THREADS);
+#ifdef _SC_NPROCESSORS_ONLN
+    all_available = count >= sysconf(_SC_NPROCESSORS_ONLN);
+#endif
 }
 
 static struct team_class *class_of(double elements)
@@ -314,7 +347,7 @@ static struct team_class *class_of(double elements)
     return &classes[i];
 }
 
-/* A thread that cannot have the controller does without: its next region will. */
+/* If another thread holds the class, the region uses the last size and is not observed. */
 static int lock_class(struct team_class *class)
 {
     return !atomic_flag_test_and_set_explicit(&class->busy, memory_order_acquire);
@@ -335,9 +368,15 @@ static int choose_threads(struct team_class *class, int allowed)
         return size;
     fl_team_control *control = &class->control;
     const int probe = fl_team_probe_size(control, allowed);
-    size = fl_team_size(control, allowed, fl_idle_seconds(probe, control->size, control->computed));
-    if (size == probe)
-        fl_idle_restart();
+    double time = now(), idle = 0;
+    if (all_available) /* of which the kernel knows the idle time */
+        idle = fl_idle_seconds(probe, control->size, control->computed);
+    if (idle > time - class->last_probe)
+        idle = time - class->last_probe;
+    const int64_t probes = control->probes;
+    size = fl_team_size(control, allowed, idle);
+    if (control->probes > probes)
+        class->last_probe = time;
     unlock_class(class);
     return size;
 }
@@ -346,10 +385,10 @@ int64_t fl_team_class(int i, fl_team_control *control)
 {
     struct team_class *class = &classes[i];
     while (!lock_class(class))
-        ;
+        pause_briefly();
     *control = class->control;
     unlock_class(class);
-    return i == 0 ? 0 : SMALLEST_CLASS << 2 * (i - 1);
+    return i == 0 ? 0 : (int64_t)SMALLEST_CLASS << 2 * (i - 1);
 }
 
 static void observe(struct team_class *class, const fl_region *region)
@@ -372,14 +411,15 @@ static void run_team(struct job *job, fl_region *region)
 #pragma omp parallel num_threads(threads + spare)
     {
         int number = omp_get_thread_num(), size = omp_get_num_threads();
+        int workers = (size < threads ? size : threads) - 1;
         if (number == 0) {
             run_caller(job, region);
-            wait_for_workers(job, (size < threads ? size : threads) - 1);
-        } else if (number < threads) {
+            wait_for_workers(job, workers);
+        } else if (number <= workers) {
             if (team)
                 fl_join_team(team, number);
             run_worker(job);
-            finish_worker(job);
+            finish_worker(job, workers);
         }
     }
 }
@@ -392,6 +432,9 @@ static void run_region(struct job *job, int threads, double elements, int fixed)
         region.threads = choose_threads(class, threads);
     int64_t grains = (int64_t)region.threads * GRAINS_PER_THREAD;
     job->grain = job->blocks / grains + (job->blocks % grains != 0);
+    if (job->grain > MAX_GRAIN)
+        job->grain = MAX_GRAIN;
+    atomic_init(&job->next, job->grain);
     double begin = now();
     if (region.threads == 1)
         run_caller(job, &region);
@@ -418,11 +461,11 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
     }
     struct job job = {
         .function = function, .context = context, .first = first, .blocks = last - first};
-    const int fixed = fl_effective_setting().fixed;
-    /* Callers that compute at the same time divide the processors among them. */
-    int others = atomic_fetch_add_explicit(&callers, 1, memory_order_relaxed);
-    if (others > 0 && !fixed)
-        threads = within(processors / (others + 1), 1, threads);
+    const int fixed = threads_are_fixed();
+    /* Callers that compute at the same time divide the processors. */
+    int concurrent = atomic_fetch_add_explicit(&callers, 1, memory_order_relaxed) + 1;
+    if (concurrent > 1 && !fixed)
+        threads = within(available / concurrent, 1, threads);
     if (threads == 1)
         run_here(first, last, function, context);
     else
@@ -441,6 +484,9 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
     if (first < last)
         run_here(first, last, function, context);
 }
+
+static void initialise_classes(void) {}
+void fl_set_available_processors(int count) { (void)count; }
 
 int64_t fl_team_class(int i, fl_team_control *control)
 {

@@ -9,10 +9,12 @@
 /* Handles the blocks [first, last) of a range. */
 typedef void (*fl_blocks_fn)(void *context, int64_t first, int64_t last);
 
-/* Runs function over the blocks [first, last) on at most `threads` threads, the caller included.
- * Pieces are contiguous and handed out as threads become free, so which thread gets which block
- * is left to chance: every block must write only what is its own. On one thread this is a plain
- * call. All threads compute in the default floating-point environment. */
+/* Runs function over the blocks [first, last) on at most `threads` threads, the caller included;
+ * fewer if several callers compute at the same time or larger teams lost time (team_size.h), which
+ * `elements`, the work of the region, selects. Grains of blocks are contiguous and handed out as
+ * threads become free, so which thread gets which block is left to chance: every block must write
+ * only its own results. On one thread this is a plain call. All threads compute in the default
+ * floating-point environment. */
 void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *context, int threads,
                  double elements);
 
@@ -35,6 +37,9 @@ void fl_set_process_threads(fl_thread_setting setting);
 fl_thread_setting fl_process_threads(void);
 fl_thread_setting fl_set_thread_override(fl_thread_setting setting); /* returns the previous one */
 fl_thread_setting fl_thread_override(void);
+
+/* The processors that this process may use, by affinity and quota; before the first region. */
+void fl_set_available_processors(int count);
 
 /* The override or the setting of the process, within fl_parallel_limit(). */
 fl_thread_setting fl_effective_setting(void);
