@@ -361,6 +361,13 @@ def test_impossible_regions_are_ignored(region):
     assert control.state() != before
 
 
+def test_work_is_bounded_by_the_time_of_all_threads():
+    control = _binding.TeamControl()
+    control.observe(2, 2, *USUAL)
+    control.observe(1, 2, 2**62, 1, 1, 1e300, 1e300, 1e300)
+    assert all(math.isfinite(value) for value in control.state().values())
+
+
 def test_region_of_another_size_is_ignored():
     # It began before another thread's region changed the size.
     control = _binding.TeamControl()
