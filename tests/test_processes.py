@@ -26,20 +26,20 @@ signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def python(program, *options, env=None):
+def python(program, *options, env=None, args=()):
     """Runs a program in a fresh interpreter; returns its stdout."""
-    result = start(program, *options, env=env)
+    result = start(program, *options, env=env, args=args)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def start(program, *options, env=None):
+def start(program, *options, env=None, args=()):
     """Runs a program in a fresh interpreter without the variables that set threads."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLOSS_", "OMP_"))}
     environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     environ.update(env or {})
     return subprocess.run(
-        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(program)],
+        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(program), *args],
         env=environ,
         capture_output=True,
         text=True,
@@ -811,6 +811,67 @@ def test_affinity_sets_the_number_of_threads():
 
 
 @linux
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+@pytest.mark.parametrize(
+    "setting",
+    ["OMP_PROC_BIND=true", "OMP_PROC_BIND=spread", "OMP_PLACES=cores", "OMP_PLACES=threads"],
+)
+def test_bound_threads_do_not_hide_processors(setting):
+    program = "import fastloss as fl; print(fl.get_num_threads())"
+    without_openmp = fl.show_config("dicts")["openmp"].startswith("none")
+    expected = 1 if without_openmp else len(os.sched_getaffinity(0))
+    assert int(python(program, env=dict([setting.split("=")]))) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+def test_processors_of_bound_threads():
+    first = min(os.sched_getaffinity(0))
+    program = "import fastloss as fl; print(fl.get_num_threads())"
+    assert int(python(program, env={"GOMP_CPU_AFFINITY": str(first)})) == 1
+
+
+THREADS_UNDER_A_LIMIT = """
+import atexit, os, resource, sys, threading
+import numpy as np
+import fastloss as fl
+
+fl.set_num_threads(int(sys.argv[2]), fixed=True)
+x = np.ones(1 << 20, np.float32)
+fl.mse_loss(x[:10], np.float32(0))
+before = len(os.listdir("/proc/self/task"))
+if sys.argv[1] == "tasks":
+    os.setresuid(54321, 54321, 54321)
+    tasks = before + int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
+else:  # room for the arrays, but not for a stack of 8 MB
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (6 << 20), -1))
+atexit.register(print, "exit")
+for _ in range(3):
+    print(fl.mse_loss(x, np.float32(0)), fl.mse_loss.grad(x, np.float32(0))[0] * x.size)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid() != 0, reason="only root can become a user without tasks"
+)
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 4, 8])
+@pytest.mark.parametrize("threads", [2, 4])
+def test_workers_that_cannot_be_created(threads, room):
+    output = python(THREADS_UNDER_A_LIMIT, args=["tasks", str(threads), str(room)])
+    *results, tasks, last = output.split("\n")[:-1]
+    assert results == ["1.0 2.0"] * 3
+    assert min(room, 1) <= int(tasks) <= min(room, threads)  # one may be spare
+    assert last == "exit"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_without_memory_for_their_stacks():
+    output = python(THREADS_UNDER_A_LIMIT, args=["memory", "2"])
+    assert output == "1.0 2.0\n" * 3 + "0\nexit\n"
+
+
 def test_affinity_of_the_caller_is_unchanged():
     before = os.sched_getaffinity(0)
     for call in workload():

@@ -108,6 +108,7 @@ cdef extern from "vector/vector_math_list.h" nogil:
 cdef extern from "runtime/parallel.h" nogil:
     enum: FL_MAX_THREADS
     const char *fl_openmp_runtime()
+    int fl_openmp_processors()
     ctypedef struct fl_thread_setting:
         int threads, fixed
     void fl_set_process_threads(fl_thread_setting setting)

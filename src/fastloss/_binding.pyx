@@ -1695,6 +1695,11 @@ cdef class TeamControl:
         return self.control
 
 
+def openmp_processors():
+    """The number of processors that OpenMP's threads may use, 0 in a build without OpenMP."""
+    return fl_openmp_processors()
+
+
 def openmp_runtime():
     return fl_openmp_runtime().decode()
 

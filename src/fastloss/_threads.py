@@ -5,9 +5,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
-from fastloss._binding import MAX_THREADS
+from fastloss._binding import MAX_THREADS, openmp_processors
 
 _VARIABLES = ("FASTLOSS_NUM_THREADS", "OMP_NUM_THREADS")
+_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 _FIXED = "FASTLOSS_FIXED_THREADS"
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
@@ -72,7 +73,12 @@ def _granted(root: str | os.PathLike[str]) -> tuple[int, str]:
 
 
 def _affinity() -> int | None:
-    """The number of processors that this process may use, or None if that is unknown."""
+    """The number of processors that this process may use, or None if that is unknown.
+
+    If threads are bound, OpenMP has restricted the affinity of the thread that imports fastloss.
+    """
+    if any(variable in os.environ for variable in _BINDING):
+        return openmp_processors() or None
     try:
         if sys.version_info >= (3, 13):
             return os.process_cpu_count()

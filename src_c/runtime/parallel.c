@@ -6,6 +6,7 @@
 #include "runtime/idle_processors.h"
 #include "runtime/parallel.h"
 #include "runtime/team_size.h"
+#include "runtime/thread_supply.h"
 #include "runtime/worker_affinity.h"
 
 #include <stdatomic.h>
@@ -151,6 +152,17 @@ __attribute__((constructor)) static void initialise(void)
     pthread_atfork(before_fork, NULL, in_forked_child);
 #endif
     fl_affinity_initialise();
+    fl_thread_supply_initialise();
+}
+
+/* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it, whose
+ * affinity is then that of one place. */
+int fl_openmp_processors(void)
+{
+    int places = omp_get_num_places(), sum = 0;
+    for (int i = 0; i < places; i++)
+        sum += omp_get_place_num_procs(i);
+    return places > 0 && sum < processors ? sum : processors;
 }
 
 int fl_parallel_limit(void)
@@ -172,6 +184,7 @@ int fl_parallel_limit(void)
 #else
 
 int fl_parallel_limit(void) { return 1; }
+int fl_openmp_processors(void) { return 0; }
 
 #endif
 
@@ -401,13 +414,40 @@ static void observe(struct team_class *class, const fl_region *region)
 
 /* ---- A region --- */
 
+static const double RETRY_SECONDS = 1;
+
+static _Thread_local struct {
+    int size;            /* of the calling thread's last team, the caller included */
+    double no_more_until; /* a thread could not be created: ask again then */
+} pool = {.size = 1};
+
+/* The threads of a team that can be had, if it is larger than the last one. */
+static int possible_team(int wanted)
+{
+    if (wanted <= pool.size)
+        return wanted;
+    if (pool.no_more_until > 0 && now() < pool.no_more_until)
+        return pool.size;
+    const int possible = pool.size + fl_creatable_threads(wanted - pool.size);
+    pool.no_more_until = possible < wanted ? now() + RETRY_SECONDS : 0;
+    return possible;
+}
+
 static void run_team(struct job *job, fl_region *region)
 {
-    const int threads = region->threads;
+    fl_team *team = fl_place_team();
+    int spare = is_libgomp ? fl_spare_threads(team, region->threads) : 0;
+    const int possible = possible_team(region->threads + spare);
+    const int threads = possible < region->threads ? possible : region->threads;
+    spare = possible - threads; /* is left out first */
+    region->threads = threads;
+    pool.size = threads + spare;
+    if (threads == 1) {
+        run_caller(job, region);
+        return;
+    }
     if (!atomic_load_explicit(&team_started, memory_order_relaxed))
         atomic_store(&team_started, true);
-    fl_team *team = fl_place_team();
-    int spare = is_libgomp ? fl_spare_threads(team, threads) : 0;
 #pragma omp parallel num_threads(threads + spare)
     {
         int number = omp_get_thread_num(), size = omp_get_num_threads();

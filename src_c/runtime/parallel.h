@@ -21,6 +21,9 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
 /* The most threads that a region started by the calling thread may have now. */
 int fl_parallel_limit(void);
 
+/* The processors that OpenMP's threads may use, 0 in a build without OpenMP. */
+int fl_openmp_processors(void);
+
 /* "libgomp (OpenMP 4.5)", or "none" in a build without OpenMP. */
 const char *fl_openmp_runtime(void);
 
