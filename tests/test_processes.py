@@ -1,5 +1,6 @@
 """Processes and threads: concurrent calls, fork, signals, environment, import and exit."""
 
+import asyncio
 import contextlib
 import ctypes
 import mmap
@@ -183,6 +184,52 @@ def test_number_of_threads_is_per_thread():
     assert in_threads(4, run) == [(1 + i, 2) for i in range(4)]
 
 
+@pytest.mark.usefixtures("restored_threads")
+def test_number_of_threads_of_coroutines():
+    fl.set_num_threads(2)
+    x = np.ones(100_000)
+
+    async def score(n, pauses):
+        with fl.num_threads(n):
+            for _ in range(pauses):
+                assert fl.get_num_threads() == n
+                fl.mse_loss(x, 0.0)
+                await asyncio.sleep(0)
+                assert fl.get_num_threads() == n
+        assert fl.get_num_threads() == 2
+
+    async def main():
+        await asyncio.gather(*(score(1 + i % 5, 1 + i * 7 % 10) for i in range(20)))
+        with fl.num_threads(3):  # tasks take over the block that started them
+            await asyncio.gather(asyncio.create_task(started_in_a_block()))
+            assert await asyncio.to_thread(fl.get_num_threads) == 3
+
+    async def started_in_a_block():
+        assert fl.get_num_threads() == 3
+
+    asyncio.run(main())
+    assert fl.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_blocks_that_end_in_another_order():
+    def block(n):
+        with fl.num_threads(n):
+            yield
+
+    fl.set_num_threads(2)
+    first, second, third = block(3), block(4), block(4)
+    for generator, expected in [(first, 3), (second, 4), (third, 4)]:
+        next(generator)
+        assert fl.get_num_threads() == expected
+    first.close()
+    assert fl.get_num_threads() == 4
+    third.close()
+    assert fl.get_num_threads() == 4
+    second.close()
+    assert fl.get_num_threads() == 2
+
+
 def test_number_of_threads_is_restored_after_an_error():
     before = fl.get_num_threads()
     with pytest.raises(ZeroDivisionError), fl.num_threads(before + 1):
@@ -270,6 +317,71 @@ def test_threadpoolctl_limits_the_calling_thread():
         with fl.num_threads(4):
             assert fl.get_num_threads() == 1
         assert [bytes_of(call()) for call in calls] == expected
+
+
+SMALL_STACK = """
+import sys, threading
+import numpy as np
+import fastloss as fl
+
+messages = []
+
+def run():
+    try:
+        fl.mse_loss(np.ones(10), 0.0)
+    except MemoryError as error:
+        messages.append(str(error))
+
+threading.stack_size(int(sys.argv[1]) << 10)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+print(*messages)
+"""
+
+
+def test_small_stack_of_the_calling_thread():
+    message = python(SMALL_STACK, args=["96"])
+    assert re.fullmatch(
+        r"the stack of the calling thread has \d\d KiB left and a loss needs 128 KiB: call "
+        r"threading\.stack_size\(524288\) before the thread is created\n",
+        message,
+    )
+    assert python(SMALL_STACK, args=["512"]) == "\n"
+
+
+def test_small_stack_is_an_error_here(monkeypatch):
+    errors = []
+
+    def run():
+        with pytest.raises(MemoryError, match="the stack of the calling thread has") as caught:
+            fl.mse_loss(np.ones(10), 0.0)
+        errors.append(caught.value)
+
+    before = threading.stack_size(112 << 10)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert len(errors) == 1
+
+
+def test_small_stacks_of_workers():
+    program = (
+        "import numpy as np, fastloss as fl; fl.set_num_threads(2); x = np.ones(1 << 20); "
+        "print(fl.get_num_threads(), fl.mse_loss(x, 0.0)); "
+        "print(fl.show_config('dicts')['threads set by'])"
+    )
+    for size in ("16k", "64", "65536B", " 100 K ", "0"):
+        output = python(program, env={"OMP_STACKSIZE": size})
+        if size == "0":
+            continue  # what the runtime makes of it is its own affair
+        assert output.startswith("1 1.0\nset_num_threads, lowered by"), (size, output)
+    if not fl.show_config("dicts")["openmp"].startswith("none"):
+        for size in ("1M", "256", "nonsense", "1G"):
+            assert python(program, env={"OMP_STACKSIZE": size}) == "2 1.0\nset_num_threads\n"
 
 
 # --- the GIL --------------------------------------------------------------------------------------

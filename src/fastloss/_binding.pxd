@@ -123,6 +123,10 @@ cdef extern from "runtime/parallel.h" nogil:
 cdef extern from "runtime/idle_processors.h" nogil:
     double fl_parse_idle(const char *text)
 
+cdef extern from "runtime/stack.h" nogil:
+    enum: FL_STACK_BYTES
+    size_t fl_stack_left()
+
 cdef extern from "runtime/team_size.h" nogil:
     ctypedef struct fl_region:
         int threads, allowed

@@ -37,6 +37,7 @@ from fastloss import _arrays, _errors, _options
 
 cimport cython
 cimport numpy as cnp
+from cpython.contextvars cimport PyContextVar_New
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
@@ -990,6 +991,9 @@ cdef class Call:
         cdef fl_partial bad
         cdef fl_status status = FL_OK
         cdef fl_interrupted ask = NULL
+        cdef size_t stack = fl_stack_left()
+        if stack < FL_STACK_BYTES:
+            raise _errors.small_stack(stack, FL_STACK_BYTES)
         self.loss._parse(&self.a, method, bound, args, kwargs)
         self.call = &call
         self.outputs = outputs
@@ -1014,6 +1018,7 @@ cdef class Call:
         if skips_gil_release(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
         elif call.units > 0:
+            load_thread_override()
             if PyThread_get_thread_ident() == main_thread:
                 ask = interrupted
             with nogil:
@@ -1631,10 +1636,35 @@ def set_process_threads(int threads, bint fixed):
     fl_set_process_threads(fl_thread_setting(threads, fixed))
 
 
-def set_thread_override(int threads, bint fixed):
-    """Returns the previous override."""
-    cdef fl_thread_setting previous = fl_set_thread_override(fl_thread_setting(threads, fixed))
-    return previous.threads, previous.fixed != 0
+# The blocks of `num_threads` that the current context is in, innermost last, as [threads, fixed].
+# Coroutines and generators that share a thread may leave their blocks in any order.
+cdef tuple NO_BLOCKS = ()
+cdef object thread_blocks = PyContextVar_New("fastloss.num_threads", <PyObject *>NO_BLOCKS)
+cdef bint has_thread_blocks = False  # some block was entered in this process
+
+
+cdef int load_thread_override() except -1:
+    """Makes the innermost block of the context the setting of the calling thread."""
+    cdef fl_thread_setting setting = fl_thread_setting(0, 0)
+    if has_thread_blocks:
+        blocks = thread_blocks.get()
+        if blocks:
+            setting.threads, setting.fixed = blocks[-1]
+        fl_set_thread_override(setting)
+    return 0
+
+
+def enter_threads(int threads, bint fixed):
+    """Returns the block, for `leave_threads`."""
+    global has_thread_blocks
+    block = [threads, fixed]
+    has_thread_blocks = True
+    thread_blocks.set((*thread_blocks.get(), block))
+    return block
+
+
+def leave_threads(block):
+    thread_blocks.set(tuple([other for other in thread_blocks.get() if other is not block]))
 
 
 def process_threads():
@@ -1644,13 +1674,15 @@ def process_threads():
 
 
 def thread_override():
-    """The number of the calling Python thread, 0 for none, and whether it is fixed."""
+    """The number of the current context, 0 for none, and whether it is fixed."""
+    load_thread_override()
     cdef fl_thread_setting setting = fl_thread_override()
     return setting.threads, setting.fixed != 0
 
 
 def effective_threads():
-    """The number that is in force for the calling Python thread, and whether it is fixed."""
+    """The number that is in force in the current context, and whether it is fixed."""
+    load_thread_override()
     cdef fl_thread_setting setting = fl_effective_setting()
     return setting.threads, setting.fixed != 0
 

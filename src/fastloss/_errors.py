@@ -12,6 +12,17 @@ class ClassIndexError(ValueError, IndexError):
     __module__ = "fastloss"
 
 
+# --- resources ------------------------------------------------------------------------------------
+
+
+def small_stack(left, needed):
+    """The calling thread has too little stack."""
+    return MemoryError(
+        f"the stack of the calling thread has {left >> 10} KiB left and a loss needs "
+        f"{needed >> 10} KiB: call threading.stack_size({4 * needed}) before the thread is created"
+    )
+
+
 # --- shapes ---------------------------------------------------------------------------------------
 
 

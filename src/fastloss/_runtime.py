@@ -93,7 +93,10 @@ def get_num_threads() -> int:
 
 
 def num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> AbstractContextManager[None]:
-    """Set the maximum number of threads for calls from this Python thread in a ``with`` block.
+    """Set the maximum number of threads for calls in a ``with`` block.
+
+    It applies to the current context (`contextvars`): to the calling Python thread or, in asyncio, to
+    the calling task.
 
     Parameters
     ----------
@@ -120,11 +123,11 @@ def num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> AbstractConte
 @contextmanager
 def _override(n: int, fixed: bool | None) -> Iterator[None]:
     _, was_fixed = _binding.effective_threads()
-    previous = _binding.set_thread_override(n, was_fixed if fixed is None else fixed)
+    block = _binding.enter_threads(n, was_fixed if fixed is None else fixed)
     try:
         yield
     finally:
-        _binding.set_thread_override(*previous)
+        _binding.leave_threads(block)
 
 
 def _thread_count_source() -> str:
@@ -134,7 +137,10 @@ def _thread_count_source() -> str:
     if not requested:
         (requested, _), source = _binding.process_threads(), _process_source
     if get_num_threads() < requested:
-        source += ", lowered by the OpenMP runtime, a fork or an enclosing parallel region"
+        source += (
+            ", lowered by the OpenMP runtime, small stacks of its threads, a fork or an enclosing "
+            "parallel region"
+        )
     return source
 
 

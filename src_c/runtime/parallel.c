@@ -5,6 +5,7 @@
 #include "runtime/fp_env.h"
 #include "runtime/idle_processors.h"
 #include "runtime/parallel.h"
+#include "runtime/stack.h"
 #include "runtime/team_size.h"
 #include "runtime/thread_supply.h"
 #include "runtime/worker_affinity.h"
@@ -94,6 +95,7 @@ static char runtime[80];
 static atomic_bool team_started; /* some region of this process had more than one thread */
 static atomic_bool orphaned;     /* forked from a process with a team: its threads are not here */
 static bool is_libgomp;
+static size_t worker_stack_bytes;
 
 #ifndef _WIN32
 /* libgomp's threads are gone in a child, which would wait for them; another library may have
@@ -145,6 +147,7 @@ __attribute__((constructor)) static void initialise(void)
     starting_max_threads = omp_get_max_threads();
     if (!getenv("OMP_NUM_THREADS") && omp_get_num_procs() > starting_max_threads)
         starting_max_threads = omp_get_num_procs();
+    worker_stack_bytes = fl_worker_stack_bytes();
     initialise_classes();
     name_runtime();
     is_libgomp = strncmp(runtime, "libgomp", 7) == 0;
@@ -152,14 +155,13 @@ __attribute__((constructor)) static void initialise(void)
     pthread_atfork(before_fork, NULL, in_forked_child);
 #endif
     fl_affinity_initialise();
-    fl_thread_supply_initialise();
 }
 
 /* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it, whose
  * affinity is then that of one place. */
 int fl_openmp_processors(void)
 {
-    int places = omp_get_num_places(), sum = 0;
+    int processors = omp_get_num_procs(), places = omp_get_num_places(), sum = 0;
     for (int i = 0; i < places; i++)
         sum += omp_get_place_num_procs(i);
     return places > 0 && sum < processors ? sum : processors;
@@ -169,6 +171,8 @@ int fl_parallel_limit(void)
 {
     /* A runtime whose threads were lost in a fork must not be called. */
     if (atomic_load_explicit(&orphaned, memory_order_relaxed))
+        return 1;
+    if (worker_stack_bytes < FL_STACK_BYTES) /* a block would overrun it */
         return 1;
     if (omp_in_parallel())
         return 1;
@@ -428,7 +432,7 @@ static int possible_team(int wanted)
         return wanted;
     if (pool.no_more_until > 0 && now() < pool.no_more_until)
         return pool.size;
-    const int possible = pool.size + fl_creatable_threads(wanted - pool.size);
+    const int possible = pool.size + fl_creatable_threads(wanted - pool.size, worker_stack_bytes);
     pool.no_more_until = possible < wanted ? now() + RETRY_SECONDS : 0;
     return possible;
 }

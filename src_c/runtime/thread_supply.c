@@ -6,8 +6,6 @@
 
 #if defined(_OPENMP) && !defined(_WIN32)
 
-#include <ctype.h>
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -16,37 +14,6 @@
 #ifdef __linux__
 #include <sys/syscall.h>
 #endif
-
-static size_t stack_bytes; /* of workers; 0: the default of the system */
-
-/* A number with an optional unit B, K, M or G; without one, kilobytes. 0 for anything else. */
-static size_t parse_stack_size(const char *text)
-{
-    char *end;
-    errno = 0;
-    while (isspace((unsigned char)*text))
-        text++;
-    if (!isdigit((unsigned char)*text))
-        return 0;
-    unsigned long long size = strtoull(text, &end, 10);
-    while (isspace((unsigned char)*end))
-        end++;
-    int unit = toupper((unsigned char)*end), shift = unit == 'B'   ? 0
-                                                     : unit == 'M' ? 20
-                                                     : unit == 'G' ? 30
-                                                                   : 10;
-    if (errno != 0 || size > (~0ULL >> 1) >> shift)
-        return 0;
-    return (size_t)(size << shift);
-}
-
-void fl_thread_supply_initialise(void)
-{
-    static const char *const variables[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"};
-    for (size_t i = 0; i < sizeof variables / sizeof *variables && stack_bytes == 0; i++)
-        if (getenv(variables[i]))
-            stack_bytes = parse_stack_size(getenv(variables[i]));
-}
 
 typedef struct {
     pthread_t thread;
@@ -77,7 +44,7 @@ static void wait_until_uncounted(pid_t tid)
 #endif
 }
 
-int fl_creatable_threads(int wanted)
+int fl_creatable_threads(int wanted, size_t stack_bytes)
 {
     pthread_attr_t attributes;
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
@@ -87,7 +54,7 @@ int fl_creatable_threads(int wanted)
         return 0;
     }
     if (stack_bytes > 0)
-        pthread_attr_setstacksize(&attributes, stack_bytes); /* too small: the default, as libgomp */
+        pthread_attr_setstacksize(&attributes, stack_bytes);
     pthread_mutex_lock(&gate);
     int created = 0;
     for (; created < wanted; created++) {
@@ -108,7 +75,10 @@ int fl_creatable_threads(int wanted)
 
 #else
 
-void fl_thread_supply_initialise(void) {}
-int fl_creatable_threads(int wanted) { return wanted; }
+int fl_creatable_threads(int wanted, size_t stack_bytes)
+{
+    (void)stack_bytes;
+    return wanted;
+}
 
 #endif

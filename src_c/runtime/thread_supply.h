@@ -3,10 +3,10 @@
 #ifndef FASTLOSS_THREAD_SUPPLY_H
 #define FASTLOSS_THREAD_SUPPLY_H
 
-/* Once: reads the size of the workers' stacks, OMP_STACKSIZE. */
-void fl_thread_supply_initialise(void);
+#include <stddef.h>
 
-/* How many of `wanted` threads can exist now besides those that exist: creates them and ends them. */
-int fl_creatable_threads(int wanted);
+/* How many of `wanted` threads, with stacks of this size, can exist now besides those that exist:
+ * creates them and ends them. */
+int fl_creatable_threads(int wanted, size_t stack_bytes);
 
 #endif
