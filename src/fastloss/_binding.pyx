@@ -1649,7 +1649,7 @@ cdef int load_thread_override() except -1:
     if has_thread_blocks:
         blocks = thread_blocks.get()
         if blocks:
-            setting.threads, setting.fixed = blocks[-1]
+            setting.threads, setting.fixed = blocks[len(blocks) - 1]
         fl_set_thread_override(setting)
     return 0
 
