@@ -1692,7 +1692,7 @@ def set_available_processors(int count):
 
 
 def parse_idle(bytes text):
-    """The idle time in the text of /proc/uptime; negative if there is none. For tests."""
+    """The idle time in the text of /proc/uptime; negative for another text. For tests."""
     return fl_parse_idle(text)
 
 

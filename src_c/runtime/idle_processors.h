@@ -14,7 +14,7 @@ double fl_idle_seconds(int threads, int team, double computed);
 /* Starts the count of the calling thread at zero. */
 void fl_idle_restart(void);
 
-/* The idle time in the text of /proc/uptime, in seconds; negative if there is none. */
+/* The idle time in the text of /proc/uptime, in seconds; negative for another text. */
 double fl_parse_idle(const char *text);
 
 #endif

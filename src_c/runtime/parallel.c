@@ -157,8 +157,8 @@ __attribute__((constructor)) static void initialise(void)
     fl_affinity_initialise();
 }
 
-/* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it, whose
- * affinity is then that of one place. */
+/* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it to one
+ * place, and hides the other processors from sched_getaffinity. */
 int fl_openmp_processors(void)
 {
     int processors = omp_get_num_procs(), places = omp_get_num_places(), sum = 0;
