@@ -343,8 +343,8 @@ print(*messages)
 def test_small_stack_of_the_calling_thread():
     message = python(SMALL_STACK, args=["96"])
     assert re.fullmatch(
-        r"the stack of the calling thread has \d\d KiB left and a loss needs 128 KiB: call "
-        r"threading\.stack_size\(524288\) before the thread is created\n",
+        r"the stack of the calling thread has \d\d KiB left and a loss needs 192 KiB: call "
+        r"threading\.stack_size\(786432\) before the thread is created\n",
         message,
     )
     assert python(SMALL_STACK, args=["512"]) == "\n"

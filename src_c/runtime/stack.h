@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 /* More than a call needs: `python -m tools.check_stack`. */
-enum { FL_STACK_BYTES = 128 << 10 };
+enum { FL_STACK_BYTES = 192 << 10 };
 
 /* Bytes between the caller's frame and the end of its stack, SIZE_MAX if unknown. */
 size_t fl_stack_left(void);
