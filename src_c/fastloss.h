@@ -242,7 +242,8 @@ const fl_services *fl_selected_services(void);
 fl_kernel *fl_selected_kernel(const fl_call *call);
 int fl_find_formula(const char *name, fl_loss *loss); /* the row of losses.def, or -1 */
 
-/* runtime/scratch_pool.c: memory aligned to cache lines for a unit in flight, or NULL. */
+/* runtime/scratch_pool.c: memory aligned to cache lines for a unit in flight, or NULL. A size that
+ * depends on shapes is computed by runtime/checked_size.h. */
 void *fl_scratch_alloc(size_t bytes);
 void fl_scratch_free(void *memory);
 

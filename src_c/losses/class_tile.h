@@ -27,6 +27,7 @@
 #define FASTLOSS_CLASS_TILE_H
 
 #include "losses/class_rows.h"
+#include "runtime/checked_size.h"
 
 enum { MAX_SHORT_ROW = 256, MAX_LANE_BLOCKS = FL_ROW_BATCH / LANES };
 
@@ -62,7 +63,7 @@ typedef struct {
 
 static size_t exp_cache_bytes(int64_t classes)
 {
-    return (size_t)((classes + TILE_2D - 1) / TILE_2D) * sizeof(exp_cache_tile);
+    return size_of_array(sizeof(exp_cache_tile), (classes + TILE_2D - 1) / TILE_2D, 1);
 }
 
 /* (rows) has an entry for each row of the tile. */

@@ -109,7 +109,7 @@ static row_part *row_part_accumulate(const softmax_config *s, class_tile *t, int
                                      fl_partial *partial)
 {
     const int64_t cached_classes = s->caches_exp ? s->classes_per_part : 0;
-    row_part *result = fl_scratch_alloc(sizeof *result + exp_cache_bytes(cached_classes));
+    row_part *result = fl_scratch_alloc(size_add(sizeof *result, exp_cache_bytes(cached_classes)));
     if (!result) {
         record_error(partial, t->at.first, FL_NO_MEMORY, 0);
         return NULL;

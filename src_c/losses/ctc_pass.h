@@ -11,6 +11,7 @@
 
 #include "fastloss.h"
 #include "losses/ctc_lattice.h"
+#include "runtime/checked_size.h"
 #include "vector/domain_check.h"
 
 #include <string.h>
@@ -168,12 +169,11 @@ static ctc_geometry ctc_pass_geometry(const fl_call *call, int64_t n, int64_t S,
 
 enum { CTC_CACHE_LINE = 64 };
 
-/* In double, where no product overflows: a broadcast axis can have any length. */
-static double ctc_pass_bytes(const ctc_geometry *g)
+static size_t ctc_pass_bytes(const ctc_geometry *g)
 {
-    double bytes = sizeof(ctc_pass) + CTC_CACHE_LINE;
+    size_t bytes = sizeof(ctc_pass) + CTC_CACHE_LINE;
 #define ADD(type, member, rows, length, first) \
-    bytes += sizeof(type) * (double)(rows) * (double)(length);
+    bytes = size_add(bytes, size_of_array(sizeof(type), rows, length));
     CTC_PASS_ARRAYS(ADD, ADD)
 #undef ADD
     return bytes;
@@ -200,8 +200,7 @@ static void ctc_assign_arrays(ctc_pass *pass, const ctc_geometry *g)
 static ctc_pass *ctc_alloc_pass(const fl_call *call, int64_t n, ctc_direction direction,
                                 const ctc_geometry *g, fl_partial *partial)
 {
-    const double bytes = ctc_pass_bytes(g), max_bytes = 0x1p50;
-    ctc_pass *pass = bytes < max_bytes ? fl_scratch_alloc((size_t)bytes) : NULL;
+    ctc_pass *pass = fl_scratch_alloc(ctc_pass_bytes(g));
     if (!pass) {
         record_error(partial, n, FL_NO_MEMORY, 0);
         return NULL;

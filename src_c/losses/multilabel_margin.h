@@ -11,14 +11,14 @@
 #define FASTLOSS_MULTILABEL_MARGIN_H
 
 #include "losses/margin_rows.h"
+#include "runtime/checked_size.h"
 #include "vector/lanes.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Scratch for n whole rows, each padded to a multiple of LANES: on the stack for rows that fit into
- * a tile, on the heap for a longer row. */
+ * a tile, from the scratch pool for a longer row. */
 typedef struct {
     int64_t width;    /* C rounded up to a multiple of LANES */
     double *x;        /* (n, width), 0 in the padding */
@@ -40,10 +40,11 @@ static multilabel_margin_scratch multilabel_margin_scratch_at(double *memory, in
                                        .g = (real *)(label + n * C)};
 }
 
-/* In doubles. */
-static int64_t multilabel_margin_scratch_size(int64_t width, int64_t n, int64_t C)
+/* In bytes; n whole rows fit into a tile, or n is 1. */
+static size_t multilabel_margin_scratch_bytes(int64_t width, int64_t n, int64_t C)
 {
-    return 2 * n * width + width + 2 * n * C;
+    return size_add(size_of_array(sizeof(double), 2 * n + 1, width),
+                    size_of_array(sizeof(double), 2 * n, C));
 }
 
 /* The largest size of rows that fit into a tile: the padding of a row is shorter than LANES. */
@@ -159,7 +160,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
     double stack[MULTILABEL_MARGIN_STACK_SIZE];
     double *memory = stack;
     if (size > TILE)
-        memory = malloc((size_t)multilabel_margin_scratch_size(width, n, C) * sizeof *memory);
+        memory = fl_scratch_alloc(multilabel_margin_scratch_bytes(width, n, C));
     if (!memory) {
         record_error(partial, first, FL_NO_MEMORY, 0);
         return;
@@ -193,7 +194,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
         margin_rows_emit(call, first, n, rows, partial);
     }
     if (memory != stack)
-        free(memory);
+        fl_scratch_free(memory);
 }
 
 #endif

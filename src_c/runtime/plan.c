@@ -58,7 +58,8 @@ int fl_plain_streaming(const fl_call *call)
 /* ---- Blocks -------------------------------------------------------------------------------------
  */
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* Without a + b, which may exceed 2^63. */
+static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0); }
 
 fl_grid fl_grid_of(const fl_call *call)
 {
@@ -97,12 +98,11 @@ void fl_block_range(const fl_call *call, fl_phase phase, int64_t block, int64_t 
         *last = block + 1;
         return;
     }
-    int64_t row = block / g->segments * g->rows_per_block, segment = block % g->segments;
-    int64_t end = (row + g->rows_per_block) * g->row_units;
+    const int64_t row = block / g->segments * g->rows_per_block, segment = block % g->segments;
+    const int64_t rows_left = call->units / g->row_units - row,
+                  rows = rows_left < g->rows_per_block ? rows_left : g->rows_per_block;
     *first = row * g->row_units + segment * g->segment_units;
-    *last = segment + 1 < g->segments ? *first + g->segment_units : end;
-    if (*last > call->units)
-        *last = call->units;
+    *last = segment + 1 < g->segments ? *first + g->segment_units : (row + rows) * g->row_units;
 }
 
 /* ---- Non-temporal stores ------------------------------------------------------------------------

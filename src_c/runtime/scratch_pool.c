@@ -30,6 +30,8 @@ static int home_slot(void)
 
 void *fl_scratch_alloc(size_t bytes)
 {
+    if (bytes > PTRDIFF_MAX - 2 * CACHE_LINE) /* the sums below must not wrap around */
+        return NULL;
     const int start = home_slot();
     bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     for (int i = start; i < start + SLOTS && bytes <= LARGEST; i++) {
