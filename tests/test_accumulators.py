@@ -4,8 +4,11 @@ import copy
 import itertools
 import json
 import math
+import os
 import pickle
+import signal
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -525,3 +528,250 @@ def test_later_changes_of_the_criterion_have_no_effect():
     accumulator.update([9.0], [0.0])
     assert accumulator.criterion == fl.HuberLoss()
     assert accumulator.value == 8.5
+
+
+# ---- use during an update ------------------------------------------------------------------------
+
+
+class Weights:
+    """Sample weights of ones; runs code when they are read, in the middle of an update."""
+
+    def __init__(self, rows, code):
+        self.rows, self.code = rows, code
+
+    def __array__(self, dtype=None, copy=None):
+        self.code()
+        return np.ones(self.rows)
+
+
+@pytest.fixture
+def no_deadlock():
+    """Fails instead of waiting for a lock for ever."""
+
+    def fail(*_):
+        raise TimeoutError("deadlock")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no POSIX signals")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+by_all = pytest.mark.parametrize("by", [None, "class", "group"])
+
+
+def batch_of(by, rows, seed):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 3, rows)
+    return (rng.normal(size=(rows, 3)), target), {"group": target % 2} if by == "group" else {}
+
+
+def running_of(by, *batches):
+    accumulator = fl.CrossEntropyLoss().accumulator(by=by)
+    for arrays, group in batches:
+        accumulator.update(*arrays, **group)
+    return accumulator
+
+
+def assert_close(a, b):
+    assert (a.count, a.rows) == (b.count, b.rows)
+    assert math.isclose(a.value, b.value, rel_tol=1e-13)
+    assert math.isclose(a.stderr, b.stderr, rel_tol=1e-9)
+    if a.by:
+        assert a.groups.keys() == b.groups.keys()
+        for label, totals in a.groups.items():
+            assert totals.count == b.groups[label].count
+            assert math.isclose(totals.value, b.groups[label].value, rel_tol=1e-13)
+
+
+def in_a_thread(code):
+    thread = threading.Thread(target=code)
+    thread.start()
+    thread.join()
+
+
+USES = {
+    "update": lambda a, batch: a.update(*batch[0], **batch[1]),
+    "merge": lambda a, batch: a.merge(running_of(a.by, batch)),
+    "add": lambda a, batch: a.__iadd__(running_of(a.by, batch)),
+    "reset": lambda a, batch: a.reset(),
+    "read": lambda a, batch: (a.value, a.stderr, a.count, repr(a), a.by and a.groups),
+    "to_json": lambda a, batch: a.to_json(),
+    "pickle": lambda a, batch: pickle.dumps(a),
+    "copy": lambda a, batch: copy.copy(a),
+}
+
+
+@needs_signals
+@by_all
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("run", [lambda code: code(), in_a_thread], ids=["same", "other"])
+def test_use_during_an_update_takes_effect_at_once(by, use, run, no_deadlock):
+    before, during, batch = (batch_of(by, rows, seed) for seed, rows in enumerate((5, 6, 7)))
+    kept = {"update": [before, during], "merge": [before, during], "add": [before, during]}
+    kept["reset"] = []
+    running = running_of(by, before)
+    state = running.to_json()
+
+    def code():
+        assert running.to_json() == state  # a batch counts when its update returns
+        run(lambda: USES[use](running, during))
+        if use != "reset":
+            assert_close(running, running_of(by, *kept.get(use, [before])))
+        else:
+            assert running.count == running.rows == 0
+
+    (arrays, group) = batch
+    running.update(*arrays, sample_weight=Weights(7, code), **group)
+    assert_close(running, running_of(by, *kept.get(use, [before]), batch))
+    running.update(*arrays, **group)  # the turn has ended
+    assert_close(running, running_of(by, *kept.get(use, [before]), batch, batch))
+
+
+@needs_signals
+@by_all
+def test_updates_may_nest(by, no_deadlock):
+    batches = [batch_of(by, 4, seed) for seed in range(4)]
+    running = fl.CrossEntropyLoss().accumulator(by=by)
+
+    def add(k):
+        (arrays, group) = batches[k]
+        weights = Weights(4, (lambda: add(k + 1)) if k < 3 else (lambda: None))
+        running.update(*arrays, sample_weight=weights, **group)
+
+    add(0)
+    assert_close(running, running_of(by, *batches))
+
+
+@needs_signals
+@by_all
+@pytest.mark.parametrize("reuse", [False, True])
+def test_an_update_that_fails_ends_its_turn(by, reuse, no_deadlock):
+    """Later batches continue in order, with the bits of one call, even while the error is kept."""
+    (arrays, group) = batch_of(by, 30_000, 1)
+    running, failing = fl.CrossEntropyLoss().accumulator(by=by), batch_of(by, 3, 2)
+
+    def stop():
+        if reuse:
+            running.update(*failing[0], **failing[1])
+            running.reset()
+        raise KeyError
+
+    with pytest.raises((KeyError, TypeError)) as error:
+        running.update(*failing[0], sample_weight=Weights(3, stop), **failing[1])
+    assert running.count == 0
+    for part in (slice(0, 8192 * 2), slice(8192 * 2, None)):
+        running.update(*(a[part] for a in arrays), **{k: v[part] for k, v in group.items()})
+    assert running.to_dict()["sums"] == running_of(by, (arrays, group)).to_dict()["sums"]
+    assert error
+
+
+@needs_signals
+@by_all
+def test_rows_in_messages_are_counted_during_another_update(by, no_deadlock):
+    before, batch = batch_of(by, 5, 0), batch_of(by, 4, 1)
+    running = running_of(by, before)
+
+    def code():
+        (x, _), group = batch
+        with pytest.raises(fl.ClassIndexError, match=r"target\[7\] = 9 is not a class"):
+            running.update(x, np.array([0, 1, 9, 2]), **group)
+
+    running.update(*batch[0], sample_weight=Weights(4, code), **batch[1])
+    assert_close(running, running_of(by, before, batch))
+
+
+@needs_signals
+def test_a_signal_handler_may_use_the_accumulator_of_a_running_kernel():
+    class Stop(Exception):
+        pass
+
+    running = fl.MSELoss().accumulator()
+    running.update([1.0], [0.0])
+    states = []
+
+    def handler(*_):
+        states.append(running.to_json())
+        running.update([3.0], [0.0])
+        raise Stop
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Stop):
+            running.update(np.broadcast_to(np.float32(1), 1 << 50), np.float32(0))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert fl.Accumulator.from_json(states[0]).count == 1
+    assert (running.count, running.value) == (2, 5.0)
+
+
+@needs_fork
+@needs_signals
+@by_all
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("forks_in", ["update", "thread", "main"])
+def test_a_child_forked_during_an_update_may_use_the_accumulator(by, forks_in, no_deadlock):
+    before, during, batch = (batch_of(by, rows, seed) for seed, rows in enumerate((5, 6, 7)))
+    running = running_of(by, before)
+    codes = []
+
+    def child(*others):
+        """Runs in the child; exits with 0 if all is as expected."""
+        try:
+            running.update(*during[0], **during[1])
+            running.update(*during[0], **during[1])
+            assert_close(running, running_of(by, before, *others, during, during))
+            assert fl.Accumulator.from_json(running.to_json()).count == running.count
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+
+    def fork(*others):
+        pid = os.fork()
+        if pid == 0:
+            child(*others)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    parent = os.getpid()
+    pids = []
+
+    def fork_and_return():
+        pids.append(os.fork())
+        if pids[-1]:
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pids[-1], 0)[1]))
+
+    code = {
+        "update": fork_and_return,  # the child completes the update, too
+        "thread": fork,
+        "main": lambda: None,
+    }[forks_in]
+    if forks_in == "main":  # the thread that updates does not exist in the child
+        started, forked = threading.Event(), threading.Event()
+
+        def code():
+            started.set()
+            forked.wait()
+
+    def update():
+        running.update(*batch[0], sample_weight=Weights(7, code), **batch[1])
+
+    if forks_in == "update":
+        update()
+        if os.getpid() != parent:
+            child(batch)
+    else:
+        thread = threading.Thread(target=update)
+        thread.start()
+        if forks_in == "main":
+            started.wait()
+            fork()
+            forked.set()
+        thread.join()
+    assert codes == [0]
+    assert_close(running, running_of(by, before, batch))

@@ -24,7 +24,7 @@ def as_array(value, name):
             "and a sample_weight of 0 for the masked entries"
         )
     if isinstance(value, np.ndarray):
-        return value.view(np.ndarray)
+        return np.ndarray.view(value, np.ndarray)  # a subclass may override the method
     if is_dask(value):
         raise TypeError(
             f"{name} is a {type(value).__module__}.{type(value).__qualname__}: pass "
@@ -94,12 +94,32 @@ def first_negative(array, sample_weight, axis):
     Returns whether the weight is the negative one, and the index.
     """
     if array.size == 0:  # rows without entries, which may still have negative weights
-        array = np.zeros((*array.shape[:-1], 1))
-    array, weight = np.broadcast_arrays(array, sample_weight)
+        array = np.broadcast_to(0.0, (*array.shape[:-1], 1))
+    array, weight = (np.moveaxis(a, -1, axis) for a in np.broadcast_arrays(array, sample_weight))
     with np.errstate(invalid="ignore"):
-        bad = np.moveaxis((weight < 0) | ((array < 0) & (weight != 0)), -1, axis)
-    index = [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)]
-    return np.moveaxis(weight, -1, axis)[tuple(index)] < 0, index
+        index = _first_in_parts(array, weight) or [0] * array.ndim
+    return weight[tuple(index)] < 0, index
+
+
+_PART = 1 << 16  # entries that are compared at once: an error takes no memory of the input's size
+
+
+def _first_in_parts(array, weight):
+    """The index of the first negative weight, or negative entry whose weight is not 0, or None."""
+    if array.size <= _PART:
+        bad = (weight < 0) | ((array < 0) & (weight != 0))
+        return [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)] if bad.any() else None
+    step = _PART // (array.size // len(array))
+    for first in range(0, len(array), max(step, 1)):
+        if step > 0:
+            part = slice(first, first + step)
+            index = _first_in_parts(array[part], weight[part])
+        else:
+            index = _first_in_parts(array[first], weight[first])
+            index = index and [0, *index]
+        if index:
+            return [first + index[0], *index[1:]]
+    return None
 
 
 def weight_view(weight, name, shape):
@@ -154,9 +174,10 @@ def lengths(name, values, samples, limit, counted, rows):
 
 def label_error(names, targets, sample, entry, index, classes, blank):
     """Return the exception for a bad label; `index` is its position in the flattened targets."""
+    place = np.unravel_index(index, targets.shape)
     position = f"{sample}, {entry}" if targets.ndim == 2 else index
     return _errors.bad_sequence_label(
-        f"{names[1]}[{position}]", int(targets.reshape(-1)[index]), names[0], classes, blank
+        f"{names[1]}[{position}]", int(targets[place]), names[0], classes, blank
     )
 
 

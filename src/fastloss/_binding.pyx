@@ -5,11 +5,11 @@
 Design
 ------
 a) A call. `Loss._parse` reads the arguments into an `Arguments` struct. `Call._run` then, in this
-   order: converts the operands to arrays, picks the formula (the row of losses.def), the compute
-   type and the shape of the loss (`_operands`); reads weights and options (`_weights`); makes or
-   checks the output arrays (`_outputs`); decides whether operands must be validated before anything
-   is written (`_phases`); runs `fl_run` without the GIL; and returns a float, arrays, or the error
-   that names argument, position and value (`_result`, `_bad_value`).
+   order: converts array-likes to arrays (`_convert`); picks the formula (the row of losses.def),
+   the compute type and the shape of the loss (`_operands`); reads weights and options (`_weights`);
+   makes or checks the output arrays (`_outputs`); decides whether operands must be validated before
+   anything is written (`_phases`); runs `fl_run` without the GIL; and returns a float, arrays, or
+   the error that names argument, position and value (`_result`, `_bad_value`).
 b) Arguments are parsed by hand, into slots. A loss is called like a function thousands of times a
    second on a few numbers; binding keywords through a Python def takes 0.5 to 0.7 µs, more than the
    rest of such a call. Each keyword maps to a small integer, its parameter id, and the parser
@@ -18,15 +18,21 @@ c) Arrays are read through the ndarray C API (0.08 µs for an operand), not as t
    (0.26 µs for two), which also refuse read-only arrays and half types.
 d) References are borrowed: arguments live as long as the call, and whatever the call itself creates
    is held in `owned_refs`.
-e) A small call keeps the GIL: to release it and get it back from other threads costs more than its
+e) Code of the caller, such as the `__array__` of an argument, may change the dtype, the shape or
+   the memory of any array. All of it therefore runs in `_parse` and `_convert`, and an array is
+   read afterwards, from its C structure alone: an attribute of a subclass may be wrong. Signal
+   handlers, finalisers and other threads can still run later, wherever the call executes Python
+   code: the `_storage_hash` of all arrays must be unchanged when `fl_run` starts.
+f) A small call keeps the GIL: to release it and get it back from other threads costs more than its
    work (`skips_gil_release`).
-f) Loss and Call know arrays and options, but no formula, no family and no thread. Whatever depends
+g) Loss and Call know arrays and options, but no formula, no family and no thread. Whatever depends
    on the loss is read from its row of losses.def: extents and domains of the operands, how units
    follow from shapes.
-g) Rare paths are Python: array-likes and odd shapes in _arrays.py, options in _options.py, error
+h) Rare paths are Python: array-likes and odd shapes in _arrays.py, options in _options.py, error
    messages in _errors.py.
 """
 
+import math as _math
 import os
 
 import threading
@@ -43,7 +49,7 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.float cimport DBL_MIN
 from libc.math cimport NAN, fabs, fma, sqrt
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
@@ -138,6 +144,12 @@ cdef inline int storage(cnp.ndarray a) except -2:
 cdef dict FLOATING_NAMES = {FL_F32: "float32", FL_F64: "float64", FL_F16: "float16",
                             FL_BF16: "bfloat16"}
 
+cdef extern from *:
+    """
+    #define HASH_FACTOR 0x9E3779B97F4A7C15u  // odd, with random bits: 2^64 over the golden ratio
+    """
+    const uint64_t HASH_FACTOR
+
 # NumPy's type numbers of these; it has none for bfloat16.
 cdef int[4] TYPE_NUM
 TYPE_NUM[<int>FL_F32], TYPE_NUM[<int>FL_F64] = cnp.NPY_FLOAT, cnp.NPY_DOUBLE
@@ -153,6 +165,12 @@ cdef inline bint is_number(object value):
     return type(value) is float or type(value) is int or type(value) is bool
 
 
+cdef inline bint is_array_like(PyObject *value) noexcept:
+    """Whether an argument is neither an array nor a Python scalar: to read it may run any code."""
+    return value != NULL and not cnp.PyArray_CheckExact(<object>value) and not is_number(
+        <object>value)
+
+
 cdef cnp.ndarray as_array(object value, str name):
     """Converts an array-like, without a copy if it exports its memory."""
     if cnp.PyArray_CheckExact(value):
@@ -160,6 +178,35 @@ cdef cnp.ndarray as_array(object value, str name):
     if is_number(value):
         return cnp.PyArray_FROM_O(value)
     return _arrays.as_array(value, name)
+
+
+cdef cnp.ndarray plain_array(object value):
+    """The value as an array of the base class, which cannot lie about itself: a view of an array of
+    a subclass. None if it is no array, or masked."""
+    if cnp.PyArray_CheckExact(value):
+        return <cnp.ndarray>value
+    if cnp.PyArray_Check(value) and not isinstance(value, np.ma.MaskedArray):
+        return np.ndarray.view(value, np.ndarray)
+    return None
+
+
+cdef inline uint64_t add_storage_hash(uint64_t h, PyObject *value) noexcept:
+    """Adds the dtype, shape, strides and address of an array to a hash; ignores other values."""
+    cdef int axis, ndim
+    cdef const cnp.npy_intp *dims
+    cdef const cnp.npy_intp *strides
+    if value == NULL or not cnp.PyArray_Check(<object>value):
+        return h
+    ndim = cnp.PyArray_NDIM(<cnp.ndarray>value)
+    dims = cnp.PyArray_DIMS(<cnp.ndarray>value)
+    strides = cnp.PyArray_STRIDES(<cnp.ndarray>value)
+    h = h * HASH_FACTOR + <uint64_t>cnp.PyArray_DATA(<cnp.ndarray>value)
+    h = h * HASH_FACTOR + <uint64_t>cnp.PyArray_DTYPE(<cnp.ndarray>value)
+    h = h * HASH_FACTOR + <uint64_t>ndim
+    for axis in range(ndim):
+        h = h * HASH_FACTOR + <uint64_t>dims[axis]
+        h = h * HASH_FACTOR + <uint64_t>strides[axis]
+    return h
 
 
 cdef int numeric(cnp.ndarray array, str name) except -1:
@@ -317,10 +364,12 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
 # --- interrupts -----------------------------------------------------------------------------------
 
 cdef unsigned long main_thread = threading.main_thread().ident
+cdef long forks = 0  # of the processes from the first one to this one
 
 
 def _after_fork():
-    global main_thread
+    global main_thread, forks
+    forks += 1
     main_thread = threading.main_thread().ident
 
 
@@ -355,6 +404,7 @@ cdef class LossSums:
     cdef fl_totals totals
     cdef double divide  # batchmean: the number of losses in a row; else 1
     cdef readonly int64_t rows
+    cdef int64_t first_row  # of the stream, for messages
 
     def __cinit__(self):
         memset(&self.totals, 0, sizeof(self.totals))
@@ -366,6 +416,7 @@ cdef class LossSums:
     def __copy__(self):
         cdef LossSums other = LossSums()
         other.totals, other.divide, other.rows = self.totals, self.divide, self.rows
+        other.first_row = self.first_row
         return other
 
     def to_tuple(self):
@@ -429,6 +480,12 @@ cdef class LossSums:
         state.divide = self.divide
         return state
 
+    def next_rows(self):
+        """Empty sums for the rows that follow these."""
+        cdef LossSums state = self.empty_like()
+        state.first_row = self.first_row + self.rows
+        return state
+
 
 def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_and_moments):
     """The inverse of `LossSums.to_tuple`."""
@@ -438,6 +495,170 @@ def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_
      t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_moments
     t.count, state.rows, state.divide = count, rows, divide
     return state
+
+
+@cython.final
+@cython.no_gc
+cdef class Turn:
+    """The turn of an update of RunningSums, which ends at the latest when this object is deleted.
+
+    Attributes
+    ----------
+    sums : LossSums
+        A copy of the sums, which the update continues.
+    """
+
+    cdef RunningSums running
+    cdef readonly LossSums sums
+
+    def __dealloc__(self):
+        if self.running is not None:
+            with cython.critical_section(self.running):
+                self.running._end(<PyObject *>self)
+
+    def end(self):
+        """Ends the turn, without a change of the sums, unless it has ended."""
+        cdef RunningSums running = self.running
+        if running is not None:
+            with cython.critical_section(running):
+                running._end(<PyObject *>self)
+
+
+@cython.final
+cdef class RunningSums:
+    """The sums of an accumulator: of all losses, and of the losses of each group.
+
+    Updates hold no lock while they compute, since a signal handler, a finaliser or a forked child
+    may use the accumulator meanwhile. One update at a time has the turn: it computes on a copy of
+    the sums and replaces them when it is done, which gives the bits of one call over all batches.
+    Sums that others add in the meantime are pending until the turn ends.
+
+    Each method is atomic: it executes no Python code, so that no signal handler and no finaliser
+    runs within it, and in free-threaded builds it holds the object's critical section. LossSums
+    that are stored are never changed in place.
+    """
+
+    cdef LossSums ordered, pending
+    cdef PyObject *turn      # a Turn, or NULL; it clears this when it is deleted
+    cdef long turn_forks     # `forks` when it began
+    cdef readonly dict groups
+    cdef readonly int64_t version  # of the groups
+
+    def __init__(self, LossSums sums=None, dict groups=None):
+        self.ordered = LossSums() if sums is None else sums
+        self.groups = {} if groups is None else groups
+
+    @property
+    def sums(self):
+        """All sums, pending ones included; not to be changed."""
+        cdef LossSums sums
+        with cython.critical_section(self):
+            sums = self._all()
+        return sums
+
+    cdef LossSums _all(self):
+        return self._merged(self.ordered)
+
+    cdef LossSums _merged(self, LossSums ordered):
+        if self.pending is None:
+            return ordered
+        ordered = ordered.__copy__()
+        ordered.merge(self.pending)
+        return ordered
+
+    cdef bint _is_taken(self) noexcept:
+        """Whether an update has the turn; none has one that began before a fork, in a thread that
+        the child lacks."""
+        return self.turn != NULL and self.turn_forks == forks
+
+    def begin(self):
+        """The Turn of the caller, or None while another update has it."""
+        cdef Turn turn = Turn.__new__(Turn)
+        with cython.critical_section(self):
+            self._begin(turn)
+        return None if turn.running is None else turn
+
+    cdef void _end(self, PyObject *turn) noexcept:
+        if self.turn == turn:
+            self.turn = NULL
+
+    cdef int _begin(self, Turn turn) except -1:
+        if self._is_taken():
+            return 0
+        self.ordered, self.pending = self._merged(self.ordered), None
+        turn.sums, turn.running = self.ordered.__copy__(), self
+        self.turn, self.turn_forks = <PyObject *>turn, forks
+        return 0
+
+    def commit(self, Turn turn not None, dict groups=None, int64_t version=0):
+        """Ends a turn: replaces the sums by those of the turn, and the given groups.
+
+        Returns False and changes nothing if the turn has been lost, to `reset` or in a forked
+        child, or if the groups have changed since `version`.
+        """
+        cdef bint done
+        with cython.critical_section(self):
+            done = self._commit(turn, groups, version)
+        return done
+
+    cdef bint _commit(self, Turn turn, dict groups, int64_t version) except -1:
+        cdef LossSums sums
+        if not self._is_taken() or self.turn != <PyObject *>turn or (
+                groups is not None and version != self.version):
+            return False
+        sums = self._merged(turn.sums)
+        self._set_groups(groups)
+        self.ordered, self.pending, self.turn = sums, None, NULL
+        return True
+
+    def add(self, LossSums sums not None, dict groups=None, int64_t version=0):
+        """Adds sums, and replaces the given groups. Returns False and changes nothing if the groups
+        have changed since `version`."""
+        cdef bint done
+        with cython.critical_section(self):
+            done = self._add(sums, groups, version)
+        return done
+
+    cdef bint _add(self, LossSums sums, dict groups, int64_t version) except -1:
+        cdef LossSums total = self._merged(self.ordered).__copy__()
+        if groups is not None and version != self.version:
+            return False
+        total.merge(sums)
+        if not self._is_taken():
+            self._set_groups(groups)
+            self.ordered, self.pending = total, None
+            return True
+        total = LossSums() if self.pending is None else self.pending.__copy__()
+        total.merge(sums)
+        self._set_groups(groups)
+        self.pending = total
+        return True
+
+    cdef int _set_groups(self, dict groups) except -1:
+        if groups is not None:
+            self.groups.update(groups)
+            self.version += 1
+        return 0
+
+    def reset(self, dict groups not None):
+        """Empties the sums; `groups` is the new, empty dict of the groups."""
+        cdef LossSums empty = LossSums()
+        with cython.critical_section(self):
+            self._reset(empty, groups)
+
+    cdef void _reset(self, LossSums empty, dict groups) noexcept:
+        self.ordered, self.pending, self.turn = empty, None, NULL
+        self.groups = groups
+        self.version += 1
+
+
+def group_copies(dict groups not None, list names not None, LossSums like not None):
+    """Copies of the LossSums of the named groups; empty ones, like `like`, of new groups."""
+    copies = {}
+    for name in names:
+        sums = groups.get(name)
+        copies[name] = like.empty_like() if sums is None else (<LossSums?>sums).__copy__()
+    return copies
 
 
 @cython.final
@@ -745,6 +966,8 @@ cdef class Loss:
         cdef fl_call call
         cdef cnp.npy_intp dims[64]
         cdef int axis, ndim = len(shape)
+        if _math.prod(n for n in shape if n != 0) > INT64_MAX:
+            raise _errors.too_many_entries(shape)
         if ndim == 0 or ndim > 64 or (ndim == 1 and self.shapes != FL_SHAPES_EQUAL):
             return shape[0] if shape else 1  # a single unit cannot be cut
         memset(dims, 0, sizeof(dims))
@@ -968,6 +1191,8 @@ cdef class Call:
     cdef PyObject *arrays[4]   # the operands: arguments, or in owned_refs
     cdef PyObject *kernel_views[4]  # the same, with axes in the order of the kernels
     cdef list owned_refs       # (name, array): alive until the end; no out may overlap a named one
+    cdef tuple wrt             # names of the arguments to differentiate with respect to
+    cdef object values_out, grads_out  # outs: of the values; of the gradient, or a tuple of these
     cdef object grads          # results: an array, or a list of them
     cdef cnp.ndarray values
     cdef cnp.ndarray lengths   # the memory of call.sequences.frames, labels, first_label
@@ -998,9 +1223,11 @@ cdef class Call:
         self.call = &call
         self.outputs = outputs
         self.shape = shape
-        self.rows_before = 0 if state is None else state.rows
+        self.rows_before = 0 if state is None else state.first_row + state.rows
         self.in_place = False
         self.moved_axis = -1
+        self._convert(method)
+        cdef uint64_t storage_hash = self._storage_hash()
         self._operands()
         self._weights()
         self._outputs(method)
@@ -1015,6 +1242,8 @@ cdef class Call:
         else:
             state._divide_by(call.divisor_scale, self.rows)
             self.totals = state.totals
+        if self._storage_hash() != storage_hash:
+            raise _errors.changed_arrays(self.loss.name)
         if skips_gil_release(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
         elif call.units > 0:
@@ -1032,6 +1261,68 @@ cdef class Call:
         state.totals = self.totals
         state.rows += self.rows
         return None
+
+    # --- conversion ---
+
+    cdef int _convert(self, int method) except -1:
+        """Converts array-likes to arrays, and finds the names in `wrt` and the outs."""
+        cdef int k
+        for k in range(4):
+            if is_array_like(self.a.operand[k]):
+                self._convert_argument(&self.a.operand[k], self.loss.operands[k])
+        if is_array_like(self.a.weight):
+            self._convert_argument(&self.a.weight, "weight")
+        if is_array_like(self.a.sample_weight):
+            self._convert_argument(&self.a.sample_weight, "sample_weight")
+        if is_array_like(self.a.pos_weight):
+            self._convert_argument(&self.a.pos_weight, "pos_weight")
+        if is_array_like(self.a.grad_output):
+            self._convert_argument(&self.a.grad_output, "grad_output")
+        if method & GRADIENT:
+            self.wrt = self.loss.default_wrt
+            self.returns_single = len(self.wrt) == 1
+            if self.a.wrt != NULL:
+                self.wrt = self.loss._wrt(<object>self.a.wrt)
+                self.returns_single = PyUnicode_Check(<object>self.a.wrt)
+        if self.a.out != NULL:
+            self._split_out(method, <object>self.a.out)
+        return 0
+
+    cdef int _convert_argument(self, PyObject **argument, str name) except -1:
+        array = as_array(<object>argument[0], name)
+        self._hold_ref(None, array)
+        argument[0] = <PyObject *>array
+        return 0
+
+    cdef int _split_out(self, int method, object out) except -1:
+        cdef bint none = self.a.reduction == NONE
+        if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
+            self.grads_out = out
+        else:
+            self.values_out, self.grads_out = _options.split_out(
+                out, none, method == VALUE_AND_GRAD)
+        if method & GRADIENT and not self.returns_single:
+            self.grads_out = _options.grad_outs(self.grads_out, self.wrt)
+        return 0
+
+    cdef uint64_t _storage_hash(self) noexcept:
+        """A hash of the dtypes, shapes, strides and addresses of all arrays of the call."""
+        cdef int k
+        cdef uint64_t h = 0
+        for k in range(4):
+            h = add_storage_hash(h, self.a.operand[k])
+        h = add_storage_hash(h, self.a.weight)
+        h = add_storage_hash(h, self.a.sample_weight)
+        h = add_storage_hash(h, self.a.pos_weight)
+        h = add_storage_hash(h, self.a.grad_output)
+        if self.a.out == NULL:
+            return h
+        h = add_storage_hash(h, <PyObject *>self.values_out)
+        if type(self.grads_out) is not tuple:
+            return add_storage_hash(h, <PyObject *>self.grads_out)
+        for out in <tuple>self.grads_out:
+            h = add_storage_hash(h, <PyObject *>out)
+        return h
 
     # --- operands ---
 
@@ -1182,7 +1473,7 @@ cdef class Call:
         cdef int64_t *frames
         cdef int64_t *labels
         cdef int64_t *first
-        cdef int64_t n, most, expected, total = 0
+        cdef int64_t n, most, expected, total = 0  # of labels; it does not exceed INT64_MAX
         if ndim != 2 and ndim != 3:
             raise _errors.bad_sequence_shape(self.loss.operands[0], x, batch_first)
         self.axis = -1 if ndim == 2 else 0 if batch_first else 1
@@ -1195,6 +1486,8 @@ cdef class Call:
         self.shape[0] = self.rows = call.units
         if self.axis == 1:
             self._set_kernel_view(0, self._row_view(x, 0))
+        if call.units > INT64_MAX // 3:
+            raise MemoryError(f"{self.loss.name}: no memory for {call.units} samples")
         size = 3 * call.units
         self.lengths = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, 0)
         call.sequences.frames = frames = <int64_t *>cnp.PyArray_DATA(self.lengths)
@@ -1205,7 +1498,7 @@ cdef class Call:
         self._lengths(3, most, "labels in targets", labels)
         for n in range(call.units):
             first[n] = n * most if rank == 2 else total
-            total += labels[n]
+            total += min(labels[n], INT64_MAX - total)
         expected = call.units if rank == 2 else total  # padded rows, or all labels concatenated
         if rank not in (1, 2) or cnp.PyArray_DIM(targets, 0) != expected:
             raise _errors.bad_sequence_targets((<object>targets).shape, call.units, total)
@@ -1369,23 +1662,17 @@ cdef class Call:
         """Reads grad_output, and makes or checks the output arrays."""
         cdef fl_call *call = self.call
         cdef bint none = self.a.reduction == NONE
-        values_out = grads_out = None
         call.wants_sum = method & (VALUE | SUMS) != 0
         call.grad_output_array.data = NULL
         memset(call.output, 0, sizeof(call.output))
         call.grad_output = 1
-        if self.a.out != NULL:
-            if method == GRADIENT or (method == VALUE_AND_GRAD and not none):
-                grads_out = <object>self.a.out
-            else:
-                values_out, grads_out = _options.split_out(
-                    <object>self.a.out, none, method == VALUE_AND_GRAD)
-        if (method & VALUE and none) or values_out is not None:
-            self.values = self._result_array(FL_LOSSES, None, self.result, values_out)
+        # All arrays that the kernels read are known before an `out` is compared with them.
+        if method & GRADIENT and self.a.grad_output != NULL:
+            self._grad_output(<object>self.a.grad_output, none)
+        if (method & VALUE and none) or self.values_out is not None:
+            self.values = self._result_array(FL_LOSSES, None, self.result, self.values_out)
         if method & GRADIENT:
-            if self.a.grad_output != NULL:
-                self._grad_output(<object>self.a.grad_output, none)
-            self._gradients(grads_out)
+            self._gradients()
         return 0
 
     cdef int _alloc_unit_outputs(self, UnitOutputs units) except -1:
@@ -1404,19 +1691,16 @@ cdef class Call:
             for array in (term, share, counted))
         return 0
 
-    cdef int _gradients(self, object out) except -1:
+    cdef int _gradients(self) except -1:
         """Makes or checks the gradient arrays of one name or of a tuple."""
-        cdef tuple wrt = self.loss.default_wrt
-        self.returns_single = len(wrt) == 1
-        if self.a.wrt != NULL:
-            wrt = self.loss._wrt(<object>self.a.wrt)
-            self.returns_single = PyUnicode_Check(<object>self.a.wrt)
+        cdef Py_ssize_t i
         if self.returns_single:
-            self.grads = self._gradient(wrt[0], out)
+            self.grads = self._gradient(self.wrt[0], self.grads_out)
         else:
             self.grads = []
-            for name, each in zip(wrt, _options.grad_outs(out, wrt)):
-                self.grads.append(self._gradient(name, each))
+            for i, name in enumerate(self.wrt):
+                out = None if self.grads_out is None else (<tuple>self.grads_out)[i]
+                self.grads.append(self._gradient(name, out))
         return 0
 
     cdef cnp.ndarray _gradient(self, str name, object out):
@@ -1453,8 +1737,8 @@ cdef class Call:
         cdef cnp.ndarray array, view
         cdef int operand = output - FL_GRADIENT if like is not None else -1
         if out is not None:
-            dtype = self._check_out(like, operand, dtype, out)
-            array = out
+            array = plain_array(out)
+            dtype = self._check_out(like, operand, dtype, out, array)
         elif dtype == FL_BF16 or (like is None and self.moved_axis >= 0):
             shape = self._loss_shape() if like is None else (<object>like).shape
             array = np.empty(shape, _arrays.dtype_named(FLOATING_NAMES[dtype]))
@@ -1468,7 +1752,7 @@ cdef class Call:
         view = self._row_view(array, operand)
         self.call.output[output] = &self.outputs[output]
         fill_fl_array(&self.outputs[output], view, dtype, self.call.is_double)
-        return array
+        return array if out is None else out
 
     cdef bint _writes_arrays(self) noexcept:
         """Whether any output is an array."""
@@ -1478,17 +1762,18 @@ cdef class Call:
                 return True
         return False
 
-    cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out) except -1:
-        """Checks an `out`: it may overlap only the argument that it differentiates, exactly."""
+    cdef int _check_out(self, cnp.ndarray like, int operand, int dtype, object out,
+                        cnp.ndarray array) except -1:
+        """Checks an `out`, and `array`, the same as a plain array: it may overlap only the argument
+        that it differentiates, exactly."""
         cdef int out_dtype, k
-        cdef cnp.ndarray array, other
-        if not self._fits(like, out):
+        cdef cnp.ndarray other
+        if array is None or not self._fits(like, array):
             shape = self._loss_shape() if like is None else (<object>like).shape
-            raise _errors.bad_out(out, self._out_name(operand), shape)
-        array = out
+            raise _errors.bad_out(out if array is None else array, self._out_name(operand), shape)
         out_dtype = storage(array)
         if out_dtype != dtype and not (out_dtype == FL_F32 and dtype in (FL_F16, FL_BF16)):
-            raise _errors.out_dtype(out, self._out_name(operand),
+            raise _errors.out_dtype(array, self._out_name(operand),
                                     _arrays.dtype_named(FLOATING_NAMES[dtype]))
         for k in range(len(self.loss.operands)):
             other = <cnp.ndarray>self.arrays[k]
@@ -1499,18 +1784,13 @@ cdef class Call:
         for name, other in self.owned_refs or ():
             if name is not None and overlap(array, other):
                 raise _errors.overlapping(self._out_name(operand), name)
-        for other in (self.values, *(self.grads or ())):
-            if other is not None and overlap(array, other):
+        for result in (self.values, *(self.grads or ())):
+            if result is not None and overlap(array, plain_array(result)):
                 raise _errors.overlapping(self._out_name(operand), "another out")
         return out_dtype
 
-    cdef bint _fits(self, cnp.ndarray like, object out):
-        """Whether an `out` is a writable array of the right shape."""
-        cdef cnp.ndarray array
-        if not cnp.PyArray_CheckExact(out) and (
-                not cnp.PyArray_Check(out) or isinstance(out, np.ma.MaskedArray)):
-            return False
-        array = out
+    cdef bint _fits(self, cnp.ndarray like, cnp.ndarray array):
+        """Whether an `out` is writable and has the right shape."""
         if not cnp.PyArray_ISWRITEABLE(array):
             return False
         if like is not None:

@@ -26,6 +26,19 @@ def small_stack(left, needed):
 # --- shapes ---------------------------------------------------------------------------------------
 
 
+def changed_arrays(loss):
+    """An array with another dtype, shape or memory than when the call began to read it."""
+    return RuntimeError(
+        f"{loss}: an array of the call got another dtype, shape or memory while the arguments were "
+        "read, from a signal handler, a finaliser or another thread; nothing was computed"
+    )
+
+
+def too_many_entries(shape):
+    """A shape whose entries cannot be counted."""
+    return ValueError(f"shape {tuple(shape)} has more than 2**63 - 1 entries")
+
+
 def no_row_axis(name, second):
     """A 0-d array where rows are required."""
     axis = (

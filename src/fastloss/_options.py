@@ -85,18 +85,22 @@ def integer(name, value):
 
 def wrt(loss, value):
     """Return the names of the arguments to differentiate with respect to, as a tuple."""
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, (tuple, list)) or not names:
+    names = ()
+    if isinstance(value, (str, tuple, list)):
+        names = (value,) if isinstance(value, str) else tuple(value)
+    if not names:
         raise TypeError(f"wrt must be an argument's name or a tuple of names, got {value!r}")
+    arguments = []  # the loss's own strings: a subclass of str could equal any
     for name in names:
         if not isinstance(name, str) or name not in loss.differentiable:
             raise ValueError(
                 f"wrt={name!r}: {loss.__name__} has gradients for "
                 + ", ".join(map(repr, loss.differentiable))
             )
-    if len(set(names)) != len(names):
+        arguments.append(loss.differentiable[loss.differentiable.index(name)])
+    if len(set(arguments)) != len(arguments):
         raise ValueError(f"wrt={value!r} names an argument twice")
-    return tuple(names)
+    return tuple(arguments)
 
 
 def split_out(out, values, grads):
@@ -114,8 +118,9 @@ def grad_outs(out, wrt):
     """Return one out, or None, for each gradient."""
     if out is None:
         return (None,) * len(wrt)
-    if not isinstance(out, (tuple, list)) or len(out) != len(wrt):
+    outs = tuple(out) if isinstance(out, (tuple, list)) else ()
+    if len(outs) != len(wrt):
         raise TypeError(
             f"out must be a tuple of {len(wrt)} arrays, the gradients of {', '.join(wrt)}"
         )
-    return tuple(out)
+    return outs

@@ -7,7 +7,6 @@ all the data, however the data were split.
 import copy
 import json
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _binding, _errors, criteria
 from fastloss._arrays import as_array
-from fastloss._binding import LossSums, UnitOutputs
+from fastloss._binding import LossSums, RunningSums, Turn, UnitOutputs
 from fastloss._labels import as_labels, encode_labels
 
 __all__ = ["Accumulator", "Totals"]
@@ -53,6 +52,11 @@ class Accumulator:
     losses, however the data were split and merged. It is bitwise identical if the batches come in
     order and all but the last are whole blocks of rows (multiples of 8192 elements are). An
     accumulator is small, can be pickled or sent as JSON, and may be shared by threads.
+
+    A batch counts when its `update` returns. Until then any other use of the accumulator, from
+    another thread, a signal handler, a finaliser, ``__array__`` of an argument or a forked child,
+    neither waits for the update nor sees its batch, and what it adds or resets takes effect at
+    once. Batches that are added while another update runs come in no particular order.
 
     Parameters
     ----------
@@ -101,12 +105,19 @@ class Accumulator:
         if by == "class" and loss._target_domain is None:
             raise ValueError(f"by='class': the targets of {loss.__name__} are not classes")
         self._by = by
-        self._lock = threading.Lock()
-        self._clear()
+        self._running = RunningSums()
 
-    def _clear(self) -> None:
-        self._sums = LossSums()
-        self._group_sums: dict[Any, LossSums] = {}
+    @property
+    def _sums(self) -> LossSums:
+        return self._running.sums
+
+    def _sums_and_groups(self) -> tuple[LossSums, dict[Any, LossSums]]:
+        """The sums of all losses and of each group, at one moment."""
+        while True:
+            version, sums = self._running.version, self._running.sums
+            groups = dict(self._running.groups)
+            if version == self._running.version:
+                return sums, groups
 
     # ---- adding batches --------------------------------------------------------------------------
 
@@ -158,37 +169,63 @@ class Accumulator:
                 "accepted otherwise"
             )
         units = UnitOutputs(values=unreduced, terms=self._by is not None)
-        with self._lock:
-            if self._by is None:
-                loss._update(self._sums, units, *arrays, **options)
-                return units.values
-            # Labels are checked last, when the sums are known: these must not have changed before.
-            sums = copy.copy(self._sums)
-            loss._update(sums, units, *arrays, **options)
-            if self._by == "class":
-                labels = _class_labels(loss, arrays, units, self._sums.rows)
-            else:
-                labels = as_labels(group, "group")
-            self._add_to_groups(_broadcast_labels(labels, units), units, sums)
-            self._sums = sums
+        # Each array-like is converted once: the kernel and the groups must read the same array.
+        if self._by == "class":
+            arrays = _with_target_array(loss, arrays)
+        elif self._by == "group":
+            group = as_labels(group, "group")
+        running = self._running
+        turn = running.begin()
+        if turn is not None:
+            try:
+                rows_before = turn.sums.rows
+                loss._update(turn.sums, units, *arrays, **options)
+                if self._by is None:
+                    if running.commit(turn):
+                        return units.values
+                elif self._commit(turn, self._grouped(arrays, group, units, rows_before)):
+                    return units.values
+            finally:
+                turn.end()
+            # The turn is lost: the sums that this batch continued are no more.
+        so_far = self._sums
+        sums = so_far.next_rows()
+        loss._update(sums, units, *arrays, **options)
+        if self._by is None:
+            running.add(sums)
+        else:
+            grouped = self._grouped(arrays, group, units, so_far.rows)
+            self._add(sums, grouped.added_to({}, sums))
         return units.values
 
-    def _add_to_groups(self, labels: NDArray[Any], units: UnitOutputs, sums: LossSums) -> None:
-        labels, contributes = labels.reshape(-1), _contributes(units).reshape(-1)
-        all_contribute = bool(contributes.all())
-        if not all_contribute:
-            labels = labels[contributes]
-        _check_labels(labels)
-        distinct, codes = encode_labels(labels)
-        if not distinct.size:
-            return
-        names = distinct.tolist()
-        groups = [self._group_sums.get(name) or sums.empty_like() for name in names]
-        if not all_contribute:
-            contributing_codes, codes = codes, np.zeros(contributes.shape, np.int64)
-            codes[contributes] = contributing_codes
-        _binding.add_unit_terms(groups, codes, units)
-        self._group_sums.update(zip(names, groups, strict=True))
+    def _grouped(
+        self, arrays: Sequence[Any], group: Any, units: UnitOutputs, rows_before: int
+    ) -> "_GroupedUnits":
+        """The groups of the units of a batch."""
+        if self._by == "class":
+            group = _class_labels(self._criterion.loss, arrays, units, rows_before)
+        return _GroupedUnits.by_labels(_broadcast_labels(group, units), units)
+
+    def _commit(self, turn: Turn, grouped: "_GroupedUnits") -> bool:
+        """Ends the turn of a batch; returns False if the turn is lost."""
+        version = self._running.version
+        groups = grouped.added_to(self._running.groups, turn.sums)
+        if self._running.commit(turn, groups, version):
+            return True
+        terms = grouped.added_to({}, turn.sums)  # others have changed groups in the meantime
+        while True:
+            version = self._running.version
+            if self._running.commit(turn, _merged(self._running.groups, terms), version):
+                return True
+            if version == self._running.version:
+                return False
+
+    def _add(self, sums: LossSums, groups: dict[Any, LossSums]) -> None:
+        """Adds sums, and the sums of their groups."""
+        while True:
+            version = self._running.version
+            if self._running.add(sums, _merged(self._running.groups, groups), version):
+                return
 
     def merge(self, other: "Accumulator") -> None:
         """Adds the sums of another accumulator of an equal criterion.
@@ -207,10 +244,7 @@ class Accumulator:
         self._merge_sums(other)
 
     def _merge_sums(self, other: "Accumulator") -> None:
-        with self._lock:
-            self._sums.merge(other._sums)
-            for label, group in other._group_sums.items():
-                self._group_sums.setdefault(label, group.empty_like()).merge(group)
+        self._add(*other._sums_and_groups())
 
     def __add__(self, other: Any) -> "Accumulator":
         if not isinstance(other, Accumulator):
@@ -230,8 +264,7 @@ class Accumulator:
 
     def reset(self) -> None:
         """Sets all sums to zero and removes all groups."""
-        with self._lock:
-            self._clear()
+        self._running.reset({})
 
     # ---- results ---------------------------------------------------------------------------------
 
@@ -289,8 +322,8 @@ class Accumulator:
         """Totals of each class or group that has a loss, by its label."""
         if self._by is None:
             raise ValueError("there are no groups: pass by='class' or by='group' to accumulator()")
-        with self._lock:
-            totals = {label: self._totals(sums) for label, sums in self._group_sums.items()}
+        _, groups = self._sums_and_groups()
+        totals = {label: self._totals(sums) for label, sums in groups.items()}
         labels = sorted(totals, key=lambda label: (isinstance(label, str), label))
         return {label: totals[label] for label in labels}
 
@@ -312,18 +345,15 @@ class Accumulator:
     # ---- pickle and JSON -------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            state = {name: value for name, value in vars(self).items() if name != "_lock"}
-            state["_sums"] = copy.copy(self._sums)
-            state["_group_sums"] = {
-                label: copy.copy(sums) for label, sums in self._group_sums.items()
-            }
+        state = {name: value for name, value in vars(self).items() if name != "_running"}
+        state["_sums"], state["_group_sums"] = self._sums_and_groups()  # never changed in place
         return {"version": _VERSION, **state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         _check_version(state.pop("version", 1))
-        vars(self).update(state, _lock=threading.Lock())
+        running = RunningSums(state.pop("_sums"), state.pop("_group_sums"))
+        vars(self).update(state, _running=running)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as a JSON-serializable dict; NaN and infinities are strings."""
@@ -368,11 +398,12 @@ class Accumulator:
         options = {name: _option_from_json(value) for name, value in state["options"].items()}
         criterion = getattr(criteria, state["criterion"])(**options)
         accumulator = cls(criterion, by=state["by"])
-        accumulator._sums = _sums_from_json(state["sums"])
+        groups = {}
         for label, sums in state["groups"]:
             if not isinstance(label, (int, float, str)):
                 raise ValueError(f"{label!r} is not a label")
-            accumulator._group_sums[label] = _sums_from_json(sums)
+            groups[label] = _sums_from_json(sums)
+        accumulator._running = RunningSums(_sums_from_json(state["sums"]), groups)
         return accumulator
 
     def to_json(self) -> str:
@@ -385,7 +416,56 @@ class Accumulator:
         return cls.from_dict(json.loads(text))
 
 
+# ---- groups --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _GroupedUnits:
+    """The units of a batch, and the group of each: an index into `names`."""
+
+    names: list[Any]
+    codes: NDArray[np.int64]
+    units: UnitOutputs
+
+    @classmethod
+    def by_labels(cls, labels: NDArray[Any], units: UnitOutputs) -> "_GroupedUnits":
+        labels, contributes = labels.reshape(-1), _contributes(units).reshape(-1)
+        all_contribute = bool(contributes.all())
+        if not all_contribute:
+            labels = labels[contributes]
+        _check_labels(labels)
+        distinct, codes = encode_labels(labels)
+        if not all_contribute:
+            contributing_codes, codes = codes, np.zeros(contributes.shape, np.int64)
+            codes[contributes] = contributing_codes
+        return cls(distinct.tolist(), codes, units)
+
+    def added_to(self, groups: dict[Any, LossSums], sums: LossSums) -> dict[Any, LossSums]:
+        """New sums of the groups of these units, with the units added; `sums` are of all losses."""
+        added = _binding.group_copies(groups, self.names, sums)
+        if added:
+            _binding.add_unit_terms(list(added.values()), self.codes, self.units)
+        return added
+
+
+def _merged(groups: dict[Any, LossSums], others: dict[Any, LossSums]) -> dict[Any, LossSums]:
+    """New sums of the groups of `others`, merged with those of `groups`."""
+    merged = {}
+    for name, sums in others.items():
+        merged.update(_binding.group_copies(groups, [name], sums))
+        merged[name].merge(sums)
+    return merged
+
+
 # ---- labels of the losses ------------------------------------------------------------------------
+
+
+def _with_target_array(loss: Any, arrays: Sequence[Any]) -> list[Any]:
+    """The arrays of a loss, the target converted to an array unless it is a Python scalar."""
+    arrays, k = list(arrays), loss.operands.index("target")
+    if k < len(arrays) and not isinstance(arrays[k], (bool, int, float)):
+        arrays[k] = as_array(arrays[k], "target")
+    return arrays
 
 
 def _class_labels(
