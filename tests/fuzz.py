@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 import fastloss as fl
 from tests.domains import ANY, CLASS_INDEX, LABEL_ROWS
 from tests.domains import INTEGERS as INTEGER_DOMAINS
+from tests.hostile import CHANGES, ArrayLike, attempt, liar
 from tests.random_calls import (
     CASES,
     FLOATS,
@@ -330,7 +332,44 @@ def wrong_keywords(call):
         call.method = choices.pick(METHODS)
 
 
+def takes_out(call):
+    return call.method != "sums" and not (call.method == "__call__" and not call.unreduced)
+
+
+def changing_array(call):
+    """Makes the conversion of one array change the dtype, shape or strides of another."""
+    choices = call.choices
+    if takes_out(call) and choices.chance(0.5):
+        call.draw_out()
+    where, name = pick_array(call)
+    values = [*call.arrays.values(), *call.options.values(), *(array for _, array, _ in call.outs)]
+    arrays = [v for v in values if isinstance(v, np.ndarray) and v is not where[name]]
+    if arrays:
+        change = partial(attempt, CHANGES[choices.pick(list(CHANGES))], choices.pick(arrays))
+        where[name] = ArrayLike(np.asarray(where[name]), change)
+
+
+def lying_out(call):
+    """Wraps each new `out` in a subclass whose attributes are wrong."""
+    if not takes_out(call):
+        return wrong_out(call)
+    call.draw_out()
+    shape = call.choices.shape()
+    lies = {"shape": shape, "strides": (0,) * len(shape), "dtype": np.dtype(np.int8), "size": 0}
+
+    def lying(out):
+        if isinstance(out, tuple):
+            return tuple(map(lying, out))
+        is_new = any(out is array for _, array, _ in call.outs)
+        return liar(out, **lies) if is_new else out
+
+    call.options["out"] = lying(call.options["out"])
+    return None
+
+
 DEFECTS = [
+    changing_array,
+    lying_out,
     wrong_shape,
     wrong_type,
     wrong_option,
@@ -353,11 +392,7 @@ def make(seed, number, names):
     if choices.chance(0.3):
         call.defect = choices.pick(DEFECTS)
         call.defect(call)
-    elif (
-        choices.chance(0.3)
-        and call.method != "sums"
-        and not (call.method == "__call__" and not call.unreduced)
-    ):
+    elif choices.chance(0.3) and takes_out(call):
         call.draw_out()
     operands = sum(name in call.loss.operands for name in call.arrays)
     if choices.chance(0.8) or len(call.arrays) > operands:

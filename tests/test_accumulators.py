@@ -727,6 +727,9 @@ def test_a_child_forked_during_an_update_may_use_the_accumulator(by, forks_in, n
             running.update(*during[0], **during[1])
             assert_close(running, running_of(by, before, *others, during, during))
             assert fl.Accumulator.from_json(running.to_json()).count == running.count
+            if not others:  # in order
+                expected = running_of(by, before, during, during)
+                assert running.to_dict()["sums"] == expected.to_dict()["sums"]
         except BaseException:
             traceback.print_exc()
             os._exit(1)

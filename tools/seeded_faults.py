@@ -196,10 +196,34 @@ FAULTS = [
         "errors in later chunks name a row of the first chunk",
     ),
     Fault(
-        "src/fastloss/evaluation/accumulators.py",
-        "            sums = copy.copy(self._sums)\n",
-        "            sums = self._sums\n",
+        "src/fastloss/_binding.pyx",
+        "turn.sums, turn.running = self.ordered.__copy__(), self",
+        "turn.sums, turn.running = self.ordered, self",
         "a batch with an invalid group label changes the sums",
+    ),
+    Fault(
+        "src/fastloss/_binding.pyx",
+        "return self.turn != NULL and self.turn_forks == forks",
+        "return self.turn != NULL",
+        "batches that a child adds after a fork within an update are not summed in order",
+    ),
+    Fault(
+        "src/fastloss/_binding.pyx",
+        "if self._storage_hash() != storage_hash:",
+        "if self._storage_hash() == 0:",
+        "an array that changes while arguments are read is accessed with its former shape",
+    ),
+    Fault(
+        "src_c/runtime/checked_size.h",
+        "return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;",
+        "return __builtin_mul_overflow(a, b, &product) ? product : product;",
+        "scratch whose size exceeds 2^64 is allocated with a few bytes",
+    ),
+    Fault(
+        "src_c/runtime/plan.c",
+        "return a / b + (a % b > 0);",
+        "return (a + b - 1) / b;",
+        "the sum of nearly 2^63 broadcast elements is 0",
     ),
     Fault(
         "src/fastloss/evaluation/checkpoint.py",
