@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -360,14 +361,16 @@ def test_state_resumes_after_an_interrupt(run, capsys, monkeypatch, tmp_path):
 
 def test_state_of_another_evaluation_is_an_error(fail, tmp_path):
     state = tmp_path / "state.json"
-    evaluation = fl.evaluate(fl.mse_loss, *DIABETES[:2])
-    identity = {"criteria": [{}], "data": {}, "per_sample": [None]}
-    checkpoint = {"version": 2, "identity": identity, "position": 0, "bytes": 0, "seconds": 0.0}
-    checkpoint |= {"rows_written": [0], "accumulators": [evaluation.accumulator.to_dict()]}
-    state.write_text(json.dumps(checkpoint))
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fl.evaluate(fl.l1_loss, *DIABETES[:2], state=state, progress=interrupt)
+    before = state.read_text()
     message = fail("evaluate", "mse_loss", *DIABETES[:2], "--state", state)
-    assert "is the state of another evaluation: criteria was [{}]" in message
-    assert state.exists()
+    assert "is the state of another evaluation: criteria was " in message
+    assert state.read_text() == before
 
 
 # ------------------------------------------------------------------------------------------- plot
@@ -622,6 +625,56 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
 def test_without_stdout(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # as in Python if the caller has closed it
     assert cli.main(["list"]) == 0
+
+
+def run_with_closed(descriptors, *argv):
+    """Runs a command in a shell that closes some of the standard streams."""
+    closed = " ".join(f"{descriptor}>&-" for descriptor in descriptors)
+    words = [sys.executable, "-m", "fastloss", *map(str, argv)]
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, text=True
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no shell")
+@pytest.mark.parametrize("closed", [[2], [0, 2], [0, 1, 2]], ids=str)
+@pytest.mark.rotate("closed")
+def test_closed_streams(closed, tmp_path):
+    """The report and the status are those with open streams, and no file gets their numbers."""
+    out = tmp_path / "out.npy"
+    words = ["cross_entropy", *DIGITS, "--per-sample", out, "--state", tmp_path / "state.json"]
+    process = run_with_closed(closed, "evaluate", *words, "--json")
+    assert (process.returncode, process.stderr) == (0, "")
+    expected = fl.cross_entropy(*map(np.load, DIGITS), reduction="none")
+    np.testing.assert_array_equal(np.load(out), expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+    if 1 not in closed:
+        assert json.loads(process.stdout)["value"] == fl.cross_entropy(*map(np.load, DIGITS))
+    process = run_with_closed(closed, "evaluate", "cross_entropy", "missing.npy", DIGITS[1])
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_streams_that_cannot_be_written_to():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fastloss"]
+        failed = subprocess.run([*command, "list", "x"], stdout=subprocess.PIPE, stderr=full)
+        assert (failed.returncode, failed.stdout) == (2, b"")
+        failed = subprocess.run([*command, "list"], stdout=full, stderr=subprocess.PIPE)
+        assert failed.returncode == 2
+        assert failed.stderr.startswith(b"fastloss: error: ")
+        assert failed.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_without_stderr(stream, monkeypatch, capsys):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", None if stream is None else closed)
+    assert cli.main(["evaluate", "cross_entropy", *DIGITS]) == 0
+    assert "0.0795" in capsys.readouterr().out
+    assert cli.main(["evaluate", "cross_entropy", "missing.npy", DIGITS[1]]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_no_progress_bar_without_a_terminal(monkeypatch):

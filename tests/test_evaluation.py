@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -308,11 +309,14 @@ def test_per_sample_appears_only_when_complete(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_per_sample_may_replace_an_input(tmp_path):
+def test_per_sample_may_replace_a_link_to_another_file(tmp_path):
     arrays = make(fl.mse_loss, (9000,))
     paths = save(tmp_path, arrays)
-    check(fl.mse_loss, paths, arrays, per_sample=paths[0], chunk_rows=1)
-    assert np.array_equal(np.load(paths[0]), fl.mse_loss(*arrays, reduction="none"))
+    (tmp_path / "old.npy").write_text("old")
+    (tmp_path / "out.npy").symlink_to("old.npy")
+    check(fl.mse_loss, paths, arrays, per_sample=tmp_path / "out.npy", chunk_rows=1)
+    assert (tmp_path / "out.npy").is_symlink()
+    assert np.array_equal(np.load(tmp_path / "old.npy"), fl.mse_loss(*arrays, reduction="none"))
 
 
 def test_per_sample_replaces_regular_files_only(tmp_path):
@@ -805,6 +809,149 @@ def test_per_sample_must_not_alias_an_input(batches):
     assert (x == 3).all()
 
 
+def spellings(path):
+    """Other names of a file."""
+    folder = path.parent
+    (folder / "sub").mkdir(exist_ok=True)
+    (folder / "symbolic.npy").symlink_to(path)
+    (folder / "folder").symlink_to(folder)
+    os.link(path, folder / "hard.npy")
+    yield path
+    yield str(path)
+    yield os.path.relpath(path)
+    yield folder / "sub" / ".." / path.name
+    yield f"{folder}//./{path.name}"
+    yield folder / "symbolic.npy"
+    yield folder / "hard.npy"
+    yield folder / "folder" / path.name
+
+
+def inputs_of(path, array):
+    """Arguments that read a .npy file, by name."""
+    torch, pa = pytest.importorskip("torch"), pytest.importorskip("pyarrow")
+    mapped = np.load(path, mmap_mode="c")
+    view = np.frombuffer(mapped._mmap, array.dtype, array.size, mapped.offset)
+    return {
+        "path": str(path),
+        "memory map": np.load(path, mmap_mode="r"),
+        "part of a memory map": np.load(path, mmap_mode="r+")[100:][::-1],
+        "view": view,
+        "torch": torch.from_numpy(np.load(path, mmap_mode="r+")),
+        "arrow": pa.Array.from_buffers(pa.float64(), array.size, [None, pa.py_buffer(view)]),
+    }
+
+
+@pytest.mark.parametrize("use", ["input", "target", "sample_weight", "by", "weight", "batches"])
+def test_per_sample_must_not_name_an_input(use, tmp_path):
+    """In any spelling, by any link, and read in any way: the input must survive."""
+    path, array = tmp_path / "x.npy", np.linspace(0.1, 0.9, 10_000)
+    np.save(path, array)
+    before, others = path.read_bytes(), np.full(9900, 0.5)
+    for kind, data in inputs_of(path, array).items():
+        if use == "by" and kind == "torch":
+            continue
+        rest = others if kind.startswith("part") else np.full(10_000, 0.5)
+        criterion, arrays, options = fl.BCELoss(), [rest, rest], {}
+        if use in ("input", "target"):
+            arrays[use == "target"] = data
+        elif use == "batches":
+            arrays = [iter([(data, rest)])]
+            if kind == "path":
+                continue
+        elif use == "weight":
+            criterion = fl.BCELoss(weight=data)
+        else:
+            options[use] = data
+        for target in [*inputs_of(path, array).values(), *spellings(path)]:
+            if hasattr(target, "type") or (kind == "view" and target is data):
+                continue  # Arrow's arrays cannot be written to
+            with pytest.raises((ValueError, TypeError), match="per_sample") as caught:
+                fl.evaluate(criterion, *arrays, **options, per_sample=target)
+            assert path.read_bytes() == before
+            if caught.type is ValueError:
+                assert re.search("shares memory|in the same file", str(caught.value))
+            if use == "batches":
+                arrays = [iter([(data, rest)])]
+        for name in ("symbolic.npy", "folder", "hard.npy"):
+            (tmp_path / name).unlink()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["sub", "x.npy"]
+
+
+def test_other_regions_of_a_file_may_be_written(tmp_path):
+    """Two memory maps of one file that do not overlap."""
+    raw = tmp_path / "raw"
+    np.concatenate([np.arange(10_000.0), np.zeros(10_000)]).tofile(raw)
+    x = np.memmap(raw, np.float64, "r", 0, (10_000,))
+    out = np.memmap(raw, np.float64, "r+", 80_000, (10_000,))
+    fl.evaluate(fl.mse_loss, x, 1.0, per_sample=out)
+    np.testing.assert_array_equal(np.fromfile(raw)[10_000:], (np.arange(10_000.0) - 1) ** 2)
+    for offset in (0, 79_992):
+        out = np.memmap(raw, np.float64, "r+", offset, (10_000,))
+        with pytest.raises(ValueError, match="in the same file"):
+            fl.evaluate(fl.mse_loss, x, 1.0, per_sample=out)
+
+
+def test_per_sample_must_not_name_a_container_of_an_input(tmp_path):
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    x = np.linspace(0, 1, 1000)
+    np.savez(tmp_path / "x.npz", x=x)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"], file["other"] = x, x
+        file["link"] = file["x"]
+    zarr.save_array(str(tmp_path / "x.zarr"), x)
+    parquet.write_table(pa.table({"x": x}), tmp_path / "x.parquet")
+    chunk = next(
+        p for p in (tmp_path / "x.zarr").rglob("*") if p.is_file() and "json" not in p.name
+    )
+    contents = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for data, target in (
+        ("x.npz:x", "x.npz"),
+        ("x.h5:x", "x.h5"),
+        ("x.parquet:x", "x.parquet"),
+        ("x.zarr", chunk),
+        ("x.zarr", "x.zarr/new.npy"),
+    ):
+        with pytest.raises(ValueError, match=r"per_sample names .* in the same file"):
+            fl.evaluate(fl.mse_loss, f"{tmp_path}/{data}", x, per_sample=tmp_path / target)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        for data, target in ((file["x"], file["x"]), (file["x"], file["link"])):
+            with pytest.raises(ValueError, match=r"per_sample names .* in the same file"):
+                fl.evaluate(fl.mse_loss, data, x, per_sample=target)
+        np.testing.assert_array_equal(file["x"][:], x)
+        fl.evaluate(fl.mse_loss, file["x"], 0.0, per_sample=file["other"])
+        np.testing.assert_array_equal(file["other"][:], x**2)
+    opened = [zarr.open_array(str(tmp_path / "x.zarr"), mode="r+") for _ in range(2)]
+    for data in (*opened, str(tmp_path / "x.zarr")):
+        with pytest.raises(ValueError, match=r"per_sample names .* in the same file"):
+            fl.evaluate(fl.mse_loss, data, x, per_sample=opened[1])
+    for path, data in contents.items():
+        assert path.name == "x.h5" or path.read_bytes() == data
+
+
+def test_per_sample_must_not_be_memory_of_a_later_row_or_batch():
+    """Not even if the first chunk is elsewhere."""
+    x = np.linspace(0, 1, 30_000)
+    before = x.copy()
+    with pytest.raises(ValueError, match="shares memory"):
+        fl.evaluate(fl.mse_loss, x[:20_000], 0.0, per_sample=x[10_000:], chunk_rows=1)
+    batches = [(x[k : k + 10_000], 0.0) for k in range(0, 30_000, 10_000)]
+    with pytest.raises(ValueError, match="shares memory"):
+        fl.evaluate(fl.mse_loss, batches, per_sample=[*batches][2][0])
+    np.testing.assert_array_equal(x, before)
+
+
+def test_state_must_not_name_another_file_of_the_evaluation(tmp_path):
+    x, out = tmp_path / "x.npy", tmp_path / "out.npy"
+    np.save(x, np.ones(9))
+    before = x.read_bytes()
+    for state in (out, x, tmp_path / "." / "out.npy"):
+        with pytest.raises(ValueError, match=r"state names .*\.npy, which also holds"):
+            fl.evaluate(fl.mse_loss, x, 0.0, per_sample=out, state=state)
+    assert x.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
 @pytest.mark.parametrize(
     ("later", "message"),
     [
@@ -878,6 +1025,28 @@ def test_accumulators_of_evaluations_merge():
     x, y = make(fl.mse_loss, (1000,))
     parts = [fl.evaluate(fl.MSELoss(), x[k::3], y[k::3]).accumulator for k in range(3)]
     assert sum(parts).value == pytest.approx(fl.mse_loss(x, y), rel=1e-14)
+
+
+def test_counts_that_would_overflow_are_refused():
+    accumulator = fl.MSELoss().accumulator(by="group")
+    accumulator.update([1.0, 2.0], [0.0, 0.0], group=["a", "b"])
+    state = accumulator.to_dict()
+    for index in (0, 1):
+        huge = json.loads(json.dumps(state))
+        for count in (2**63 - 1, 2**62 + 1, -1, True, 1.0):
+            huge["sums"][index] = count
+            with pytest.raises(ValueError, match=r"not the state of an accumulator: .* losses in"):
+                fl.Accumulator.from_dict(huge)
+    contradictory = json.loads(json.dumps(state))
+    contradictory["groups"][0][1][0] = 7
+    with pytest.raises(ValueError, match="groups of 8 losses, but 2 losses in all"):
+        fl.Accumulator.from_dict(contradictory)
+    large = fl.MSELoss().accumulator().to_dict()
+    large["sums"][:2] = 2**62 - 1, 2**62
+    large = fl.Accumulator.from_dict(large)
+    with pytest.raises(OverflowError, match=r"count would be \d+: it must not exceed 2\*\*62"):
+        large.merge(large)
+    assert (large.count, large.rows) == (2**62 - 1, 2**62)
 
 
 def test_progress_bar(capsys):

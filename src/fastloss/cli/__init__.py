@@ -5,10 +5,12 @@ and figures from `fastloss.evaluate`. A command is imported and its parser built
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import TextIO
 
 from fastloss import __version__
 from fastloss.cli.parsing import Parser, lookup
@@ -30,6 +32,7 @@ BROKEN_PIPE = 141
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    _occupy_standard_descriptors()
     if hasattr(sys.stdout, "reconfigure"):  # not every terminal has the characters of the formulas
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -39,15 +42,49 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader has closed the pipe, as `head` does. Flushing the buffer at exit must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
-        print(": ".join(["fastloss: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        _complain(": ".join(["interrupted", *map(str, interrupt.args)]))
         return INTERRUPTED
     except (OSError, ValueError, TypeError, MemoryError, ImportError) as error:
-        print(f"fastloss: error: {_one_line(error)}", file=sys.stderr)
+        _complain(f"error: {_one_line(error)}")
         return 2
     return 0
+
+
+def _occupy_standard_descriptors() -> None:
+    """Opens the null device in place of standard streams that the caller has closed.
+
+    Otherwise the next file that is opened, perhaps the file of the losses, would have the number
+    to which libraries write their messages.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def _complain(message: str) -> None:
+    """Prints a message on stderr, if there is one that can be written to."""
+    if sys.stderr is not None:  # else print() would write to stdout
+        with contextlib.suppress(ValueError):  # a closed file
+            try:
+                print(f"fastloss: {message}", file=sys.stderr, flush=True)
+            except OSError:
+                _discard(sys.stderr)
+    if sys.stdout is not None:
+        with contextlib.suppress(ValueError):
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
+    """Directs a stream to the null device: Python flushes it at exit, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _one_line(error: BaseException) -> str:

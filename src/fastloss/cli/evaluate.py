@@ -181,7 +181,7 @@ def _evaluate(
 
 def _progress_bar() -> contextlib.AbstractContextManager[Any]:
     """A bar that appears on stderr after a second. False without a terminal or without tqdm."""
-    if sys.stderr.isatty():
-        with contextlib.suppress(ImportError):
+    with contextlib.suppress(ImportError, ValueError):  # ValueError: stderr is a closed file
+        if sys.stderr is not None and sys.stderr.isatty():
             return ProgressBar(delay=1, leave=False, file=sys.stderr)
     return contextlib.nullcontext(False)

@@ -7,7 +7,10 @@
     sources/          the rows of one array, by format
     accumulators.py   running sums of the losses, which merge across processes
     checkpoint.py     the state file, from which an interrupted evaluation resumes
+    digests.py        checksums that show whether data and losses are still the same
     writers.py        unreduced losses
+    storage.py        whether what is written is also read
+    files.py          durable writes, temporary files, locks
     progress.py       the progress bar
     results.py        Evaluation, and its display
     dask.py           blocks of Dask arrays, on the user's scheduler

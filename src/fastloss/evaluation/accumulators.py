@@ -22,6 +22,7 @@ from fastloss._labels import as_labels, encode_labels
 __all__ = ["Accumulator", "Totals"]
 
 _VERSION = 2  # of pickles and of the result of to_dict()
+_MAX_COUNT = 2**62  # of losses or rows, so that sums of two counts fit into an int64
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,12 @@ class Accumulator:
         self._merge_sums(other)
 
     def _merge_sums(self, other: "Accumulator") -> None:
-        self._add(*other._sums_and_groups())
+        sums, groups = other._sums_and_groups()
+        for name in ("count", "rows"):
+            total = getattr(self._running.sums, name) + getattr(sums, name)
+            if total > _MAX_COUNT:
+                raise OverflowError(f"{name} would be {total}: it must not exceed 2**62")
+        self._add(sums, groups)
 
     def __add__(self, other: Any) -> "Accumulator":
         if not isinstance(other, Accumulator):
@@ -398,13 +404,22 @@ class Accumulator:
         options = {name: _option_from_json(value) for name, value in state["options"].items()}
         criterion = getattr(criteria, state["criterion"])(**options)
         accumulator = cls(criterion, by=state["by"])
-        groups = {}
-        for label, sums in state["groups"]:
+        accumulator._restore_sums(state)
+        return accumulator
+
+    def _restore_sums(self, state: dict[str, Any]) -> None:
+        """Sets the sums from the `to_dict` of an equal accumulator."""
+        sums, groups = _sums_from_json(state["sums"]), {}
+        for label, group in state["groups"]:
             if not isinstance(label, (int, float, str)):
                 raise ValueError(f"{label!r} is not a label")
-            groups[label] = _sums_from_json(sums)
-        accumulator._running = RunningSums(_sums_from_json(state["sums"]), groups)
-        return accumulator
+            groups[label] = _sums_from_json(group)
+        if len(groups) != len(state["groups"]):
+            raise ValueError("a group appears twice")
+        count = sum(group.count for group in groups.values())
+        if count != (0 if self._by is None else sums.count):
+            raise ValueError(f"groups of {count} losses, but {sums.count} losses in all")
+        self._running = RunningSums(sums, groups)
 
     def to_json(self) -> str:
         """`to_dict` as one line of JSON."""
@@ -552,7 +567,7 @@ def _sums_to_json(sums: LossSums) -> list[float | str]:
 
 def _sums_from_json(numbers: list[Any]) -> LossSums:
     count, rows, *sums = numbers
-    if min(count, rows) < 0 or not all(isinstance(n, int) for n in (count, rows)):
+    if not all(type(n) is int and 0 <= n <= _MAX_COUNT for n in (count, rows)):
         raise ValueError(f"{count} losses in {rows} rows")
     return _binding.sums_from_tuple(count, rows, *map(float, sums))
 

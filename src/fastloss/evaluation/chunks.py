@@ -2,6 +2,10 @@
 
 Reading overlaps with computing: `_read_ahead` reads the next chunk of every source on a thread
 while the caller computes on the current one.
+
+For an evaluation that may be resumed, a reader keeps checksums of the data that are done, unless
+they are in files, whose status identifies them. A resumed evaluation reads these data again and
+compares the checksums, so that it never continues the sums of other data.
 """
 
 import contextlib
@@ -10,13 +14,16 @@ import numbers
 import os
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fastloss.evaluation.digests import describe, update_crc
 from fastloss.evaluation.inputs import (
+    ELEMENT_WEIGHTS,
     EvaluationInput,
     array_name,
     batch_by_name,
@@ -25,6 +32,7 @@ from fastloss.evaluation.inputs import (
     supports_row_chunks,
 )
 from fastloss.evaluation.sources import open_labels, open_source
+from fastloss.evaluation.storage import Storage, storage_of, storage_of_source
 
 # The largest chunk, all arrays together: long enough to hide handing it over between threads.
 CHUNK_BYTES = 8 << 20
@@ -40,6 +48,7 @@ class Chunk:
     element_weights: list[dict[str, Any]]
     next_position: int  # of the reader: rows or batches up to the end of this chunk
     nbytes: int
+    streamed: dict[Any, Any] = field(default_factory=dict)  # arrays that have these rows, by key
 
 
 def open_reader(stack: contextlib.ExitStack, inputs: EvaluationInput) -> "BatchReader | RowReader":
@@ -63,13 +72,46 @@ class BatchReader:
                 f"the data is one {type(batches).__name__}: {inputs.criteria[0].loss.__name__} "
                 f"reads {', '.join(inputs.operands)}, or an iterable of batches"
             )
-        self._operands = inputs.operands
+        self._operands, self._criteria = inputs.operands, inputs.criteria
         self._no_weights: list[dict[str, Any]] = [{} for _ in inputs.criteria]
         self._batches: Iterable[Any] = batches
         self._number = 0
+        self._trail = _Trail(inputs.operands)
 
     def fingerprint(self) -> Any:
         return "batches"
+
+    def check_position(self, position: int, rows: Sequence[int], digests: Any) -> None:
+        """Raises an error for a state whose parts contradict each other."""
+        batches = [mark["batches"] for mark in digests]
+        if max(batches, default=0) != position:
+            raise ValueError(f"it has done {position} batches, and has checksums of {batches}")
+
+    def storages(self) -> Iterator[Storage]:
+        """Where the data are that are read, as far as that is known before a batch is taken."""
+        for criterion in self._criteria:
+            for name in ELEMENT_WEIGHTS:
+                if criterion.get_params().get(name) is not None:
+                    yield storage_of(criterion.get_params()[name], name)
+        if isinstance(self._batches, (list, tuple)):
+            for number, batch in enumerate(self._batches):
+                yield from self._storages(batch_by_name(self._operands, batch, number), number)
+
+    def chunk_storages(self, chunk: Chunk) -> Iterator[Storage]:
+        """Where the data of a batch are, as far as `storages` has not shown them."""
+        if not isinstance(self._batches, (list, tuple)):
+            by_name = dict(zip(self._operands, chunk.arrays, strict=True))
+            by_name["sample_weight"] = chunk.sample_weight
+            yield from self._storages(by_name, self._number)
+
+    def _storages(self, by_name: dict[str, Any], number: int) -> Iterator[Storage]:
+        for name, value in by_name.items():
+            if value is not None:
+                shape = getattr(value, "shape", "unknown")
+                yield storage_of(value, f"{name} of batch {number}, of shape {shape}")
+
+    def close(self) -> None:
+        pass
 
     @contextlib.contextmanager
     def annotate_errors(self):
@@ -79,29 +121,91 @@ class BatchReader:
         except (ValueError, TypeError) as error:
             raise type(error)(f"{error} [in batch {self._number}]") from error
 
-    def chunks(self, position: int) -> Generator[Chunk, None, None]:
-        """The batches from a position on."""
+    def record(self, chunk: Chunk) -> None:
+        """Adds a chunk that is done to the digests."""
+        self._trail.add(chunk.arrays, chunk.sample_weight, chunk.group)
+
+    def digests(self) -> Any:
+        """JSON-serializable checksums of the batches that were recorded."""
+        return self._trail.marks()
+
+    def chunks(self, position: int, digests: Any = None) -> Generator[Chunk, None, None]:
+        """The batches from a position on; those before it must have the digests."""
         number = -1
         for number, batch in enumerate(self._batches):
-            if number < position:
-                continue
-            self._number = number
             by_name = batch_by_name(self._operands, batch, number)
             arrays = [by_name[name] for name in self._operands]
+            weight, group = by_name.get("sample_weight"), by_name.get("group")
+            if number < position:
+                self._trail.add(arrays, weight, group)
+                self._trail.check(digests)
+                continue
+            self._number = number
             nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)
-            yield Chunk(
-                arrays,
-                by_name.get("sample_weight"),
-                by_name.get("group"),
-                self._no_weights,
-                number + 1,
-                nbytes,
-            )
+            yield Chunk(arrays, weight, group, self._no_weights, number + 1, nbytes)
         if number + 1 < position:
             raise ValueError(
-                f"there are {number + 1} batches, but the state has done {position}: delete its "
-                "file to start over"
+                f"there are {number + 1} batches, but the state has done {position}: pass all "
+                "batches from the first on, or delete its file to start over"
             )
+
+
+class _Trail:
+    """A running checksum of batches, with marks after 1, 2, 4, 8, ... of them and after the last.
+
+    The marks of two evaluations show after few batches that these are others, and roughly where.
+    """
+
+    def __init__(self, operands: Sequence[str]):
+        self._names = (*operands, "sample_weight", "group")
+        self._marks: list[dict[str, Any]] = []
+        self._last: dict[str, Any] = {"batches": 0, "rows": 0, "crc": 0, "last": ""}
+
+    def add(self, arrays: Sequence[Any], sample_weight: Any, group: Any) -> None:
+        texts, crc, rows = [], self._last["crc"], None
+        values = (*arrays, sample_weight, group)
+        for name, value in zip(self._names, values, strict=True):
+            if value is None:
+                continue
+            text, array = describe(value, name)
+            if rows is None and array.ndim:
+                rows = len(array)
+            texts.append(f"{name} {text}")
+            crc = update_crc(zlib.crc32(texts[-1].encode(), crc), array)
+        self._last = {
+            "batches": self._last["batches"] + 1,
+            "rows": self._last["rows"] + (1 if rows is None else rows),
+            "crc": crc,
+            "last": ", ".join(texts),
+        }
+        if self._last["batches"].bit_count() == 1:
+            self._marks.append(self._last)
+
+    def marks(self) -> list[dict[str, Any]]:
+        return self._marks + ([self._last] if self._last not in self._marks[-1:] else [])
+
+    def check(self, expected: list[dict[str, Any]]) -> None:
+        """Raises an error if a mark shows that the batches so far are others."""
+        done, first = self._last["batches"], 0
+        for mark in expected:
+            if mark["batches"] == done:
+                break
+            first = mark["batches"]
+        else:
+            return
+        if mark == self._last:
+            return
+        where = f"batch {first}" if first == done - 1 else f"one of batches {first} to {done - 1}"
+        if mark["rows"] != self._last["rows"]:
+            what = f"up to it there were {mark['rows']} rows, and are {self._last['rows']}"
+        elif mark["last"] != self._last["last"]:
+            what = f"batch {done - 1} was {mark['last']} and is {self._last['last']}"
+        else:
+            what = "it holds other values, or the batches come in another order"
+        raise ValueError(
+            f"{where} is not the one whose losses are in the state: {what}; pass the same batches "
+            "from the first on, or delete the file of the state to start over"
+        )
 
 
 # ---- rows of arrays ------------------------------------------------------------------------------
@@ -112,7 +216,7 @@ class RowReader:
 
     def __init__(self, stack: contextlib.ExitStack, inputs: EvaluationInput):
         self._operands, self._criteria_count = inputs.operands, len(inputs.criteria)
-        arrays = inputs.arrays()
+        arrays = self._arrays = inputs.arrays()
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
         for key, value in arrays.items():
@@ -146,13 +250,80 @@ class RowReader:
         self.constant_bytes = sum(array.nbytes for array in self._constant.values())
         self.nbytes = sum(source.nbytes for source in sources.values())
         blocks = [criterion.loss._rows_per_block(leader.shape) for criterion in criteria]
-        self._step = _rows_per_chunk(blocks, leader, self._streamed.values(), chunk_rows, whole)
+        self._block = max(leader.rows, 1) if whole else math.lcm(*(max(n, 1) for n in blocks))
+        self._step = _rows_per_chunk(
+            self._block, leader, self._streamed.values(), chunk_rows, whole
+        )
+        self._crcs: dict[Any, int] = {}  # of the rows that are done, of arrays in memory
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            key if isinstance(key, str) else f"{key[1]} {key[0]}": source.fingerprint()
-            for key, source in self._sources.items()
+        """The identity of each array; starts the checksums of those that only these identify."""
+        identity = {}
+        for key, source in self._sources.items():
+            entry = identity[_key_text(key)] = source.fingerprint()
+            if isinstance(self._arrays[key], (str, os.PathLike)) and "mtime_ns" in entry:
+                continue
+            if key in self._constant:
+                entry["type"], array = describe(self._constant[key], array_name(key))
+                entry["crc"] = update_crc(0, array)
+            else:
+                self._crcs[key] = 0
+        return identity
+
+    def check_position(self, position: int, rows: Sequence[int], digests: Any) -> None:
+        """Raises an error for a state whose parts contradict each other.
+
+        `rows` holds the number of rows of each accumulator and of each writer.
+        """
+        if position == max(self._leader.rows, 1):
+            return  # several rows may be one row of classes
+        if position % self._block:
+            raise ValueError(f"row {position} is not the start of a block of {self._block} rows")
+        if any(count != position for count in rows):
+            raise ValueError(f"it has done {position} rows, and has sums and losses of {rows}")
+        if digests.keys() != self.digests().keys():
+            raise ValueError(f"it has checksums of {list(digests)}")
+
+    def storages(self) -> Iterator[Storage]:
+        """Where the data are that are read."""
+        return map(storage_of_source, self._sources.values())
+
+    def chunk_storages(self, chunk: Chunk) -> Iterable[Storage]:
+        """Where the data of a chunk are, as far as `storages` has not shown them."""
+        return ()
+
+    def close(self) -> None:
+        for source in self._sources.values():
+            source.close()
+
+    def record(self, chunk: Chunk) -> None:
+        """Adds a chunk that is done to the digests."""
+        for key in self._crcs:
+            self._crcs[key] = update_crc(self._crcs[key], chunk.streamed[key])
+
+    def digests(self) -> Any:
+        """JSON-serializable checksums of the rows that were recorded."""
+        return {_key_text(key): crc for key, crc in self._crcs.items()}
+
+    def _check_digests(self, position: int, digests: Any) -> None:
+        """Reads the rows before a position again, unless files identify them."""
+        sources = {key: self._sources[key] for key in self._crcs}
+        rows = min(self._step, position)
+        buffers = {
+            key: np.empty(rows * source.row_bytes, np.uint8) if source.buffered else None
+            for key, source in sources.items()
         }
+        for start in range(0, position, self._step):
+            stop = min(start + self._step, position)
+            for key, source in sources.items():
+                array = source.read(start, stop, buffers[key])
+                self._crcs[key] = update_crc(self._crcs[key], array)
+        for key in self._crcs:
+            if digests.get(_key_text(key)) != self._crcs[key]:
+                raise ValueError(
+                    f"rows 0 to {position - 1} of {self._sources[key]} are not those whose losses "
+                    "are in the state: pass the same data, or delete its file to start over"
+                )
 
     @contextlib.contextmanager
     def annotate_errors(self):
@@ -165,17 +336,27 @@ class RowReader:
             )
             raise type(error)(f"{error} [{arrays}]") from error
 
-    def chunks(self, position: int) -> Generator[Chunk, None, None]:
-        """The rows from a position on, which must be the end of a chunk; closes the sources."""
+    def chunks(self, position: int, digests: Any = None) -> Generator[Chunk, None, None]:
+        """The rows from a position on, which must be the end of a chunk; closes the sources.
+
+        The rows before it must have the digests.
+        """
         sources, rows = list(self._streamed.values()), self._leader.rows
-        if position > max(rows, 1):
-            raise ValueError(
-                f"the state has done {position} rows, but there are fewer: {self._leader}"
-            )
+        try:
+            if position > max(rows, 1):
+                raise ValueError(
+                    f"the state has done {position} rows, but there are fewer: {self._leader}"
+                )
+            if position:
+                self._check_digests(min(position, rows), digests)
+        except BaseException:
+            self.close()
+            raise
         read = _read_ahead if any(source.buffered for source in sources) else _read_slices
         with contextlib.closing(read(sources, rows, self._step, position)) as slices:
             for start, streamed in slices:
-                arrays = {**self._constant, **dict(zip(self._streamed, streamed, strict=True))}
+                by_key = dict(zip(self._streamed, streamed, strict=True))
+                arrays = {**self._constant, **by_key}
                 yield Chunk(
                     [arrays[name] for name in self._operands],
                     arrays.get("sample_weight"),
@@ -183,11 +364,16 @@ class RowReader:
                     element_weights_by_criterion(arrays, self._criteria_count),
                     min(start + self._step, max(rows, 1)),
                     sum(array.nbytes for array in streamed),
+                    by_key,
                 )
 
 
-def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: bool) -> int:
-    """Rows to read at once: a multiple of the blocks over which each loss forms its sums."""
+def _key_text(key: Any) -> str:
+    return key if isinstance(key, str) else f"{key[1]} {key[0]}"
+
+
+def _rows_per_chunk(block: int, leader, streamed, chunk_rows: int | None, whole: bool) -> int:
+    """Rows to read at once: a multiple of `block`, the blocks over which all losses form sums."""
     if whole:
         return max(leader.rows, 1)
     if chunk_rows is None:
@@ -196,7 +382,6 @@ def _rows_per_chunk(blocks, leader, streamed, chunk_rows: int | None, whole: boo
         raise TypeError(f"chunk_rows must be an integer, got {chunk_rows!r}")
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows is {chunk_rows}; it must be at least 1")
-    block = math.lcm(*(max(block, 1) for block in blocks))
     return max(min(max(-(-chunk_rows // block), 1) * block, leader.rows), 1)
 
 

@@ -7,11 +7,14 @@ unreduced losses. Between chunks, a checkpoint saves the position and the sums.
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable
 from typing import Any
 
+from fastloss import _binding
 from fastloss._runtime import num_threads
+from fastloss._version import __version__
 from fastloss.evaluation.accumulators import Accumulator
 from fastloss.evaluation.checkpoint import CheckpointFile
 from fastloss.evaluation.chunks import Chunk, open_reader
@@ -19,7 +22,13 @@ from fastloss.evaluation.criterion_set import CriterionSet
 from fastloss.evaluation.inputs import EvaluationInput
 from fastloss.evaluation.progress import progress_callback
 from fastloss.evaluation.results import Evaluation
-from fastloss.evaluation.writers import check_distinct, check_no_aliasing, open_writer
+from fastloss.evaluation.storage import (
+    Storage,
+    check_not_read,
+    check_state_file,
+    storages_of_targets,
+)
+from fastloss.evaluation.writers import NpyWriter, open_writer
 
 __all__ = ["evaluate"]
 
@@ -63,10 +72,13 @@ def evaluate(
         own labels.
     per_sample : path or array, or a list or dict of them like `criterion`, optional
         Where to write the unreduced losses: a .npy file, which appears when it is complete, or an
-        array, memory map or dataset, which is filled chunk by chunk.
+        array, memory map or dataset, which is filled chunk by chunk. It must not be a file or
+        memory that is read.
     state : path, optional
-        Checkpoint file. If it exists, the evaluation resumes from it, and the result is bitwise the
-        same as without the interruption. The file is deleted on completion.
+        Checkpoint file, for one evaluation at a time. If it exists, the evaluation resumes from it,
+        and the result is bitwise the same as without the interruption. The data must be the same,
+        from the first row or batch on: files are recognised by their status; arrays and batches
+        that are done are read again and compared by checksums. The file is deleted on completion.
     chunk_rows : int, optional
         Number of rows to read at once, rounded up to whole blocks. By default, chunks fit into the
         last-level cache.
@@ -88,8 +100,9 @@ def evaluate(
     Raises
     ------
     ValueError, TypeError, IndexError
-        As in a call of the loss, with positions in the data; for files that are damaged or of an
-        unknown format; and for a `state` of another evaluation.
+        As in a call of the loss, with positions in the data; for files that are damaged, of an
+        unknown format, or written to while they are read; for a `per_sample` that is also read; and
+        for a `state` that is damaged, in use, or of an evaluation of other data.
     OSError
         If a file cannot be opened, read or written.
     ImportError
@@ -133,11 +146,16 @@ def evaluate(
             seconds = time.perf_counter() - start
             results = [Evaluation._of(a, seconds, partial.nbytes) for a in partial.accumulators]
             return criterion_set.restructure(results)
-        reader = open_reader(stack, inputs)
-        evaluator = _Evaluator(criteria, by, reader, state, start)
         targets = criterion_set.broadcast_option(per_sample, "per_sample")
-        check_no_aliasing(targets, (*data, sample_weight, labels))
-        evaluator.open_writers(stack, targets)
+        checkpoint_file = None if state is None else stack.enter_context(CheckpointFile(state))
+        reader = open_reader(stack, inputs)
+        evaluator = _Evaluator(criteria, by, reader, checkpoint_file, start)
+        try:
+            evaluator.check_storage(targets)
+            evaluator.open_writers(stack, targets)
+        except BaseException:
+            reader.close()
+            raise
         evaluator.run(stack.enter_context(progress_callback(progress)))
         return criterion_set.restructure(evaluator.results())
 
@@ -145,67 +163,93 @@ def evaluate(
 class _Evaluator:
     """The accumulators and writers of one evaluation, from its start or checkpoint to its end."""
 
-    def __init__(self, criteria, by, reader, state, start):
+    def __init__(self, criteria, by, reader, checkpoint_file, start):
         self._reader, self._start = reader, start
         self._accumulators = [criterion.accumulator(by=by) for criterion in criteria]
         self._writers: list[Any] = [None] * len(criteria)
-        self._targets: list[Any] = []
+        self._target_storages: list[Storage] = []
         self._position, self._bytes = 0, reader.constant_bytes
+        self._digests: Any = None  # of the data before the position
         self._seconds_before = 0.0  # of the interrupted evaluation
-        self._checkpoint_file = None if state is None else CheckpointFile(state)
-        self._checkpoint = self._checkpoint_file and self._checkpoint_file.load()
+        self._checkpoint_file = checkpoint_file
         self._next_checkpoint = start
         self._chunk_is_partial = False  # added to some accumulators and not yet to others
+        self._has_progress = False  # since the start or the checkpoint
+
+    def check_storage(self, targets) -> None:
+        """Raises an error if what is written would destroy what is read."""
+        storages = self._target_storages = storages_of_targets(targets)
+        if storages or self._checkpoint_file is not None:
+            inputs = list(self._reader.storages())
+            check_not_read(storages, inputs)
+            if self._checkpoint_file is not None:
+                check_state_file(self._checkpoint_file.name, storages, inputs)
 
     def open_writers(self, stack, targets) -> None:
         """Opens the writers, and restores the accumulators from the checkpoint if there is one."""
-        check_distinct(targets)
-        self._targets = targets
-        checkpoint = self._checkpoint
-        if self._checkpoint_file is not None:
-            self._check_identity(
-                criteria=[_accumulator_identity(a) for a in self._accumulators],
-                data=self._reader.fingerprint(),
-            )
-        rows_written = checkpoint["rows_written"] if checkpoint else [0] * len(targets)
+        file = self._checkpoint_file
+        checkpoint = None if file is None else file.load()
+        if file is not None:
+            parts = {
+                "criteria": [_accumulator_identity(a) for a in self._accumulators],
+                "data": self._reader.fingerprint(),
+                "per_sample": [_target_identity(target) for target in targets],
+                "arithmetic": _arithmetic(),
+            }
+            file.identity = json.loads(json.dumps(parts))
+        if checkpoint:
+            file.check_identity(checkpoint)
+            self._restore(checkpoint, targets)
+        written = checkpoint["written"] if checkpoint else [None] * len(targets)
         for k, target in enumerate(targets):
             if target is not None:
-                writer = open_writer(target, self._checkpoint_file is not None, rows_written[k])
+                writer = open_writer(target, None if file is None else file.path, written[k])
                 self._writers[k] = stack.enter_context(writer)
-        if self._checkpoint_file is not None:
-            self._check_identity(per_sample=[w and w.identity() for w in self._writers])
-        if checkpoint:
-            self._accumulators = [Accumulator.from_dict(a) for a in checkpoint["accumulators"]]
-            self._position, self._bytes = checkpoint["position"], checkpoint["bytes"]
-            self._seconds_before = checkpoint["seconds"]
 
-    def _check_identity(self, **parts) -> None:
-        """Adds parts to the identity of this evaluation, and compares it with the checkpoint."""
-        self._checkpoint_file.identity |= json.loads(json.dumps(parts))
-        if self._checkpoint:
-            self._checkpoint_file.check_identity(self._checkpoint)
+    def _restore(self, checkpoint, targets) -> None:
+        """Continues from a checkpoint of this evaluation."""
+        position = checkpoint["position"]
+        try:
+            for accumulator, state in zip(
+                self._accumulators, checkpoint["accumulators"], strict=True
+            ):
+                accumulator._restore_sums(state)
+            for k, (target, losses) in enumerate(zip(targets, checkpoint["written"], strict=True)):
+                if target is not None and losses is None:
+                    raise ValueError(f"it has written no losses of criterion {k}")
+            rows = [accumulator.rows for accumulator in self._accumulators]
+            rows += [losses["rows"] for losses in checkpoint["written"] if losses is not None]
+            self._reader.check_position(position, rows, checkpoint["digests"])
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            name = self._checkpoint_file.name
+            raise ValueError(f"{name} is not the state of an evaluation: {error}") from error
+        self._position, self._bytes = position, checkpoint["bytes"]
+        self._digests, self._seconds_before = checkpoint["digests"], checkpoint["seconds"]
 
     def run(self, report) -> None:
         """Reads and evaluates all chunks; `report` is called after each."""
-        with contextlib.closing(self._reader.chunks(self._position)) as chunks:
+        with contextlib.closing(self._reader.chunks(self._position, self._digests)) as chunks:
             try:
                 for chunk in chunks:
                     self._add_chunk(chunk)
                     report(self._bytes, self._reader.nbytes)
                     self._maybe_checkpoint()
             except BaseException:
-                if not self._chunk_is_partial:
+                if self._has_progress and not self._chunk_is_partial:
                     self._save_checkpoint()
                 raise
-        if self._checkpoint_file is not None:
-            self._checkpoint_file.remove()  # before the writers: complete files are not resumed
+        if any(isinstance(writer, NpyWriter) for writer in self._writers):
+            self._save_checkpoint()  # a kill may leave some of the files complete
         for writer in self._writers:
             if writer is not None:
                 writer.complete()
+        if self._checkpoint_file is not None:
+            self._checkpoint_file.remove()
 
     def _add_chunk(self, chunk: Chunk) -> None:
         self._chunk_is_partial = True
-        check_no_aliasing(self._targets, (*chunk.arrays, chunk.sample_weight))  # of batches
+        if self._target_storages:
+            check_not_read(self._target_storages, self._reader.chunk_storages(chunk))
         for k, accumulator in enumerate(self._accumulators):
             with self._reader.annotate_errors():
                 losses = accumulator._add_batch(
@@ -217,8 +261,10 @@ class _Evaluator:
                 )
                 if losses is not None:
                     self._writers[k].write(losses)
+        if self._checkpoint_file is not None:
+            self._reader.record(chunk)
         self._position, self._bytes = chunk.next_position, self._bytes + chunk.nbytes
-        self._chunk_is_partial = False
+        self._has_progress, self._chunk_is_partial = True, False
 
     def _maybe_checkpoint(self) -> None:
         if self._checkpoint_file is None or time.perf_counter() < self._next_checkpoint:
@@ -239,7 +285,8 @@ class _Evaluator:
             position=self._position,
             bytes=self._bytes,
             seconds=self._seconds(),
-            rows_written=[writer.done if writer else 0 for writer in self._writers],
+            digests=self._reader.digests(),
+            written=[writer and writer.record() for writer in self._writers],
             accumulators=[accumulator.to_dict() for accumulator in self._accumulators],
         )
 
@@ -255,3 +302,18 @@ def _accumulator_identity(accumulator: Accumulator) -> dict[str, Any]:
     """The criterion and the groups of an accumulator, without its sums."""
     state = accumulator.to_dict()
     return {name: state[name] for name in ("criterion", "options", "by")}
+
+
+def _target_identity(target: Any) -> dict[str, Any] | None:
+    """The identity of a target of unreduced losses, as far as it is known before writing."""
+    if target is None:
+        return None
+    if isinstance(target, (str, os.PathLike)):
+        return {"path": os.path.realpath(target)}
+    return {name: str(getattr(target, name, None)) for name in ("shape", "dtype")}
+
+
+def _arithmetic() -> dict[str, Any]:
+    """The properties of this process on which the bits of a result depend."""
+    fused = _binding.isa() != "baseline" or platform.machine().lower() in ("aarch64", "arm64")
+    return {"version": __version__, "fused_multiply_add": fused}

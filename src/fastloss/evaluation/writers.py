@@ -1,63 +1,34 @@
 """Writers of unreduced losses (`per_sample=`): a .npy file, or an array that is assigned slices."""
 
-import importlib
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from fastloss._arrays import overlap
-from fastloss.evaluation.sources.source import with_filename
+from fastloss.evaluation import files
+from fastloss.evaluation.digests import update_crc
+from fastloss.evaluation.sources.source import READ_BYTES, with_filename
 
-# Windows has no such locks.
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
-
-
-def check_distinct(targets: Sequence[Any]) -> None:
-    """Raises an error if two targets are the same file or share memory."""
-    for a, b in combinations([target for target in targets if target is not None], 2):
-        both_paths = isinstance(a, (str, os.PathLike)) and isinstance(b, (str, os.PathLike))
-        if os.path.realpath(a) == os.path.realpath(b) if both_paths else _aliases(a, b):
-            target = os.fspath(a) if both_paths else f"an array of shape {a.shape}"
-            raise ValueError(f"per_sample names {target} twice: each criterion needs its own")
+# For each criterion, what a checkpoint records of the losses that were written: their number of
+# rows and their checksum, and for files their dtype and the shape of a row.
+Record = dict[str, Any]
 
 
-def check_no_aliasing(targets: Sequence[Any], arrays: Iterable[Any]) -> None:
-    """Raises an error if a target shares memory with an array that is read.
-
-    Later chunks, or other criteria, would read the losses.
-    """
-    for array in arrays:
-        for target in targets:
-            if target is not None and _aliases(target, array):
-                raise ValueError(
-                    f"per_sample, of shape {target.shape}, shares memory with an array that is "
-                    f"read, of shape {array.shape}: write to another array and copy it afterwards"
-                )
-
-
-def _aliases(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return overlap(a, b)
-    return a is b and hasattr(a, "shape")
-
-
-def open_writer(target: Any, resumable: bool, done: int) -> "NpyWriter | ArrayWriter":
+def open_writer(target: Any, state: str | None, record: Record | None) -> "NpyWriter | ArrayWriter":
     """The writer to a .npy file, if `target` is a path, or into an array.
 
-    If `resumable`, an incomplete file is left for another process to resume. `done` is the number
-    of rows that an interrupted process wrote.
+    `state` is the path of the checkpoint, None without one. `record` is what a checkpoint recorded
+    of the losses that an interrupted evaluation wrote, which must still be there.
     """
     if isinstance(target, (str, os.PathLike)):
-        return NpyWriter(target, resumable, done)
+        return NpyWriter(target, state, record)
     if hasattr(target, "__setitem__") and hasattr(target, "shape"):
-        return ArrayWriter(target, done)
+        return ArrayWriter(target, state is not None, record)
     raise TypeError(
         f"per_sample is a {type(target).__name__}: it must be the path of a .npy file, or an array "
         "to write into"
@@ -67,9 +38,29 @@ def open_writer(target: Any, resumable: bool, done: int) -> "NpyWriter | ArrayWr
 class ArrayWriter:
     """Writes along the leading axis of an array, a memory map or a dataset."""
 
-    def __init__(self, target: Any, done: int):
-        self._target = target
-        self.done = done  # rows
+    def __init__(self, target: Any, resumable: bool, record: Record | None):
+        self._target, self._resumable = target, resumable
+        self._done, self._crc = 0, 0  # rows, and their checksum if `resumable`
+        if record is not None:
+            self._resume(record)
+
+    def _resume(self, record: Record) -> None:
+        """Checks the rows that the interrupted evaluation wrote; another array lacks them."""
+        step = max(READ_BYTES // max(math.prod(self._target.shape[1:]) * 8, 1), 1)
+        while self._done < record["rows"]:
+            stop = min(self._done + step, record["rows"])
+            self._add_to_crc(stop)
+        if self._crc != record["crc"]:
+            raise ValueError(
+                f"per_sample, of shape {tuple(self._target.shape)}, no longer holds the "
+                f"{record['rows']} losses that were written to it: pass the same array, or delete "
+                "the state file to start over"
+            )
+
+    def _add_to_crc(self, stop: int) -> None:
+        """Reads the rows up to `stop` back, in the dtype of the target."""
+        rows = np.asarray(self._target[self._done : stop])
+        self._crc, self._done = update_crc(self._crc, rows), stop
 
     def __enter__(self):
         return self
@@ -83,14 +74,16 @@ class ArrayWriter:
         dtype = np.dtype(self._target.dtype)
         if dtype.kind != "f" and dtype.name != "bfloat16":
             raise TypeError(f"per_sample holds {dtype}, and losses are floats: make it float64")
-        shape, stop = tuple(self._target.shape), self.done + len(losses)
+        shape, stop = tuple(self._target.shape), self._done + len(losses)
         if shape[1:] != losses.shape[1:] or shape[0] < stop:
             raise ValueError(
                 f"per_sample has shape {shape}, which does not hold the {stop} losses of shape "
                 f"{losses.shape[1:]} so far"
             )
-        self._target[self.done : stop] = losses
-        self.done = stop
+        self._target[self._done : stop] = losses
+        if self._resumable:
+            self._add_to_crc(stop)
+        self._done = stop
 
     def flush(self) -> None:
         if hasattr(self._target, "flush"):
@@ -99,124 +92,169 @@ class ArrayWriter:
     def complete(self) -> None:
         self.flush()
 
-    def identity(self) -> dict[str, Any]:
-        return {"shape": list(self._target.shape), "dtype": str(self._target.dtype)}
+    def record(self) -> Record:
+        return {"rows": self._done, "crc": self._crc}
 
 
 class NpyWriter:
-    """Writes a .npy file under a temporary name, and renames it when it is complete."""
+    """Writes a .npy file under a temporary name, and renames it when it is complete.
 
-    def __init__(self, path: str | os.PathLike[str], resumable: bool, done: int):
-        self._name, self._resumable = os.fspath(path), resumable
+    If the evaluation can be resumed, the temporary file belongs to its state, by a name which
+    contains a checksum of the path of the state; the lock of the state protects it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], state: str | None, record: Record | None):
+        self._name, self._resumable = os.fspath(path), state is not None
         self._path = os.path.realpath(self._name)
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             raise ValueError(f"{self._name} is not a regular file and cannot be replaced")
-        folder, base = os.path.split(self._path)
-        suffix = "part" if resumable else f"{os.getpid()}.tmp"
-        self._temporary = os.path.join(folder, f".{base}.{suffix}")
-        self.done = done  # rows
-        self._has_rows = True
-        self._dtype: Any = None
+        self._done, self._crc = 0, 0  # rows, and the checksum of their bytes
+        self._dtype: Any = None  # None until losses are written
+        self._row_shape: tuple[int, ...] | None = None  # None for one scalar loss
+        self._durable_name = False  # whether the name of the temporary file is on the disk
+        self._stream: Any = None  # None if the file was completed before
         try:
-            self._stream = self._open_locked() if resumable else io.FileIO(self._temporary, "x+")
-            if done:
-                self._resume()
+            if state is None:
+                self._stream = files.create_temporary(self._path)
+                self._temporary = str(self._stream.name)
+                return
+            folder, base = os.path.split(self._path)
+            owner = zlib.crc32(os.fsencode(state))
+            self._temporary = os.path.join(folder, f".{base}.{owner:08x}.part")
+            if record is None or record["dtype"] is None:
+                self._stream = files.create(self._temporary)
+            else:
+                self._resume(record)
         except OSError as error:
             raise with_filename(error, self._name) from error
 
-    def _open_locked(self) -> io.FileIO:
-        """Opens the file, which another process may have left, unless one is writing it."""
-        create = 0 if self.done else os.O_CREAT
-        stream = io.FileIO(os.open(self._temporary, os.O_RDWR | create, 0o666), "r+")
-        if fcntl is not None:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.close()
-                raise ValueError(
-                    f"another evaluation is writing {self._name}: its state is in use"
-                ) from None
-        if not self.done:
-            stream.truncate(0)
-        return stream
-
-    def _resume(self) -> None:
-        """Reads the header and seeks to the end of the rows that the state has recorded."""
+    def _resume(self, record: Record) -> None:
+        """Seeks to the end of the losses that the state has recorded, after checking them."""
+        self._done, self._dtype = record["rows"], np.dtype(record["dtype"])
+        self._row_shape = None if record["shape"] is None else tuple(record["shape"])
         try:
-            npy_format.read_magic(self._stream)
-            shape, _, self._dtype = npy_format.read_array_header_1_0(self._stream)
-            self._row_shape = shape[1:]
-            end = self._stream.tell() + self.done * self._row_bytes()
-            if self._stream.seek(0, os.SEEK_END) < end:
-                raise ValueError("it is too short")
+            self._stream = files.reopen(self._temporary)
+        except FileNotFoundError:
+            if self._is_complete(record):
+                return
+            raise
+        try:
+            self._check_losses(self._stream, record)
         except ValueError as error:
             self._stream.close()
             raise ValueError(
                 f"{self._temporary} has lost losses that were written to it ({error}): delete the "
                 "state file to start over"
             ) from error
-        self._stream.seek(end)
 
-    def _row_bytes(self) -> int:
-        return self._dtype.itemsize * math.prod(self._row_shape)
+    def _is_complete(self, record: Record) -> bool:
+        """Whether the file was renamed before the interruption, at the end of the evaluation."""
+        try:
+            with open(self._path, "rb", buffering=0) as stream:
+                start = self._header()
+                if stream.read(len(start)) != start:
+                    return False
+                self._check_losses(stream, record)
+                return not stream.read(1)
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _check_losses(self, stream: Any, record: Record) -> None:
+        """Reads the losses that are recorded; raises a ValueError if these are others."""
+        stream.seek(len(self._header()))
+        remaining = self._loss_count() * self._dtype.itemsize
+        crc = 0
+        while remaining:
+            data = stream.read(min(remaining, READ_BYTES))
+            if not data:
+                raise ValueError("it is too short")
+            crc, remaining = zlib.crc32(data, crc), remaining - len(data)
+        if crc != record["crc"]:
+            raise ValueError("it holds others")
+        self._crc = crc
+
+    def _loss_count(self) -> int:
+        return 1 if self._row_shape is None else self._done * math.prod(self._row_shape)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if not self._stream.closed:
-            self._stream.close()
-            if not self._resumable:
-                os.unlink(self._temporary)
+        if self._stream is not None and not self._stream.closed:
+            if self._resumable:
+                self._stream.close()
+            else:
+                files.discard(self._stream, self._temporary)
 
     def write(self, losses: NDArray[Any]) -> None:
         if losses.dtype.name == "bfloat16":
             losses = losses.astype(np.float32)  # the .npy format has no bfloat16
-        if self.done and losses.ndim and not len(losses):
+        if self._done and losses.ndim and not len(losses):
             return  # whatever its dtype
         self._check_compatible(losses)
+        data = np.ascontiguousarray(losses).reshape(-1).view(np.uint8).data
         try:
-            if self.done == 0:
-                self._dtype, self._row_shape = losses.dtype, losses.shape[1:]
-                self._has_rows = losses.ndim > 0
+            if self._done == 0:
+                self._dtype = losses.dtype
+                self._row_shape = losses.shape[1:] if losses.ndim else None
                 self._stream.seek(0)
-                self._write_header()
-            data = np.ascontiguousarray(losses).reshape(-1).view(np.uint8).data
-            while len(data):
-                data = data[self._stream.write(data) :]
+                files.write_all(self._stream, self._header())
+            files.write_all(self._stream, data)
         except OSError as error:
             raise with_filename(error, self._name) from error
-        self.done += len(losses) if losses.ndim else 0
+        if self._resumable:
+            self._crc = zlib.crc32(data, self._crc)
+        self._done += len(losses) if losses.ndim else 0
 
     def _check_compatible(self, losses: NDArray[Any]) -> None:
         """Raises an error if the losses cannot follow the previous ones in one file."""
-        if not self._has_rows or (self.done and not losses.ndim):
+        has_scalar = self._dtype is not None and self._row_shape is None
+        if has_scalar or (self._done and not losses.ndim):
             raise ValueError("per_sample: a .npy file cannot hold a scalar loss and other losses")
-        if self.done and (losses.dtype, losses.shape[1:]) != (self._dtype, self._row_shape):
+        if self._done and (losses.dtype, losses.shape[1:]) != (self._dtype, self._row_shape):
             raise ValueError(
                 f"per_sample: rows of {losses.dtype} of shape {losses.shape[1:]} do not fit into a "
                 f"file with rows of {self._dtype} of shape {self._row_shape}: pass batches of one "
                 "dtype and one shape"
             )
+        if self._stream is None:
+            raise ValueError(f"{self._name} is complete, and there are more losses to write")
 
-    def _write_header(self) -> None:
-        """Writes the header for the rows so far; NumPy pads it so that their number can grow."""
-        empty = np.empty((0, *self._row_shape), self._dtype)
-        shape = (self.done, *self._row_shape) if self._has_rows else ()
+    def _header(self) -> bytes:
+        """The header for the rows so far; NumPy pads it so that their number can grow."""
+        shape = () if self._row_shape is None else (self._done, *self._row_shape)
+        empty = np.empty((0, *(self._row_shape or ())), self._dtype)
         header = npy_format.header_data_from_array_1_0(empty) | {"shape": shape}
-        npy_format.write_array_header_1_0(self._stream, header)
+        stream = io.BytesIO()
+        npy_format.write_array_header_1_0(stream, header)
+        return stream.getvalue()
 
     def flush(self) -> None:
-        os.fsync(self._stream.fileno())
+        if self._stream is None:
+            return
+        try:
+            files.sync(self._stream)
+            if not self._durable_name:
+                files.sync_folder(os.path.dirname(self._path))
+                self._durable_name = True
+        except OSError as error:
+            raise with_filename(error, self._name) from error
 
     def complete(self) -> None:
         if self._dtype is None:
             raise ValueError(f"there was no batch: the dtype of {self._name} is unknown")
-        self._stream.seek(0)
-        self._write_header()
-        self.flush()
-        os.replace(self._temporary, self._path)  # while the lock is held
+        if self._stream is None:
+            return
+        try:
+            self._stream.seek(0)
+            files.write_all(self._stream, self._header())
+            files.sync(self._stream)
+            files.replace(self._temporary, self._path)  # before the lock is released
+        except OSError as error:
+            raise with_filename(error, self._name) from error
         self._stream.close()
 
-    def identity(self) -> dict[str, Any]:
-        return {"path": self._path}
+    def record(self) -> Record:
+        shape = None if self._row_shape is None else list(self._row_shape)
+        dtype = None if self._dtype is None else self._dtype.str
+        return {"rows": self._done, "crc": self._crc, "dtype": dtype, "shape": shape}

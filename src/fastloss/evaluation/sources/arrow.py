@@ -23,7 +23,7 @@ class ArrowSource(Source):
     buffered = False
 
     def __init__(self, name: str, data: Any):
-        self._data = data
+        self._data = self.backing = data
         first = next((chunk[:1] for chunk in _chunks_of(data) if len(chunk)), None)
         self._layout = RowLayout.of(name, data.type, first)
         super().__init__(name, (len(data), *self._layout.shape), self._layout.dtype)

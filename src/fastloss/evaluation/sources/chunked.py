@@ -58,7 +58,7 @@ class SlicedSource(ChunkedSource):
 
     def __init__(self, name: str, data: Any, file: Any = None):
         super().__init__(name, data.shape, np.dtype(data.dtype), file)
-        self._data = data
+        self._data = self.backing = data
         chunks = getattr(data, "chunks", None)
         if self.shape and chunks and isinstance(chunks[0], int):
             self.chunk_rows = max(min(chunks[0], self.rows), 1)

@@ -14,7 +14,7 @@ class ArraySource(Source):
 
     def __init__(self, name: str, array: np.ndarray):
         super().__init__(name, array.shape, array.dtype)
-        self._array = array
+        self._array = self.backing = array
 
     def _read(self, start, stop, buffer):
         return self._array[start:stop] if self.shape else self._array
@@ -28,9 +28,11 @@ class LabelSource:
 
     buffered = False
     row_bytes = 0
+    status = None
 
     def __init__(self, name: str, labels: np.ndarray):
         self.name, self._labels, self.shape = name, labels, labels.shape
+        self.backing = labels
         self.rows, self.nbytes = (labels.shape[0] if labels.shape else 1), labels.nbytes
 
     def __str__(self):

@@ -1,5 +1,6 @@
 """Arrays of .npy and .npz files."""
 
+import os
 import zipfile
 import zlib
 from math import prod
@@ -49,11 +50,21 @@ class NpySource(Source):
             raise ValueError(f"{self.name} is damaged: {error}") from error
         except OSError as error:
             raise with_filename(error, self.name) from error
+        if stop == self.rows:
+            self._check_unchanged()
         order = "F" if self._fortran_order else "C"
         array = np.ndarray(self._shape_of(start, stop), self.dtype, buffer, order=order)
         if not self.dtype.isnative:
             array = array.byteswap(inplace=True).view(self.dtype.newbyteorder())
         return array
+
+    def _check_unchanged(self) -> None:
+        """Raises an error if the file was written to while it was read."""
+        if self._seekable and self._status is not None:
+            status = os.fstat(self._stream.fileno())
+            for name in ("st_size", "st_mtime_ns"):
+                if getattr(status, name) != getattr(self._status, name):
+                    raise ValueError(f"{self.name} was changed while it was read")
 
     def _read_bytes(self, view: memoryview, offset: int) -> None:
         """Fills the view with the bytes of the array from `offset` on."""

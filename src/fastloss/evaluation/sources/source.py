@@ -11,6 +11,8 @@
                          decreases. Rows 0 to 1 of a 0-d array are the array itself
     read_all()           the whole array; closes the source
     close()              closes what open_source() opened, and nothing else
+    backing              the array or dataset that is read, None for files that have no object
+    status               the os.stat_result of the file, None if there is none or not only one
     fingerprint()        JSON-serializable; differs if the data are known to differ
 
 A source may be read on another thread than it was opened on, by one thread at a time. Requests need
@@ -43,6 +45,7 @@ class Source:
 
     buffered = True
     chunk_rows = 1
+    backing: Any = None
 
     def __init__(self, name: str, shape: Sequence[int], dtype: np.dtype, file: Any = None):
         """`file` is a path or an `os.stat_result`, by which changed data are detected."""
@@ -61,6 +64,10 @@ class Source:
 
     def __str__(self):
         return f"{self.name} {self.dtype}{list(self.shape)}"
+
+    @property
+    def status(self) -> os.stat_result | None:
+        return self._status
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> np.ndarray:
         """Rows start to stop, in the buffer if the source is `buffered`."""
@@ -88,6 +95,9 @@ class Source:
             identity["name"] = self.name
             identity["size"] = self._status.st_size
             identity["mtime_ns"] = self._status.st_mtime_ns
+            # Another file may have the size and the time of modification, but not these.
+            identity["ctime_ns"] = self._status.st_ctime_ns
+            identity["inode"] = self._status.st_ino
         return identity
 
     def _allocate_buffer(self) -> np.ndarray:
