@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src_c"
+NODE = r'node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes'
+UNBOUNDED = r'title: "([^"]+)" label: "[^"]*bytes \(dynamic\)"'
 RESERVE = 16 << 10  # for the binding, the runtime of OpenMP and the C library
 
 
@@ -41,14 +43,21 @@ def call_graph(job, folder):
     """({function: frame in bytes}, {(caller, callee)}) of an object."""
     source, variant, flags = job
     target = folder / f"{variant}_{Path(source).stem}.o"
-    command = ["gcc", "-fPIC", *flags, "-fcallgraph-info=su", f"-I{SRC}", "-c", source, "-o", target]
+    command = [
+        "gcc",
+        "-fPIC",
+        *flags,
+        "-fcallgraph-info=su",
+        f"-I{SRC}",
+        "-c",
+        source,
+        "-o",
+        target,
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
     text = target.with_suffix(".ci").read_text(encoding="utf-8")
-    frames = {
-        title: int(size)
-        for title, size in re.findall(r'node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes', text)
-    }
-    unbounded = re.findall(r'title: "([^"]+)" label: "[^"]*bytes \(dynamic\)"', text)
+    frames = {title: int(size) for title, size in re.findall(NODE, text)}
+    unbounded = re.findall(UNBOUNDED, text)
     if unbounded:
         raise SystemExit(f"{source}: frames of unbounded size: {', '.join(unbounded)}")
     edges = set(re.findall(r'sourcename: "([^"]+)" targetname: "([^"]+)"', text))

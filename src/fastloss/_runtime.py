@@ -95,8 +95,8 @@ def get_num_threads() -> int:
 def num_threads(n: SupportsIndex, *, fixed: bool | None = None) -> AbstractContextManager[None]:
     """Set the maximum number of threads for calls in a ``with`` block.
 
-    It applies to the current context (`contextvars`): to the calling Python thread or, in asyncio, to
-    the calling task.
+    It applies to the current context (`contextvars`): to the calling Python thread or, in asyncio,
+    to the calling task.
 
     Parameters
     ----------

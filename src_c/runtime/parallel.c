@@ -157,8 +157,8 @@ __attribute__((constructor)) static void initialise(void)
     fl_affinity_initialise();
 }
 
-/* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it to one
- * place, and hides the other processors from sched_getaffinity. */
+/* With OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY the runtime binds the thread that loads it to
+ * one place, and hides the other processors from sched_getaffinity. */
 int fl_openmp_processors(void)
 {
     int processors = omp_get_num_procs(), places = omp_get_num_places(), sum = 0;
@@ -421,7 +421,7 @@ static void observe(struct team_class *class, const fl_region *region)
 static const double RETRY_SECONDS = 1;
 
 static _Thread_local struct {
-    int size;            /* of the calling thread's last team, the caller included */
+    int size;             /* of the calling thread's last team, the caller included */
     double no_more_until; /* a thread could not be created: ask again then */
 } pool = {.size = 1};
 

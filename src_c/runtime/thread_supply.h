@@ -1,5 +1,6 @@
-/* Whether threads can be created. libgomp ends the process if it cannot create one: by RLIMIT_NPROC, a
- * cgroup's limit of tasks, or RLIMIT_AS. POSIX only, elsewhere every thread is assumed to be possible. */
+/* Whether threads can be created. libgomp ends the process if it cannot create one: by
+ * RLIMIT_NPROC, a cgroup's limit of tasks, or RLIMIT_AS. POSIX only, elsewhere every thread is
+ * assumed to be possible. */
 #ifndef FASTLOSS_THREAD_SUPPLY_H
 #define FASTLOSS_THREAD_SUPPLY_H
 
