@@ -54,16 +54,17 @@ class ZarrSource(SlicedSource):
 
     def _read_into(self, row, out):
         super()._read_into(row, out)
-        if self._grid is not None and out.size:
+        if self._folder is not None and self._grid is not None and out.size:
             with read_errors(self.name):
-                self._check_chunks(row, row + len(out) if self.shape else 1)
+                stop = row + len(out) if self.shape else 1
+                self._check_chunks(self._folder, self._grid, row, stop)
 
-    def _check_chunks(self, start: int, stop: int) -> None:
+    def _check_chunks(self, folder: str, grid: "ChunkGrid", start: int, stop: int) -> None:
         """Raises an error if more chunks are absent than when the source was opened."""
-        first = max(start // self._grid.file_rows, self._next_grid_row)
-        last = -(-stop // self._grid.file_rows)
-        for key in self._grid.keys(first, last):
-            if not os.path.exists(os.path.join(self._folder, key)):
+        first = max(start // grid.file_rows, self._next_grid_row)
+        last = -(-stop // grid.file_rows)
+        for key in grid.keys(first, last):
+            if not os.path.exists(os.path.join(folder, key)):
                 self._absent_files_read += 1
                 if self._absent_files_read > self._absent_files:
                     raise self._changed(f"{key} is gone")
