@@ -481,7 +481,12 @@ def test_chunks_of_hdf5_that_were_never_written(tmp_path, chunks):
 def test_chunks_of_hdf5_without_a_fill_value(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("nan", (6,), "f8", chunks=(3,), fillvalue=np.nan)[:3] = 1
-        file.create_dataset("never", (6,), "f8", chunks=(3,), fill_time="never")[:3] = 1
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((3,))
+        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((6,))
+        h5py.h5d.create(file.id, b"never", h5py.h5t.NATIVE_DOUBLE, space, creation)
+        file["never"][:3] = 1
     for name, message in [("nan", "fill value is NaN"), ("never", "no fill value")]:
         for missing_chunks in (None, "warn", "error", "fill"):
             with pytest.raises(ValueError, match=f"x.h5:{name} lacks 1 chunk, wh.*{message}"):
@@ -617,7 +622,8 @@ def test_absent_chunks_of_other_stores(tmp_path):
     with pytest.warns(UserWarning, match="input lacks 1 chunk"):
         assert fl.evaluate(fl.l1_loss, array, 0.0).missing_chunks == 1
     folder = tmp_path / "group.zarr"
-    zarr.open_group(str(folder), mode="w").create_array("a/b", data=DATA, chunks=(2, 2))
+    group = zarr.open_group(str(folder), mode="w")
+    group.create_array("a/b", shape=DATA.shape, dtype="f8", chunks=(2, 2))[...] = DATA
     os.remove(folder / "a/b/c/1/0")
     with pytest.warns(UserWarning, match="a/b lacks 1 chunk"):
         fl.evaluate(fl.l1_loss, f"{folder}:a/b", 0.0)
@@ -637,7 +643,9 @@ def test_chunks_that_vanish_while_they_are_read(tmp_path):
 def test_0d_and_empty_arrays_of_zarr(tmp_path):
     for version, shape in itertools.product((2, 3), ((), (0, 3))):
         folder = str(tmp_path / f"{version}{len(shape)}.zarr")
-        array = zarr.create_array(folder, shape=shape, dtype="f8", zarr_format=version)
+        array = zarr.create_array(
+            folder, shape=shape, dtype="f8", zarr_format=version, fill_value=0
+        )
         if not shape:
             with pytest.warns(UserWarning, match="lacks 1 chunk"):
                 assert value_of(folder) == 0

@@ -76,6 +76,7 @@ def _first(rows: Iterable[int | None]) -> int | None:
 
 def _first_null_of_arrow(value: Any) -> int | None:
     import pyarrow as pa
+    import pyarrow.compute
 
     if isinstance(value, (pa.Table, pa.RecordBatch)):
         return _first(map(_first_null_of_arrow, value.columns))
@@ -93,8 +94,8 @@ def _first_null_of_arrow(value: Any) -> int | None:
         return _first_null_of_arrow(value.storage)
     if isinstance(value, pa.DictionaryArray):  # whose dictionary may hold a null
         value = value.dictionary_decode()
-    if isinstance(value, pa.RunEndEncodedArray):  # null_count is 0
-        return _first_of_mask(value.is_null())
+    if isinstance(value, pa.RunEndEncodedArray):  # whose null_count is 0
+        value = pa.compute.run_end_decode(value)
     if value.null_count:
         return _first_of_mask(value.is_null())
     if isinstance(value, pa.FixedSizeListArray):
