@@ -195,9 +195,17 @@ bad(
     "one-hot integers, images",
     "cross_entropy",
     np.zeros((2, 3, 4, 4)),
-    np.zeros((2, 3, 4, 4), np.uint8),
+    np.moveaxis(np.eye(3, dtype=np.uint8)[np.arange(32).reshape(2, 4, 4) % 3], -1, 1),
     error=TypeError,
     says=r"uint8.*class indices must have shape \(2, 4, 4\).*argmax\(axis=1\)",
+)
+bad(
+    "integers of the input's shape that are not one-hot",
+    "cross_entropy",
+    np.zeros((2, 3, 4, 4)),
+    np.zeros((2, 3, 4, 4), np.uint8),
+    error=TypeError,
+    says=r"uint8.*class indices must have shape \(2, 4, 4\); pass target\.astype\(input\.dtype\)",
 )
 bad(
     "one-hot integers, nll",

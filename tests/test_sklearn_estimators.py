@@ -13,11 +13,12 @@ import sklearn
 from scipy.optimize import linprog, minimize
 from scipy.sparse import csr_array
 from scipy.stats import norm
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import RFE
 from sklearn.linear_model import (
     BayesianRidge,
     GammaRegressor,
@@ -39,10 +40,12 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
-from sklearn.svm import SVC, SVR, LinearSVC
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastloss as fl
@@ -763,6 +766,148 @@ def test_scorer_errors(two, three):
         make_scorer(fl.CrossEntropyLoss())(DummyRegressor().fit(*two), *two)
     with pytest.raises(TypeError, match="GaussianNB has no decision_function, which"):
         make_scorer(HINGE)(GaussianNB().fit(*two), *two)
+
+
+class Opaque(ClassifierMixin, BaseEstimator):
+    """A classifier without parameters that has the decision values of another."""
+
+    def __init__(self, model, sign=1):
+        self.model, self.sign = model, sign
+
+    def fit(self, X, y):
+        self.fitted_ = clone(self.model).fit(X, y)
+        self.classes_ = self.fitted_.classes_
+        return self
+
+    def predict(self, X):
+        return self.fitted_.predict(X)
+
+    def decision_function(self, X):
+        return self.sign * self.fitted_.decision_function(X)
+
+
+def machines(shape):
+    """Support vector machines with decision values of this shape, alone and inside others."""
+    machine = SVC(kernel="linear", decision_function_shape=shape)
+    yield "alone", machine
+    yield "nu", NuSVC(nu=0.1, decision_function_shape=shape)
+    yield "pipeline", make_pipeline(StandardScaler(), machine)
+    yield (
+        "search",
+        GridSearchCV(
+            SVC(kernel="linear"), {"decision_function_shape": [shape]}, scoring="accuracy", cv=2
+        ),
+    )
+    yield (
+        "pipeline in a search",
+        GridSearchCV(
+            make_pipeline(StandardScaler(), machine), {"svc__C": [1.0]}, scoring="accuracy", cv=2
+        ),
+    )
+    yield "features", RFE(machine, n_features_to_select=2)
+    yield "bag", BaggingClassifier(machine, 3, random_state=0)
+    yield "opaque", Opaque(machine)
+    yield "stack", StackingClassifier([("nb", GaussianNB())], machine, cv=2)
+    if shape == "ovo":
+        yield "opaque, other sign", Opaque(machine, -1)
+
+
+@pytest.mark.parametrize("classes", [3, 4, 5])
+@pytest.mark.parametrize("name", [name for name, _ in machines("ovo")])
+def test_columns_of_pairs_are_not_taken_for_classes(classes, name):
+    rng = np.random.default_rng(classes)
+    centers = 3 * rng.normal(size=(classes, 4))
+    y = rng.permutation(np.arange(40 * classes) % classes)
+    X = centers[y] + rng.normal(size=(len(y), 4))
+    model = dict(machines("ovo"))[name].fit(X, y)
+    for scorer in (
+        make_scorer(fl.MultiMarginLoss()),
+        make_scorer(fl.CrossEntropyLoss(), response_method="decision_function"),
+    ):
+        with pytest.raises(ValueError, match="one column per pair of classes"):
+            scorer(model, X, y)
+    for model in [dict(machines("ovr")).get(name), OneVsRestClassifier(SVC(kernel="linear"))]:
+        if model is not None:
+            scores = model.fit(X, y).decision_function(X)
+            expected = -fl.multi_margin_loss(scores, y)
+            assert make_scorer(fl.MultiMarginLoss())(model, X, y) == expected
+    one_of_each = OneVsRestClassifier(SVC(decision_function_shape="ovo")).fit(X, y)
+    expected = -fl.multi_margin_loss(one_of_each.decision_function(X), y)
+    assert make_scorer(fl.MultiMarginLoss())(one_of_each, X, y) == expected
+
+
+def test_the_remedy_for_columns_of_pairs(three):
+    machine = SVC(decision_function_shape="ovo").fit(*three)
+    scorer = make_scorer(fl.MultiMarginLoss())
+    with pytest.raises(ValueError, match=r"SVC.*decision_function_shape='ovr' gives one per class"):
+        scorer(machine, *three)
+    machine.set_params(decision_function_shape="ovr")
+    encoded = np.unique(three[1], return_inverse=True)[1]
+    expected = -fl.multi_margin_loss(machine.decision_function(three[0]), encoded)
+    assert scorer(machine, *three) == expected
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba", "decision_function"])
+@pytest.mark.parametrize("shape", [(150,), (150, 1), (150, 2), (150, 6), (150, 3, 1)])
+def test_scores_of_another_shape_are_refused(three, method, shape, monkeypatch):
+    model = LogisticRegression(max_iter=1000).fit(*three)
+    monkeypatch.setattr(type(model), method, lambda self, X: np.full(shape, 0.5))
+    response = "decision_function" if method == "decision_function" else None
+    scorer = make_scorer(fl.CrossEntropyLoss(), response_method=response)
+    with pytest.raises(ValueError, match=r"(proba|function) of .*shape.*each of the 3 classes"):
+        scorer(model, *three)
+
+
+def test_classes_of_an_estimator_need_not_be_in_order(three):
+    class Reversed(Opaque):
+        def fit(self, X, y):
+            super().fit(X, y)
+            self.classes_ = self.classes_[::-1]
+            return self
+
+        def decision_function(self, X):
+            return super().decision_function(X)[:, ::-1]
+
+        def predict_proba(self, X):
+            return self.fitted_.predict_proba(X)[:, ::-1]
+
+    for y in (three[1], np.unique(three[1], return_inverse=True)[1]):
+        model = LogisticRegression(max_iter=1000)
+        for criterion in (fl.CrossEntropyLoss(), fl.MultiMarginLoss(), fl.NLLLoss()):
+            scorer = make_scorer(criterion)
+            expected = scorer(model.fit(three[0], y), three[0], y)
+            turned = scorer(Reversed(model).fit(three[0], y), three[0], y)
+            np.testing.assert_allclose(turned, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", [RandomForestClassifier(3), KNeighborsClassifier()], ids=repr)
+@pytest.mark.parametrize("wrapper", [MultiOutputClassifier, lambda model: model])
+def test_several_outputs_are_refused(three, model, wrapper):
+    X, y = three
+    outputs = np.c_[y == y[0], y == y[-1]]
+    model = wrapper(model).fit(X, outputs)
+    with pytest.raises(TypeError, match="has several outputs"):
+        make_scorer(fl.CrossEntropyLoss())(model, X, outputs)
+
+
+def test_targets_of_a_scorer_keep_their_rows():
+    X, y = np.arange(6.0).reshape(3, 2), np.arange(6.0).reshape(2, 3)
+    model = DummyRegressor(strategy="constant", constant=[0.0, 1.0]).fit(X, X)
+    with pytest.raises(ValueError, match="shape"):
+        make_scorer(fl.MSELoss())(model, X, y)
+    one = DummyRegressor().fit(X, X[:, 0])
+    scorer = make_scorer(fl.MSELoss())
+    assert scorer(one, X, X[:, :1]) == scorer(one, X, X[:, 0])
+
+
+def test_masked_targets_of_a_scorer_are_refused(values, three):
+    X, y = values
+    with pytest.raises(TypeError, match="y is a masked array"):
+        make_scorer(fl.MSELoss())(Ridge().fit(X, y), X, np.ma.masked_array(y, y > y.mean()))
+    X, y = three[0], np.unique(three[1], return_inverse=True)[1]
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    with pytest.raises(TypeError, match="y is a masked array"):
+        make_scorer(fl.CrossEntropyLoss())(model, X, np.ma.masked_array(y, y > 1))
 
 
 @pytest.mark.parametrize("missing", ["sklearn", "scipy"])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fastloss import _errors
+from fastloss._nulls import check_nested, check_nulls
 
 
 def dtype_named(name):
@@ -19,11 +20,10 @@ def dtype_named(name):
 def as_array(value, name):
     """Convert an array-like to an ndarray; reject what NumPy would misread."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, and fastloss does not read masks: pass {name}.filled(...) "
-            "and a sample_weight of 0 for the masked entries"
-        )
+        raise _errors.masked(name)
     if isinstance(value, np.ndarray):
+        if type(value) is not np.ndarray and isinstance(getattr(value, "mask", None), np.ndarray):
+            raise _errors.masked(name)
         return np.ndarray.view(value, np.ndarray)  # a subclass may override the method
     if is_dask(value):
         raise TypeError(
@@ -33,16 +33,39 @@ def as_array(value, name):
         )
     if value is None or isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be an array or a scalar, got {type(value).__name__}")
+    is_list = isinstance(value, (list, tuple))
+    if not is_list:
+        if _is_stored(value):
+            from fastloss.evaluation.sources import read_array
+
+            return read_array(value, name)
+        check_nulls(value, name)
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
         else:
-            array = np.asarray(value)
+            array = np.asanyarray(value)  # which keeps the mask of a masked array
     except Exception as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from error
-    if isinstance(array, np.ma.MaskedArray) or type(array) is not np.ndarray:
+    if is_list:
+        check_nested(value, array, name)
+    if type(array) is not np.ndarray:
         return as_array(array, name)
     return array
+
+
+def _is_stored(value):
+    """Whether a value is a dataset of h5py, an array of zarr, or numbers in an array of pyarrow.
+
+    They are read as `evaluate` reads them: their lists are rows, and missing data are errors.
+    """
+    types = {(t.__module__.partition(".")[0], t.__name__) for t in type(value).__mro__}
+    if types & {("pyarrow", "Array"), ("pyarrow", "ChunkedArray")}:
+        from fastloss.evaluation.sources.arrow import holds_numbers
+
+        return holds_numbers(value.type)
+    is_dataset = bool(types & {("h5py", "Dataset"), ("zarr", "Array")})
+    return is_dataset and value.dtype.kind in "biufcV"  # labels of groups may be strings
 
 
 def is_dask(value):

@@ -1383,7 +1383,7 @@ cdef class Call:
         cdef int k
         cdef bint is_double = False, floating = False
         cdef fl_domain domain
-        cdef cnp.ndarray array
+        cdef cnp.ndarray array, x
         self.result = -1
         for k in range(n):
             if self.row.spec[k].extent == FL_ABSENT:
@@ -1392,8 +1392,10 @@ cdef class Call:
             array = <cnp.ndarray>self.arrays[k]
             if domain == FL_INDEX or domain == FL_LABELS:
                 if self.dtype[k] <= FL_BOOL and cnp.PyArray_SIZE(array) > 0:
-                    raise _errors.no_indices(self.loss.operands[k], array, domain == FL_LABELS,
-                                             self.loss.shapes == FL_SHAPES_SECOND_AXIS)
+                    x = <cnp.ndarray>self.arrays[0]
+                    raise _errors.no_indices(
+                        self.loss.operands[k], array, domain == FL_LABELS, x,
+                        max(row_axis(self.loss.shapes, cnp.PyArray_NDIM(x)), -1))
                 continue
             if self.dtype[k] < 0:
                 raise _errors.bad_dtype(self.loss.operands[k], array)

@@ -62,21 +62,28 @@ def bad_units(name, rows, other_name, other, axis, probabilities, indices):
             f"{other_name} has shape {other.shape}, but {entries} for {name} of shape {rows.shape} "
             f"must have shape {expected}"
         )
+    remedies = []
+    if _is_one_hot(other, axis):
+        remedies.append(f"{other_name}.argmax(axis={axis}), since each row has one 1")
     # In cross_entropy, and only there, torch reads a target of the input's shape as probabilities.
-    or_probabilities = f", or {other_name}.astype({name}.dtype) as probabilities"
+    limit = _exact_integers(rows.dtype)
+    if probabilities and _first(other, lambda y: (y > limit) | (y < -limit)) is None:
+        remedies.append(f"{other_name}.astype({name}.dtype) as probabilities")
     return (TypeError if probabilities else ValueError)(
         f"{other_name} has the input's shape {rows.shape} but holds integers ({other.dtype}): "
-        f"class indices must have shape {expected}; for a one-hot target pass "
-        f"{other_name}.argmax(axis={axis})" + or_probabilities * probabilities
+        f"class indices must have shape {expected}"
+        + f"; pass {', or '.join(remedies)}"
+        * bool(remedies)
     )
 
 
 def rows_differ(name, rows, other_name, other, axis, probabilities):
     """Two arrays of rows whose shapes must be equal and are not."""
     if probabilities and other.shape == _without(rows.shape, axis):
+        remedy = _integers_remedy(other_name, other, rows.shape[axis])
         return TypeError(
-            f"{other_name} holds {other.dtype}: class indices must be integers; pass "
-            f"{other_name}.astype(np.int64), or probabilities of the input's shape {rows.shape}"
+            f"{other_name} holds {other.dtype}: class indices must be integers, and probabilities "
+            f"must have the input's shape {rows.shape}{remedy}"
         )
     return ValueError(
         f"{other_name} has shape {other.shape} and {name} has shape {rows.shape}: they must be "
@@ -110,6 +117,19 @@ def ignored_probabilities(ignore_index):
     )
 
 
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def masked(name):
+    """A masked array, whose mask would be ignored."""
+    remedy = (
+        "sample_weight.filled(0)"
+        if name == "sample_weight"
+        else f"{name}.filled(...) and a sample_weight of 0 for the masked entries"
+    )
+    return TypeError(f"{name} is a masked array, and fastloss does not read masks: pass {remedy}")
+
+
 # --- dtypes ---------------------------------------------------------------------------------------
 
 
@@ -118,11 +138,18 @@ def bad_dtype(name, array):
     if array.dtype.kind == "O":
         return TypeError(f"{name} is not a numeric array: NumPy reads it as dtype object")
     hint = ""
-    if array.dtype.kind == "f":
-        hint = f"; pass {name}.astype(np.float64)"
+    if array.dtype.kind == "f" and _first(array, _overflows_float64) is None:
+        hint = f"; pass {name}.astype(np.float64), which rounds to 53 bits"
     elif array.dtype.kind == "c":
         hint = "; pass its .real and .imag separately"
     return TypeError(f"{name} has dtype {array.dtype}, which fastloss does not support{hint}")
+
+
+def _overflows_float64(entries):
+    """Which entries are finite or not 0, and would be infinite or 0 as float64."""
+    with np.errstate(all="ignore"):
+        rounded = entries.astype(np.float64)
+    return (np.isinf(rounded) != np.isinf(entries)) | ((rounded == 0) != (entries == 0))
 
 
 def no_scores(name, array, other_name):
@@ -135,17 +162,71 @@ def no_scores(name, array, other_name):
     return bad_dtype(name, array)
 
 
-def no_indices(name, array, rows, second):
-    """Class indices that are not integers."""
+def no_indices(name, array, rows, input, axis):
+    """Class indices that are not integers; of several in each row if `rows`."""
     dtype = array.dtype
     if dtype.kind not in "fb" and dtype.name != "bfloat16":
         return bad_dtype(name, array)
-    remedy = f"pass {name}.astype(np.int64)"
     if rows:
-        remedy = "list the classes of each row and fill the rest of the row with -1"
-    elif array.ndim > 1 and second:
-        remedy += f", or {name}.argmax(axis=1) if it holds class probabilities"
-    return TypeError(f"{name} holds {dtype}: class indices must be integers; {remedy}")
+        remedy = "; list the classes of each row and fill the rest of the row with -1"
+    elif input.shape == array.shape and _is_one_hot(array, axis):
+        remedy = f"; pass {name}.argmax(axis={axis}), since each row has one 1"
+    else:
+        remedy = _integers_remedy(name, array, input.shape[axis] if input.ndim else 0)
+    return TypeError(f"{name} holds {dtype}: class indices must be integers{remedy}")
+
+
+_EXACT_INTEGERS = {"bfloat16": 2**8}  # up to which a dtype holds each integer
+
+
+def _exact_integers(dtype):
+    return _EXACT_INTEGERS.get(dtype.name) or 2 ** (np.finfo(dtype).nmant + 1)
+
+
+def _integers_remedy(name, array, classes):
+    """How to make class indices of floats or booleans; a remedy only if it changes no label.
+
+    A whole number may be a rounded label if it is large, and so may those of the next call if the
+    dtype does not hold all classes.
+    """
+    remedy = f"; pass {name}.astype(np.int64)"
+    if array.dtype.kind == "b":
+        return remedy
+    index = _first(array, lambda y: np.isnan(y) | (y != np.rint(y)) | np.isinf(y))
+    if index is not None:
+        return f", and {_entry(name, array, index, 0)[0]} = {array[index]} is not one"
+    limit = _exact_integers(array.dtype)
+    if classes > limit or _first(array, lambda y: abs(y) >= limit) is not None:
+        return (
+            f"; {array.dtype} holds integers exactly only up to {limit}, so that labels may have "
+            "been rounded: pass them as integers from before they were converted"
+        )
+    return remedy
+
+
+def _is_one_hot(array, axis):
+    """Whether each row along an axis is 0 but for one 1."""
+    if array.shape[axis] == 0 or _first(array, lambda y: (y != 0) & (y != 1)) is not None:
+        return False
+    rows = array.size // array.shape[axis]
+    return np.count_nonzero(array) == rows and bool(array.any(axis=axis).all())
+
+
+def _first(array, test):
+    """The index of the first entry for which a function of blocks of entries is True, or None.
+
+    The blocks keep the memory that an error message needs small.
+    """
+    start = 0
+    flags = ["external_loop", "buffered", "zerosize_ok"]
+    with np.nditer(array, flags, order="C", buffersize=1 << 16) as blocks:
+        for block in blocks:
+            found = test(block)
+            if found.any():
+                index = np.unravel_index(start + int(found.argmax()), array.shape)
+                return tuple(int(i) for i in index)
+            start += block.size
+    return None
 
 
 def bool_labels(name):
@@ -161,7 +242,7 @@ def too_large(name):
 def no_gradient(name, array):
     """An integer array to differentiate with respect to."""
     return TypeError(
-        f"{name} holds {array.dtype}, which has no gradient: pass a floating-point array"
+        f"{name} holds {array.dtype}, which has no gradient: it must be a floating-point array"
     )
 
 
@@ -357,8 +438,8 @@ def bad_sequence_label(entry, label, name, classes, blank):
     """A label that is not a class, or is the blank."""
     if label == blank:
         return ValueError(
-            f"{entry} = {label} is the blank, which must not occur in targets: pass the labels "
-            "without blanks, or choose another blank"
+            f"{entry} = {label} is the blank, which is not a label: blank must be the class that "
+            "the model was trained with as its blank, and padding must lie beyond target_lengths"
         )
     has = _classes(name, classes)
     return ClassIndexError(f"{entry} = {label} is not a class: {has}, and {blank} is the blank")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from fastloss.evaluation.criterion_set import criterion_of
 from fastloss.evaluation.evaluator import evaluate
 from fastloss.evaluation.progress import ProgressBar
 from fastloss.evaluation.results import Evaluation
+from fastloss.evaluation.sources import MISSING_CHUNKS
 
 PERPLEXITY_LOSSES = ("cross_entropy", "nll_loss")
 
@@ -122,6 +124,13 @@ def _parser(losses: Mapping[str, Any]) -> Parser:
     add("--chunk-rows", type=number(int), metavar="N", help="number of rows to read at once")
     add("--threads", type=number(int), metavar="N", help="number of threads that compute")
     add(
+        "--missing-chunks",
+        choices=MISSING_CHUNKS,
+        help="absent chunks of Zarr or HDF5, which are read as the fill value: warn (the default) "
+        "reports their number, error refuses them, fill also accepts absent files of an HDF5 "
+        "dataset that consists of several",
+    )
+    add(
         "--json",
         action="store_true",
         help="print one JSON object, or an array of one for each of several losses; values that "
@@ -161,7 +170,7 @@ def _evaluate(
     operands = next(iter(losses.values())).operands
     state = arguments["state"]
     try:
-        with _progress_bar() as progress:
+        with _plain_warnings(), _progress_bar() as progress:
             return evaluate(
                 criteria,
                 *(arguments[operand] for operand in operands),
@@ -172,6 +181,7 @@ def _evaluate(
                 chunk_rows=arguments["chunk_rows"],
                 threads=arguments["threads"],
                 progress=progress,
+                missing_chunks=arguments["missing_chunks"],
             )
     except KeyboardInterrupt:
         if state is None or not os.path.exists(state):
@@ -185,3 +195,16 @@ def _progress_bar() -> contextlib.AbstractContextManager[Any]:
         if sys.stderr is not None and sys.stderr.isatty():
             return ProgressBar(delay=1, leave=False, file=sys.stderr)
     return contextlib.nullcontext(False)
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """Prints warnings on one line, without the line of code that caused them."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if sys.stderr is not None:
+            print(f"fastloss: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -86,8 +86,10 @@ def _perplexity(totals: Evaluation | Totals) -> float:
 
 def _pass_figures(evaluation: Evaluation) -> dict[str, str]:
     """The figures that all losses of one pass have in common."""
+    missing = evaluation.missing_chunks
     return {
         "rows": f"{evaluation.rows:,}",
+        **({"missing chunks": f"{missing:,}"} if missing else {}),
         "time": f"{evaluation.seconds:.3g} s",
         "throughput": evaluation.throughput,
         "threads": str(evaluation.threads),

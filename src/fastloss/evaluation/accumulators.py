@@ -530,9 +530,13 @@ def _check_labels(labels: NDArray[Any]) -> None:
     if labels.dtype.kind == "O":
         wrong = [label for label in labels.flat if not isinstance(label, str)]
         if wrong:
+            integers = all(
+                type(label) is int and -(2**63) <= label < 2**63 for label in labels.flat
+            )
+            remedy = ": pass group.astype(np.int64)" if integers else ""
             raise TypeError(
-                f"group holds {wrong[0]!r} in an array of objects, where labels must be strings: "
-                "pass integers and floats in an array of their dtype, such as group.astype(int)"
+                f"group holds {wrong[0]!r} in an array of objects, where labels must be "
+                f"strings{remedy}"
             )
     elif labels.dtype.kind not in "biufUT" or labels.dtype == np.longdouble != np.float64:
         raise TypeError(f"group holds {labels.dtype}: labels must be integers, floats or strings")

@@ -64,6 +64,7 @@ class BatchReader:
 
     nbytes = None
     constant_bytes = 0
+    missing_chunks = 0
 
     def __init__(self, inputs: EvaluationInput):
         (batches,) = inputs.data
@@ -221,7 +222,7 @@ class RowReader:
         self._sources = {}
         for key, value in arrays.items():
             opener = open_labels if key == "by" else open_source
-            source = opener(value, array_name(key))
+            source = opener(value, array_name(key), inputs.missing_chunks or "warn")
             self._sources[key] = opened.enter_context(contextlib.closing(source))
         self._plan_chunks(inputs.criteria, inputs.chunk_rows)
         for key in self._constant:
@@ -249,6 +250,7 @@ class RowReader:
         }
         self.constant_bytes = sum(array.nbytes for array in self._constant.values())
         self.nbytes = sum(source.nbytes for source in sources.values())
+        self.missing_chunks = sum(source.missing_chunks for source in sources.values())
         blocks = [criterion.loss._rows_per_block(leader.shape) for criterion in criteria]
         self._block = max(leader.rows, 1) if whole else math.lcm(*(max(n, 1) for n in blocks))
         self._step = _rows_per_chunk(

@@ -52,6 +52,7 @@ _UNSUPPORTED = {
     "per_sample": "for unreduced losses, dask.array.map_blocks(loss, ..., reduction='none')",
     "state": "the scheduler recomputes the blocks of a lost worker",
     "chunk_rows": "rechunk the arrays",
+    "missing_chunks": "Dask reads the arrays",
     "progress": "use dask.diagnostics.ProgressBar, or the dashboard",
 }
 
@@ -62,7 +63,8 @@ def evaluate_dask(inputs: EvaluationInput, threads: int | None, **options: Any) 
     `threads` is the number of threads for each block, by default 1 unless blocks run one at a time.
     `options` are those that Dask does not support.
     """
-    for name, value in {**options, "chunk_rows": inputs.chunk_rows}.items():
+    options |= {"chunk_rows": inputs.chunk_rows, "missing_chunks": inputs.missing_chunks}
+    for name, value in options.items():
         if value is not None and value is not False:
             raise TypeError(f"{name} is not supported with Dask: {_UNSUPPORTED[name]}")
     if threads is None and get_scheduler() is dask.get:  # the synchronous scheduler

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastloss import _binding
 from fastloss._runtime import num_threads
@@ -22,6 +22,7 @@ from fastloss.evaluation.criterion_set import CriterionSet
 from fastloss.evaluation.inputs import EvaluationInput
 from fastloss.evaluation.progress import progress_callback
 from fastloss.evaluation.results import Evaluation
+from fastloss.evaluation.sources import MISSING_CHUNKS
 from fastloss.evaluation.storage import (
     Storage,
     check_not_read,
@@ -46,6 +47,7 @@ def evaluate(
     chunk_rows: int | None = None,
     threads: int | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
+    missing_chunks: Literal["warn", "error", "fill"] | None = None,
 ) -> Any:
     """Evaluates criteria over data of any size, in memory that does not grow with the data.
 
@@ -88,6 +90,13 @@ def evaluate(
     progress : bool or callable, default False
         Whether to show a tqdm bar. A callable is called after every chunk with the number of bytes
         done and their total, or None if the total is unknown.
+    missing_chunks : {"warn", "error", "fill"}, optional
+        What to do about chunks of Zarr or HDF5 that are absent, which are read as the fill value:
+        with "warn", the default, or "fill", their number is in a warning and in the result; with
+        "error" they are an error. If the fill value is NaN or null, they are always an error.
+        Other files that hold the data of an HDF5 dataset, which are the sources of a virtual
+        dataset and external files, are an error if they are absent or too small, unless
+        `missing_chunks` is "fill".
 
     Returns
     -------
@@ -129,6 +138,9 @@ def evaluate(
     """
     start = time.perf_counter()
     criterion_set = CriterionSet(criterion)
+    if missing_chunks not in (None, *MISSING_CHUNKS):
+        names = ", ".join(map(repr, MISSING_CHUNKS))
+        raise ValueError(f"missing_chunks must be one of {names}, got {missing_chunks!r}")
     labels = None
     if not (by is None or (isinstance(by, str) and by in ("class", "group"))):
         by, labels = "group", by
@@ -136,7 +148,9 @@ def evaluate(
         if threads is not None:
             stack.enter_context(num_threads(threads))
         criteria = criterion_set.criteria
-        inputs = EvaluationInput(criteria, data, sample_weight, by, labels, chunk_rows)
+        inputs = EvaluationInput(
+            criteria, data, sample_weight, by, labels, chunk_rows, missing_chunks
+        )
         if inputs.on_dask():
             from fastloss.evaluation.dask import evaluate_dask
 
@@ -295,7 +309,8 @@ class _Evaluator:
 
     def results(self) -> list[Evaluation]:
         seconds = self._seconds()
-        return [Evaluation._of(a, seconds, self._bytes) for a in self._accumulators]
+        missing = self._reader.missing_chunks
+        return [Evaluation._of(a, seconds, self._bytes, missing) for a in self._accumulators]
 
 
 def _accumulator_identity(accumulator: Accumulator) -> dict[str, Any]:

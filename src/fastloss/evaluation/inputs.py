@@ -19,6 +19,7 @@ class EvaluationInput:
     by: Literal["class", "group"] | None
     labels: Any  # of the groups; None if the batches hold them
     chunk_rows: int | None
+    missing_chunks: Literal["warn", "error", "fill"] | None = None
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -27,11 +28,11 @@ class EvaluationInput:
     def is_batches(self) -> bool:
         """Whether the data are batches rather than the arrays of the loss."""
         if len(self.data) == 1 and len(self.operands) > 1:
-            options = (self.sample_weight, self.labels, self.chunk_rows)
+            options = (self.sample_weight, self.labels, self.chunk_rows, self.missing_chunks)
             if any(option is not None for option in options):
                 raise TypeError(
-                    "sample_weight, labels in by and chunk_rows require arrays: for batches, pass "
-                    "dicts with sample_weight and group"
+                    "sample_weight, labels in by, chunk_rows and missing_chunks require arrays: "
+                    "for batches, pass dicts with sample_weight and group"
                 )
             return True
         if self.by == "group" and self.labels is None:

@@ -41,6 +41,8 @@ class Evaluation:
         Number of threads that a large call may use; with Dask, in this process.
     isa : str
         Instruction set in use.
+    missing_chunks : int
+        Number of absent parts of the data, which were read as the fill value.
     accumulator : Accumulator
         The sums, which can be merged with another evaluation.
     """
@@ -57,10 +59,13 @@ class Evaluation:
     bytes: int
     threads: int
     isa: str
+    missing_chunks: int
     accumulator: Accumulator = field(repr=False, compare=False)
 
     @classmethod
-    def _of(cls, accumulator: Accumulator, seconds: float, nbytes: int) -> "Evaluation":
+    def _of(
+        cls, accumulator: Accumulator, seconds: float, nbytes: int, missing_chunks: int = 0
+    ) -> "Evaluation":
         """The result of an accumulator that has seen all the data."""
         return cls(
             criterion=accumulator.criterion,
@@ -75,6 +80,7 @@ class Evaluation:
             bytes=nbytes,
             threads=get_num_threads(),
             isa=_binding.isa(),
+            missing_chunks=missing_chunks,
             accumulator=accumulator,
         )
 
@@ -89,6 +95,8 @@ class Evaluation:
         yield "value", f"{self.value!r} ± {self.stderr:.2g}"
         yield "losses", f"{self.count:,}, weight {self.weight:,.16g}"
         yield "rows", f"{self.rows:,}"
+        if self.missing_chunks:
+            yield "missing chunks", f"{self.missing_chunks:,}"
         yield "time", f"{self.seconds:.3g} s"
         yield "throughput", self.throughput
         yield "threads", f"{self.threads}, {self.isa}"

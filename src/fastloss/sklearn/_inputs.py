@@ -38,7 +38,8 @@ def check_array_like(value, name):
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array, whose mask would be ignored: pass its .compressed()"
+            f"{name} is a masked array, whose mask would be ignored: drop the masked rows from all "
+            "arguments"
         )
 
 

@@ -6,6 +6,8 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.metadata_routing import UNUSED
 
 from fastloss import criteria
+from fastloss._arrays import as_array
+from fastloss._labels import as_labels
 from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
 # Criteria for classifiers, by what they take from the estimator.
@@ -20,6 +22,8 @@ MARGINS = (criteria.MultiMarginLoss, criteria.MarginRankingLoss)
 CLASSIFICATION = LOGITS + PROBABILITIES + MARGINS
 MULTICLASS = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
 SIGN_LABELS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
+
+_MAX_NESTED_ESTIMATORS = 20
 
 # Criteria for regressors. They take predictions, the last one with standard deviations.
 REGRESSION = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
@@ -43,7 +47,11 @@ def make_scorer(criterion, *, response_method=None):
     - `GaussianNLLLoss`: predictions with ``return_std=True``
 
     Labels may have any type. They are encoded by the estimator's `classes_`, as class indices or as
-    the criterion's labels for two classes.
+    the criterion's labels for two classes. The estimator must return one column per class, in the
+    order of `classes_`. One column per pair of classes, as of
+    ``SVC(decision_function_shape="ovo")``, is an error. Three classes have three pairs, so that
+    the shape does not distinguish them; the scorer then finds pairs by ``decision_function_shape``
+    or, if the estimator has no such parameter, by its predictions.
 
     Parameters
     ----------
@@ -65,7 +73,8 @@ def make_scorer(criterion, *, response_method=None):
     TypeError
         For a criterion that is not listed above.
     ValueError
-        For another reduction or response method.
+        For another reduction or response method. The scorer raises one if the estimator does not
+        return one column per class.
 
     See Also
     --------
@@ -133,7 +142,7 @@ class LossScorer(BaseEstimator):
 
     def _prepare_regression(self, estimator, X, y):
         """Return the criterion and its arrays for a regressor."""
-        criterion, y = self.criterion, np.asarray(y)
+        criterion, y = self.criterion, as_array(y, "y")
         if isinstance(criterion, criteria.GaussianNLLLoss):
             mean, deviation = estimator.predict(X, return_std=True)
             return criterion, (mean, y, np.square(deviation))
@@ -141,8 +150,9 @@ class LossScorer(BaseEstimator):
             criterion = clone(criterion).set_params(log_input=False)
             if isinstance(criterion, criteria.PoissonNLLLoss):
                 criterion.set_params(eps=0.0)  # log_input=True ignores eps
-        prediction = np.asarray(estimator.predict(X))
-        if prediction.size == y.size:  # (n, 1) matches (n,)
+        prediction = as_array(estimator.predict(X), "the prediction")
+        rows = y.shape[:1]
+        if {prediction.shape, y.shape} == {rows, (*rows, 1)}:  # (n, 1) matches (n,)
             prediction = prediction.reshape(y.shape)
         return criterion, (prediction, y)
 
@@ -152,20 +162,25 @@ class LossScorer(BaseEstimator):
             raise TypeError(
                 f"{type(estimator).__name__} has no classes_: {self.criterion!r} takes a classifier"
             )
-        criterion, classes = self.criterion, len(estimator.classes_)
-        encoder = LabelEncoder()
-        encoder.classes_ = estimator.classes_
-        target = encoder.transform(y)
+        criterion, classes = self.criterion, estimator.classes_
+        if isinstance(classes, (list, tuple)) and any(np.ndim(entry) for entry in classes):
+            raise TypeError(
+                f"{type(estimator).__name__} has several outputs, each with classes of its own: "
+                f"{criterion!r} takes one output"
+            )
+        classes = np.asarray(classes)
+        target = _class_indices(y, classes)
         if isinstance(criterion, MULTICLASS):
-            return criterion, (self._scores(estimator, X), target)
-        if classes != 2:
+            return criterion, (self._scores(estimator, X, classes), target)
+        if classes.size != 2:
             raise ValueError(
-                f"{criterion!r} takes two classes and the estimator has {classes}: "
+                f"{criterion!r} takes two classes and the estimator has {classes.size}: "
                 "CrossEntropyLoss, NLLLoss and MultiMarginLoss take any number"
             )
         if isinstance(criterion, criteria.BCELoss):
-            return criterion, (_response_method(estimator, "predict_proba")(X)[:, 1], target)
-        scores = self._scores(estimator, X)
+            proba = _response_method(estimator, "predict_proba")(X)
+            return criterion, (_class_columns(proba, estimator, "predict_proba", 2)[:, 1], target)
+        scores = self._scores(estimator, X, classes)
         logits = scores[:, 1] - scores[:, 0]
         if isinstance(criterion, SIGN_LABELS):
             target = 2 * target - 1
@@ -173,28 +188,110 @@ class LossScorer(BaseEstimator):
             return criterion, (logits, 0.0, target)
         return criterion, (logits, target)
 
-    def _scores(self, estimator, X):
+    def _scores(self, estimator, X, classes):
         """Scores (n, C) that are log-probabilities, or logits of which only differences matter."""
         if isinstance(self.criterion, MARGINS) or self.response_method == "decision_function":
-            return _class_columns(_response_method(estimator, "decision_function")(X))
+            return _decision_values(estimator, X, classes)
         predict_proba = _response_method(estimator, "predict_proba")
         with np.errstate(divide="ignore"):  # log(0)
             if hasattr(estimator, "predict_log_proba"):
-                return estimator.predict_log_proba(X)
-            return np.log(predict_proba(X))
+                scores, method = estimator.predict_log_proba(X), "predict_log_proba"
+            else:
+                scores, method = np.log(predict_proba(X)), "predict_proba"
+        return _class_columns(scores, estimator, method, classes.size)
 
 
-def _class_columns(scores):
-    """One column of scores per class: (0, z) for two classes with a single score z."""
-    scores = np.asarray(scores)
-    return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+def _class_indices(y, classes):
+    """The index of each label among the classes, which need not be in order."""
+    order = np.argsort(classes, kind="stable")
+    encoder = LabelEncoder()
+    encoder.classes_ = classes[order]
+    return order[encoder.transform(as_labels(y, "y")).astype(np.intp, copy=False)]
 
 
 def _response_method(estimator, name):
     if hasattr(estimator, name):
         return getattr(estimator, name)
-    remedy = "response_method='decision_function' uses its decision values as logits"
+    remedy = (
+        "response_method='decision_function' takes its decision values, which must be logits "
+        "(those of a support vector machine are not)"
+    )
     raise TypeError(
         f"{type(estimator).__name__} has no {name}, which this criterion needs"
         + (f"; {remedy}" if hasattr(estimator, "decision_function") else "")
+    )
+
+
+def _class_columns(scores, estimator, method, classes):
+    """The scores as an array with one column per class."""
+    scores = as_array(scores, method)
+    if scores.ndim != 2 or scores.shape[1] != classes:
+        pairs = classes * (classes - 1) // 2
+        is_decision = method == "decision_function" and classes > 2
+        if is_decision and scores.ndim == 2 and scores.shape[1] == pairs:
+            raise _pairs_error(estimator)
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has shape {scores.shape}: it must have one "
+            f"column for each of the {classes} classes"
+        )
+    return scores
+
+
+# --- decision values ------------------------------------------------------------------------------
+
+
+def _decision_values(estimator, X, classes):
+    """One column of decision values per class: (0, z) for two classes with a single score z."""
+    scores = as_array(_response_method(estimator, "decision_function")(X), "decision_function")
+    if scores.ndim == 1 and classes.size == 2:
+        return np.stack([np.zeros_like(scores), scores], axis=1)
+    scores = _class_columns(scores, estimator, "decision_function", classes.size)
+    if classes.size == 3:  # of which there are three pairs
+        shape = _decision_function_shape(estimator)
+        if shape == "ovo" or (shape is None and _are_pairs(scores, estimator.predict(X), classes)):
+            raise _pairs_error(estimator)
+    return scores
+
+
+def _decision_function_shape(estimator):
+    """The parameter of the model that computes the decision values; None if it has none."""
+    from sklearn.ensemble import BaggingClassifier  # slow to import
+
+    for _ in range(_MAX_NESTED_ESTIMATORS):
+        shape = getattr(estimator, "decision_function_shape", None)
+        if isinstance(shape, str):
+            return shape
+        if isinstance(estimator, BaggingClassifier):  # the mean over its models
+            estimator = estimator.estimators_[0]
+            continue
+        # A search, a pipeline or a selection of features delegates to the model in an attribute.
+        # Others that have several models combine them into columns of their own.
+        names = ["best_estimator_", "final_estimator_", "_final_estimator"]
+        if not hasattr(estimator, "estimators_"):
+            names += ["estimator_", "estimator"]
+        estimator = next((d for n in names if (d := getattr(estimator, n, None)) is not None), None)
+    return None
+
+
+def _are_pairs(scores, prediction, classes):
+    """Whether three columns explain the predictions better as pairs of classes than as classes."""
+    predicted = _class_indices(prediction, classes)
+    first_wins = scores > 0  # in the pairs (0, 1), (0, 2), (1, 2)
+
+    def agreement(first_wins):
+        winners = np.where(first_wins, [0, 0, 1], [1, 2, 2])
+        votes = (winners[:, :, np.newaxis] == np.arange(3)).sum(axis=1)
+        return np.mean(votes[np.arange(len(votes)), predicted] == votes.max(axis=1))
+
+    as_classes = np.mean(scores.argmax(axis=1) == predicted)
+    return max(agreement(first_wins), agreement(~first_wins)) > as_classes
+
+
+def _pairs_error(estimator):
+    remedy = ""
+    if _decision_function_shape(estimator) == "ovo":
+        remedy = "; decision_function_shape='ovr' gives one per class"
+    return ValueError(
+        f"decision_function of {type(estimator).__name__} has one column per pair of classes, and "
+        f"a scorer takes one per class{remedy}"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastloss._nulls import null_error
 from fastloss.evaluation.sources.chunked import ChunkedSource
 from fastloss.evaluation.sources.source import (
     READ_BYTES,
@@ -69,8 +70,7 @@ class RowLayout:
             fixed = pa.types.is_fixed_size_list(entry_type)
             sizes.append(entry_type.list_size if fixed else len(first or ()))
             entry_type, first = entry_type.value_type, first and first[:1]
-        is_number = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-        if not any(check(entry_type) for check in is_number):
+        if not _is_number(entry_type):
             raise TypeError(f"{name} holds {column_type}, which are not numbers")
         dtype = np.dtype(entry_type.to_pandas_dtype())
         return cls(name, tuple(sizes), shape or tuple(sizes), dtype)
@@ -84,8 +84,9 @@ class RowLayout:
             wrong = lengths != size
             if wrong.any():
                 index = int(np.argmax(wrong))
-                problem = f"is a list of length {lengths[index]} where others have {size}"
-                raise self._row_error(array, row, index // entries, problem)
+                raise self._row_error(
+                    array, row, index // entries, _length_error, lengths[index], size
+                )
             values, entries = _flatten(self.name, values), entries * size
         self._check_nulls(array, row, values, entries)
         return values.to_numpy(zero_copy_only=False).reshape(len(array), *self.shape)
@@ -93,13 +94,34 @@ class RowLayout:
     def _check_nulls(self, array, row, values, entries):
         if values.null_count:
             index = values.is_null().index(True).as_py() // entries
-            problem = "is null or holds one; fill or drop such rows"
-            raise self._row_error(array, row, index, problem)
+            raise self._row_error(array, row, index, null_error)
 
-    def _row_error(self, array, row: int, index: int, problem: str) -> ValueError:
+    def _row_error(self, array, row: int, index: int, error: Any, *details: Any) -> ValueError:
         """The error of a row; raises an earlier row's error if one is wrong at a deeper level."""
         self.to_numpy(array[:index], row)
-        return ValueError(f"{self.name}: row {row + index} {problem}")
+        return error(self.name, row + index, *details)
+
+
+def _length_error(name: str, row: int, length: int, others: int) -> ValueError:
+    return ValueError(f"{name}: row {row} is a list of length {length} where others have {others}")
+
+
+def holds_numbers(column_type: Any) -> bool:
+    """Whether a type is one of numbers, or of lists or tensors of numbers."""
+    import pyarrow as pa
+
+    if isinstance(column_type, pa.BaseExtensionType):
+        column_type = column_type.storage_type
+    while _is_list(column_type):
+        column_type = column_type.value_type
+    return _is_number(column_type)
+
+
+def _is_number(column_type: Any) -> bool:
+    import pyarrow as pa
+
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(check(column_type) for check in checks)
 
 
 def _flatten(name: str, lists: Any) -> Any:

@@ -1,12 +1,14 @@
 """Datasets of HDF5 files, by h5py."""
 
 import contextlib
+import importlib
 import os
 from typing import Any
 
 import numpy as np
 
 from fastloss.evaluation.sources.chunked import SlicedSource
+from fastloss.evaluation.sources.hdf5_storage import inspect
 from fastloss.evaluation.sources.source import (
     Source,
     read_errors,
@@ -18,7 +20,7 @@ from fastloss.evaluation.sources.source import (
 class Hdf5Source(SlicedSource):
     """A dataset of h5py; closes its file if that is passed."""
 
-    def __init__(self, name: str, dataset: Any, file: Any = None):
+    def __init__(self, name: str, dataset: Any, file: Any = None, missing_chunks: str = "warn"):
         import h5py
 
         self._file, self._descriptor, status = file, None, None
@@ -32,6 +34,14 @@ class Hdf5Source(SlicedSource):
         if shape is None:
             raise ValueError(f"{name} has no array: its dataspace is empty")
         super().__init__(name, dataset, status)
+        self._storage = inspect(name, dataset)
+        if self._storage.problems and missing_chunks != "fill":
+            raise ValueError(
+                f"{name} consists of other files, and {self._storage.problems[0]}: HDF5 would read "
+                "fill values, which missing_chunks='fill' accepts"
+            )
+        self._set_missing(self._storage.missing, self._storage.no_fill, missing_chunks)
+        self._absent_filters = _absent_filters(dataset)
 
     def _read_into(self, row, out):
         with read_errors(self.name):
@@ -39,18 +49,47 @@ class Hdf5Source(SlicedSource):
                 raise self._changed(f"shape {self._data.shape} in place of {self.shape}")
             if out.size:
                 selection = np.s_[row : row + len(out)] if self.shape else ()
-                self._data.read_direct(out, selection)
+                try:
+                    self._data.read_direct(out, selection)
+                except OSError as error:
+                    if self._absent_filters:
+                        raise OSError(
+                            f"it is compressed by {self._absent_filters}, which is not installed: "
+                            "pip install hdf5plugin"
+                        ) from error
+                    raise
             if self._descriptor is not None:  # HDF5 reads zeros past the end of the file
                 size = os.fstat(self._descriptor).st_size
                 if size < self._status.st_size:
                     raise self._changed(f"{size} bytes in place of {self._status.st_size}")
+            self._storage.check_unchanged()
+
+    def fingerprint(self):
+        identity = super().fingerprint()
+        if self._storage.files:
+            identity["files"] = self._storage.fingerprint()
+        return identity
 
     def close(self):
         if self._file is not None:
             self._file.close()
 
 
-def open_hdf5(path: str, member: str) -> Source:
+def _absent_filters(dataset: Any) -> str:
+    """The filters of a dataset that HDF5 does not have, and hdf5plugin does not provide."""
+    import h5py
+
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(index) for index in range(properties.get_nfilters())]
+    absent = [f for f in filters if not h5py.h5z.filter_avail(f[0])]
+    if absent:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # registers its filters
+    absent = [f for f in absent if not h5py.h5z.filter_avail(f[0])]
+    return ", ".join(f"filter {code} ({os.fsdecode(name)})" for code, _, _, name in absent)
+
+
+def open_hdf5(path: str, member: str, missing_chunks: str = "warn") -> Source:
     h5py = require_package("h5py", "hdf5", path)
     with contextlib.ExitStack() as stack:
         with read_errors(path):
@@ -66,7 +105,7 @@ def open_hdf5(path: str, member: str) -> Source:
         name = f"{path}:{member}"
         with read_errors(name):
             dataset = file[member]
-        source = Hdf5Source(name, dataset, file)
+        source = Hdf5Source(name, dataset, file, missing_chunks)
         stack.pop_all()
     return source
 

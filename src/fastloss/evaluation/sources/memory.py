@@ -29,6 +29,7 @@ class LabelSource:
     buffered = False
     row_bytes = 0
     status = None
+    missing_chunks = 0
 
     def __init__(self, name: str, labels: np.ndarray):
         self.name, self._labels, self.shape = name, labels, labels.shape

@@ -14,6 +14,7 @@
     backing              the array or dataset that is read, None for files that have no object
     status               the os.stat_result of the file, None if there is none or not only one
     fingerprint()        JSON-serializable; differs if the data are known to differ
+    missing_chunks       number of absent parts of the storage, which are read as the fill value
 
 A source may be read on another thread than it was opened on, by one thread at a time. Requests need
 not be aligned with the chunks of the storage: each chunk is decompressed once, unless the chunks
@@ -28,6 +29,8 @@ import contextlib
 import difflib
 import importlib
 import os
+import sys
+import warnings
 import zlib
 from collections.abc import Sequence
 from math import prod
@@ -46,6 +49,7 @@ class Source:
     buffered = True
     chunk_rows = 1
     backing: Any = None
+    missing_chunks = 0
 
     def __init__(self, name: str, shape: Sequence[int], dtype: np.dtype, file: Any = None):
         """`file` is a path or an `os.stat_result`, by which changed data are detected."""
@@ -100,6 +104,25 @@ class Source:
             identity["inode"] = self._status.st_ino
         return identity
 
+    def _set_missing(self, count: int, no_fill: str | None, missing_chunks: str) -> None:
+        """Sets the number of missing chunks, and warns or raises an error if there are any.
+
+        `no_fill` says why they have no value, `missing_chunks` whether they are an error.
+        """
+        self.missing_chunks = count
+        if not count:
+            return
+        chunks = f"{count} chunk{'s' * (count > 1)}"
+        if no_fill is not None:
+            raise ValueError(f"{self.name} lacks {chunks}, {no_fill}")
+        if missing_chunks == "error":
+            raise ValueError(f"{self.name} lacks {chunks}, and missing_chunks is 'error'")
+        warnings.warn(
+            f"{self.name} lacks {chunks}, read as the fill value; missing_chunks='error' refuses "
+            "such data",
+            stacklevel=_caller_level(),
+        )
+
     def _allocate_buffer(self) -> np.ndarray:
         try:
             return np.empty(self.nbytes, np.uint8)
@@ -112,6 +135,14 @@ class Source:
     def _shape_of(self, start: int, stop: int) -> tuple[int, ...]:
         """The shape of rows start to stop."""
         return (stop - start, *self.shape[1:]) if self.shape else ()
+
+
+def _caller_level() -> int:
+    """The `stacklevel` that attributes a warning to the code that called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastloss"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def checksum(array: np.ndarray) -> int:
