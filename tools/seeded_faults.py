@@ -233,8 +233,8 @@ FAULTS = [
     ),
     Fault(
         "src/fastloss/evaluation/chunks.py",
-        "    block = math.lcm(*(max(block, 1) for block in blocks))\n",
-        "    block = max(max(block, 1) for block in blocks)\n",
+        "if whole else math.lcm(*(max(n, 1) for n in blocks))\n",
+        "if whole else max(max(n, 1) for n in blocks)\n",
         "chunks are not whole blocks of each of several losses",
     ),
     Fault(
