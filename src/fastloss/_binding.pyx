@@ -1227,7 +1227,8 @@ cdef class Call:
         self.in_place = False
         self.moved_axis = -1
         self._convert(method)
-        cdef uint64_t storage_hash = self._storage_hash()
+        cdef bint guarded = self._may_run_code()
+        cdef uint64_t storage_hash = self._storage_hash() if guarded else 0
         self._operands()
         self._weights()
         self._outputs(method)
@@ -1242,7 +1243,7 @@ cdef class Call:
         else:
             state._divide_by(call.divisor_scale, self.rows)
             self.totals = state.totals
-        if self._storage_hash() != storage_hash:
+        if guarded and self._storage_hash() != storage_hash:
             raise _errors.changed_arrays(self.loss.name)
         if skips_gil_release(&call):
             status = fl_run(self.call, &self.totals, NULL, &bad)
@@ -1304,6 +1305,20 @@ cdef class Call:
         if method & GRADIENT and not self.returns_single:
             self.grads_out = _options.grad_outs(self.grads_out, self.wrt)
         return 0
+
+    cdef bint _may_run_code(self) noexcept:
+        """Whether code of others may run before the kernels do. A small call on arrays runs in C
+        alone, without a point at which the interpreter could switch threads or handle signals."""
+        cdef PyObject *x = self.a.operand[0]
+        if self.owned_refs is not None or x == NULL:
+            return True
+        if self.a.sample_weight != NULL or self.a.grad_output != NULL:
+            return True
+        if self.a.out != NULL and not (cnp.PyArray_CheckExact(<object>self.a.out)
+                                       and cnp.PyArray_ISCARRAY(<cnp.ndarray>self.a.out)):
+            return True
+        return (cnp.PyArray_CheckExact(<object>x)
+                and cnp.PyArray_SIZE(<cnp.ndarray>x) > GIL_HELD_MAX_ELEMENTS)
 
     cdef uint64_t _storage_hash(self) noexcept:
         """A hash of the dtypes, shapes, strides and addresses of all arrays of the call."""
