@@ -119,7 +119,7 @@ def _first_of_mask(mask: Any) -> int | None:
 
 
 def _first_null_of_pandas(value: Any) -> int | None:
-    """Of pandas, and of what has its methods."""
+    """The first row of a pandas object, or of one with its methods, that has a null."""
     if hasattr(value, "dtypes") and hasattr(value, "columns"):
         columns = (value.iloc[:, k] for k in range(len(value.columns)))
         return _first(map(_first_null, columns))
@@ -130,7 +130,7 @@ def _first_null_of_pandas(value: Any) -> int | None:
 
 
 def _first_null_of_protocol(value: Any, constructor: str) -> int | None:
-    """Of an object that exports its memory as Arrow, such as those of Polars."""
+    """The first row with a null of an object that exports Arrow memory, such as a Polars series."""
     try:
         import pyarrow as pa
     except ImportError:
@@ -139,7 +139,7 @@ def _first_null_of_protocol(value: Any, constructor: str) -> int | None:
 
 
 def _first_null_by_methods(value: Any) -> int | None:
-    """Of Polars, and of what has its methods."""
+    """The first row of a Polars object, or of one with its methods, that has a null."""
     if hasattr(value, "iter_columns"):
         return _first(map(_first_null, value.iter_columns()))
     if not hasattr(value, "is_null"):
