@@ -209,8 +209,8 @@ FAULTS = [
     ),
     Fault(
         "src/fastloss/_binding.pyx",
-        "if self._storage_hash() != storage_hash:",
-        "if self._storage_hash() == 0:",
+        "if guarded and self._storage_hash() != storage_hash:",
+        "if guarded and self._storage_hash() == 0:",
         "an array that changes while arguments are read is accessed with its former shape",
     ),
     Fault(
