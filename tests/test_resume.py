@@ -743,6 +743,8 @@ def test_a_full_disk(state, small, monkeypatch, complete):
     evaluate, check, folder = small
     writes = count_operations(small, monkeypatch, state=state).count("write")
     for full in range(0, writes, 1 if complete else 9):
+        for path in folder.iterdir():  # a failure leaves what was complete before
+            path.unlink()
         with monkeypatch.context() as patch:
             FaultyDisk(folder, patch, full=full)
             with pytest.raises(OSError, match="No space left") as caught:
@@ -751,8 +753,6 @@ def test_a_full_disk(state, small, monkeypatch, complete):
         if not state:
             assert not list(folder.iterdir())
         check(evaluate(state))
-        for path in folder.iterdir():  # a later failure leaves what was complete before
-            path.unlink()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no limits")
