@@ -254,9 +254,11 @@ class _Evaluator:
                 raise
         if any(isinstance(writer, NpyWriter) for writer in self._writers):
             self._save_checkpoint()  # a kill may leave some of the files complete
-        for writer in self._writers:
-            if writer is not None:
-                writer.complete()
+        writers = [writer for writer in self._writers if writer is not None]
+        for writer in writers:
+            writer.finish()
+        for writer in writers:
+            writer.publish()
         if self._checkpoint_file is not None:
             self._checkpoint_file.remove()
 

@@ -89,8 +89,11 @@ class ArrayWriter:
         if hasattr(self._target, "flush"):
             self._target.flush()
 
-    def complete(self) -> None:
+    def finish(self) -> None:
         self.flush()
+
+    def publish(self) -> None:
+        pass
 
     def record(self) -> Record:
         return {"rows": self._done, "crc": self._crc}
@@ -240,7 +243,8 @@ class NpyWriter:
         except OSError as error:
             raise with_filename(error, self._name) from error
 
-    def complete(self) -> None:
+    def finish(self) -> None:
+        """Writes the header: the last operation for which a disk may be full."""
         if self._dtype is None:
             raise ValueError(f"there was no batch: the dtype of {self._name} is unknown")
         if self._stream is None:
@@ -249,6 +253,14 @@ class NpyWriter:
             self._stream.seek(0)
             files.write_all(self._stream, self._header())
             files.sync(self._stream)
+        except OSError as error:
+            raise with_filename(error, self._name) from error
+
+    def publish(self) -> None:
+        """Gives the finished file its name."""
+        if self._stream is None:
+            return
+        try:
             files.replace(self._temporary, self._path)  # before the lock is released
         except OSError as error:
             raise with_filename(error, self._name) from error
