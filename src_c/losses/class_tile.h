@@ -58,7 +58,7 @@ static int64_t softmax_part_end(const softmax_config *s, int64_t part)
 typedef struct {
     real running_max;
     real padding[LANES - 1]; /* so that e is aligned like the struct */
-    real e[TILE_2D];
+    ALIGNED real e[TILE_2D];
 } exp_cache_tile;
 
 static size_t exp_cache_bytes(int64_t classes)
@@ -79,7 +79,7 @@ typedef struct {
     real *e;                   /* exp(-a) / exp_rescale */
     double exp_rescale;        /* exp(m' - m) if e refers to an earlier maximum m', else 1 */
     exp_cache_tile *exp_cache; /* (tiles of the current part), or NULL */
-    real x_tile[TILE_2D], y_tile[TILE_2D], e_tile[TILE_2D];
+    ALIGNED real x_tile[TILE_2D], y_tile[TILE_2D], e_tile[TILE_2D];
 } class_tile;
 
 /* Pointers into a tile: vector i of the lane block, LANES entries, is at i * stride. */
@@ -181,7 +181,7 @@ static void class_tile_load(const softmax_config *s, class_tile *t, int64_t from
 static void class_tile_check_probabilities(const softmax_config *s, const class_tile *t,
                                            fl_partial *partial)
 {
-    real row_tile[TILE];
+    ALIGNED real row_tile[TILE];
     if (count_invalid(t->y, class_tile_index(t, t->at.to, 0), FL_NONNEGATIVE) == 0)
         return;
     for (int64_t i = 0; i < t->at.n; i++)

@@ -82,7 +82,8 @@ static void ctc_load_scores(const ctc_pass *pass, int64_t t, double *restrict sc
     const fl_array *x = &pass->call->operand[0];
     const int64_t C = pass->call->sequences.C, entry = ctc_frame_entry(pass->call, pass->sample, t),
                   *class = pass->class_index;
-    real tile[TILE], one;
+    ALIGNED real tile[TILE];
+    real one;
     /* fl_output_buffer() without scratch returns NULL if the row cannot be read in place. */
     const real *row = C <= TILE ? fl_load(x, entry, C, tile) : fl_output_buffer(x, entry, C, NULL);
     if (pass->uses_all_classes)
@@ -329,7 +330,8 @@ static void ctc_softmax_normaliser(ctc_pass *pass, int64_t j, double *max, doubl
 {
     const int64_t C = pass->call->sequences.C,
                   entry = ctc_frame_entry(pass->call, pass->sample, ctc_frame_index(pass, j));
-    real tile[TILE], e[TILE], m = -REAL_INFINITY;
+    ALIGNED real tile[TILE], e[TILE];
+    real m = -REAL_INFINITY;
     fl_dd sum = {0, 0};
     int64_t ones = 0;
     for (int64_t from = 0; from < C; from += TILE) {

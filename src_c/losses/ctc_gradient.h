@@ -11,7 +11,7 @@
 /* Sets the gradient of frames [from, to) of a sample to v. */
 static void ctc_fill_frames(const fl_call *call, int64_t n, int64_t from, int64_t to, real v)
 {
-    real tile[TILE];
+    ALIGNED real tile[TILE];
     int64_t entry = ctc_frame_entry(call, n, from), end = ctc_frame_entry(call, n, to);
     for (; entry < end; entry += TILE) {
         int64_t m = end - entry < TILE ? end - entry : TILE;
@@ -42,7 +42,7 @@ static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, i
                                  fl_partial *partial)
 {
     const int64_t C = call->sequences.C;
-    real tile[TILE], e[TILE];
+    ALIGNED real tile[TILE], e[TILE];
     for (int64_t t = from; t < to; t++) {
         const int64_t entry = ctc_frame_entry(call, n, t);
         fl_dd sum = {0, 0};
@@ -71,7 +71,7 @@ static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double pos
 /* Writes the gradient of a frame if all classes are loaded. */
 static void ctc_write_all_classes(const ctc_pass *pass, int64_t entry)
 {
-    real tile[TILE];
+    ALIGNED real tile[TILE];
     const int64_t C = pass->call->sequences.C;
     const fl_array *gradient = pass->call->output[FL_GRADIENT];
     real *g = fl_output_buffer(gradient, entry, C, tile);
@@ -85,7 +85,7 @@ static double ctc_write_used_classes(const ctc_pass *pass, int64_t entry, real s
 {
     const fl_call *call = pass->call;
     const int64_t C = call->sequences.C;
-    real x_tile[TILE], e[TILE], g_tile[TILE];
+    ALIGNED real x_tile[TILE], e[TILE], g_tile[TILE];
     fl_dd sum = {0, 0};
     for (int64_t from = 0, k = 0; from < C; from += TILE) {
         int64_t n = C - from < TILE ? C - from : TILE;

@@ -26,7 +26,7 @@ static int ctc_load_labels(const fl_call *call, int64_t n, int64_t *labels, fl_p
 {
     const int64_t S = call->sequences.labels[n], entry = call->sequences.first_label[n],
                   C = call->sequences.C, blank = call->sequences.blank;
-    int64_t tile[TILE];
+    ALIGNED int64_t tile[TILE];
     for (int64_t i = 0; i < S; i += TILE) {
         int64_t m = S - i < TILE ? S - i : TILE;
         const int64_t *label = fl_load_index(&call->operand[1], entry + i, m, tile);

@@ -176,7 +176,7 @@ static const double *load_unit_weight(const fl_call *call, int64_t first, int64_
 {
     if (!call->weight.data)
         return sample_weight;
-    double tile[TILE];
+    ALIGNED double tile[TILE];
     const double *weight = fl_load_double(&call->weight, first, n, sample_weight ? tile : scratch);
     for (int64_t i = 0; sample_weight && i < n; i++) {
         double product = weight[i] * sample_weight[i];
@@ -217,8 +217,8 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
 static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                      fl_partial *partial)
 {
-    real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
-    double sample_weight_tile[TILE], weight_tile[TILE], grad_output_tile[TILE];
+    ALIGNED real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
+    ALIGNED double sample_weight_tile[TILE], weight_tile[TILE], grad_output_tile[TILE];
     const real *operand[FL_OPERANDS];
 
     const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);

@@ -61,8 +61,8 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
 {
     const fl_call *call = config->call;
     embedding_row rows[FL_ROW_BATCH];
-    real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE], label_tile[FL_ROW_BATCH],
-        value_tile[FL_ROW_BATCH];
+    ALIGNED real x_tile[FL_OPERANDS][TILE], g_tile[FL_OPERANDS][TILE];
+    real label_tile[FL_ROW_BATCH], value_tile[FL_ROW_BATCH];
     double weight_tile[FL_ROW_BATCH], grad_scale[FL_ROW_BATCH];
     const real *label = 0;
 

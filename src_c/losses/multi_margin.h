@@ -55,8 +55,8 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     const int64_t C = call->unit_size;
     const int squared = call->params[0] == 2, single_span = C > 0 && span_width(call) == C;
     const double margin = (double)(real)call->params[1];
-    real x_tile[TILE], g_tile[TILE];
-    double z[TILE], square[TILE];
+    ALIGNED real x_tile[TILE], g_tile[TILE];
+    ALIGNED double z[TILE], square[TILE];
 
     multi_margin_load_labels(call, first, n, rows, partial);
     if (phase == FL_PREPARE)

@@ -85,7 +85,7 @@ static void multilabel_margin_load_row(const fl_call *call, int64_t unit, const 
                                        double *is_label)
 {
     const int64_t C = call->unit_size, width = scratch->width;
-    real tile[TILE];
+    ALIGNED real tile[TILE];
     for (int64_t from = 0, size; from < C; from += size) {
         size = C - from < TILE ? C - from : TILE;
         const real *part = fl_load(&call->operand[0], unit * C + from, size, tile);
@@ -157,7 +157,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
 {
     const int with_grad = call->output[FL_GRADIENT] != NULL;
     const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;
-    double stack[MULTILABEL_MARGIN_STACK_SIZE];
+    ALIGNED double stack[MULTILABEL_MARGIN_STACK_SIZE];
     double *memory = stack;
     if (size > TILE)
         memory = fl_scratch_alloc(multilabel_margin_scratch_bytes(width, n, C));

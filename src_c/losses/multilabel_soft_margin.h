@@ -49,8 +49,9 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
 {
     const int with_loss = wants_losses(call);
     const int with_grad = wants_gradients(call);
-    real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
-    double weight_tile[TILE], sample_weight[FL_ROW_BATCH], term[TILE];
+    ALIGNED real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
+    ALIGNED double weight_tile[TILE], term[TILE];
+    double sample_weight[FL_ROW_BATCH];
     for (int64_t i = 0; i < n; i++)
         sample_weight[i] = rows[i].sample_weight;
 

@@ -507,7 +507,7 @@ static void copy_transposed(const fl_array *array, int64_t size, fl_tile2d at, d
             if (direction == ARRAY_TO_TILE)
                 transpose(rows, n, columns, entries);
             else if (array->non_temporal && s.row_stride == entries * s.entry_stride) {
-                real buffer[TILE_2D];
+                ALIGNED real buffer[TILE_2D];
                 transpose(columns, entries, (strided_lines){(char *)buffer, s.row_stride}, n);
                 stream_bytes(rows.at, (const char *)buffer, n * s.row_stride);
             } else
@@ -577,7 +577,7 @@ void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, c
 void fl_clear_rows(const fl_array *array, int64_t size, int64_t first, int64_t n)
 {
     const int64_t item = item_size[array->dtype];
-    real zeros[TILE] = {0};
+    ALIGNED real zeros[TILE] = {0};
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
         strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
