@@ -30,6 +30,7 @@ from benchmarks.peers import Peer, PeerError, open_peers
 
 ENTROPY = Cell("cross_entropy", "", (256, 1000), "float32", "cached")
 SQUARES = Cell("mse_loss", "", (4096, 100), "float32", "cached")
+LONG = Cell("mse_loss", "", (4096, 4096), "float32", "large")
 FILE_SHAPE = (16384, 1000)  # of the scores that `evaluate` reads
 PATIENCE = 60  # seconds beyond the duration of a request after which a worker is killed
 CALLS, EVALUATIONS = RATES = ("calls a second", "evaluations a second")
@@ -301,12 +302,12 @@ def processes_row(bench, workers, count):
     bench.measure("processes", count_text(count, "process", "processes"), turn, prepare)
 
 
-def burners(bench):
+def burners(bench, scenario="burners", cell=SQUARES):
     with ExitStack() as stack:
         workers = Workers(bench, stack)
 
         def prepare(variant):
-            workers.prepare(variant, SQUARES)
+            workers.prepare(variant, cell)
 
         def turn(variant):
             seconds = bench.options.seconds
@@ -315,9 +316,13 @@ def burners(bench):
 
         for count in bench.options.burners:
             row = count_text(count, "burner", "burners")
-            if bench.is_selected("burners", row):
+            if bench.is_selected(scenario, row):
                 with Burners(count):
-                    bench.measure("burners", row, turn, prepare)
+                    bench.measure(scenario, row, turn, prepare)
+
+
+def long_calls(bench):
+    burners(bench, "long", LONG)
 
 
 def after_pools(bench):
@@ -489,6 +494,7 @@ BOTH = "value and gradient"
 SCENARIOS = {
     "processes": (processes, f"Workers that run at once, {ENTROPY.name}, {BOTH}; together"),
     "burners": (burners, f"Beside programs that burn a core, {SQUARES.name}, value"),
+    "long": (long_calls, f"Beside programs that burn a core, {LONG.name}, value"),
     "pools": (after_pools, f"Right after another library, {ENTROPY.name}, {BOTH}"),
     "bursts": (bursts, f"Beside a program that comes and goes, {SQUARES.name}, value"),
     "quota": (quota, f"In a cgroup with a CPU quota, {ENTROPY.name}, {BOTH}"),

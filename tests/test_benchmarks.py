@@ -553,6 +553,7 @@ def test_command_lines(tmp_path):
     assert rows - {("quota", "1.5 CPUs")} == {
         ("processes", "2 processes"),
         ("burners", "0 burners"),
+        ("long", "0 burners"),
         ("pools", "no other library"),
         ("bursts", "every 0.001 s"),
         ("sporadic", "alone"),
