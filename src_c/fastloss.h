@@ -120,9 +120,13 @@ typedef enum {
 
 /* FL_PREPARE validates operands and sums the divisor that the gradient of a weighted mean needs
  * before anything is written. FL_MAIN computes losses and gradients. With fewer units than threads,
- * a unit that can be split runs in two phases instead, with one work item for each part:
- * FL_SPLIT_PARTIAL reduces each part, FL_SPLIT_FINISH uses the combined result. */
-typedef enum { FL_PREPARE, FL_MAIN, FL_SPLIT_PARTIAL, FL_SPLIT_FINISH } fl_phase;
+ * a unit that can be split runs in other phases instead: FL_SPLIT_PARTIAL, with one work item for
+ * each part, reduces the parts; FL_SPLIT_COMBINE, with one work item for each unit, combines the
+ * parts of the unit in order; FL_SPLIT_FINISH, with one work item for each part, uses the result.
+ * The parts of a unit are combined once: if each part combined them for itself, the work would grow
+ * with the square of their number. Families with a fixed number of parts have no FL_SPLIT_COMBINE.
+ */
+typedef enum { FL_PREPARE, FL_MAIN, FL_SPLIT_PARTIAL, FL_SPLIT_COMBINE, FL_SPLIT_FINISH } fl_phase;
 
 /* The most rows that a kernel processes together. */
 enum { FL_ROW_BATCH = 128 };
@@ -187,9 +191,9 @@ typedef struct {
     double *weighted_loss, *unit_divisor; /* NULL, or (units): what each unit adds to Σ l and Σ d */
     unsigned char *unit_counted;          /* ... and to the count */
 
-    void *
-        *split_state; /* NULL unless units are split: for each work item, what FL_SPLIT_PARTIAL
-                         leaves to FL_SPLIT_FINISH, from fl_scratch_alloc(); the driver frees it */
+    void **split_state; /* NULL unless units are split: for each part of each unit, what
+                           FL_SPLIT_PARTIAL leaves to the phases after it, from fl_scratch_alloc();
+                           the driver frees it */
 } fl_call;
 
 /* A double-double: hi + lo, |lo| <= ulp(hi) / 2. */
@@ -284,7 +288,8 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 /* The work of a call, in elements. */
 double fl_work(const fl_call *call);
 
-/* a / b, in the floating-point mode of the kernels. */
+/* The mean a / b, in the floating-point mode of the kernels. NaN for b = 0, whatever a is: there is
+ * nothing to divide by. */
 double fl_ratio(double a, double b);
 
 #endif

@@ -1,5 +1,7 @@
 """Cross entropy: limits, long rows, and rows that several threads split."""
 
+import time
+
 import numpy as np
 import pytest
 from mpmath import mp
@@ -17,6 +19,21 @@ def test_label_smoothing_of_distant_logits(isa):
     x = np.array([[3e38, -3e38] * 5], np.float32)
     exact = 0.01 * 5 * 2 * float(x[0, 0])
     assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("repeats", [5, 40_000])
+def test_gaps_between_doubles_that_overflow(repeats, threads, isa):
+    """Gaps of 3.4e308, of which the loss has a fraction."""
+    x = np.array([[1.7e308, -1.7e308] * repeats])
+    half = 2 * (1.7e308 * 0.05)  # half of the classes are a gap below, of smoothed weight 0.1
+    probabilities = np.where(x > 0, 1.0, 0.1) / repeats
+    with fl.num_threads(threads):
+        assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(half)
+        assert fl.cross_entropy(x, probabilities) == pytest.approx(2 * half)
+        weight = np.full(2 * repeats, 0.1)
+        value = fl.cross_entropy(x, [1], weight, reduction="none")
+        assert value[0] == pytest.approx(0.2 * 1.7e308)
 
 
 def test_no_classes(isa):
@@ -103,6 +120,49 @@ def test_rescaling_to_a_larger_maximum(logits, classes, smoothing, dtype, each_i
         assert abs(value - exact) <= 8 * eps * exact
         assert (abs(dx[0] - exact_dx) <= 8 * eps * terms + subnormal * q.sum()).all()
         assert (abs(dy[0] - exact_dy)[finite] <= 8 * eps * exact_dy[finite]).all()
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_equal_logits_than_a_float_counts(threads, smoothing):
+    """Entries that equal the maximum are counted, which a float does up to 2^24."""
+    classes = 5 << 22
+    rows = np.broadcast_to(np.float32(0), (1, classes, 16))  # a row in each lane
+    row = np.broadcast_to(np.float16(0), (1, classes + 5))  # in one row, and in parts of it
+    with fl.num_threads(threads):
+        value = fl.cross_entropy(rows, np.zeros((1, 16), int), label_smoothing=smoothing)
+        assert value == pytest.approx(np.log(classes), rel=1e-6)
+        value = fl.cross_entropy(row, [classes], label_smoothing=smoothing)
+        assert value == pytest.approx(np.log(classes + 5), rel=1e-6)
+
+
+def test_split_row_takes_time_in_proportion_to_its_classes():
+    """The parts of a row are combined once, not once for each part."""
+    x = np.broadcast_to(np.float16(0), (1, 1 << 26))
+
+    def cpu_seconds(threads):
+        times = []
+        with fl.num_threads(threads):
+            for _ in range(3):
+                before = time.process_time()
+                fl.cross_entropy(x, [5])
+                times.append(time.process_time() - before)
+        return min(times)
+
+    assert cpu_seconds(2) < 4 * cpu_seconds(1)
+
+
+@pytest.mark.parametrize("label_smoothing", [0, 0.1])
+@pytest.mark.parametrize("weight", [[0, 0, 0], [0, 0, 1]])
+@floats
+def test_labels_without_weight(weight, label_smoothing, dtype):
+    """With nothing to divide by, the mean is NaN and its gradient 0."""
+    x = np.array([[1, 2, 3], [0, 1, 0]], dtype)
+    keywords = {"weight": weight, "label_smoothing": label_smoothing}
+    value, gradient = fl.cross_entropy.value_and_grad(x, [0, 1], **keywords)
+    assert np.isnan(value)
+    assert not gradient.any()
+    assert np.isnan(fl.cross_entropy(x, [0, 1], **keywords))
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(1, 140_003), (3, 50_003)])

@@ -31,15 +31,24 @@ static void cross_entropy_values(const softmax_config *s, const row_batch *r,
     for (int64_t p = 0; p < r->n; p++)
         L[p] = LOG1P((real)results->R[p]);
     for (int64_t p = 0; p < r->n; p++) {
-        double w = r->label_weight[p], a = (double)results->max[p] - (double)results->x_label[p];
-        double value = w * (a + (double)L[p]);
-        if (s->mode != HARD) {
+        const double w = r->label_weight[p], max = results->max[p], x = results->x_label[p];
+        const int overflows = REAL_IS_DOUBLE && max - x == __builtin_inf();
+        const double scale = overflows ? 0.25 : 1, unscale = overflows ? 16 : 1;
+        double value = w * scale * ((max * scale - x * scale) + (double)L[p] * scale);
+        if (s->mode == HARD) {
+            value *= unscale;
+        } else {
+            const double factor = s->mode == SOFT ? 1 : s->eps_over_C;
             double terms = results->weighted_gap_sum[p] + results->weight_sum[p].hi * (double)L[p];
+            terms *= factor;
+            if (REAL_IS_DOUBLE && terms == __builtin_inf())
+                terms = results->extended_gap_sum[p] +
+                        results->weight_sum[p].hi * factor * (double)L[p];
             if (s->mode == SOFT)
                 value = terms;
             else
-                value = (s->one_minus_eps * w == 0 ? 0 : s->one_minus_eps * value) +
-                        s->eps_over_C * terms;
+                value =
+                    (s->one_minus_eps * w == 0 ? 0 : s->one_minus_eps * value * unscale) + terms;
         }
         l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
     }
@@ -93,17 +102,48 @@ static void cross_entropy_run_batch(const softmax_config *s, fl_phase phase, row
  *
  * With fewer rows than threads, each part of a row is a work item of its own, and phase by phase
  *     FL_PREPARE         checks the probabilities of the part,
- *     FL_SPLIT_PARTIAL   accumulates the softmax_state of the part,
- *     FL_SPLIT_FINISH    combines the states of all parts, in order, and writes the gradients of
- * the part. Part 0 also emits the loss. */
+ *     FL_SPLIT_PARTIAL   accumulates the sums of the part,
+ *     FL_SPLIT_COMBINE   combines the sums of the row's parts, in order, into the first part,
+ *     FL_SPLIT_FINISH    writes the gradients of the part; the first part also emits the loss. */
 
-/* A part between FL_SPLIT_PARTIAL and FL_SPLIT_FINISH. */
+/* A part after FL_SPLIT_PARTIAL, the first part also after FL_SPLIT_COMBINE: the sums of a
+ * softmax_state, whose lanes are all equal. A state itself takes 1 to 2 KB, a tenth of the part's
+ * logits. */
 typedef struct {
-    softmax_state state;
-    real x_label; /* x_y if the label is in this part. With out=input, another part may have
-                     overwritten it before it is needed. */
+    fl_dd exp_sum_rest, weight_sum, weighted_gap_sum;
+    double one_count, extended_gap_sum;
+    real running_max;
+    real x_label; /* x_y if the label is in this part (FL_SPLIT_COMBINE: in any part), else 0. With
+                     out=input, another part may have overwritten it before it is needed. */
     _Alignas(64) exp_cache_tile exp_cache[];
 } row_part;
+
+static fl_dd lane_sum_first(const lane_sum *sum)
+{
+    return (fl_dd){sum->hi[0], REAL_IS_DOUBLE ? sum->lo[0] : 0};
+}
+
+static void row_part_store_state(const softmax_config *s, row_part *to, const softmax_state *state)
+{
+    to->running_max = state->running_max[0];
+    to->one_count = state->one_count[0];
+    to->exp_sum_rest = lane_sum_first(&state->exp_sum_rest);
+    if (s->mode != HARD) {
+        to->weight_sum = lane_sum_first(&state->weight_sum);
+        to->weighted_gap_sum = lane_sum_first(&state->weighted_gap_sum);
+    }
+}
+
+static void row_part_load_state(const softmax_config *s, softmax_state *state, const row_part *from)
+{
+    lanes_broadcast(state->running_max, from->running_max);
+    doubles_broadcast(state->one_count, from->one_count);
+    lane_sum_broadcast(&state->exp_sum_rest, from->exp_sum_rest);
+    if (s->mode != HARD) {
+        lane_sum_broadcast(&state->weight_sum, from->weight_sum);
+        lane_sum_broadcast(&state->weighted_gap_sum, from->weighted_gap_sum);
+    }
+}
 
 static row_part *row_part_accumulate(const softmax_config *s, class_tile *t, int64_t part,
                                      fl_partial *partial)
@@ -114,52 +154,73 @@ static row_part *row_part_accumulate(const softmax_config *s, class_tile *t, int
         record_error(partial, t->at.first, FL_NO_MEMORY, 0);
         return NULL;
     }
+    softmax_state state;
     softmax_results results;
     results.x_label[0] = 0;
     t->exp_cache = s->caches_exp ? result->exp_cache : NULL;
-    softmax_accumulate_part(s, t, &result->state, &results, part, partial);
+    softmax_accumulate_part(s, t, &state, &results, part, partial);
+    row_part_store_state(s, result, &state);
     result->x_label = results.x_label[0];
     return result;
 }
 
 /* parts[0], parts[1], ... are all parts of the row. */
+static void row_parts_combine(const softmax_config *s, const row_batch *r, void *const *parts)
+{
+    row_part *first = parts[0];
+    softmax_state state, part_state;
+    row_part_load_state(s, &state, first);
+    for (int64_t i = 1; i < fl_cross_entropy_parts(s->call); i++) {
+        row_part_load_state(s, &part_state, parts[i]);
+        softmax_combine_part(s, &state, &part_state);
+    }
+    row_part_store_state(s, first, &state);
+    if (REAL_IS_DOUBLE && s->mode != HARD && first->weighted_gap_sum.hi == __builtin_inf())
+        first->extended_gap_sum = softmax_extended_gap_sum(s, r->first, first->running_max);
+    if (r->label[0] >= 0) {
+        const row_part *labelled = parts[r->label[0] / s->classes_per_part];
+        first->x_label = labelled->x_label;
+    }
+}
+
 static void row_part_finish(const softmax_config *s, const row_batch *r, class_tile *t,
-                            row_part *const *parts, int64_t part, fl_partial *partial)
+                            void *const *parts, int64_t part, fl_partial *partial)
 {
     const fl_call *call = s->call;
+    const row_part *combined = parts[0];
+    row_part *own = parts[part];
     softmax_results results;
-    softmax_state state = parts[0]->state;
-    for (int64_t i = 1; i < fl_cross_entropy_parts(call); i++)
-        softmax_combine_part(s, &state, parts[i]->state);
+    softmax_state state;
+    row_part_load_state(s, &state, combined);
     softmax_finish(s, t, &state, &results);
-    results.x_label[0] = 0;
-    if (r->label[0] >= 0)
-        results.x_label[0] = parts[r->label[0] / s->classes_per_part]->x_label;
+    results.x_label[0] = combined->x_label;
+    results.extended_gap_sum[0] = combined->extended_gap_sum;
     if (part == 0) {
         real value, *l = fl_output_buffer(call->output[FL_LOSSES], r->first, 1, &value);
         cross_entropy_values(s, r, &results, l);
         class_rows_emit_losses(call, r, l, partial);
     }
     if (wants_gradients(call)) {
-        t->exp_cache = s->caches_exp ? parts[part]->exp_cache : NULL;
+        t->exp_cache = s->caches_exp ? own->exp_cache : NULL;
         softmax_grad_prepare(s, r, t, &state, &results);
         softmax_grad_write(s, t, &state, &results, part * s->classes_per_part,
                            softmax_part_end(s, part));
     }
 }
 
-/* Runs a phase of a work item: item i is part i % n_parts of row i / n_parts. */
+/* Runs a phase of a work item: item i is part i % n_parts of row i / n_parts, or row i. */
 static void row_part_run(const softmax_config *s, fl_phase phase, int64_t item, fl_partial *partial)
 {
     const fl_call *call = s->call;
-    const int64_t n_parts = fl_cross_entropy_parts(call), part = item % n_parts;
-    void **split_state = &call->split_state[item - part]; /* of the row's parts */
+    const int64_t n_parts = phase == FL_SPLIT_COMBINE ? 1 : fl_cross_entropy_parts(call),
+                  part = item % n_parts;
     row_batch r;
     class_tile t;
     r.first = item / n_parts;
     r.n = 1;
+    void **parts = &call->split_state[r.first * fl_cross_entropy_parts(call)];
     class_rows_load(call, s->mode, &r, partial);
-    if (part > 0 || phase == FL_SPLIT_PARTIAL) { /* the row counts once */
+    if (part > 0 || (phase != FL_PREPARE && phase != FL_SPLIT_FINISH)) { /* the row counts once */
         partial->divisor_sum = (fl_dd){0, 0};
         partial->count = 0;
     }
@@ -168,9 +229,11 @@ static void row_part_run(const softmax_config *s, fl_phase phase, int64_t item, 
         class_tile_check_classes(s, &t, part * s->classes_per_part, softmax_part_end(s, part),
                                  partial);
     if (phase == FL_SPLIT_PARTIAL)
-        split_state[part] = row_part_accumulate(s, &t, part, partial);
+        parts[part] = row_part_accumulate(s, &t, part, partial);
+    if (phase == FL_SPLIT_COMBINE)
+        row_parts_combine(s, &r, parts);
     if (phase == FL_SPLIT_FINISH)
-        row_part_finish(s, &r, &t, (row_part *const *)split_state, part, partial);
+        row_part_finish(s, &r, &t, parts, part, partial);
 }
 
 /* --- the kernel --- */
@@ -204,7 +267,7 @@ void SUFFIXED(fl_cross_entropy)(const fl_call *call, fl_phase phase, int64_t fir
                                 fl_partial *partial)
 {
     const softmax_config s = softmax_config_of(call);
-    if (fl_items_are_parts(call, phase)) {
+    if (phase == FL_SPLIT_COMBINE || fl_items_are_parts(call, phase)) {
         row_part_run(&s, phase, first, partial);
         return;
     }

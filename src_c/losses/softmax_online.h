@@ -34,7 +34,7 @@
 typedef struct {
     real running_max[LANES];   /* m, the maximum that the sums refer to */
     real candidate_max[LANES]; /* the maximum including the current tile */
-    real one_count[LANES];     /* number of entries with exp(-a) = 1 */
+    double one_count[LANES];   /* number of entries with exp(-a) = 1; a float ends at 2^24 */
     lane_sum exp_sum_rest;     /* Σ exp(-a) over all other entries */
     double R[LANES];           /* exp_sum_rest + one_count - 1 */
     lane_sum weight_sum;       /* SOFT: Q; SMOOTHED: Σ w_c */
@@ -54,6 +54,8 @@ typedef struct {
     double R[FL_ROW_BATCH];                /* Σ exp(-a) - 1 */
     fl_dd weight_sum[FL_ROW_BATCH];        /* SOFT: Q; SMOOTHED: Σ w_c */
     double weighted_gap_sum[FL_ROW_BATCH]; /* SOFT: Σ q_c a_c; SMOOTHED: Σ w_c a_c */
+    double extended_gap_sum[FL_ROW_BATCH]; /* Σ q_c a_c where weighted_gap_sum overflows; SMOOTHED:
+                                              ε/C Σ w_c a_c */
     real dx_label[FL_ROW_BATCH];           /* dl/dx_y; not if SOFT */
 } softmax_results;
 
@@ -146,7 +148,7 @@ static void softmax_rescale_to_max(softmax_state *state, const real *max, const 
 #pragma omp simd
     for (int k = 0; k < LANES; k++) {
         const int is_same = state->running_max[k] == max[k];
-        add_to_lane(&state->exp_sum_rest, k, is_same ? 0 : (double)state->one_count[k]);
+        add_to_lane(&state->exp_sum_rest, k, is_same ? 0 : state->one_count[k]);
         state->exp_sum_rest.hi[k] *= factor[k];
         state->exp_sum_rest.lo[k] *= factor[k];
         state->one_count[k] = is_same ? state->one_count[k] : 0;
@@ -199,10 +201,10 @@ static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
 {
     lane_sum rest;
     copy_lane_sum(&rest, &state->exp_sum_rest);
-    real one_count[LANES];
+    real one_count[LANES]; /* of this tile */
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        one_count[k] = state->one_count[k];
+        one_count[k] = 0;
     for (int64_t i = 0; i < b.vectors; i++)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
@@ -212,7 +214,7 @@ static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
         }
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        state->one_count[k] = one_count[k];
+        state->one_count[k] += (double)one_count[k];
     copy_lane_sum(&state->exp_sum_rest, &rest);
 }
 
@@ -292,6 +294,12 @@ static INLINE void lanes_broadcast(real *v, real value)
         v[k] = value;
 }
 
+static INLINE void doubles_broadcast(double *v, double value)
+{
+    for (int k = 0; k < LANES; k++)
+        v[k] = value;
+}
+
 static INLINE void lane_sum_broadcast(lane_sum *sum, fl_dd total)
 {
     for (int k = 0; k < LANES; k++) {
@@ -340,31 +348,31 @@ static INLINE void softmax_reset(const softmax_config *s, softmax_state *state)
 static void softmax_reduce_lanes(const softmax_config *s, softmax_state *state)
 {
     lane_sum_broadcast(&state->exp_sum_rest, reduce_lanes(&state->exp_sum_rest));
-    lanes_broadcast(state->one_count, reduce_real_sum(state->one_count, LANES));
+    doubles_broadcast(state->one_count, reduce_sum(state->one_count, LANES));
     if (s->mode != HARD) {
         lane_sum_broadcast(&state->weight_sum, reduce_lanes(&state->weight_sum));
         lane_sum_broadcast(&state->weighted_gap_sum, reduce_lanes(&state->weighted_gap_sum));
     }
 }
 
-/* Combines two states of the same rows, over different classes: both are rescaled to the larger
- * maximum, then summed. */
-static void softmax_combine_part(const softmax_config *s, softmax_state *state, softmax_state part)
+/* Adds the state of other classes of the same rows: both are rescaled to the larger maximum, then
+ * summed. */
+static void softmax_combine_part(const softmax_config *s, softmax_state *state, softmax_state *part)
 {
     real max[LANES];
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        max[k] = state->running_max[k] < part.running_max[k] ? part.running_max[k]
-                                                             : state->running_max[k];
+        max[k] = state->running_max[k] < part->running_max[k] ? part->running_max[k]
+                                                              : state->running_max[k];
     softmax_rescale_to_max(state, max, s->mode != HARD);
-    softmax_rescale_to_max(&part, max, s->mode != HARD);
+    softmax_rescale_to_max(part, max, s->mode != HARD);
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
-        state->one_count[k] += part.one_count[k];
-    lane_sum_add(&state->exp_sum_rest, &part.exp_sum_rest);
+        state->one_count[k] += part->one_count[k];
+    lane_sum_add(&state->exp_sum_rest, &part->exp_sum_rest);
     if (s->mode != HARD) {
-        lane_sum_add(&state->weight_sum, &part.weight_sum);
-        lane_sum_add(&state->weighted_gap_sum, &part.weighted_gap_sum);
+        lane_sum_add(&state->weight_sum, &part->weight_sum);
+        lane_sum_add(&state->weighted_gap_sum, &part->weighted_gap_sum);
     }
 }
 
@@ -423,7 +431,7 @@ static void softmax_finish(const softmax_config *s, const class_tile *t, softmax
         lane_sum_renormalise(&state->exp_sum_rest);
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            double R = state->exp_sum_rest.hi[k] + ((double)state->one_count[k] - 1);
+            double R = state->exp_sum_rest.hi[k] + (state->one_count[k] - 1);
             R = state->running_max[k] - state->running_max[k] == 0 ? R : (double)REAL_NAN;
             state->R[k] = s->C == 0 ? 0 : R;
         }
@@ -445,6 +453,26 @@ static void softmax_finish(const softmax_config *s, const class_tile *t, softmax
     }
 }
 
+/* extended_gap_sum of a row of doubles. */
+static double softmax_extended_gap_sum(const softmax_config *s, int64_t unit, real max)
+{
+    real x_tile[TILE], y_tile[TILE];
+    long double sum = 0;
+    for (int64_t from = 0, n; from < s->C; from += n) {
+        n = s->C - from < TILE ? s->C - from : TILE;
+        const real *x = fl_load(&s->call->operand[0], unit * s->C + from, n, x_tile);
+        const real *y =
+            s->mode == SOFT ? fl_load(&s->call->operand[1], unit * s->C + from, n, y_tile) : x;
+        for (int64_t c = 0; c < n; c++) {
+            double factor = s->eps_over_C;
+            factor += s->mode == SOFT ? s->one_minus_eps * (double)y[c] : 0;
+            factor *= s->class_weight ? s->class_weight[from + c] : 1;
+            sum += factor == 0 ? 0 : factor * ((long double)max - (long double)x[c]);
+        }
+    }
+    return (double)sum;
+}
+
 /* Accumulates all parts of a tile's rows, combines them in order and stores the results. */
 static void softmax_rows(const softmax_config *s, class_tile *t, softmax_state *states,
                          softmax_results *results, fl_partial *partial)
@@ -455,10 +483,15 @@ static void softmax_rows(const softmax_config *s, class_tile *t, softmax_state *
         softmax_state part_state;
         t->exp_cache = exp_cache ? &exp_cache[part * s->classes_per_part / TILE_2D] : NULL;
         softmax_accumulate_part(s, t, &part_state, results, part, partial);
-        softmax_combine_part(s, states, part_state);
+        softmax_combine_part(s, states, &part_state);
     }
     t->exp_cache = exp_cache;
     softmax_finish(s, t, states, results);
+    if (REAL_IS_DOUBLE && s->mode != HARD)
+        for (int64_t row = t->first_row; row < t->first_row + t->at.n; row++)
+            if (results->weighted_gap_sum[row] == __builtin_inf())
+                results->extended_gap_sum[row] = softmax_extended_gap_sum(
+                    s, t->at.first + row - t->first_row, results->max[row]);
 }
 
 #endif

@@ -7,8 +7,8 @@
 static const double STREAM_BYTES = 1 << 25;
 
 static const fl_family families[] = {
-#define FAMILY(name, block, work, parts, prepares, stride, streaming) \
-    {#name, block, work, parts, prepares, stride, streaming},
+#define FAMILY(name, block, work, parts, prepares, combines, stride, streaming) \
+    {#name, block, work, parts, prepares, combines, stride, streaming},
 #include "families.def"
 #undef FAMILY
 };
@@ -86,14 +86,24 @@ fl_grid fl_grid_of(const fl_call *call)
 
 int fl_items_are_parts(const fl_call *call, fl_phase phase)
 {
-    return call->split_state && (phase != FL_PREPARE || fl_family_of(call)->prepares_by_parts);
+    return call->split_state && phase != FL_SPLIT_COMBINE &&
+           (phase != FL_PREPARE || fl_family_of(call)->prepares_by_parts);
+}
+
+int64_t fl_phase_items(const fl_call *call, fl_phase phase)
+{
+    if (phase == FL_SPLIT_COMBINE)
+        return call->units;
+    if (fl_items_are_parts(call, phase))
+        return fl_family_of(call)->parts(call) * call->units;
+    return call->grid.blocks;
 }
 
 void fl_block_range(const fl_call *call, fl_phase phase, int64_t block, int64_t *first,
                     int64_t *last)
 {
     const fl_grid *g = &call->grid;
-    if (fl_items_are_parts(call, phase)) {
+    if (phase == FL_SPLIT_COMBINE || fl_items_are_parts(call, phase)) {
         *first = block;
         *last = block + 1;
         return;

@@ -22,11 +22,12 @@ typedef struct {
     fl_work_fn *work;
     fl_parts_fn *parts;
     int prepares_by_parts; /* FL_PREPARE runs part by part too */
+    int combines_parts;    /* FL_SPLIT_COMBINE runs between FL_SPLIT_PARTIAL and FL_SPLIT_FINISH */
     fl_stride_fn *stride;
     fl_streaming_fn *streaming;
 } fl_family;
 
-#define FAMILY(name, block, work, parts, prepares, stride, streaming) \
+#define FAMILY(name, block, work, parts, prepares, combines, stride, streaming) \
     fl_block_fn block; \
     fl_work_fn work; \
     fl_parts_fn parts; \
@@ -46,7 +47,10 @@ void fl_plan(fl_call *call);
 /* Whether the work items of a phase are parts of units. */
 int fl_items_are_parts(const fl_call *call, fl_phase phase);
 
-/* The units [first, last) of a block, or the index of a work item. */
+/* The work items of a phase: blocks of units, single units, or parts of units. */
+int64_t fl_phase_items(const fl_call *call, fl_phase phase);
+
+/* The units [first, last) of a block, or the index of another work item. */
 void fl_block_range(const fl_call *call, fl_phase phase, int64_t block, int64_t *first,
                     int64_t *last);
 

@@ -117,9 +117,7 @@ static int useful_threads(double work, int64_t blocks)
 static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
                            fl_interrupted interrupted, fl_partial *bad)
 {
-    const int64_t blocks = fl_items_are_parts(call, phase)
-                               ? fl_family_of(call)->parts(call) * call->units
-                               : call->grid.blocks;
+    const int64_t blocks = fl_phase_items(call, phase);
     const double work = phase_work(call, phase);
     const int threads = useful_threads(work, blocks);
     const double block_work = work / (double)blocks,
@@ -195,12 +193,14 @@ static void free_split_state(fl_call *call)
     call->split_state = NULL;
 }
 
-/* FL_MAIN in two phases, each part of each unit a work item of its own. */
+/* FL_MAIN in phases that split units. */
 static fl_status run_split(const fl_call *call, fl_totals *totals, fl_interrupted interrupted,
                            fl_partial *bad)
 {
     double start = seconds();
     fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, interrupted, bad);
+    if (status == FL_OK && fl_family_of(call)->combines_parts)
+        status = run_phase(call, FL_SPLIT_COMBINE, totals, interrupted, bad);
     if (status == FL_OK && interrupted && seconds() - start >= INTERRUPT_SECONDS && interrupted())
         status = FL_INTERRUPTED;
     return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, interrupted, bad) : status;
@@ -224,6 +224,8 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     }
     call->grad_scale =
         call->mean ? call->grad_output / (divisor / call->divisor_scale) : call->grad_output;
+    if (call->mean && divisor == 0) /* nothing to divide by: the mean is NaN, its gradient 0 */
+        call->grad_scale = 0;
     if (status == FL_OK && call->split_state)
         status = run_split(call, totals, interrupted, bad);
     else if (status == FL_OK)
@@ -239,5 +241,5 @@ double fl_ratio(double a, double b)
     volatile double top = a,
                     ratio = top / b; /* volatile: divided in this mode, not before or after */
     fp_leave(saved);
-    return ratio;
+    return b == 0 ? __builtin_nan("") : ratio;
 }

@@ -61,15 +61,6 @@ static INLINE double reduce_sum(double *v, int n)
     return v[0];
 }
 
-static INLINE real reduce_real_sum(real *v, int n)
-{
-#pragma GCC unroll 8
-    for (int half = n / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++)
-            v[k] += v[k + half];
-    return v[0];
-}
-
 /* A NaN may be lost. */
 static INLINE real reduce_real_max(real *v, int n)
 {
