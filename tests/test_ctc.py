@@ -300,3 +300,34 @@ def test_uninitialised_memory_is_not_read():
 def test_no_bound_of_the_time_is_known():
     cell = next(c for c in cells() if c.name == "ctc_loss 50x16x20x30")
     assert cell.work(cell.data()[0]) is None
+
+
+@pytest.mark.parametrize("size", [1e12, 1e16, 1e18, 1e30])
+@floats
+def test_gradient_of_huge_logits(size, dtype, each_isa):
+    """One alignment is certain: the gradient is one-hot softmax - one-hot posterior."""
+    rng, bound = np.random.default_rng(7), 64 * np.finfo(dtype).eps
+    for _ in range(20):
+        frames, classes, label = 5, 3, 1
+        x = rng.permuted(np.arange(frames * classes)).reshape(frames, classes) - 7.0
+        x += rng.permutation(2.0 ** -np.arange(1, 16)).reshape(frames, classes)  # no ties
+        paths = [
+            [label if i <= t <= j else 0 for t in range(frames)]
+            for i in range(frames)
+            for j in range(i, frames)
+        ]
+        best = max(paths, key=lambda path: x[np.arange(frames), path].sum())
+        expected = np.zeros((frames, classes))
+        expected[np.arange(frames), x.argmax(axis=1)] += 1
+        expected[np.arange(frames), best] -= 1
+        logits = (x * size).astype(dtype)
+        for _ in each_isa():
+            value, gradient = fl.ctc_loss_with_logits.value_and_grad(
+                logits, [label], frames, 1, reduction="none"
+            )
+            assert np.isfinite(value)
+            np.testing.assert_allclose(gradient, expected, rtol=0, atol=bound)
+            log_probs = logits - logits.max(axis=1, keepdims=True)
+            posteriors = fl.ctc_posteriors(log_probs, [label], frames, 1)
+            np.testing.assert_array_equal(posteriors.argmax(axis=1), best)
+            np.testing.assert_allclose(posteriors.max(axis=1), 1, rtol=0, atol=bound)

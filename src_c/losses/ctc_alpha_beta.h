@@ -148,6 +148,21 @@ static int ctc_can_reuse_frames(const ctc_pass *pass, const ctc_pass *opposite)
            !opposite->has_scaled_frame;
 }
 
+/* Exponents up to this are exact, with the sums of all states and frames. */
+static const double CTC_EXACT_EXPONENT = 0x1p40;
+
+/* The exponent that the terms of frame j are relative to: the exponent of P, which is exact unless
+ * scores differ by 10^12 or more. Rounded exponents of P at two frames differ by many powers of
+ * two, and γ would over- or underflow; the frame's own largest exponent then takes its place. */
+static double ctc_frame_top(const ctc_pass *pass, int64_t j, ctc_row opposite_row, double top)
+{
+    if (top > -CTC_EXACT_EXPONENT)
+        return top;
+    const ctc_state_range at = ctc_joint_range(pass, j);
+    return ctc_max_joint_exponent(&pass->lattice, *ctc_row_at_frame(pass, j), &pass->frame,
+                                  opposite_row, at.first, at.last_blank, at.last_label);
+}
+
 /* P up to the scale of the frames, by (14) at the midpoint of the pass, which becomes the current
  * frame. Its exponent is the `top` of all later frames of the pass. */
 static scaled_double ctc_total_probability(ctc_pass *pass, const ctc_pass *opposite,

@@ -166,8 +166,9 @@ static void ctc_write_gradient(ctc_pass *pass, const ctc_pass *opposite, ctc_pas
     for (int64_t j = pass->midpoint; j < pass->T; j++) {
         if (j > pass->midpoint) {
             ctc_set_frame(pass, j);
-            total = ctc_combine_frame(
-                pass, j, ctc_recompute_row(recompute, opposite, pass->T - 1 - j), at_midpoint.e);
+            ctc_row opposite_row = ctc_recompute_row(recompute, opposite, pass->T - 1 - j);
+            double top = ctc_frame_top(pass, j, opposite_row, at_midpoint.e);
+            total = ctc_combine_frame(pass, j, opposite_row, top);
         }
         ctc_write_frame(pass, opposite, j, total, scale, partial);
         ctc_step(pass, j);
