@@ -28,6 +28,7 @@ from tests.domains import (
     VARIANCE,
     WEIGHT,
     Domain,
+    corners,
     operands_of,
     signs,
     weight_of,
@@ -177,6 +178,15 @@ class Case(NamedTuple):
         pairs = zip(lists, index, strict=True)
         arrays = [np.array(values)[i.ravel()] for values, i in pairs]
         return self._with_valid_labels(self._time_first([_typed(a, dtype) for a in arrays]))
+
+    def corners(self, dtype):
+        """All combinations of the corners of elementwise operands."""
+        with np.errstate(over="ignore"):
+            lists = [
+                _typed(corners(domain, np.finfo(dtype)), dtype).astype(float)
+                for domain in self.operands
+            ]
+        return [_typed(a.ravel(), dtype) for a in np.meshgrid(*lists, indexing="ij")]
 
     def keywords(self, rng, shape, dtype, classes=CLASSES, adversarial=False):
         """The options, with arrays for an unreduced loss of `shape`."""
@@ -362,3 +372,47 @@ TABLE = [
 ]
 CASES = [case for cases in TABLE for case in cases]
 LOSSES = list(dict.fromkeys(case.loss for case in CASES))
+
+# Each numeric option at the ends of its range and where its formula changes, for every loss that
+# has it: {loss: {option: values}}. Values between which nothing changes are one of them.
+MARGINS = (0.0, 1e-30, 0.3, 1e30)
+OPTION_CORNERS = {
+    "smooth_l1_loss": {"beta": (0.0, 1e-40, 1e-30, 0.3, 1e30, 3e38, INF)},
+    "huber_loss": {"delta": (1e-40, 1e-30, 0.3, 1e30, 3e38, INF)},
+    "poisson_nll_loss": {"eps": (0.0, 1e-40, 1e-8, 1.0, 1e30)},
+    "gaussian_nll_loss": {"eps": (0.0, 1e-40, 1e-6, 1.0, 1e30)},
+    "hinge_embedding_loss": {"margin": MARGINS},
+    "margin_ranking_loss": {"margin": MARGINS},
+    "sigmoid_focal_loss": {
+        "alpha": (-1.0, 0.0, 1e-9, 0.3, 1 - 1e-9, 1.0),
+        "gamma": (0.0, 1e-9, 0.7, 1.0, 2.0, 2.1, 30.0),
+    },
+    "pinball_loss": {"quantile": (0.0, 1e-9, 0.99, 1 - 1e-9, 1.0)},
+    "tweedie_deviance_loss": {
+        "power": (
+            *(-100.0, -3.1, -1.0, -0.3, -0.1, -0.001, 0.0),
+            *(1.000001, 1.1, 1.2, 1.5, 1.7, 1.9, 1.999999),
+            *(2.000001, 2.3, 2.9, 3.7, 100.1),
+        )
+    },
+    "cross_entropy": {"label_smoothing": (1e-9, 0.3, 1 - 1e-9, 1.0)},
+    "multi_margin_loss": {"margin": MARGINS},
+    "cosine_embedding_loss": {"margin": (-1.0, -0.3, 0.0, 0.3, 1.0)},
+    "triplet_margin_loss": {
+        "margin": (1e-30, 0.3, 1e30),
+        "p": (1e-6, 0.02, 0.9, 1.1, 2.0, 7.3, 600.0, 1e6, INF),
+        "eps": (0.0, 1e-30, 1e-6, 1.0),
+    },
+}
+
+
+def option_cases():
+    """The cases of the table with each numeric option at each of its corners."""
+    for case in CASES:
+        for option, values in OPTION_CORNERS.get(case.loss, {}).items():
+            for value in values:
+                if case.options.get(option) != value:
+                    yield case._replace(options={**case.options, option: value})
+
+
+OPTION_CASES = list({case.id: case for case in option_cases()}.values())

@@ -80,6 +80,21 @@ def edges_of_any(info):
     return [0.0, -0.0, *sizes, *(-v for v in sizes), np.inf, -np.inf, np.nan]
 
 
+def corners(domain, info):
+    """The ends of all ranges within an elementwise domain: zeros, the smallest and the largest
+    numbers, infinities, where exp and squares begin to over- and underflow, and 1 +- eps."""
+    largest, smallest = float(info.max), float(info.smallest_subnormal)
+    exp_end = np.log(largest)
+    sizes = [smallest, float(info.tiny), float(info.eps), 1 - float(info.epsneg), 1.0, 3.0]
+    sizes += [exp_end * factor for factor in (0.999, 1.001, 1.02, 1.3)]
+    sizes += [largest ** (1 / 2), largest / 3, largest * 0.9, largest, np.inf]
+    values = np.array([0.0, *sizes, *(-v for v in sizes)])
+    if domain.low == -1 and domain.high == 1:
+        return np.array([-1.0, 1.0])
+    inside = (values >= domain.low) & (values <= domain.high)
+    return values[inside & (np.isfinite(values) | (domain.low == -np.inf))]
+
+
 def adversarial_nonnegative(rng, size, info):
     return np.abs(adversarial_any(rng, size, info))
 

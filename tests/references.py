@@ -356,16 +356,19 @@ def log_cosh(x, y):
 def poisson_nll(x, y, *, log_input=True, full=False, eps=1e-8):
     """exp(x) - y x, or x - y log(x + eps); `full` adds y log y - y + log(2 pi y)/2 where y > 1.
 
+    At x = inf, the limit inf.
+
     The argument x + eps of the logarithm is rounded, which changes the logarithm by up to an ULP of
     1; hence the terms y in the value and 1 in the gradient of the target.
     """
     stirling = (y * log(y), -y, log(2 * mp.pi * y) / 2) if full and y > 1 else ()
     stirling_slope = (log(y), 1 / (2 * y)) if full and y > 1 else ()
+    limit = total(INF) if x == INF and y < INF else None
     if log_input:
-        value = total(mp.exp(x), -times(y, x), *stirling)
+        value = limit or total(mp.exp(x), -times(y, x), *stirling)
         return value, {"input": total(mp.exp(x), -y), "target": total(-x, *stirling_slope)}
     rate = x + eps
-    value = with_term(y, total(x, -times(y, log(rate)), *stirling))
+    value = limit or with_term(y, total(x, -times(y, log(rate)), *stirling))
     slope = total(mpf(1), -times(y, divide(mpf(1), rate)))
     return value, {"input": slope, "target": with_term(1, total(-log(rate), *stirling_slope))}
 
@@ -383,10 +386,15 @@ def poisson_nll(x, y, *, log_input=True, full=False, eps=1e-8):
 def gaussian_nll(x, y, var, *, full=False, eps=1e-6):
     """(log v + (x - y)^2/v)/2, v = max(var, eps); `full` adds log(2 pi)/2.
 
-    The gradient with respect to var ignores the clamp, as in torch.
+    The gradient with respect to var ignores the clamp, as in torch. At v = 0, the limits for
+    v -> 0: inf, and a gradient -inf; where x = y, -inf and gradients 0 and inf.
     """
     d, v = x - y, max(var, mpf(eps))
     constant = (log(2 * mp.pi) / 2,) if full else ()
+    if v == 0:
+        sides = sign(d) * INF if d else mpf(0)
+        value, slope = (total(INF), total(-INF)) if d else (total(-INF), total(INF))
+        return value, {"input": total(sides), "target": total(-sides), "var": slope}
     value = total(log(v) / 2, divide(d * d, 2 * v), *constant)
     slope = divide(d, v)
     return value, {
@@ -563,8 +571,8 @@ def _limit(near, far):
 def pinball(x, y, *, quantile=0.5):
     """quantile max(y - x, 0) + (1 - quantile) max(x - y, 0). Gradient 0 where they are equal."""
     d = x - y
-    slope = times(1 - quantile if d > 0 else quantile, sign(d))
-    return total(slope * d if d else d), {"input": total(slope), "target": total(-slope)}
+    slope = d if mp.isnan(d) else times(1 - quantile if d > 0 else quantile, sign(d))
+    return total(times(slope, d)), {"input": total(slope), "target": total(-slope)}
 
 
 @reference(
@@ -1175,8 +1183,9 @@ def posteriors(log_probs, targets, input_lengths, target_lengths, **options):
 # ---- Arrays --------------------------------------------------------------------------------------
 #
 # `options` below holds the keywords of a call: options of the loss, `weight`, `pos_weight`,
-# `sample_weight`, `reduction` (default "mean") and `grad_output` (default 1). Scalar options and
-# kinks are evaluated in the compute type `dtype`, by default `compute_dtype(...)`.
+# `sample_weight`, `reduction` (default "mean") and `grad_output` (default 1). Kinks and
+# options that are lengths are evaluated in the compute type `dtype`, by default
+# `compute_dtype(...)`.
 
 
 def unreduced(loss, arrays, options=None, dtype=None):
@@ -1475,8 +1484,13 @@ def _name(loss):
     return getattr(loss, "__name__", loss)
 
 
+# Exponents, and fractions of which the complement is a factor, are not rounded: with a rounded
+# power p, x^-p would be off by p |log x| half ULPs, and 1 - q by all its digits for q close to 1.
+UNROUNDED = ("alpha", "gamma", "label_smoothing", "p", "power", "quantile")
+
+
 def _in_type(formula, options, dtype):
-    """The scalar options of a formula, rounded to the compute type."""
+    """The scalar options of a formula, those that are lengths rounded to the compute type."""
     scalars = []
     for name, parameter in inspect.signature(formula).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -1484,6 +1498,8 @@ def _in_type(formula, options, dtype):
         value = options.get(name, parameter.default)
         if name == "bits":
             value = np.finfo(dtype).nmant + 1
+        elif name in UNROUNDED and isinstance(parameter.default, float):
+            value = mpf(float(value))
         elif isinstance(parameter.default, float):
             with np.errstate(over="ignore"):
                 value = mpf(float(dtype.type(value)))

@@ -42,3 +42,37 @@ def test_triplet_margin_with_two_largest_differences(dtype, isa):
     options = {"eps": 0.0, "margin": 2.0, "p": np.inf}
     dx = gradients(fl.triplet_margin_loss, dtype, [3, -3, 0], [0, 0, 0], [4, 0, 0], **options)
     assert dx == [[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, -1, 0]]
+
+
+@pytest.mark.parametrize("p", [1e-6, 1e-3, 0.02, 1, 2, 3, np.inf])
+@pytest.mark.parametrize("swap", [False, True])
+@floats
+def test_distances_that_overflow(p, swap, dtype, each_isa):
+    """The difference of two distances decides the loss, also where both are infinite.
+
+    Rows of 8 equal entries: the distances are proportional to the entries.
+    """
+    big = float(np.finfo(dtype).max) / 2 if p >= 1 else 1.0
+    a, near, far = (np.full((1, 8), v * big, dtype) for v in (0, 1, 1.5))
+    options = {"p": p, "eps": 0, "swap": swap, "reduction": "none"}
+    for _ in each_isa():
+        value, gradients = fl.triplet_margin_loss.value_and_grad(a, near, far, **options)
+        if not swap:
+            assert value[0] == 0
+            assert not np.any(gradients)
+        value, gradients = fl.triplet_margin_loss.value_and_grad(a, far, near, **options)
+        assert value[0] > 0
+        assert not np.isnan(gradients).any()
+        value = fl.triplet_margin_loss(a, near, near, **options)
+        assert value[0] == 1 or swap
+
+
+@floats
+def test_difference_of_infinite_distances(dtype, each_isa):
+    """Distances of 2^1025 and 2^1025 - 2^1022 (float64) differ by a number."""
+    unit = 2.0 ** (np.finfo(dtype).maxexp - 1)
+    a, near, far = (np.full((1, 16), v * unit, dtype) for v in (0, 1, 1 - 1 / 64))
+    for p, factor in ((1, 16), (2, 4)):
+        for _ in each_isa():
+            value = fl.triplet_margin_loss(a, near, far, p=p, eps=0, reduction="none")
+            assert value[0] == pytest.approx(unit / 64 * factor, rel=1e-6)

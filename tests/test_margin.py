@@ -20,3 +20,18 @@ def test_multilabel_margin_at_the_margin(dtype, isa):
     labels = np.array([0, -1, -1])
     gradient = fl.multilabel_margin_loss.grad(np.array(AT_THE_MARGIN, dtype), labels)
     assert gradient.tolist() == pytest.approx([-1 / 3, 0, 1 / 3], rel=1e-6)
+
+
+def test_mean_of_terms_whose_sum_overflows(each_isa):
+    """The loss divides the sum over classes, which overflows, by their number."""
+    big = 1.7e308
+    x, labels = np.array([[0, big, big, big]]), np.array([[0, -1, -1, -1]])
+    for _ in each_isa():
+        assert fl.multi_margin_loss(x, [0]) == pytest.approx(big / 4 * 3)
+        assert fl.multilabel_margin_loss(x, labels) == pytest.approx(big / 4 * 3)
+        long = np.repeat(x, 600, axis=1)
+        assert fl.multilabel_soft_margin_loss(x, 0 * x) == pytest.approx(big / 4 * 3)
+        assert fl.multilabel_soft_margin_loss(long, 0 * long) == pytest.approx(big / 4 * 3)
+        value, gradient = fl.multilabel_soft_margin_loss.value_and_grad(x, 0 * x, out=x.copy())
+        assert value == pytest.approx(big / 4 * 3)
+        assert gradient.max() == 1 / 4

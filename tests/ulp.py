@@ -1,9 +1,10 @@
 """`python -m tests.ulp`: the largest error of each loss, in ULP of the largest term of its formula.
 
-Prints a line for each choice of options, dtype and result: the errors of fastloss and, if it is
-installed, of torch on the adversarial operands of the tests. `bound` is the largest error of
-fastloss as a fraction of the promised bound. Results that overflow are left out, and `inf` marks an
-infinity or NaN where the result is finite, or the reverse.
+Prints a line for each choice of options (those of the cases, and each numeric option over its
+whole range), dtype and result: the errors of fastloss and, if it is installed, of torch on the
+adversarial operands of the tests. `bound` is the largest error of fastloss as a fraction of the
+promised bound. Terms that overflow are left out of the ULP, but not of the bound, and `inf` marks
+an infinity or NaN where the result is finite, or the reverse.
 
 `--json FILE` also writes the largest figures of each loss, from which `tools.generate_docs` makes
 the table of docs/numerics.md; losses that were not measured keep their figures in the file.
@@ -20,7 +21,7 @@ from mpmath import mp, mpf
 
 import fastloss as fl
 from tests import references
-from tests.cases import CASES, FLOATS, LOSSES
+from tests.cases import CASES, FLOATS, LOSSES, OPTION_CASES
 
 CONFIDENT = ("cross_entropy", "binary_cross_entropy_with_logits", "soft_margin_loss")
 
@@ -51,7 +52,7 @@ def main(arguments=None):
                 for name, got in _run(case, arrays, keywords).items():
                     number = exact[0] if name == "value" else exact[1][name]
                     figures = {
-                        "bound": _excess(got, number, dtype).max(initial=0),
+                        "bound": references.excess(got, number, dtype).max(initial=0),
                         dtype.__name__: _ulps(got, number, dtype),
                     }
                     if name in theirs:
@@ -103,7 +104,7 @@ def _processor():
 
 def _calls(chosen):
     """(title, case, dtype, arrays, keywords) of every case, and of confident predictions."""
-    for case in CASES:
+    for case in [*CASES, *OPTION_CASES]:
         if chosen.loss and case.loss not in chosen.loss:
             continue
         for dtype in FLOATS:
@@ -182,13 +183,6 @@ def _ulps(got, numbers, dtype):
             ulp = max(term * mpf(float(info.eps)), max(floor, 1) * smallest)
             worst = max(worst, float(abs(mpf(float(g)) - value) / ulp))
     return round(worst, 6)  # beyond the digits of the reference
-
-
-def _excess(got, numbers, dtype):
-    excess = references.excess(got, numbers, dtype)
-    end = float(np.finfo(dtype).max)
-    overflows = [bool(mp.isfinite(t) and t >= end) for t in numbers.term.flat]
-    return np.where(np.reshape(overflows, excess.shape), 0, excess)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ FINITE_NONNEGATIVE = Constraint("finite and at least 0", lambda v: 0 <= v < math
 FRACTION = Constraint("between 0 and 1", lambda v: 0 <= v <= 1)
 FRACTION_OR_NONE = Constraint("between 0 and 1, or -1 for none", lambda v: 0 <= v <= 1 or v == -1)
 ONE_OR_TWO = Constraint("1 or 2", lambda v: v in (1, 2))
-# Close to 1 and 2 the general formula divides by nearly 0, and such a power must still differ from
-# 1 and 2 when it is rounded to float32.
+# Close to 1 and 2 the general formula divides by nearly 0. The limits are the doubles next to their
+# decimals: the difference 1.000001 - 1 of doubles is less than 1e-6.
 TWEEDIE_POWER = Constraint(
     "between -1e6 and 1e6, not between 0 and 1, and either 1 or 2 or at least 1e-6 away from both",
-    lambda v: abs(v) <= 1e6 and not 0 < v < 1 and all(v == p or abs(v - p) >= 1e-6 for p in (1, 2)),
+    lambda v: -1e6 <= v <= 0 or v in (1, 2) or 1.000001 <= v <= 1.999999 or 2.000001 <= v <= 1e6,
 )
 
 # The power of a Tweedie deviance selects its formula: (suffix of the name, test), first match.

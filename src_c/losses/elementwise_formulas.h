@@ -1,13 +1,15 @@
 /* The elementwise losses: value l of one element and its derivatives dl/dx, dl/dy and dl/dz with
  * respect to input, target and a third array.
  *
- * p holds the numeric options in the order of the Python signature. Members of the result that the
- * caller does not use are eliminated by inlining. A NaN in an element gives NaN in its value and
- * derivatives. Definitions follow torch.nn.functional, with limits in place of avoidable
- * infinities. Each comment gives the formula and its source. */
+ * p holds the numeric options in the order of the Python signature, rounded to `real`, followed by
+ * numbers that must not be computed from rounded options (set_formula_params()). Members of the
+ * result that the caller does not use are eliminated by inlining. A NaN in an element gives NaN in
+ * its value and derivatives. Definitions follow torch.nn.functional, with limits in place of
+ * avoidable infinities. Each comment gives the formula and its source. */
 #ifndef FASTLOSS_ELEMENTWISE_FORMULAS_H
 #define FASTLOSS_ELEMENTWISE_FORMULAS_H
 
+#include "runtime/double_double.h"
 #include "vector/real.h"
 #include "vector/vector_math.h"
 
@@ -16,6 +18,19 @@ typedef struct {
 } result;
 
 typedef result (*formula)(real x, real y, real z, const real *p);
+
+/* Parameters of a formula. Exponents and complements of options are formed in double: a rounded
+ * power p changes x^-p by p |log x| half ULPs, and 1 - p loses every digit of a p close to 1. */
+enum {
+    FOCAL_GAMMA_LOW = 2,     /* γ - p[1] */
+    FOCAL_ALPHA_NEGATIVE,    /* 1 - α, or 1 without α: the weight for y = 0 */
+    FOCAL_ALPHA_DIFFERENCE,  /* dα_t/dy = 2 α - 1, or 0 without α */
+    PINBALL_ABOVE = 1,       /* 1 - quantile */
+    TWEEDIE_TWO_MINUS_P = 1, /* 2 - p */
+    TWEEDIE_ONE_MINUS_P,     /* 1 - p, rounded */
+    TWEEDIE_ONE_MINUS_P_LOW, /* and the rounding error */
+    FORMULA_PARAMS = 5
+};
 
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
@@ -223,18 +238,18 @@ static INLINE result margin_ranking(real x, real y, real z, const real *p)
  * relative error of q is multiplied by γ. Lin et al. 2017. */
 static INLINE result focal(const int squared, real x, real y, const real *p)
 {
-    real alpha = p[0], gamma = squared ? 2 : p[1], a = FABS(x), one_minus_y = 1 - y;
+    real gamma = squared ? 2 : p[1], a = FABS(x), one_minus_y = 1 - y;
     real t = EXP_NEGATIVE(-a), sigmoid_a = 1 / (1 + t);
     real e = binary_cross_entropy_with_logits(x, y, 0, p).l;
     /* q = σ(a) wrong */
     real wrong = x < 0 ? one_minus_y * t + y : one_minus_y + y * t, q = sigmoid_a * wrong;
-    real power = squared ? q * q : POW(q, gamma);
+    real power = squared ? q * q : POW(q, gamma, p[FOCAL_GAMMA_LOW]);
     /* σ(x) σ(-x) e / q, and e / q, which is 1 if y is 0 or 1 and q underflows */
     real u = t == 0 ? 0 : sigmoid_a * t / wrong * e, v = q == 0 ? 1 : e / q;
-    /* α = -1 makes both weights 1. A comparison with -1 would keep gcc from vectorising. */
-    real alpha_pos = maximum(alpha, 0), alpha_t = FABS(alpha) * y + (1 - alpha_pos) * one_minus_y;
-    real alpha_diff = alpha_pos + FABS(alpha) - 1; /* dα_t/dy */
-    real tanh = EXPM1(-a) * sigmoid_a;             /* of -a/2 */
+    /* α = -1 makes both weights 1. */
+    real alpha_t = FABS(p[0]) * y + p[FOCAL_ALPHA_NEGATIVE] * one_minus_y;
+    real alpha_diff = p[FOCAL_ALPHA_DIFFERENCE];
+    real tanh = EXPM1(-a) * sigmoid_a; /* of -a/2 */
     /* If q underflows for y = 0 or 1, q^γ = exp(-γ a) need not. */
     real safe_power =
         (q < REAL_MIN) & ((y == 0) | (y == 1)) ? EXP_NEGATIVE(-times(gamma, a)) : power;
@@ -265,7 +280,7 @@ static INLINE result sigmoid_focal_squared(real x, real y, real z, const real *p
  * 1978. */
 static INLINE result pinball(real x, real y, real z, const real *p)
 {
-    real d = x - y, above = 1 - p[0], slope = d < 0 ? -p[0] : d > 0 ? above : d;
+    real d = x - y, above = p[PINBALL_ABOVE], slope = d < 0 ? -p[0] : d > 0 ? above : d;
     return (result){.l = times(d < 0 ? p[0] : above, FABS(d)), .dx = slope, .dy = -slope};
 }
 
@@ -312,12 +327,20 @@ static INLINE real log_ratio_series_tail(real w)
     return series * w2 * w;
 }
 
+/* w = d/(y + x) for d = y - x, where y + x may overflow */
+static INLINE real relative_difference(real x, real y, real d)
+{
+    real sum = y + x;
+    int overflows = sum == REAL_INFINITY;
+    return (overflows ? (real)0.5 * d : d) / (overflows ? (real)0.5 * y + (real)0.5 * x : sum);
+}
+
 /* p = 1: 2 (y log(y/x) - (y - x)). For y close to x the difference cancels; with d = y - x and
  * w = d/(y + x) its main part is y 2w - d = d w. Loader 2000, Fast and Accurate Computation of
  * Binomial Probabilities. */
 static INLINE result tweedie_deviance_poisson(real x, real y, real z, const real *p)
 {
-    real d = y - x, w = d / (y + x), log_ratio = LOG_RATIO(y, x);
+    real d = y - x, w = relative_difference(x, y, d), log_ratio = LOG_RATIO(y, x);
     real near = d * w + y * log_ratio_series_tail(w), far = times(y, log_ratio) - d;
     far = FABS(d) == REAL_INFINITY ? FABS(d) : far;
     return (result){.l = 2 * (FABS(w) < (real)0.125 ? near : far),
@@ -328,7 +351,7 @@ static INLINE result tweedie_deviance_poisson(real x, real y, real z, const real
 /* p = 2: 2 (log(x/y) + y/x - 1), w as above */
 static INLINE result tweedie_deviance_gamma(real x, real y, real z, const real *p)
 {
-    real d = y - x, r = d == -REAL_INFINITY ? -1 : d / x, w = d / (y + x);
+    real d = y - x, r = d == -REAL_INFINITY ? -1 : d / x, w = relative_difference(x, y, d);
     real near = r * w - log_ratio_series_tail(w);
     real far = d == REAL_INFINITY ? d : r - LOG_RATIO(y, x);
     real small = x < y ? x : y, large = x < y ? y : x;
@@ -360,11 +383,12 @@ static INLINE real copysign_bits(real v, real s)
 static INLINE result tweedie_deviance(const int negative, const int above_2, real x, real y,
                                       const real *p)
 {
-    const real a = 2 - p[0], b = 1 - p[0], c = (real)(2 / ((double)a * (double)b));
+    const real a = p[TWEEDIE_TWO_MINUS_P], b = p[TWEEDIE_ONE_MINUS_P],
+               b_low = p[TWEEDIE_ONE_MINUS_P_LOW], c = (real)(2 / ((double)a * (double)b));
     const real two_over_a = 2 / a, two_over_b = 2 / b;
     real d = x - y;
     log_parts log_x = log_in_parts(x), log_y = log_in_parts(negative ? FABS(y) : y);
-    power_parts x_b = power_in_parts(log_x, b), y_b = power_in_parts(log_y, b);
+    power_parts x_b = power_in_parts(log_x, b, b_low), y_b = power_in_parts(log_y, b, b_low);
     real y_term = round_scaled(y_b.v * (log_y.m * FABS(c)), y_b.exponent + log_y.e);
     real xy_term = round_scaled(x_b.v * (log_y.m * FABS(two_over_b)), x_b.exponent + log_y.e);
     real x_term = round_scaled(x_b.v * (log_x.m * FABS(two_over_a)), x_b.exponent + log_x.e);
@@ -407,6 +431,35 @@ static INLINE result tweedie_deviance_compound(real x, real y, real z, const rea
 static INLINE result tweedie_deviance_positive(real x, real y, real z, const real *p)
 {
     return tweedie_deviance(0, 1, x, y, p);
+}
+
+/* The parameters p (FORMULA_PARAMS) of a formula for its options (FL_PARAMS). */
+static inline void set_formula_params(fl_formula formula, const double *option, real *p)
+{
+    for (int k = 0; k < FORMULA_PARAMS; k++)
+        p[k] = k < FL_PARAMS ? (real)option[k] : 0;
+    switch (formula) {
+    case FL_FORMULA_sigmoid_focal:
+    case FL_FORMULA_sigmoid_focal_squared:
+        p[FOCAL_GAMMA_LOW] = (real)(option[1] - (double)p[1]);
+        p[FOCAL_ALPHA_NEGATIVE] = (real)(1 - (option[0] < 0 ? 0 : option[0]));
+        p[FOCAL_ALPHA_DIFFERENCE] = option[0] < 0 ? 0 : (real)(2 * option[0] - 1);
+        break;
+    case FL_FORMULA_pinball:
+        p[PINBALL_ABOVE] = (real)(1 - option[0]);
+        break;
+    case FL_FORMULA_tweedie_deviance_negative:
+    case FL_FORMULA_tweedie_deviance_compound:
+    case FL_FORMULA_tweedie_deviance_positive: {
+        const fl_dd b = two_sum(1, -option[0]);
+        p[TWEEDIE_TWO_MINUS_P] = (real)(2 - option[0]);
+        p[TWEEDIE_ONE_MINUS_P] = (real)b.hi;
+        p[TWEEDIE_ONE_MINUS_P_LOW] = (real)((b.hi - (double)p[TWEEDIE_ONE_MINUS_P]) + b.lo);
+        break;
+    }
+    default:
+        break;
+    }
 }
 
 #endif

@@ -3,6 +3,7 @@
  *
  * A unit is an element. A block is processed tile by tile: load, apply the formula and check
  * domains in one pass, multiply by weights, sum, store. */
+#include "losses/elementwise_extended.h"
 #include "losses/elementwise_formulas.h"
 #include "vector/loader.h"
 #include "vector/lanes.h"
@@ -18,9 +19,44 @@ enum { VALUE = 1, DX = 2, DY = 4, DZ = 8 };
  * reads and writes overlap. */
 enum { STREAM_CHUNK = 8 * LANES };
 
+/* The results of a formula that may be infinite or NaN where the exact result is finite or has a
+ * limit: these are computed again by fl_elementwise_extended(). Infinite values show in the sum
+ * that is formed anyway; derivatives take a test of their own, so they have it only where needed.
+ */
+typedef enum { NO_RESULT, THE_VALUE, ALL_RESULTS } overflow_scope;
+
+static INLINE overflow_scope formula_overflow(fl_formula f)
+{
+    switch (f) {
+    case FL_FORMULA_smooth_l1:
+    case FL_FORMULA_huber:
+    case FL_FORMULA_pinball:
+    case FL_FORMULA_margin_ranking:
+    case FL_FORMULA_poisson_nll:
+    case FL_FORMULA_poisson_nll_full:
+        return THE_VALUE;
+    case FL_FORMULA_poisson_nll_log_input:
+    case FL_FORMULA_poisson_nll_log_input_full:
+    case FL_FORMULA_gaussian_nll:
+    case FL_FORMULA_gaussian_nll_full:
+    case FL_FORMULA_kl_div_log_target:
+    case FL_FORMULA_gamma_nll:
+    case FL_FORMULA_gamma_nll_log_input:
+    case FL_FORMULA_tweedie_deviance_poisson:
+    case FL_FORMULA_tweedie_deviance_gamma:
+    case FL_FORMULA_tweedie_deviance_negative:
+    case FL_FORMULA_tweedie_deviance_compound:
+    case FL_FORMULA_tweedie_deviance_positive:
+        return ALL_RESULTS;
+    default:
+        return NO_RESULT;
+    }
+}
+
 /* A row of losses.def as constants. */
 typedef struct {
     formula f;
+    overflow_scope overflow;
     int operands;
     fl_domain domain[FL_OPERANDS];
 } formula_spec;
@@ -30,14 +66,15 @@ typedef struct {
 typedef struct {
     const real *operand[FL_OPERANDS];
     real *result[1 + FL_OPERANDS];
-    real scale, params[FL_PARAMS];
+    real scale, params[FORMULA_PARAMS];
 } formula_args;
 
 /* Accumulated by each lane in the same pass; a separate pass would cost as much as a short
  * formula. */
 typedef struct {
-    lane_sum sum;                 /* Σ l */
-    uint_real domain_flag[LANES]; /* sign bit set: an element may be invalid */
+    lane_sum sum;                   /* Σ l */
+    uint_real domain_flag[LANES];   /* sign bit set: an element may be invalid */
+    uint_real overflow_flag[LANES]; /* not 0: a derivative may be infinite or NaN (ALL_RESULTS) */
 } lane_state;
 
 static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
@@ -45,7 +82,12 @@ static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
+    for (int k = 0; k < LANES; k++)
+        to->overflow_flag[k] = from->overflow_flag[k];
 }
+
+/* 0 for a finite d, but for its sign bit: d - d is NaN for inf and NaN. */
+static INLINE uint_real overflow_flag(real d) { return real_bits(d - d); }
 
 /* Applies the formula to elements [i, n), a multiple of LANES, and writes the requested outputs. */
 static INLINE void apply_formula(const formula_spec spec, const int outputs,
@@ -65,6 +107,10 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
                 args->result[0][i + k] = r.l;
             if (outputs & VALUE)
                 add_to_lane(&local.sum, k, (double)r.l);
+            if (spec.overflow == ALL_RESULTS)
+                local.overflow_flag[k] |= (outputs & DX ? overflow_flag(r.dx) : 0) |
+                                          (outputs & DY ? overflow_flag(r.dy) : 0) |
+                                          (outputs & DZ ? overflow_flag(r.dz) : 0);
             if (outputs & DX)
                 args->result[1][i + k] = r.dx * args->scale;
             if (outputs & DY)
@@ -104,7 +150,9 @@ static void dispatch_formula(fl_formula formula, int outputs, const formula_args
     switch (formula) {
 #define ELEMENTWISE(name, operands, ...) \
     case FL_FORMULA_##name: \
-        apply_outputs((formula_spec){name, operands, {__VA_ARGS__}}, outputs, args, i, n, state); \
+        apply_outputs( \
+            (formula_spec){name, formula_overflow(FL_FORMULA_##name), operands, {__VA_ARGS__}}, \
+            outputs, args, i, n, state); \
         break;
 #define ROWS(...)
 #define SEQUENCES(...)
@@ -138,8 +186,72 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
             memcpy(args->result[k] + i, result[k], (size_t)n * sizeof(real));
     for (int k = 0; outputs & VALUE && k < n; k++)
         add_to_lane(&state->sum, k, (double)result[0][k]);
-    for (int k = 0; k < LANES; k++)
+    for (int k = 0; k < LANES; k++) {
         state->domain_flag[k] = padded_state.domain_flag[k];
+        state->overflow_flag[k] = padded_state.overflow_flag[k];
+    }
+}
+
+/* --- Elements that overflow --- */
+
+/* Whether a value or a derivative may be infinite or NaN. */
+static int lane_state_overflows(const lane_state *state)
+{
+    double sum = 0;
+    uint_real flags = 0;
+    for (int k = 0; k < LANES; k++) {
+        sum += state->sum.hi[k] - state->sum.hi[k];
+        flags |= state->overflow_flag[k];
+    }
+    return sum != 0 || flags != 0;
+}
+
+/* Computes elements [i, n) again whose requested results are infinite or NaN though no operand is
+ * NaN. Returns whether a value changed. */
+static int apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i,
+                          int64_t n)
+{
+    const int is_weight = call->formula == FL_FORMULA_pinball ||
+                          call->formula >= FL_FORMULA_tweedie_deviance_negative;
+    double option[FL_PARAMS];
+    int changed = 0;
+    for (int k = 0; k < FL_PARAMS; k++) /* rounded as in the formula */
+        option[k] = is_weight ? call->params[k] : (double)(real)call->params[k];
+    for (; i < n; i++) {
+        double operand[FL_OPERANDS], nan = 0;
+        int overflows = 0;
+        for (int k = 0; k <= FL_OPERANDS; k++)
+            overflows |= outputs & VALUE << k && args->result[k][i] - args->result[k][i] != 0;
+        for (int k = 0; overflows && k < FL_OPERANDS; k++) {
+            operand[k] = (double)args->operand[k][i];
+            nan += operand[k] == operand[k] ? 0 : 1;
+        }
+        fl_extended r;
+        if (!overflows || nan > 0 ||
+            !fl_elementwise_extended(call->formula, option, operand[0], operand[1], operand[2], &r))
+            continue;
+        const real result[] = {(real)r.l, (real)r.dx, (real)r.dy, (real)r.dz};
+        if (outputs & VALUE)
+            args->result[0][i] = result[0];
+        for (int k = 1; k <= FL_OPERANDS; k++)
+            if (outputs & VALUE << k)
+                args->result[k][i] = result[k] * args->scale;
+        changed |= outputs & VALUE;
+    }
+    return changed;
+}
+
+/* Copies operands that the results of a tile overwrite: apply_extended() reads them again. */
+static void save_operands(const formula_args *args, int outputs, int64_t n, const real **operand,
+                          real (*tile)[TILE])
+{
+    for (int k = 0; k < FL_OPERANDS; k++)
+        for (int i = 0; operand[k] && operand[k] != tile[k] && i <= FL_OPERANDS; i++)
+            if (outputs & VALUE << i && args->result[i] < operand[k] + n &&
+                operand[k] < args->result[i] + n) {
+                memcpy(tile[k], operand[k], (size_t)n * sizeof(real));
+                operand[k] = tile[k];
+            }
 }
 
 /* Sums the gradient d (n) of operand k where `period` consecutive units share one entry. The sums
@@ -198,7 +310,8 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
                        int64_t first, int64_t n, lane_state *state)
 {
     const int64_t whole = n - n % LANES;
-    int streamed = 0;
+    const int may_overflow = formula_overflow(call->formula) != NO_RESULT;
+    int streamed = 0, values_changed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         streamed |= is_streamed(call, k, scale_later);
     for (int64_t i = 0, next; i < n; i = next) {
@@ -207,11 +320,18 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             dispatch_formula(call->formula, outputs, args, i, next, state);
         else
             apply_tail(call->formula, outputs, args, i, next - i, state);
+        if (may_overflow && lane_state_overflows(state))
+            values_changed |= apply_extended(call, outputs, args, i, next);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
                 fl_store(call->output[FL_GRADIENT + k], first + i, next - i,
                          args->result[1 + k] + i);
     }
+    if (!values_changed)
+        return;
+    memset(&state->sum, 0, sizeof state->sum);
+    for (int64_t i = 0; i < n; i++)
+        add_to_lane(&state->sum, (int)(i % LANES), (double)args->result[0][i]);
 }
 
 static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
@@ -253,13 +373,14 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     int fits_real = magnitude == 0 || (magnitude > 1e-30 && magnitude < 1e30);
     int scale_later = weight || grad_output || !fits_real;
     double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
-    formula_args args = {.operand = {operand[0], operand[1] ? operand[1] : operand[0],
-                                     operand[2] ? operand[2] : operand[0]},
-                         .result = {l, grad[0], grad[1], grad[2]},
+    formula_args args = {.result = {l, grad[0], grad[1], grad[2]},
                          .scale = scale_later ? 1 : (real)scale};
-    for (int k = 0; k < FL_PARAMS; k++)
-        args.params[k] = (real)call->params[k];
-    lane_state state = {{{0}, {0}}, {0}};
+    if (formula_overflow(call->formula) != NO_RESULT)
+        save_operands(&args, outputs, n, operand, operand_tile);
+    for (int k = 0; k < FL_OPERANDS; k++)
+        args.operand[k] = operand[k] ? operand[k] : operand[0];
+    set_formula_params(call->formula, call->params, args.params);
+    lane_state state = {{{0}, {0}}, {0}, {0}};
     apply_tile(call, outputs, &args, scale_later, first, n, &state);
     uint_real flags = 0;
     for (int k = 0; k < LANES; k++)

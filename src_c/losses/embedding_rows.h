@@ -24,6 +24,8 @@ typedef struct {
     scaled_norm norm[NORMS]; /* √n_1, √n_2; or δ(a, p), δ(a, n), δ(p, n) */
     fl_dd dot;               /* x_1·x_2, each divided by its scale */
     double cosine;           /* c */
+    int is_extended;         /* a distance overflows: log_length holds the logarithms of all */
+    long double log_length[NORMS];
 } embedding_row;
 
 /* x[k] is operand k of the rows and columns of the span, a matrix (n, columns). */

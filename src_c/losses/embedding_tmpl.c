@@ -86,7 +86,7 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
         if (config->is_cosine)
             cosine_finish_row(config, &rows[i], (double)label[i]);
         else
-            triplet_finish_row(config, &rows[i]);
+            triplet_finish_row(config, first + i, &rows[i]);
         if (weight && weight[i] == 0)
             rows[i].loss = rows[i].hinge_slope = 0;
     }
@@ -115,7 +115,7 @@ void SUFFIXED(fl_embedding)(const fl_call *call, fl_phase phase, int64_t first, 
                                .is_cosine = call->formula == FL_FORMULA_cosine_embedding,
                                .swap = call->formula == FL_FORMULA_triplet_margin_swap,
                                .margin = (double)(real)call->params[0],
-                               .p = (double)(real)call->params[1],
+                               .p = call->params[1], /* an exponent: not rounded */
                                .epsilon = (double)(real)call->params[2]};
     config.operand_count = config.is_cosine ? 2 : 3;
     config.norm_count = config.swap ? 3 : 2;

@@ -49,6 +49,25 @@ static void multi_margin_slopes(int squared, int64_t n, double *z)
         z[i] = squared ? 2 * z[i] : z[i] > 0;
 }
 
+/* Σ z^p / C of a row of doubles whose sum overflows, though the mean may not. */
+static double multi_margin_extended_mean(const fl_call *call, int64_t unit, const margin_row *row,
+                                         double margin, int squared)
+{
+    const int64_t C = call->unit_size;
+    real tile[TILE];
+    long double x_y = *fl_load(&call->operand[0], unit * C + row->label, 1, tile), sum = 0;
+    for (int64_t from = 0, n; from < C; from += n) {
+        n = C - from < TILE ? C - from : TILE;
+        const real *x = fl_load(&call->operand[0], unit * C + from, n, tile);
+        for (int64_t j = 0; j < n; j++) {
+            long double z = margin - x_y + x[j];
+            if (z > 0 && from + j != row->label)
+                sum += squared ? z * z : z;
+        }
+    }
+    return (double)(sum / C);
+}
+
 static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                          margin_row *rows, fl_partial *partial)
 {
@@ -87,8 +106,12 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         for (int64_t i = 0; i < n; i++)
             rows[i].slope_sum = dd_add(rows[i].slope_sum, row_sum(z + i * columns, columns));
     }
-    for (int64_t i = 0; i < n; i++)
-        rows[i].loss = rows[i].class_weight * (rows[i].sum.hi / (double)call->unit_size);
+    for (int64_t i = 0; i < n; i++) {
+        double mean = rows[i].sum.hi / (double)call->unit_size;
+        if (REAL_IS_DOUBLE && rows[i].active && mean == __builtin_inf())
+            mean = multi_margin_extended_mean(call, first + i, &rows[i], margin, squared);
+        rows[i].loss = rows[i].class_weight * mean;
+    }
     margin_rows_emit(call, first, n, rows, partial);
 
     if (!call->output[FL_GRADIENT])

@@ -125,6 +125,19 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
     slope[label] -= reduce_sum(positives, LANES); /* exact: counts */
 }
 
+/* l of a row of doubles whose sum overflows, though l may not. */
+static double multilabel_margin_extended_mean(int64_t C, const int64_t *label, const double *x,
+                                              const double *is_label)
+{
+    long double sum = 0;
+    for (int64_t j = 0; j < C && label[j] >= 0; j++)
+        for (int64_t k = 0; k < C; k++) {
+            long double z = 1 - (long double)x[label[j]] + x[k];
+            sum += z > 0 && is_label[k] == 0 ? z : 0;
+        }
+    return (double)(sum / C);
+}
+
 /* Returns l of a row; writes C dl/dx to slope (width) if with_grad. */
 static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const int64_t *label,
                                            int64_t width, const double *x, const double *is_label,
@@ -146,6 +159,8 @@ static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const
         else
             multilabel_margin_add_label(with_grad, 1, label[j], width, x, is_label, &sum, slope);
     double total = has_nan ? NAN : reduce_lanes(&sum).hi;
+    if (REAL_IS_DOUBLE && total == INFINITY)
+        return multilabel_margin_extended_mean(C, label, x, is_label);
     if (with_grad && total != total)
         for (int64_t c = 0; c < C; c++)
             slope[c] = total;

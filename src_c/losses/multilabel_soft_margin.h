@@ -44,6 +44,16 @@ static INLINE void multilabel_soft_margin_terms(const int with_loss, const int w
     }
 }
 
+/* Adds the terms (n) of a span to a row of doubles whose sum overflows, though the mean may not. */
+static void multilabel_soft_margin_add_extended(margin_row *row, const double *term, int64_t n)
+{
+    if (!row->is_extended)
+        row->extended_sum = (long double)row->sum.hi + row->sum.lo;
+    row->is_extended = 1;
+    for (int64_t i = 0; i < n; i++)
+        row->extended_sum += term[i];
+}
+
 static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
                                    margin_row *rows, fl_partial *partial)
 {
@@ -83,8 +93,12 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
         if (with_loss) {
             for (int64_t i = 0; i < size; i++)
                 term[i] = !w ? (double)l[i] : w[i] == 0 ? 0 : w[i] * (double)l[i];
-            for (int64_t i = 0; i < n; i++)
-                rows[i].sum = dd_add(rows[i].sum, row_sum(term + i * columns, columns));
+            for (int64_t i = 0; i < n; i++) {
+                fl_dd sum = dd_add(rows[i].sum, row_sum(term + i * columns, columns));
+                if (REAL_IS_DOUBLE && sum.hi - sum.hi != 0)
+                    multilabel_soft_margin_add_extended(&rows[i], term + i * columns, columns);
+                rows[i].sum = sum;
+            }
         }
         if (!with_grad)
             continue;
@@ -105,7 +119,8 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
     if (phase == FL_PREPARE)
         return;
     for (int64_t i = 0; i < n; i++)
-        rows[i].loss = rows[i].sum.hi / (double)call->unit_size;
+        rows[i].loss = rows[i].is_extended ? (double)(rows[i].extended_sum / call->unit_size)
+                                           : rows[i].sum.hi / (double)call->unit_size;
     margin_rows_emit(call, first, n, rows, partial);
 }
 

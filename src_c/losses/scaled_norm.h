@@ -217,7 +217,9 @@ static void norm_finish(scaled_norm *norm, double p)
         norm->length = norm->max;
         norm->grad_factor = 1 / norm->ties;
     } else {
-        double root = pow(sum, 1 / p);
+        /* A rounded 1/p changes the root of an unscaled sum (p < 1) by log(sum) half ULPs. */
+        double root = p < 1 && fma(1 / p, p, -1) != 0 ? (double)powl(sum, 1 / (long double)p)
+                                                      : pow(sum, 1 / p);
         norm->length = norm->scale * root;
         norm->grad_factor = sum == INFINITY ? 0 : root / sum; /* (scale / length)^(p-1) */
         norm->unscaled_grad_factor = norm->grad_factor * pow(norm->scale, 1 - p);
@@ -246,8 +248,9 @@ static INLINE double norm_grad_linf(double e, const scaled_norm *norm, double p)
 static INLINE double norm_grad_lp(double e, const scaled_norm *norm, double p)
 {
     double size = fabs(e), ratio = size / norm->scale;
-    double slope = ratio < 0x1p-1000 ? pow(size, p - 1) * norm->unscaled_grad_factor
-                                     : pow(ratio, p - 1) * norm->grad_factor;
+    double slope = ratio < 0x1p-1000 && p < 4
+                       ? pow(size, p - 1) * norm->unscaled_grad_factor
+                       : pow(ratio, p - 1) * norm->grad_factor; /* from p = 4 on, it is 0 */
     return e == 0 ? e : copysign(slope, e);
 }
 

@@ -60,8 +60,123 @@ static void triplet_norm_pass(const embedding_config *config, row_span at, embed
     }
 }
 
+/* --- rows whose distances overflow ---
+ *
+ * Two distances beyond the largest double may have a finite difference, or one whose sign decides.
+ * Such rows are computed again in extended precision, from the logarithms of their distances. */
+
+/* Below this p, rows of doubles are always computed so: the power 1/p multiplies the rounding error
+ * of the sum. */
+static const double SMALL_P = 0.5;
+
+/* log δ(u, v) of a row, -inf for 0, where u and v are operands of the row. */
+static long double triplet_log_distance(const embedding_config *config, int64_t row, int u, int v)
+{
+    const fl_call *call = config->call;
+    const int64_t D = call->unit_size;
+    real u_tile[TILE], v_tile[TILE];
+    long double max = 0, sum = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t from = 0, n; from < D; from += n) {
+            n = D - from < TILE ? D - from : TILE;
+            const real *a = fl_load(&call->operand[u], row * D + from, n, u_tile),
+                       *b = fl_load(&call->operand[v], row * D + from, n, v_tile);
+            for (int64_t i = 0; i < n; i++) {
+                long double e = fabsl((long double)a[i] - (long double)b[i] + config->epsilon);
+                if (pass == 0)
+                    max = e > max || e != e ? e : max;
+                else if (config->p < INFINITY && e > 0)
+                    sum += powl(e / max, config->p);
+            }
+            if (max - max != 0) /* an operand is infinite or NaN */
+                return (long double)NAN;
+        }
+    return logl(max) + (config->p < INFINITY && max > 0 ? logl(sum) / config->p : 0);
+}
+
+/* margin + exp(log_near) - exp(log_far) */
+static double triplet_gap(long double margin, long double log_near, long double log_far)
+{
+    if (log_near == log_far)
+        return (double)margin;
+    long double near = expl(log_near), far = expl(log_far);
+    if (near < HUGE_VALL || far < HUGE_VALL)
+        return (double)(margin + near - far);
+    return log_near > log_far ? INFINITY : -INFINITY;
+}
+
+/* The gap of a row with infinite distances; NaN if an operand is infinite or NaN. */
+static double triplet_extended_gap(const embedding_config *config, int64_t unit, embedding_row *row)
+{
+    long double *log_length = row->log_length;
+    log_length[AP] = triplet_log_distance(config, unit, 0, 1);
+    log_length[AN] = triplet_log_distance(config, unit, 0, 2);
+    log_length[PN] = config->swap ? triplet_log_distance(config, unit, 1, 2) : log_length[AN];
+    const long double an = log_length[AN], pn = log_length[PN];
+    row->is_extended = 1;
+    if (log_length[AP] != log_length[AP] || an != an || pn != pn)
+        return (double)NAN;
+    row->norm[PN].min_weight = !config->swap || pn > an ? 0 : pn < an ? 1 : 0.5;
+    row->norm[AN].min_weight = 1 - row->norm[PN].min_weight;
+    return triplet_gap(config->margin, log_length[AP], pn < an ? pn : an);
+}
+
+/* The derivative of a distance by an entry e: sign(e) exp(log_slope). */
+typedef struct {
+    long double sign, log_slope;
+} triplet_slope;
+
+static triplet_slope triplet_extended_slope(const embedding_config *config,
+                                            const embedding_row *row, int k, real u, real v)
+{
+    long double e = (long double)u - (long double)v + config->epsilon, p = config->p;
+    triplet_slope s = {e > 0 ? 1 : e < 0 ? -1 : 0, 0};
+    if (p == INFINITY)
+        s.log_slope = logl(fabsl(e)) < row->log_length[k] ? -HUGE_VALL : -logl(row->norm[k].ties);
+    else if (p != 1 && e != 0)
+        s.log_slope = (p - 1) * (logl(fabsl(e)) - row->log_length[k]);
+    if (k != AP && row->norm[k].min_weight == 0)
+        s.sign = 0;
+    else if (k != AP)
+        s.log_slope += logl(row->norm[k].min_weight);
+    return s;
+}
+
+/* a - b */
+static double triplet_slope_difference(triplet_slope a, triplet_slope b)
+{
+    long double difference = a.sign * expl(a.log_slope) - b.sign * expl(b.log_slope);
+    if (a.sign == b.sign && a.log_slope == b.log_slope)
+        return 0;
+    if (a.sign == 0 || b.sign == 0)
+        return (double)(a.sign == 0 ? (b.sign == 0 ? 0 : -b.sign * expl(b.log_slope))
+                                    : a.sign * expl(a.log_slope));
+    if (difference == difference)
+        return (double)difference;
+    return (double)(a.log_slope > b.log_slope ? a.sign : -b.sign) * INFINITY;
+}
+
+/* As triplet_gradient(), of a row with infinite distances. */
+static void triplet_extended_gradient(const embedding_config *config, const embedding_row *row,
+                                      double grad_scale, int64_t start, int64_t n,
+                                      const real *const *x, real *const *g)
+{
+    for (int64_t i = start; i < start + n; i++) {
+        const real a = x[0][i], p = x[1][i], neg = x[2][i];
+        triplet_slope ap = triplet_extended_slope(config, row, AP, a, p),
+                      an = triplet_extended_slope(config, row, AN, a, neg),
+                      pn = triplet_extended_slope(config, row, PN, p, neg), minus_pn = pn;
+        minus_pn.sign = -pn.sign;
+        double da = triplet_slope_difference(ap, an), dp = triplet_slope_difference(ap, minus_pn),
+               dn = triplet_slope_difference(an, minus_pn);
+        g[0][i] = (real)(grad_scale * da);
+        g[1][i] = (real)(-grad_scale * dp);
+        g[2][i] = (real)(grad_scale * dn);
+    }
+}
+
 /* Computes the loss of a row and its slope from the norms. */
-static void triplet_finish_row(const embedding_config *config, embedding_row *row)
+static void triplet_finish_row(const embedding_config *config, int64_t unit, embedding_row *row)
 {
     for (int k = 0; k < config->norm_count; k++)
         norm_finish(&row->norm[k], config->p);
@@ -70,6 +185,8 @@ static void triplet_finish_row(const embedding_config *config, embedding_row *ro
     row->norm[AN].min_weight = 1 - swapped;
     row->norm[PN].min_weight = swapped;
     double z = config->margin + (row->norm[AP].length - (swapped == 1 ? pn : an));
+    if (z - z != 0 || (REAL_IS_DOUBLE && config->p < SMALL_P))
+        z = triplet_extended_gap(config, unit, row);
     row->loss = z < 0 ? 0 : z;
     row->hinge_slope = z < 0 ? 0 : z == z ? 1 : z;
 }
@@ -114,7 +231,9 @@ static void triplet_gradient(const embedding_config *config, const embedding_row
                              double grad_scale, int64_t start, int64_t n, const real *const *x,
                              real *const *g)
 {
-    if (config->p == 1)
+    if (row->is_extended)
+        triplet_extended_gradient(config, row, grad_scale, start, n, x, g);
+    else if (config->p == 1)
         triplet_dispatch_swap(norm_grad_l1, config, row, grad_scale, start, n, x, g);
     else if (config->p == 2)
         triplet_dispatch_swap(norm_grad_l2, config, row, grad_scale, start, n, x, g);

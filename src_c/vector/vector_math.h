@@ -335,35 +335,37 @@ static INLINE log_parts log_in_parts(real x)
     return (log_parts){.e = e, .m = REAL_C(1.0) + f, .high = log_x, .low = residual};
 }
 
-/* x^a for x >= 0 and a finite a.
+/* x^(a + a_low) for x >= 0 and finite a and a_low, where a_low is less than an ULP of a.
  *   Error   1.1 ULP for |a| <= 2.5, 1.3 for |a| <= 5, 1.5 for |a| <= 10, in either type, with and
  *           without FMA; for larger |a| less than 1 ULP + 0.5 per unit of |a log x|
  *   Values  a = 0 gives 1, but x = NaN gives NaN for every a; 0^a and inf^a are 0 or +inf
  *   Method  exp(a log x) with the logarithm and the product in two parts each, so that the large
  *           argument of exp is not rounded
  */
-static INLINE real POW(real x, real a)
+static INLINE real POW(real x, real a, real a_low)
 {
     log_parts log_x = log_in_parts(x);
     real t = a * log_x.high, correction = product_error(a, log_x.high, t) + a * log_x.low;
+    correction = FMA(a_low, log_x.high, correction);
     t = t == t ? t : REAL_C(0.0); /* 0^0 and inf^0 are 1 */
     correction = correction == correction ? correction : REAL_C(0.0);
     real y = exp_corrected(t, -correction);
     return x == x ? y : x;
 }
 
-/* x^a = 2^n v with v near 1, for products of several powers: add the e of other factors to
- * `exponent`, multiply v by their m, and round once, by round_scaled(). a is not 0. Errors and
+/* x^(a + a_low) = 2^n v with v near 1, for products of several powers: add the e of other factors
+ * to `exponent`, multiply v by their m, and round once, by round_scaled(). a is not 0. Errors and
  * values of the result as for POW.
  */
 typedef struct {
     real v, exponent; /* ROUND_MAGIC + 2 REAL_EXPONENT_BIAS + n */
 } power_parts;
 
-static INLINE power_parts power_in_parts(log_parts log_x, real a)
+static INLINE power_parts power_in_parts(log_parts log_x, real a, real a_low)
 {
     power_parts y;
     real t = a * log_x.high, correction = product_error(a, log_x.high, t) + a * log_x.low;
+    correction = FMA(a_low, log_x.high, correction);
     y.v = exp_parts(t, -correction, 2 * REAL_EXPONENT_BIAS, &y.exponent);
     return y;
 }
