@@ -216,7 +216,7 @@ static int apply_extended(const fl_call *call, int outputs, const formula_args *
     double option[FL_PARAMS];
     int changed = 0;
     for (int k = 0; k < FL_PARAMS; k++) /* rounded as in the formula */
-        option[k] = is_weight ? call->params[k] : (double)(real)call->params[k];
+        option[k] = is_weight ? call->params[k] : (double)args->params[k];
     for (; i < n; i++) {
         double operand[FL_OPERANDS], nan = 0;
         int overflows = 0;

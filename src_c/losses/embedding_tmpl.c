@@ -111,11 +111,12 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
 void SUFFIXED(fl_embedding)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                             fl_partial *partial)
 {
+    /* margin and p are doubles for floats too. */
     embedding_config config = {.call = call,
                                .is_cosine = call->formula == FL_FORMULA_cosine_embedding,
                                .swap = call->formula == FL_FORMULA_triplet_margin_swap,
-                               .margin = (double)(real)call->params[0],
-                               .p = call->params[1], /* an exponent: not rounded */
+                               .margin = call->params[0],
+                               .p = call->params[1],
                                .epsilon = (double)(real)call->params[2]};
     config.operand_count = config.is_cosine ? 2 : 3;
     config.norm_count = config.swap ? 3 : 2;
