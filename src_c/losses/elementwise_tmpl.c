@@ -77,12 +77,12 @@ typedef struct {
     uint_real overflow_flag[LANES]; /* not 0: a derivative may be infinite or NaN (ALL_RESULTS) */
 } lane_state;
 
-static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
+static INLINE void copy_lane_state(lane_state *to, const lane_state *from, const int overflow_flags)
 {
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
-    for (int k = 0; k < LANES; k++)
+    for (int k = 0; overflow_flags && k < LANES; k++)
         to->overflow_flag[k] = from->overflow_flag[k];
 }
 
@@ -93,8 +93,9 @@ static INLINE uint_real overflow_flag(real d) { return real_bits(d - d); }
 static INLINE void apply_formula(const formula_spec spec, const int outputs,
                                  const formula_args *args, int64_t i, int64_t n, lane_state *state)
 {
+    const int overflow_flags = spec.overflow == ALL_RESULTS && outputs != VALUE;
     lane_state local; /* in registers */
-    copy_lane_state(&local, state);
+    copy_lane_state(&local, state, overflow_flags);
     for (; i < n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
@@ -107,7 +108,7 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
                 args->result[0][i + k] = r.l;
             if (outputs & VALUE)
                 add_to_lane(&local.sum, k, (double)r.l);
-            if (spec.overflow == ALL_RESULTS)
+            if (overflow_flags)
                 local.overflow_flag[k] |= (outputs & DX ? overflow_flag(r.dx) : 0) |
                                           (outputs & DY ? overflow_flag(r.dy) : 0) |
                                           (outputs & DZ ? overflow_flag(r.dz) : 0);
@@ -118,7 +119,7 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
             if (outputs & DZ)
                 args->result[3][i + k] = r.dz * args->scale;
         }
-    copy_lane_state(state, &local);
+    copy_lane_state(state, &local, overflow_flags);
 }
 
 /* The common combinations of outputs have specialised loops; the others share a loop that writes
@@ -197,8 +198,9 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
 /* Whether a value or a derivative may be infinite or NaN. */
 static int lane_state_overflows(const lane_state *state)
 {
-    double sum = 0;
+    double sum = 0; /* NaN if a lane is infinite or NaN */
     uint_real flags = 0;
+#pragma omp simd reduction(+ : sum) reduction(| : flags)
     for (int k = 0; k < LANES; k++) {
         sum += state->sum.hi[k] - state->sum.hi[k];
         flags |= state->overflow_flag[k];

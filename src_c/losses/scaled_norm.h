@@ -218,8 +218,9 @@ static void norm_finish(scaled_norm *norm, double p)
         norm->grad_factor = 1 / norm->ties;
     } else {
         /* A rounded 1/p changes the root of an unscaled sum (p < 1) by log(sum) half ULPs. */
-        double root = p < 1 && fma(1 / p, p, -1) != 0 ? (double)powl(sum, 1 / (long double)p)
-                                                      : pow(sum, 1 / p);
+        int exponent;
+        double root = p < 1 && frexp(p, &exponent) != 0.5 ? (double)powl(sum, 1 / (long double)p)
+                                                          : pow(sum, 1 / p);
         norm->length = norm->scale * root;
         norm->grad_factor = sum == INFINITY ? 0 : root / sum; /* (scale / length)^(p-1) */
         norm->unscaled_grad_factor = norm->grad_factor * pow(norm->scale, 1 - p);
