@@ -35,3 +35,23 @@ def test_mean_of_terms_whose_sum_overflows(each_isa):
         value, gradient = fl.multilabel_soft_margin_loss.value_and_grad(x, 0 * x, out=x.copy())
         assert value == pytest.approx(big / 4 * 3)
         assert gradient.max() == 1 / 4
+
+
+@pytest.mark.parametrize("classes", [4, 300, 3000])
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "out"])
+def test_gradient_of_squares_that_overflow(classes, layout, each_isa):
+    """z^2 and the sum of 2 z overflow; w/C 2 z, w/C times the sum, and w/C z^2 need not."""
+    big, weight = 1.7e308, np.full(classes, 1e-310)
+    x = np.where(np.arange(classes) % 2, big, -big)[None]
+    x = x if layout != "strided" else np.asfortranarray(x.repeat(2, axis=0))[:1]
+    expected = np.where(np.arange(classes) % 2, big / classes * 4, 2 / classes)
+    expected[0] = -np.inf
+    loss = fl.multi_margin_loss
+    for _ in each_isa():
+        copy = x.copy()
+        gradient = loss.grad(copy, [0], p=2, out=copy if layout == "out" else None)
+        np.testing.assert_allclose(gradient[0], expected, rtol=1e-15)
+        value, gradient = loss.value_and_grad(x, [0], p=2, weight=weight, reduction="none")
+        assert value[0] == pytest.approx(big * 1e-310 * big * 2, rel=1e-10)
+        assert gradient[0, 0] == pytest.approx(-2e-310 * big, rel=1e-10)
+        np.testing.assert_allclose(gradient[0, 1:], expected[1:] * 1e-310, rtol=1e-10, atol=5e-324)

@@ -20,8 +20,9 @@ typedef struct {
     fl_dd gap;           /* multi_margin: m - x_y, in two parts */
     fl_dd sum;           /* of the terms of l: Σ z^p, or Σ w_c l_c */
     fl_dd slope_sum;     /* multi_margin: Σ p z^(p-1) over the positive z */
-    int is_extended;     /* multilabel_soft_margin: a sum of doubles overflows, and continues in */
-    long double extended_sum;
+    int is_extended;     /* a sum of doubles overflows, though the loss or a gradient may not */
+    long double extended_sum, extended_slope_sum;
+    double x_y; /* multi_margin, if is_extended */
 } margin_row;
 
 /* Initialises rows [first, first + n) by their sample weights, which are added to Σ d. */

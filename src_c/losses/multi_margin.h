@@ -49,23 +49,42 @@ static void multi_margin_slopes(int squared, int64_t n, double *z)
         z[i] = squared ? 2 * z[i] : z[i] > 0;
 }
 
-/* Σ z^p / C of a row of doubles whose sum overflows, though the mean may not. */
-static double multi_margin_extended_mean(const fl_call *call, int64_t unit, const margin_row *row,
-                                         double margin, int squared)
+/* --- rows of doubles whose sums overflow, though the loss or a gradient may not --- */
+
+/* max(0, z_j), 0 at the class of the row; x is x_j */
+static long double multi_margin_extended_hinge(const margin_row *row, double margin, int64_t j,
+                                               real x)
+{
+    long double z = margin + ((long double)x - row->x_y);
+    return j == row->label || z <= 0 ? 0 : z;
+}
+
+static void multi_margin_extended_sums(const fl_call *call, int64_t unit, double margin,
+                                       int squared, margin_row *row)
 {
     const int64_t C = call->unit_size;
     real tile[TILE];
-    long double x_y = *fl_load(&call->operand[0], unit * C + row->label, 1, tile), sum = 0;
+    row->is_extended = 1;
+    row->x_y = (double)*fl_load(&call->operand[0], unit * C + row->label, 1, tile);
     for (int64_t from = 0, n; from < C; from += n) {
         n = C - from < TILE ? C - from : TILE;
         const real *x = fl_load(&call->operand[0], unit * C + from, n, tile);
         for (int64_t j = 0; j < n; j++) {
-            long double z = margin - x_y + x[j];
-            if (z > 0 && from + j != row->label)
-                sum += squared ? z * z : z;
+            long double z = multi_margin_extended_hinge(row, margin, from + j, x[j]);
+            row->extended_sum += squared ? z * z : z;
+            row->extended_slope_sum += squared ? 2 * z : z > 0;
         }
     }
-    return (double)(sum / C);
+}
+
+/* The gradient with respect to entries [from, from + n) of a row, p = 2; g may be x. */
+static void multi_margin_extended_gradient(const margin_row *row, double margin, double scale,
+                                           int64_t from, int64_t n, const real *x, real *g)
+{
+    for (int64_t j = 0; j < n; j++)
+        g[j] = from + j == row->label
+                   ? (real)(-scale * row->extended_slope_sum)
+                   : (real)(scale * 2 * multi_margin_extended_hinge(row, margin, from + j, x[j]));
 }
 
 static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
@@ -107,10 +126,12 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             rows[i].slope_sum = dd_add(rows[i].slope_sum, row_sum(z + i * columns, columns));
     }
     for (int64_t i = 0; i < n; i++) {
-        double mean = rows[i].sum.hi / (double)call->unit_size;
-        if (REAL_IS_DOUBLE && rows[i].active && mean == __builtin_inf())
-            mean = multi_margin_extended_mean(call, first + i, &rows[i], margin, squared);
-        rows[i].loss = rows[i].class_weight * mean;
+        margin_row *row = &rows[i];
+        row->loss = row->class_weight * (row->sum.hi / (double)call->unit_size);
+        if (REAL_IS_DOUBLE && row->active && row->sum.hi == __builtin_inf()) {
+            multi_margin_extended_sums(call, first + i, margin, squared, row);
+            row->loss = (double)(row->class_weight * (row->extended_sum / call->unit_size));
+        }
     }
     margin_rows_emit(call, first, n, rows, partial);
 
@@ -130,6 +151,11 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             /* A NaN in the row makes its whole gradient NaN. */
             double nan = row->sum.hi == row->sum.hi || !row->active ? 0 : row->sum.hi;
             real *g_row = g + i * columns;
+            if (row->is_extended && squared) {
+                const real *x = fl_load(&call->operand[0], start + i * columns, columns, x_tile);
+                multi_margin_extended_gradient(row, margin, scale, at.from, columns, x, g_row);
+                continue;
+            }
             for (int64_t j = 0; j < columns; j++)
                 g_row[j] = row->active ? (real)(scale * z[i * columns + j] + nan) : 0;
             if (row->active && row->label >= at.from && row->label < at.to)

@@ -132,7 +132,7 @@ static double multilabel_margin_extended_mean(int64_t C, const int64_t *label, c
     long double sum = 0;
     for (int64_t j = 0; j < C && label[j] >= 0; j++)
         for (int64_t k = 0; k < C; k++) {
-            long double z = 1 - (long double)x[label[j]] + x[k];
+            long double z = 1 + ((long double)x[k] - x[label[j]]);
             sum += z > 0 && is_label[k] == 0 ? z : 0;
         }
     return (double)(sum / C);
