@@ -76,3 +76,27 @@ def test_difference_of_infinite_distances(dtype, each_isa):
         for _ in each_isa():
             value = fl.triplet_margin_loss(a, near, far, p=p, eps=0, reduction="none")
             assert value[0] == pytest.approx(unit / 64 * factor, rel=1e-6)
+
+
+@pytest.mark.parametrize("p", [5e-324, 1e-300, 1e-14, 1e-6, 1e-3])
+@floats
+def test_power_near_zero(p, dtype, each_isa):
+    """Of a single entry, every norm is its size."""
+    a, near, far = (np.full((1, 1), v, dtype) for v in (0, 0.5, 0.125))
+    for _ in each_isa():
+        value, gradients = fl.triplet_margin_loss.value_and_grad(a, near, far, p=p, eps=0)
+        assert value == 1.375
+        slopes = [float(g[0, 0]) for g in gradients]
+        assert slopes == pytest.approx([0, 1, -1], rel=0, abs=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("p", [1e-3, 0.3, 1, 2, 3, np.inf])
+@floats
+def test_infinite_entries(p, dtype, each_isa):
+    a, near, infinite = (np.array([[v, 0]], dtype) for v in (0, 1, np.inf))
+    for _ in each_isa():
+        assert fl.triplet_margin_loss(a, infinite, near, p=p, eps=0) == np.inf
+        value, gradients = fl.triplet_margin_loss.value_and_grad(a, near, infinite, p=p, eps=0)
+        assert value == 0
+        assert not np.any(gradients)
+        assert np.isnan(fl.triplet_margin_loss(infinite, a, near, p=p, eps=0))

@@ -65,11 +65,12 @@ static void triplet_norm_pass(const embedding_config *config, row_span at, embed
  * Two distances beyond the largest double may have a finite difference, or one whose sign decides.
  * Such rows are computed again in extended precision, from the logarithms of their distances. */
 
-/* Below this p, rows of doubles are always computed so: the power 1/p multiplies the rounding error
- * of the sum. */
-static const double SMALL_P = 0.5;
+/* Below this p, all rows are computed so: the power 1/p multiplies the rounding error of the sum.
+ */
+static const double SMALL_P = REAL_IS_DOUBLE ? 0.5 : 1e-6;
 
-/* log δ(u, v) of a row, -inf for 0, where u and v are operands of the row. */
+/* log δ(u, v) of a row, -inf for 0, where u and v are operands of the row. NaN if one of them holds
+ * an infinity or a NaN. */
 static long double triplet_log_distance(const embedding_config *config, int64_t row, int u, int v)
 {
     const fl_call *call = config->call;
@@ -88,7 +89,7 @@ static long double triplet_log_distance(const embedding_config *config, int64_t 
                 else if (config->p < INFINITY && e > 0)
                     sum += powl(e / max, config->p);
             }
-            if (max - max != 0) /* an operand is infinite or NaN */
+            if (max - max != 0)
                 return (long double)NAN;
         }
     return logl(max) + (config->p < INFINITY && max > 0 ? logl(sum) / config->p : 0);
@@ -105,19 +106,28 @@ static double triplet_gap(long double margin, long double log_near, long double 
     return log_near > log_far ? INFINITY : -INFINITY;
 }
 
-/* The gap of a row with infinite distances; NaN if an operand is infinite or NaN. */
-static double triplet_extended_gap(const embedding_config *config, int64_t unit, embedding_row *row)
+/* Sets the derivatives of the minimum of two distances, or of increasing functions of them. */
+static INLINE void triplet_set_min_weights(int swap, long double an, long double pn,
+                                           embedding_row *row)
+{
+    double swapped = !swap || !(pn <= an) ? 0 : pn < an ? 1 : 0.5;
+    row->norm[AN].min_weight = 1 - swapped;
+    row->norm[PN].min_weight = swapped;
+}
+
+/* The gap of a row, in extended precision if its operands are finite; else `gap`. */
+static double triplet_extended_gap(const embedding_config *config, int64_t unit, double gap,
+                                   embedding_row *row)
 {
     long double *log_length = row->log_length;
     log_length[AP] = triplet_log_distance(config, unit, 0, 1);
     log_length[AN] = triplet_log_distance(config, unit, 0, 2);
     log_length[PN] = config->swap ? triplet_log_distance(config, unit, 1, 2) : log_length[AN];
     const long double an = log_length[AN], pn = log_length[PN];
-    row->is_extended = 1;
     if (log_length[AP] != log_length[AP] || an != an || pn != pn)
-        return (double)NAN;
-    row->norm[PN].min_weight = !config->swap || pn > an ? 0 : pn < an ? 1 : 0.5;
-    row->norm[AN].min_weight = 1 - row->norm[PN].min_weight;
+        return gap;
+    row->is_extended = 1;
+    triplet_set_min_weights(config->swap, an, pn, row);
     return triplet_gap(config->margin, log_length[AP], pn < an ? pn : an);
 }
 
@@ -181,12 +191,10 @@ static void triplet_finish_row(const embedding_config *config, int64_t unit, emb
     for (int k = 0; k < config->norm_count; k++)
         norm_finish(&row->norm[k], config->p);
     double an = row->norm[AN].length, pn = row->norm[PN].length;
-    double swapped = !config->swap || !(pn <= an) ? 0 : pn < an ? 1 : 0.5;
-    row->norm[AN].min_weight = 1 - swapped;
-    row->norm[PN].min_weight = swapped;
-    double z = config->margin + (row->norm[AP].length - (swapped == 1 ? pn : an));
-    if (z - z != 0 || (REAL_IS_DOUBLE && config->p < SMALL_P))
-        z = triplet_extended_gap(config, unit, row);
+    triplet_set_min_weights(config->swap, an, pn, row);
+    double z = config->margin + (row->norm[AP].length - (row->norm[PN].min_weight == 1 ? pn : an));
+    if (z - z != 0 || config->p < SMALL_P)
+        z = triplet_extended_gap(config, unit, z, row);
     row->loss = z < 0 ? 0 : z;
     row->hinge_slope = z < 0 ? 0 : z == z ? 1 : z;
 }
