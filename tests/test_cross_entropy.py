@@ -34,6 +34,10 @@ def test_gaps_between_doubles_that_overflow(repeats, threads, isa):
         weight = np.full(2 * repeats, 0.1)
         value = fl.cross_entropy(x, [1], weight, reduction="none")
         assert value[0] == pytest.approx(0.2 * 1.7e308)
+        weight = np.full(2, 8e307)
+        value = fl.cross_entropy([[0, 1.2]], [1], weight, label_smoothing=1e-4, reduction="none")
+        exact = 8e307 * np.log1p(np.exp(-1.2)) + 8e307 * 0.5e-4 * 1.2
+        assert value[0] == pytest.approx(exact)
 
 
 def test_no_classes(isa):

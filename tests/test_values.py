@@ -11,6 +11,7 @@ import pytest
 
 import fastloss as fl
 from tests import references
+from tests.bitwise import assert_bitwise
 from tests.cases import CASES, OPTION_CASES
 from tests.domains import LABEL_ROWS, log_softmax
 from tests.drawn_case import BLOCK, TILE, DrawnCase, by_row, cases, floats, reductions
@@ -126,6 +127,8 @@ def check(each_isa):
         for isa in each_isa():
             value, gradients = loss.value_and_grad(*arrays, **keywords, wrt=wrt)
             results = {"value": value, **dict(zip(wrt, gradients, strict=True))}
+            assert_bitwise(loss(*arrays, **keywords), value)
+            assert_bitwise(loss.grad(*arrays, **keywords, wrt=wrt), gradients)
             for name, result in results.items():
                 if result.tobytes() in checked[name]:
                     continue

@@ -39,11 +39,13 @@ static void cross_entropy_values(const softmax_config *s, const row_batch *r,
             value *= unscale;
         } else {
             const double factor = s->mode == SOFT ? 1 : s->eps_over_C;
-            double terms = results->weighted_gap_sum[p] + results->weight_sum[p].hi * (double)L[p];
+            const double gap_sum = results->weighted_gap_sum[p], w_sum = results->weight_sum[p].hi;
+            double terms = gap_sum + w_sum * (double)L[p];
             terms *= factor;
             if (REAL_IS_DOUBLE && terms == __builtin_inf())
-                terms = results->extended_gap_sum[p] +
-                        results->weight_sum[p].hi * factor * (double)L[p];
+                terms =
+                    (gap_sum == __builtin_inf() ? results->extended_gap_sum[p] : gap_sum * factor) +
+                    w_sum * factor * (double)L[p];
             if (s->mode == SOFT)
                 value = terms;
             else

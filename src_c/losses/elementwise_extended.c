@@ -159,7 +159,7 @@ int fl_elementwise_extended(fl_formula formula, const double *p, double x, doubl
     switch (formula) {
     case FL_FORMULA_smooth_l1:
         *result = smooth_l1(d, p[0]);
-        return is_finite;
+        return d == d;
     case FL_FORMULA_huber:
         *result = huber(d, p[0]);
         return is_finite;

@@ -22,6 +22,7 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 /* Parameters of a formula. Exponents and complements of options are formed in double: a rounded
  * power p changes x^-p by p |log x| half ULPs, and 1 - p loses every digit of a p close to 1. */
 enum {
+    SMOOTH_L1_SLOPE = 1,     /* dl/d|d| for |d| >= β: 1, or NaN if β is infinite */
     FOCAL_GAMMA_LOW = 2,     /* γ - p[1] */
     FOCAL_ALPHA_NEGATIVE,    /* 1 - α, or 1 without α: the weight for y = 0 */
     FOCAL_ALPHA_DIFFERENCE,  /* dα_t/dy = 2 α - 1, or 0 without α */
@@ -66,7 +67,7 @@ static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
     real beta = p[0], d = x - y, a = FABS(d), r = d / beta;
     int near = a < beta;
-    real g = near ? r : sign(d);
+    real g = near ? r : sign(d) * p[SMOOTH_L1_SLOPE];
     return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
 }
 
@@ -437,15 +438,34 @@ static INLINE result tweedie_deviance_positive(real x, real y, real z, const rea
     return tweedie_deviance(0, 1, x, y, p);
 }
 
+/* Whether the options of a formula are rounded to `real`: lengths, not exponents or fractions. */
+static inline int options_are_rounded(fl_formula formula)
+{
+    switch (formula) {
+    case FL_FORMULA_sigmoid_focal:
+    case FL_FORMULA_sigmoid_focal_squared:
+    case FL_FORMULA_pinball:
+    case FL_FORMULA_tweedie_deviance_negative:
+    case FL_FORMULA_tweedie_deviance_compound:
+    case FL_FORMULA_tweedie_deviance_positive:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
 /* The parameters p (FORMULA_PARAMS) of a formula for its options (FL_PARAMS). */
 static inline void set_formula_params(fl_formula formula, const double *option, real *p)
 {
     for (int k = 0; k < FORMULA_PARAMS; k++)
         p[k] = k < FL_PARAMS ? (real)option[k] : 0;
     switch (formula) {
+    case FL_FORMULA_smooth_l1:
+        p[SMOOTH_L1_SLOPE] = p[0] < REAL_INFINITY ? 1 : REAL_NAN;
+        break;
     case FL_FORMULA_sigmoid_focal:
     case FL_FORMULA_sigmoid_focal_squared:
-        p[FOCAL_GAMMA_LOW] = (real)(option[1] - (double)p[1]);
+        p[FOCAL_GAMMA_LOW] = p[1] < REAL_INFINITY ? (real)(option[1] - (double)p[1]) : 0;
         p[FOCAL_ALPHA_NEGATIVE] = (real)(1 - (option[0] < 0 ? 0 : option[0]));
         p[FOCAL_ALPHA_DIFFERENCE] = option[0] < 0 ? 0 : (real)(2 * option[0] - 1);
         break;

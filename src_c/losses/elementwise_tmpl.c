@@ -86,7 +86,7 @@ static INLINE void copy_lane_state(lane_state *to, const lane_state *from, const
         to->overflow_flag[k] = from->overflow_flag[k];
 }
 
-/* 0 for a finite d, but for its sign bit: d - d is NaN for inf and NaN. */
+/* 0 for a finite d; d - d is NaN for inf and NaN. */
 static INLINE uint_real overflow_flag(real d) { return real_bits(d - d); }
 
 /* Applies the formula to elements [i, n), a multiple of LANES, and writes the requested outputs. */
@@ -208,37 +208,41 @@ static int lane_state_overflows(const lane_state *state)
     return sum != 0 || flags != 0;
 }
 
-/* Computes elements [i, n) again whose requested results are infinite or NaN though no operand is
- * NaN. Returns whether a value changed. */
+/* Computes those results of elements [i, n) again that are infinite or NaN though no operand is
+ * NaN. The other results of these elements stay, as their bits must not depend on what else is
+ * wanted. Returns whether a value changed. */
 static int apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i,
                           int64_t n)
 {
-    const int is_weight = call->formula == FL_FORMULA_pinball ||
-                          call->formula >= FL_FORMULA_tweedie_deviance_negative;
+    const int derivatives =
+        formula_overflow(call->formula) == ALL_RESULTS || call->formula == FL_FORMULA_smooth_l1;
     double option[FL_PARAMS];
     int changed = 0;
-    for (int k = 0; k < FL_PARAMS; k++) /* rounded as in the formula */
-        option[k] = is_weight ? call->params[k] : (double)args->params[k];
+    outputs &= derivatives ? ~0 : VALUE;
+    for (int k = 0; k < FL_PARAMS; k++)
+        option[k] =
+            options_are_rounded(call->formula) ? (double)(real)call->params[k] : call->params[k];
     for (; i < n; i++) {
         double operand[FL_OPERANDS], nan = 0;
-        int overflows = 0;
+        int nonfinite = 0; /* a set of results, as `outputs` */
         for (int k = 0; k <= FL_OPERANDS; k++)
-            overflows |= outputs & VALUE << k && args->result[k][i] - args->result[k][i] != 0;
-        for (int k = 0; overflows && k < FL_OPERANDS; k++) {
+            if (outputs & VALUE << k && args->result[k][i] - args->result[k][i] != 0)
+                nonfinite |= VALUE << k;
+        for (int k = 0; nonfinite && k < FL_OPERANDS; k++) {
             operand[k] = (double)args->operand[k][i];
             nan += operand[k] == operand[k] ? 0 : 1;
         }
         fl_extended r;
-        if (!overflows || nan > 0 ||
+        if (!nonfinite || nan > 0 ||
             !fl_elementwise_extended(call->formula, option, operand[0], operand[1], operand[2], &r))
             continue;
         const real result[] = {(real)r.l, (real)r.dx, (real)r.dy, (real)r.dz};
-        if (outputs & VALUE)
+        if (nonfinite & VALUE)
             args->result[0][i] = result[0];
         for (int k = 1; k <= FL_OPERANDS; k++)
-            if (outputs & VALUE << k)
+            if (nonfinite & VALUE << k)
                 args->result[k][i] = result[k] * args->scale;
-        changed |= outputs & VALUE;
+        changed |= nonfinite & VALUE;
     }
     return changed;
 }
@@ -313,6 +317,9 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
 {
     const int64_t whole = n - n % LANES;
     const int may_overflow = formula_overflow(call->formula) != NO_RESULT;
+    /* With an infinite β, derivatives are NaN where |d| overflows, and no flag shows it. */
+    const int extends_all =
+        call->formula == FL_FORMULA_smooth_l1 && args->params[0] == REAL_INFINITY;
     int streamed = 0, values_changed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         streamed |= is_streamed(call, k, scale_later);
@@ -322,7 +329,7 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             dispatch_formula(call->formula, outputs, args, i, next, state);
         else
             apply_tail(call->formula, outputs, args, i, next - i, state);
-        if (may_overflow && lane_state_overflows(state))
+        if (may_overflow && (extends_all || lane_state_overflows(state)))
             values_changed |= apply_extended(call, outputs, args, i, next);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
