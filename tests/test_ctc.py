@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mpmath import mp, mpf
 
 import fastloss as fl
 from benchmarks.cells import cells
@@ -331,3 +332,19 @@ def test_gradient_of_huge_logits(size, dtype, each_isa):
             posteriors = fl.ctc_posteriors(log_probs, [label], frames, 1)
             np.testing.assert_array_equal(posteriors.argmax(axis=1), best)
             np.testing.assert_allclose(posteriors.max(axis=1), 1, rtol=0, atol=bound)
+
+
+@pytest.mark.complete_only
+@floats
+def test_gradient_of_20_000_frames(dtype, isa):
+    """64 ULP of the larger of probability and posterior, for frames that are not all equal."""
+    rng, frames, labels = np.random.default_rng(3), 20_000, [1, 2, 2]
+    x = log_softmax(rng.normal(size=(frames, 3))).astype(dtype)
+    gradient = fl.ctc_loss.grad(x, labels, frames, len(labels), reduction="sum")
+    with mp.workprec(100):
+        probabilities = [[mp.exp(mpf(float(v))) for v in frame] for frame in x]
+        _, posteriors = references.ctc_sum(probabilities, labels, 0)
+        probability, posterior = np.array(probabilities, object), np.array(posteriors, object)
+        errors = abs(gradient.astype(object) - (probability - posterior)).astype(float)
+    size = np.maximum(probability, posterior).astype(float)
+    assert (errors <= (64 + abs(np.log(size)) / 2) * np.finfo(dtype).eps * size).all()
