@@ -22,7 +22,7 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 /* Parameters of a formula. Exponents and complements of options are formed in double: a rounded
  * power p changes x^-p by p |log x| half ULPs, and 1 - p loses every digit of a p close to 1. */
 enum {
-    SMOOTH_L1_SLOPE = 1,     /* dl/d|d| for |d| >= β: 1, or NaN if β is infinite */
+    SMOOTH_L1_LIMIT = 1,     /* β, or NaN if β is infinite: then |d| is never beyond it */
     FOCAL_GAMMA_LOW = 2,     /* γ - p[1] */
     FOCAL_ALPHA_NEGATIVE,    /* 1 - α, or 1 without α: the weight for y = 0 */
     FOCAL_ALPHA_DIFFERENCE,  /* dα_t/dy = 2 α - 1, or 0 without α */
@@ -66,8 +66,8 @@ static INLINE result mse(real x, real y, real z, const real *p)
 static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
     real beta = p[0], d = x - y, a = FABS(d), r = d / beta;
-    int near = a < beta;
-    real g = near ? r : sign(d) * p[SMOOTH_L1_SLOPE];
+    int near = !(a >= p[SMOOTH_L1_LIMIT]);
+    real g = near ? r : sign(d);
     return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
 }
 
@@ -461,7 +461,7 @@ static inline void set_formula_params(fl_formula formula, const double *option, 
         p[k] = k < FL_PARAMS ? (real)option[k] : 0;
     switch (formula) {
     case FL_FORMULA_smooth_l1:
-        p[SMOOTH_L1_SLOPE] = p[0] < REAL_INFINITY ? 1 : REAL_NAN;
+        p[SMOOTH_L1_LIMIT] = p[0] < REAL_INFINITY ? p[0] : REAL_NAN;
         break;
     case FL_FORMULA_sigmoid_focal:
     case FL_FORMULA_sigmoid_focal_squared:

@@ -63,7 +63,7 @@ static void multi_margin_extended_sums(const fl_call *call, int64_t unit, double
                                        int squared, margin_row *row)
 {
     const int64_t C = call->unit_size;
-    real tile[TILE];
+    ALIGNED real tile[TILE];
     row->is_extended = 1;
     row->x_y = (double)*fl_load(&call->operand[0], unit * C + row->label, 1, tile);
     for (int64_t from = 0, n; from < C; from += n) {

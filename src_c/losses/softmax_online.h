@@ -456,7 +456,7 @@ static void softmax_finish(const softmax_config *s, const class_tile *t, softmax
 /* extended_gap_sum of a row of doubles. */
 static double softmax_extended_gap_sum(const softmax_config *s, int64_t unit, real max)
 {
-    real x_tile[TILE], y_tile[TILE];
+    ALIGNED real x_tile[TILE], y_tile[TILE];
     long double sum = 0;
     for (int64_t from = 0, n; from < s->C; from += n) {
         n = s->C - from < TILE ? s->C - from : TILE;

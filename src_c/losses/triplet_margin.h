@@ -75,7 +75,7 @@ static long double triplet_log_distance(const embedding_config *config, int64_t 
 {
     const fl_call *call = config->call;
     const int64_t D = call->unit_size;
-    real u_tile[TILE], v_tile[TILE];
+    ALIGNED real u_tile[TILE], v_tile[TILE];
     long double max = 0, sum = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int64_t from = 0, n; from < D; from += n) {
