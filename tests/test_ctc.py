@@ -261,6 +261,17 @@ def test_infinite_log_probability_of_a_class_without_a_label():
         fl.ctc_loss.grad(log_probs, np.array([[1, 2]]), 3, 2)
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">i8", "<i4", "<i8", ">u2"])
+def test_lengths_of_every_byte_order(dtype):
+    """256 in another byte order is 65536, which is a valid length here as well."""
+    x = np.broadcast_to(np.log(0.5), (65_536, 1, 2))
+    lengths = np.array([256], dtype)
+    labels = np.ones((1, 3), np.int64)
+    expected = fl.ctc_loss(x, labels, 256, 3)
+    assert fl.ctc_loss(x, labels, lengths, 3) == expected
+    assert fl.ctc_loss(x, labels, lengths[0].astype(dtype), 3) == expected
+
+
 def test_lengths_of_an_empty_batch():
     with pytest.raises(ValueError, match=r"^input_lengths = 99 is not allowed"):
         fl.ctc_loss(np.zeros((4, 0, 3)), np.zeros((0, 2), int), 99, 1)

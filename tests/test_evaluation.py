@@ -560,6 +560,7 @@ def test_chunks_are_read_ahead():
         if count == 0:
             for _ in range(2):
                 assert arrived.acquire(timeout=30)
+            assert not arrived.acquire(timeout=0.1)
             assert reads == [0, 3]
     assert reads == [0, 3, 6, 9, "closed"]
 
