@@ -643,8 +643,8 @@ def small(tmp_path, monkeypatch):
     options = {"per_sample": [folder / "mse.npy", folder / "l1.npy"], "chunk_rows": 1}
     expected = [fl.mse_loss(x, y, reduction="none"), fl.l1_loss(x, y, reduction="none")]
 
-    def evaluate(state=True, **more):
-        path = {"state": folder / "state.json"} if state else {}
+    def evaluate(state=True, state_folder=folder, **more):
+        path = {"state": state_folder / "state.json"} if state else {}
         return fl.evaluate(*arguments, **options, **path, **more)
 
     def check(results):
@@ -699,6 +699,38 @@ def test_power_cuts(crash, small, monkeypatch, complete):
         if cut > saved:
             assert state.exists() or all(path.exists() for path in losses)
         check(evaluate())
+
+
+@pytest.mark.parametrize("crash", CRASHES, ids=["kill", "nothing unsynced", "names only"])
+def test_power_cuts_after_the_last_chunk(crash, small, monkeypatch):
+    """The state of the first chunk is not all that is left when files are published."""
+    monkeypatch.setattr(evaluator, "CHECKPOINT_SECONDS", 1e9)
+    evaluate, check, folder = small
+    operations = count_operations(small, monkeypatch)
+    for cut in range(len(operations) - 20, len(operations)):
+        with monkeypatch.context() as patch:
+            disk = FaultyDisk(folder, patch, cut=cut)
+            with pytest.raises(PowerCut):
+                evaluate()
+        disk.crash(*crash)
+        check(evaluate())
+
+
+def test_power_cuts_with_the_state_in_another_folder(small, tmp_path, monkeypatch, complete):
+    """Syncing the folder of the state does not sync that of the losses."""
+    monkeypatch.setattr(evaluator, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "CHECKPOINT_FRACTION", 1e9)
+    evaluate, check, folder = small
+    other = tmp_path / "state"
+    other.mkdir()
+    operations = count_operations(small, monkeypatch, state_folder=other)
+    for cut in range(0, len(operations), 1 if complete else 5):
+        with monkeypatch.context() as patch:
+            disk = FaultyDisk(folder, patch, cut=cut)
+            with pytest.raises(PowerCut):
+                evaluate(state_folder=other)
+        disk.crash(names=False, contents=False)
+        check(evaluate(state_folder=other))
 
 
 def test_a_missing_fsync_would_be_found(small, monkeypatch):

@@ -683,7 +683,7 @@ FAULTS = [
         "            if not self._durable_name:\n",
         "            if False:\n",
         "the losses that a checkpoint records are in a file whose name is not on the disk",
-        ("tests/test_resume.py::test_power_cuts",),
+        ("tests/test_resume.py::test_power_cuts_with_the_state_in_another_folder",),
     ),
     Fault(
         "src/fastloss/evaluation/writers.py",
@@ -710,7 +710,7 @@ FAULTS = [
         "            self._save_checkpoint()  # a kill may leave some of the files complete\n",
         "            pass\n",
         "the last losses are not in the state when files are published",
-        ("tests/test_resume.py::test_power_cuts",),
+        ("tests/test_resume.py::test_power_cuts_after_the_last_chunk",),
     ),
     Fault(
         "src/fastloss/evaluation/evaluator.py",
