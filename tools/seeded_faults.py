@@ -560,6 +560,7 @@ FAULTS = [
         "    f.is_direct = dtype == compute and not f.swapped\n",
         "unaligned arrays are used in place",
         ("tests/test_layouts.py::test_layouts",),
+        "sanitizers",
     ),
     Fault(
         "src/fastloss/_binding.pyx",
