@@ -455,6 +455,7 @@ FAULTS = [
         "    if (size > 2 * TILE)\n        memory",
         "multilabel_margin_loss overruns the stack with rows of more than one tile",
         ("tests/test_margin.py::test_multilabel_margin_of_long_rows",),
+        "sanitizers",
     ),
     # ---- driver and plan
     Fault(
