@@ -13,11 +13,13 @@ process that ends by a signal or os._exit leaves no counts.
 
 import argparse
 import gzip
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import tokenize
 from collections import defaultdict
 from pathlib import Path
 
@@ -82,7 +84,7 @@ def add_file_counts(result, branches, lines):
         name = file["file"]
         if name.endswith(".pyx"):
             for line in file["lines"]:
-                lines[name][line["line_number"]] += line["count"]
+                lines["src/" + name.removeprefix("src/")][line["line_number"]] += line["count"]
         elif name.startswith("src_c/"):
             for line in file["lines"]:
                 counts = [branch["count"] for branch in line["branches"]]
@@ -115,13 +117,23 @@ def report_c(root, branches):
     return missed
 
 
+def code_lines(text):
+    """The numbers of the lines that hold code, and not only a docstring or a comment."""
+    numbers = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER):
+            numbers.update(range(token.start[0], token.end[0] + 1))
+    return numbers
+
+
 def report_cython(root, lines):
     missed = []
     for name, counts in sorted(lines.items()):
-        source = (root / name).read_text(encoding="utf-8").splitlines()
-        # A `def` line of the interface of Python has counts of its own that say nothing.
-        zeros = [n for n, count in sorted(counts.items()) if count == 0]
-        print(f"{name:50} {len(counts) - len(zeros):5} of {len(counts):5} lines\n")
+        text = (root / name).read_text(encoding="utf-8")
+        source, code = text.splitlines(), code_lines(text)
+        of_code = {n: count for n, count in sorted(counts.items()) if n in code}
+        zeros = [n for n, count in of_code.items() if count == 0]
+        print(f"{name:50} {len(of_code) - len(zeros):5} of {len(of_code):5} lines\n")
         missed += [f"{name}:{n}: {source[n - 1].strip()}" for n in zeros]
     return missed
 
