@@ -49,6 +49,12 @@ class Fault(NamedTuple):
     needs: Literal["", "complete", "sanitizers"] = ""
 
 
+# Left out, since no test can notice them: no store fence in run_blocks(), and weaker orders of
+# atomics, since x86-64 orders stores by itself; no wait for the workers of a region, since the
+# barrier at its end waits as well; the mode of the caller in run_here() and run_caller(), since
+# fl_run() has replaced it; classes of regions that a forked child inherits, since it runs on one
+# thread; other sizes of batches and grains, which change no result.
+
 FAULTS = [
     # ---- losses
     Fault(
