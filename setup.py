@@ -58,6 +58,11 @@ X86 = [
 ]
 ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
 
+# For tools/branch_coverage.py: one instruction set, branches as in the source, counted by gcov.
+COVERAGE = bool(os.environ.get("FASTLOSS_COVERAGE"))
+if COVERAGE:
+    ISAS = ISAS[:1]
+
 REALS = [("f32", "0"), ("f64", "1")]
 
 SRC = Path("src_c")
@@ -123,6 +128,10 @@ class Build(build_ext):
         extra = (
             [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
         )
+        link = [f"-fsanitize={sanitize}"] if sanitize else []
+        if COVERAGE:
+            extra = ["--coverage", "-fprofile-update=atomic", "-O0", "-DFASTLOSS_COVERAGE"]
+            link = ["--coverage"]
         each_isa = " ".join(f"F({isa}, argument)" for isa, _ in ISAS)
         isa_list = ("FL_FOR_EACH_ISA(F, argument)", each_isa)
         unknown = [flag for flag in OPTIONAL_FLAGS if not self.builds("int x;", [flag])]
@@ -146,7 +155,7 @@ class Build(build_ext):
             self.get_ext_fullpath(ext.name),
             libraries=self.get_libraries(ext),
             library_dirs=ext.library_dirs,
-            extra_postargs=openmp + ([f"-fsanitize={sanitize}"] if sanitize else []),
+            extra_postargs=openmp + link,
             export_symbols=self.get_export_symbols(ext),
             build_temp=self.build_temp,
             target_lang="c",
@@ -277,7 +286,8 @@ def translate(source, force):
     """Translates Cython to C if need be."""
     from Cython.Build import cythonize
 
-    cythonize([Extension("fastloss._binding", [str(source)])], force=force, quiet=True)
+    extension = Extension("fastloss._binding", [str(source)])
+    cythonize([extension], force=force, quiet=True, emit_linenums=COVERAGE)
 
 
 if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix

@@ -17,7 +17,7 @@ class PowerCut(BaseException):
 
 
 class FaultyDisk:
-    """The disk of one folder.
+    """The disk of one folder; operations in others are counted, and durable at once.
 
     Attributes
     ----------
@@ -61,8 +61,9 @@ class FaultyDisk:
         if os.path.samestat(status, os.stat(self._folder)):
             self._names = self._listing()
         else:
-            name = next(n for n, inode in self._listing().items() if inode == status.st_ino)
-            self._contents[status.st_ino] = self._read(name)
+            names = [n for n, inode in self._listing().items() if inode == status.st_ino]
+            if names:
+                self._contents[status.st_ino] = self._read(names[0])
 
     def crash(self, names, contents):
         """The folder after a power cut: with the `names`, or the `contents`, that were not synced.

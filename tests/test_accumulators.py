@@ -781,3 +781,25 @@ def test_a_child_forked_during_an_update_may_use_the_accumulator(by, forks_in, n
         thread.join()
     assert codes == [0]
     assert_close(running, running_of(by, before, batch))
+
+
+@pytest.mark.parametrize("by", ["class", "group"])
+def test_a_weight_that_is_a_number(by):
+    """It is converted, and read after arrays of its size have been made and filled."""
+    accumulator = fl.BCELoss(weight=0.25).accumulator(by=by)
+    for k in range(3):
+        accumulator.update([0.5], [1.0], **({"group": ["a"]} if by == "group" else {}))
+        assert accumulator.value == pytest.approx(0.25 * math.log(2), rel=1e-15), k
+
+
+@pytest.mark.parametrize("index", [[0, 1, 2], [0, 1, -1], [0, 1], [0, 1, 1, 1]])
+def test_units_without_a_group(index):
+    units = fl._binding.UnitOutputs(terms=True)
+    sums = fl._binding.LossSums()
+    fl.mse_loss._update(sums, units, np.ones(3), 0.0)
+    groups = [sums.empty_like(), sums.empty_like()]
+    with pytest.raises(ValueError, match="a unit has no group"):
+        fl._binding.add_unit_terms(groups, np.array(index), units)
+    assert [group.count for group in groups] == [0, 0]
+    fl._binding.add_unit_terms(groups, np.array([0, 1, 1]), units)
+    assert [group.count for group in groups] == [1, 2]

@@ -129,6 +129,28 @@ def test_out_is_the_argument(case, dtype):
         assert_bitwise(outs, expected, reduction)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_out_is_the_argument_on_several_threads(threads):
+    """Each entry is read and overwritten once."""
+    x, y = np.random.default_rng(0).normal(size=(2, 300_000))
+    labels = np.arange(30_000) % 10
+    calls = [
+        lambda x, **out: fl.mse_loss.grad(x, y, **out),
+        lambda x, **out: fl.cross_entropy.grad(x.reshape(-1, 10), labels, **out),
+        lambda x, **out: fl.cosine_embedding_loss.grad(
+            x.reshape(-1, 100), y.reshape(-1, 100), np.float64(1), wrt="input1", **out
+        ),
+    ]
+    for call in calls:
+        with fl.num_threads(1):
+            expected = call(x)
+        with fl.num_threads(threads, fixed=True):
+            for _ in range(5):
+                in_place = x.copy()
+                call(in_place, out=in_place.reshape(expected.shape))
+                assert_bitwise(in_place.reshape(expected.shape), expected)
+
+
 # Gradients of at least this many bytes are written with non-temporal stores (runtime/plan.c).
 NON_TEMPORAL_BYTES = 1 << 25
 

@@ -224,19 +224,44 @@ def log_alpha(log_probs, states):
     return alpha
 
 
-@pytest.mark.parametrize("threads", [1, 5])
-def test_long_sequences(threads):
-    """Sequences of which only some rows of forward variables are stored, the others recomputed."""
-    x, y, *lengths = random_batch(np.random.default_rng(8), 1, 1501, 120, 150, np.float64)
-    states = np.zeros(241, int)
-    states[1::2] = y[0]
-    log_probs = x[:, 0]
+def posteriors_by_logarithms(log_probs, labels):
+    """log P, and the posteriors γ_t(c), of a sequence whose blank is 0."""
+    states = np.zeros(2 * len(labels) + 1, int)
+    states[1::2] = labels
     alpha = log_alpha(log_probs, states)
     beta = log_alpha(log_probs[::-1], states[::-1])[::-1, ::-1]
     log_likelihood = np.logaddexp(*alpha[-1, -2:])
     gamma = np.exp(alpha + beta - log_probs[:, states] - log_likelihood)
-    expected = np.zeros_like(log_probs)
-    np.add.at(expected.T, states, gamma.T)
+    posteriors = np.zeros_like(log_probs)
+    np.add.at(posteriors.T, states, gamma.T)
+    return log_likelihood, posteriors
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("classes", [8, 60])
+@pytest.mark.parametrize("scaled", [slice(None), slice(3, None, 7), slice(0, 1), slice(-1, None)])
+def test_probabilities_beyond_the_range_of_a_double(scaled, classes, threads):
+    """In all frames, in some, and in the first or the last one."""
+    rng = np.random.default_rng(classes)
+    x = rng.normal(size=(40, 1, classes))
+    x[scaled] *= 600
+    y = rng.integers(1, classes, 12)
+    log_likelihood, expected = posteriors_by_logarithms(log_softmax(x)[:, 0], y)
+    with fl.num_threads(threads):
+        value, gradient = fl.ctc_loss_with_logits.value_and_grad(
+            x, y[np.newaxis], 40, 12, reduction="sum"
+        )
+        posteriors = fl.ctc_posteriors(log_softmax(x), y[np.newaxis], 40, 12)
+    assert value == pytest.approx(-log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(posteriors[:, 0], expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(gradient, np.exp(log_softmax(x)) - posteriors, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_long_sequences(threads):
+    """Sequences of which only some rows of forward variables are stored, the others recomputed."""
+    x, y, *lengths = random_batch(np.random.default_rng(8), 1, 1501, 120, 150, np.float64)
+    log_likelihood, expected = posteriors_by_logarithms(x[:, 0], y[0])
     with fl.num_threads(threads):
         value, gradient = fl.ctc_loss_with_logits.value_and_grad(x, y, *lengths, reduction="sum")
         posteriors = fl.ctc_posteriors(x, y, *lengths)
@@ -262,6 +287,17 @@ def test_infinite_log_probability_of_a_class_without_a_label():
     log_probs[1, 0, 3] = np.inf
     with pytest.raises(ValueError, match=r"log_probs\[1, 0\] sum to inf"):
         fl.ctc_loss.grad(log_probs, np.array([[1, 2]]), 3, 2)
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">i8", "<i4", "<i8", ">u2"])
+def test_lengths_of_every_byte_order(dtype):
+    """256 in another byte order is 65536, which is a valid length here as well."""
+    x = np.broadcast_to(np.log(0.5), (65_536, 1, 2))
+    lengths = np.array([256], dtype)
+    labels = np.ones((1, 3), np.int64)
+    expected = fl.ctc_loss(x, labels, 256, 3)
+    assert fl.ctc_loss(x, labels, lengths, 3) == expected
+    assert fl.ctc_loss(x, labels, lengths[0].astype(dtype), 3) == expected
 
 
 def test_lengths_of_an_empty_batch():

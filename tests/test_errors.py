@@ -1569,6 +1569,11 @@ def out_cases():
         line = np.zeros(6)
         return fl.mse_loss.grad, (line, np.zeros(6)), {"out": line[::-1]}
 
+    @case("reversed from beyond its end", ValueError, r"^out for the gradient of input overlaps ")
+    def _():
+        line = np.zeros(9)
+        return fl.mse_loss.grad, (line[:6], np.zeros(6)), {"out": line[3:][::-1]}
+
     @case("transposed", ValueError, r"^out for the gradient of input overlaps input")
     def _():
         square = np.zeros((3, 3))

@@ -560,6 +560,7 @@ def test_chunks_are_read_ahead():
         if count == 0:
             for _ in range(2):
                 assert arrived.acquire(timeout=30)
+            assert not arrived.acquire(timeout=0.1)
             assert reads == [0, 3]
     assert reads == [0, 3, 6, 9, "closed"]
 
@@ -938,6 +939,9 @@ def test_per_sample_must_not_be_memory_of_a_later_row_or_batch():
     batches = [(x[k : k + 10_000], 0.0) for k in range(0, 30_000, 10_000)]
     with pytest.raises(ValueError, match="shares memory"):
         fl.evaluate(fl.mse_loss, batches, per_sample=[*batches][2][0])
+    for batch in batches:  # of which nothing is known before it is taken
+        with pytest.raises(ValueError, match="shares memory"):
+            fl.evaluate(fl.mse_loss, iter([batch]), per_sample=x)
     np.testing.assert_array_equal(x, before)
 
 

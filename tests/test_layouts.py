@@ -70,6 +70,20 @@ LAYOUTS = [
 NO_OUT = (read_only, byte_swapped, byte_swapped_and_strided)
 
 
+def sevens(a):
+    return np.full_like(a, 7)
+
+
+def gaps(view):
+    """The entries of the buffer between those of a view, of 7s unless they were written to."""
+    inside = np.zeros(view.base.shape, bool)
+    if view.base.shape[-1] != view.shape[-1]:
+        inside[..., 1::3] = True
+    else:
+        inside[::2] = True
+    return view.base[~inside]
+
+
 @cases
 @floats
 def test_layouts(case, dtype, isa):
@@ -97,10 +111,11 @@ def test_layouts(case, dtype, isa):
             assert_bitwise(results, expected, where)
             assert laid_out.sums(**weights) == expected_sums, where
             if layout not in NO_OUT:
-                losses, gradients = expected
-                out = layout(losses * 0), tuple(layout(g * 0) for g in gradients)
+                out = layout(sevens(expected[0])), tuple(layout(sevens(g)) for g in expected[1])
                 draw.both("none", sample_weight=sample_weight, grad_output=grad_output, out=out)
                 assert_bitwise(out, expected, where)
+            if layout in (strided, every_other_row):
+                assert all((gaps(view) == 7).all() for view in (out[0], *out[1]))
 
 
 @cases
@@ -149,6 +164,32 @@ def test_zero_dimensional_loss(case, dtype):
     out = np.zeros((), dtype)
     scalar.value(out=out)
     assert_bitwise(out, losses[0])
+
+
+def test_large_gradients_in_views():
+    """32 MiB and more are written with non-temporal stores where entries are contiguous."""
+    x = np.random.default_rng(0).normal(size=(1 << 23) + 5).astype(np.float32)
+    expected = fl.mse_loss.grad(x, np.float32(0), reduction="sum")
+    buffer = np.full(2 * x.size + 1, 7, np.float32)
+    for out in (buffer[1::2], buffer[: x.size][::-1], buffer[::-2][: x.size]):
+        buffer[:] = 7
+        fl.mse_loss.grad(x, np.float32(0), reduction="sum", out=out)
+        assert_bitwise(out, expected)
+        out[...] = 7
+        assert (buffer == 7).all()
+
+
+def test_large_half_gradients_at_every_offset():
+    x = np.tile(np.random.default_rng(0).normal(size=1001).astype(np.float16), 16800)
+    expected = fl.mse_loss.grad(x, np.float16(0), reduction="sum")
+    buffer = np.empty(x.size + 66, np.float16)
+    for offset in (0, 1, 2, 3, 31, 33):
+        buffer[:] = 7
+        out = buffer[offset : offset + x.size]
+        fl.mse_loss.grad(x, np.float16(0), reduction="sum", out=out)
+        assert_bitwise(out, expected)
+        assert (buffer[:offset] == 7).all()
+        assert (buffer[offset + x.size :] == 7).all()
 
 
 def test_memory_map_as_out(tmp_path):

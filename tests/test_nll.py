@@ -40,6 +40,21 @@ def test_other_classes_are_not_read(reduction, dtype, isa):
 
 
 @floats
+@pytest.mark.parametrize("step", [1, 2, -1])
+def test_gradients_in_part_of_an_array(step, dtype, isa):
+    """Nothing is written after the last row, nor between the rows."""
+    x, y = labelled_rows(dtype, (50,), 11)
+    expected = fl.nll_loss.grad(x, y)
+    for more in (0, 1):
+        buffer = np.full((3000, abs(step) * 11 + more), 7, dtype)
+        out = buffer[:50, ::step][:, :11]
+        fl.nll_loss.grad(x, y, out=out)
+        assert_bitwise(out, expected)
+        out[...] = 7
+        assert (buffer == 7).all()
+
+
+@floats
 def test_cross_entropy_of_log_probabilities(dtype):
     """The two losses agree up to the rounding of the log-probabilities."""
     x, y = labelled_rows(dtype, (200,), 11)

@@ -515,7 +515,16 @@ def tiny():
     denormal = np.array([1, 5, 9, 3]) * 5e-324
     small = np.full(40, 1e-41, np.float32)
     labels = np.arange(5000) % 10
+    a, b = fl.MSELoss().accumulator(by="group"), fl.MSELoss().accumulator(by="group")
+    a.update(x[:1000], 0.0, group=labels[:1000])
+    b.update(x[:1000] * 1e-9, 0.1, group=labels[:1000])
+
+    def merged():
+        sums, groups = (a + b)._sums_and_groups()
+        return tuple(part for total in (sums, *groups.values()) for part in total.to_tuple())
+
     return {
+        "merged sums": merged,
         "sum": lambda: fl.l1_loss(denormal, 0.0, reduction="sum"),
         "mean": lambda: fl.l1_loss(denormal, 0.0),
         "mean of many": lambda: fl.mse_loss(x, np.float32(0)),
@@ -782,6 +791,32 @@ LONG = """
 def test_ctrl_c_ends_a_long_call(call, threads):
     output = python(LONG.format(call=call), env={"FASTLOSS_NUM_THREADS": str(threads)})
     assert output == "caught\n"
+
+
+@signals
+@pytest.mark.skipif(fl._binding.openmp_runtime() == "none", reason="a sequence is not split")
+def test_ctrl_c_in_the_first_half_of_a_sequence():
+    """The second half, which would write the gradient, does not begin."""
+    python(
+        """
+        import signal
+        import numpy as np
+        import fastloss as fl
+
+        frames, labels = 200_000, 8000
+        x = np.broadcast_to(np.log(0.5), (frames, 1, 2))
+        gradient = np.full(x.shape, 7.0)
+        fl.set_num_threads(2, fixed=True)
+        signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.1)  # of processor time
+        try:
+            fl.ctc_loss.grad(x, np.ones((1, labels), np.int64), frames, labels, out=gradient)
+        except KeyboardInterrupt:
+            assert (gradient == 7).all()
+            raise SystemExit(0)
+        raise SystemExit(1)
+        """
+    )
 
 
 @signals

@@ -643,8 +643,8 @@ def small(tmp_path, monkeypatch):
     options = {"per_sample": [folder / "mse.npy", folder / "l1.npy"], "chunk_rows": 1}
     expected = [fl.mse_loss(x, y, reduction="none"), fl.l1_loss(x, y, reduction="none")]
 
-    def evaluate(state=True, **more):
-        path = {"state": folder / "state.json"} if state else {}
+    def evaluate(state=True, state_folder=folder, **more):
+        path = {"state": state_folder / "state.json"} if state else {}
         return fl.evaluate(*arguments, **options, **path, **more)
 
     def check(results):
@@ -687,13 +687,50 @@ def test_power_cuts(crash, small, monkeypatch, complete):
     evaluate, check, folder = small
     operations = count_operations(small, monkeypatch)
     assert {"create", "write", "fsync", "replace", "unlink"} <= set(operations)
-    for cut in range(0, len(operations), 1 if complete else 7):
+    state, losses = folder / "state.json", [folder / "mse.npy", folder / "l1.npy"]
+    saved = operations.index("replace") + 1  # and its name is on the disk
+    count = len(operations)
+    for cut in sorted({*range(0, count, 1 if complete else 7), *range(count - 12, count)}):
+        with monkeypatch.context() as patch:
+            disk = FaultyDisk(folder, patch, cut=cut)
+            with pytest.raises(PowerCut):
+                evaluate()
+        disk.crash(*crash)
+        if cut > saved:
+            assert state.exists() or all(path.exists() for path in losses)
+        check(evaluate())
+
+
+@pytest.mark.parametrize("crash", CRASHES, ids=["kill", "nothing unsynced", "names only"])
+def test_power_cuts_after_the_last_chunk(crash, small, monkeypatch):
+    """The state of the first chunk is not all that is left when files are published."""
+    monkeypatch.setattr(evaluator, "CHECKPOINT_SECONDS", 1e9)
+    evaluate, check, folder = small
+    operations = count_operations(small, monkeypatch)
+    for cut in range(len(operations) - 20, len(operations)):
         with monkeypatch.context() as patch:
             disk = FaultyDisk(folder, patch, cut=cut)
             with pytest.raises(PowerCut):
                 evaluate()
         disk.crash(*crash)
         check(evaluate())
+
+
+def test_power_cuts_with_the_state_in_another_folder(small, tmp_path, monkeypatch, complete):
+    """Syncing the folder of the state does not sync that of the losses."""
+    monkeypatch.setattr(evaluator, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "CHECKPOINT_FRACTION", 1e9)
+    evaluate, check, folder = small
+    other = tmp_path / "state"
+    other.mkdir()
+    operations = count_operations(small, monkeypatch, state_folder=other)
+    for cut in range(0, len(operations), 1 if complete else 5):
+        with monkeypatch.context() as patch:
+            disk = FaultyDisk(folder, patch, cut=cut)
+            with pytest.raises(PowerCut):
+                evaluate(state_folder=other)
+        disk.crash(names=False, contents=False)
+        check(evaluate(state_folder=other))
 
 
 def test_a_missing_fsync_would_be_found(small, monkeypatch):
@@ -856,6 +893,26 @@ def test_two_writers_without_a_state(small, complete):
         check(results)
 
 
+@pytest.mark.skipif(files.fcntl is None, reason="no locks")
+def test_the_lock_of_a_deleted_file_is_not_the_lock_of_its_name(tmp_path, monkeypatch):
+    """The holder of the lock ends after another has opened the file and before it locks it."""
+    path, try_lock, calls = str(tmp_path / "lock"), files._try_lock, []
+
+    def holder_ends(stream):
+        if not calls:
+            os.unlink(path)
+        calls.append(stream)
+        return try_lock(stream)
+
+    monkeypatch.setattr(files, "_try_lock", holder_ends)
+    with files.lock(path, "in use"):
+        assert os.path.exists(path)
+        with pytest.raises(ValueError, match="in use"), files.lock(path, "in use"):
+            pass
+    assert len(calls) == 3
+    assert not os.path.exists(path)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_what_a_killed_process_left_is_used_again(small):
     """In containers, process ids repeat: names must not depend on them."""
@@ -874,9 +931,10 @@ def test_what_a_killed_process_left_is_used_again(small):
         f".l1.npy.{os.getpid()}.tmp",
         ".state.json.tmp",
     ):
-        (folder / name).write_text("left")
+        (folder / name).write_text("left" * 200_000)  # more than the losses
     (folder / ".state.json.lock").touch()
     evaluate(), evaluate(False)
+    assert {(folder / name).stat().st_size for name in ("mse.npy", "l1.npy")} == {128 + 8 * 40_000}
     assert sorted(path.name for path in folder.iterdir()) == [
         f".l1.npy.{os.getpid()}.tmp",
         "l1.npy",

@@ -147,3 +147,10 @@ cdef extern from "runtime/team_size.h" nogil:
     void fl_team_control_init(fl_team_control *c)
     int fl_team_size(fl_team_control *c, int allowed, double idle)
     void fl_team_observe(fl_team_control *c, const fl_region *region)
+
+cdef extern from "runtime/worker_affinity.h" nogil:
+    ctypedef struct fl_team:
+        pass
+    fl_team *fl_place_team()
+    void fl_join_team(fl_team *team, int number)
+    int fl_team_worker(const fl_team *team, int number)

@@ -2075,6 +2075,24 @@ cdef class TeamControl:
         return self.control
 
 
+cdef class Team:
+    """The team of a caller, for tests: see runtime/worker_affinity.h."""
+    cdef fl_team *team
+
+    def place(self):
+        """Call from the caller, as before each region. False: there is no team."""
+        self.team = fl_place_team()
+        return self.team != NULL
+
+    def join(self, int number):
+        """Call from the worker `number`."""
+        fl_join_team(self.team, number)
+
+    def worker(self, int number):
+        """The thread id of a worker, or 0."""
+        return fl_team_worker(self.team, number)
+
+
 def openmp_processors():
     """The number of processors that OpenMP's threads may use, 0 in a build without OpenMP."""
     return fl_openmp_processors()

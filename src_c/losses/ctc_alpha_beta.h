@@ -69,7 +69,6 @@ static ctc_row ctc_recompute_row(ctc_pass *recompute, const ctc_pass *opposite, 
         ctc_row first = ctc_row_at(recompute->row[0].blank - CTC_LANES, recompute->S);
         ctc_copy_row(recompute->S, opposite->checkpoint[start / recompute->checkpoint_period],
                      first);
-        first.exponent_set = ++recompute->lattice.exponent_sets;
         recompute->row[0] = first;
         recompute->lattice.exponent_headroom = 0;
         recompute->end = j;

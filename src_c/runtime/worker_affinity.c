@@ -136,6 +136,8 @@ int fl_spare_threads(const fl_team *team, int threads)
            atomic_load_explicit(&team->tids[threads - 1], memory_order_relaxed) == 0;
 }
 
+int fl_team_worker(const fl_team *team, int number) { return atomic_load(&team->tids[number]); }
+
 void fl_affinity_initialise(void)
 {
     static const char *const binding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
@@ -154,6 +156,12 @@ fl_team *fl_place_team(void) { return 0; }
 int fl_spare_threads(const fl_team *team, int threads)
 {
     (void)team, (void)threads;
+    return 0;
+}
+
+int fl_team_worker(const fl_team *team, int number)
+{
+    (void)team, (void)number;
     return 0;
 }
 
