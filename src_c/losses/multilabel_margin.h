@@ -172,10 +172,11 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
 {
     const int with_grad = call->output[FL_GRADIENT] != NULL;
     const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;
+    const size_t scratch_bytes = multilabel_margin_scratch_bytes(width, n, C);
     ALIGNED double stack[MULTILABEL_MARGIN_STACK_SIZE];
     double *memory = stack;
-    if (size > TILE)
-        memory = fl_scratch_alloc(multilabel_margin_scratch_bytes(width, n, C));
+    if (scratch_bytes > sizeof stack)
+        memory = fl_scratch_alloc(scratch_bytes);
     if (!memory) {
         record_error(partial, first, FL_NO_MEMORY, 0);
         return;
