@@ -10,6 +10,10 @@ import numpy as np
 from fastloss.evaluation.accumulators import Totals, json_float
 from fastloss.evaluation.results import Evaluation, align_columns
 
+# Of the JSON that commands print. It rises when a key is removed or gets another meaning; keys may
+# be added at any time.
+SCHEMA_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Report:
@@ -68,7 +72,8 @@ class Report:
 
     def _object(self, name: str) -> dict[str, Any]:
         evaluation = self.evaluations[name]
-        result = {"loss": name, "reduction": self.reduction, **evaluation.to_dict()}
+        result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "loss": name}
+        result |= {"reduction": self.reduction, **evaluation.to_dict()}
         if self.perplexity:
             result["perplexity"] = json_float(_perplexity(evaluation))
             groups = (evaluation.groups or {}).values()
