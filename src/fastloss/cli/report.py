@@ -40,7 +40,17 @@ class Report:
             tables.append(self._loss_table())
         if evaluation.groups is not None:
             tables.append(self._group_table())
-        return "\n\n".join(map(align_columns, [[[*line] for line in lines.items()], *tables]))
+        texts = [*map(align_columns, [[[*line] for line in lines.items()], *tables])]
+        return "\n\n".join([*texts, *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """A paragraph with what looks wrong in the data, or nothing."""
+        lines = [
+            f"{name}: {remark}"
+            for name, evaluation in self.evaluations.items()
+            for remark in evaluation.remarks
+        ]
+        return ["\n".join(["Is this the right loss for these data?", *lines])] if lines else []
 
     def json(self) -> str:
         """One object, or an array of one object for each of several losses."""
