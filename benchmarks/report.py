@@ -225,7 +225,7 @@ def between_markers(text, lines):
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report",
-        description="Writes docs/performance.md and its charts, and renews the summary in README.md.",
+        description="Writes docs/performance.md with its charts and the summary in README.md.",
     )
     parser.add_argument("json", nargs="+", help="of python -m benchmarks; then of other runs")
     parser.add_argument("--root", type=Path, default=ROOT, help="default: %(default)s")

@@ -1745,8 +1745,8 @@ def ctc_loss(
     """Connectionist temporal classification, from log-probabilities.
 
     Use it for sequence labelling without a known alignment, such as speech and handwriting
-    recognition. For logits, use `ctc_loss_with_logits`: `ctc_loss` applies no softmax, and its value
-    for logits has no meaning.
+    recognition. For logits, use `ctc_loss_with_logits`: `ctc_loss` applies no softmax, and its
+    value for logits has no meaning.
 
     For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
     which give each frame a class a[t] such that merging repeats and then removing blanks yields the
