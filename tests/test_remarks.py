@@ -1,4 +1,4 @@
-"""Remarks of an evaluation on data that look like those of another loss."""
+"""Remarks of an evaluation on data that seem to be meant for another loss."""
 
 import json
 import math

@@ -105,7 +105,8 @@ def evaluate(
         Or a list or dict of them, like `criterion`. Values are bitwise identical to one call on the
         whole arrays, with three exceptions that agree to 1e-13 of the sum of absolute losses: a
         variance shared by all rows (one call sums by columns), batches that are not whole blocks,
-        and Dask.
+        and Dask. `Evaluation.remarks` names contradictions between the first chunk and a criterion,
+        such as probabilities for a loss of logits.
 
     Raises
     ------

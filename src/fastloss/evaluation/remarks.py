@@ -1,7 +1,7 @@
-"""Remarks on data that a loss accepts but that look like the data of another loss.
+"""Remarks on data that a loss accepts although they seem to be meant for another loss.
 
 A loss cannot know whether its input is a logit, a logarithm or a probability. `evaluate` compares
-the first chunk with what each of them would be, and the report says what looks wrong. The losses
+the first chunk with the properties of each, and its report names contradictions. The losses
 themselves never warn.
 """
 
@@ -18,7 +18,7 @@ SAMPLE = 1 << 16  # entries of an array that are examined
 MINIMUM = 16  # single values whose range says something; rows of classes say it at once
 TOLERANCE = 0.01  # of sums of probabilities, which may be rounded to a few digits or to half types
 
-# What the input of a loss is: for losses of rows, with the axis of the classes.
+# The input of a loss of rows, and the axis of the classes.
 _ROWS = {
     "cross_entropy": ("logits", 1),
     "nll_loss": ("log-probabilities", 1),
@@ -38,9 +38,9 @@ _RATES = ("poisson_nll_loss", "gamma_nll_loss")
 
 
 def remarks(criterion: Criterion, arrays: Sequence[Any]) -> tuple[str, ...]:
-    """What looks wrong in the arrays of a loss: sentences, or nothing.
+    """Sentences on contradictions between the arrays of a chunk and their loss, usually none.
 
-    The arrays are those of a chunk whose losses have been computed, so that they are valid.
+    The losses of the chunk have been computed, so the arrays are valid.
     """
     name = criterion.loss.__name__
     errors = (
@@ -204,7 +204,7 @@ def _values(value: Any) -> np.ndarray:
 
 
 def _rows(value: Any, axis: int) -> np.ndarray:
-    """Some rows of an array along an axis, without those of NaN or of zeros, which are padding."""
+    """Some rows of an array along an axis, without rows of NaN or zeros, which are padding."""
     array = _sample(value, axis)
     rows = np.moveaxis(array, min(axis, array.ndim - 1), -1)
     rows = rows.reshape(-1, rows.shape[-1])

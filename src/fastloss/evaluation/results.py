@@ -44,8 +44,8 @@ class Evaluation:
     missing_chunks : int
         Number of absent parts of the data, which were read as the fill value.
     remarks : tuple of str
-        What looks wrong in the first chunk: data that are valid but look like those of another
-        loss, such as probabilities for a loss of logits. Empty with Dask.
+        Contradictions between the first chunk and the criterion: data that are valid but seem to be
+        meant for another loss, such as probabilities for a loss of logits. Empty with Dask.
     accumulator : Accumulator
         The sums, which can be merged with another evaluation.
     """
