@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.cells import GROUPS
-from benchmarks.chart import SHOWN, chart
+from benchmarks.chart import SHOWN, chart, description
 from benchmarks.format import (
     RATE_NAMES,
     figure_of,
@@ -168,7 +168,7 @@ def document(made, others):
     yield "The speed-up of fastloss over other libraries on the same inputs, and the fraction of"
     yield "the machine's limits that it reaches. Written by `python -m benchmarks.report`."
     yield ""
-    yield "![Geometric means for each loss](performance.png)"
+    yield from picture(made, "")
     yield ""
     yield "Times are medians over alternating rounds, ± half their range; ratios are within one"
     yield "run. A result that disagrees with fastloss has no time. Means are geometric, over the"
@@ -187,6 +187,14 @@ def document(made, others):
         yield from section(other)
 
 
+def picture(made, folder):
+    """The chart in HTML, which selects the narrow one for narrow windows."""
+    yield "<picture>"
+    yield f'<source media="(max-width: 600px)" srcset="{folder}performance-narrow.png">'
+    yield f'<img src="{folder}performance.png" alt="{description(made)}">'
+    yield "</picture>"
+
+
 def summary(made):
     """The summary in README.md."""
     groups = [g for g in GROUPS if any(g in found for found in made["means"].values())]
@@ -202,7 +210,7 @@ def summary(made):
         for peer, found in made["means"].items()
     )
     yield from table(["", *heads], rows)
-    yield "![Geometric means for each loss](docs/performance.png)"
+    yield from picture(made, "docs/")
     yield ""
     yield "[docs/performance.md](docs/performance.md) has every cell and the fraction of the"
     yield "machine's limits that it reaches."
@@ -217,7 +225,7 @@ def between_markers(text, lines):
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report",
-        description="Writes docs/performance.md and .png and renews the summary in README.md.",
+        description="Writes docs/performance.md with its charts and the summary in README.md.",
     )
     parser.add_argument("json", nargs="+", help="of python -m benchmarks; then of other runs")
     parser.add_argument("--root", type=Path, default=ROOT, help="default: %(default)s")
@@ -227,6 +235,7 @@ def main(argv=None):
     new = between_markers(readme.read_text(encoding="utf-8"), summary(made))
     (options.root / "docs" / "performance.md").write_text("\n".join(document(made, others)))
     chart(made, options.root / "docs" / "performance.png")
+    chart(made, options.root / "docs" / "performance-narrow.png", narrow=True)
     readme.write_text(new, encoding="utf-8")
     return 0
 

@@ -39,6 +39,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 html_theme = "furo"
 html_title = "fastloss"
 html_static_path = ["_static"]
+html_extra_path = ["performance.png", "performance-narrow.png"]  # of <picture> in performance.md
 html_css_files = ["fastloss.css"]
 html_copy_source = False
 html_show_sphinx = False

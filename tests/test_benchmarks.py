@@ -505,7 +505,12 @@ def test_report_writes_the_documents(tmp_path):
     page = (tmp_path / "docs" / "performance.md").read_text()
     assert "| `mse_loss 16Mi` | 20 s ±1% | - | 40 s ±1%, 2.00x | - |" in page
     assert "- refused: `mse_loss 16Mi`, NumPy, value: value 1 where fastloss has 2" in page
-    assert (tmp_path / "docs" / "performance.png").read_bytes().startswith(b"\x89PNG")
+    for name, folder in (("performance.png", "docs/"), ("performance-narrow.png", "docs/")):
+        assert (tmp_path / folder / name).read_bytes().startswith(b"\x89PNG")
+        assert f'"{name}"' in page
+        assert f'"{folder}{name}"' in shown
+    assert "over PyTorch for each loss" in page
+    assert "from 2.00x to 8.00x" in page
 
 
 def test_readme_has_the_markers():

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,7 @@ def test_json_is_one_object(run):
     assert report["bytes"] == 1797 * (40 + 8)
     assert report["threads"] == 1
     assert set(report) >= {"loss", "reduction", "value", "stderr", "seconds", "isa"}
+    assert report["schema_version"] == 1
 
 
 @pytest.mark.parametrize(("number", "word"), [(np.nan, "NaN"), (np.inf, "Infinity")])
@@ -439,6 +441,7 @@ def test_help_of_plot_lists_the_options(capsys):
 def test_info(run):
     report = json.loads(run("info", "--json"))
     packages = report.pop("packages")
+    assert report.pop("schema_version") == 1
     assert fl.show_config("dicts").items() <= report.items()
     assert report["python"] == platform.python_version()
     assert report["numpy"] == np.__version__
@@ -509,7 +512,8 @@ def test_every_array_and_option_has_a_help_text():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "COMMAND"),
+        (["--versoin"], "unknown argument '--versoin': did you mean --version?"),
+        (["mse_loss", *DIABETES[:2]], "fastloss evaluate mse_loss"),
         (["evalate"], "unknown command 'evalate': did you mean evaluate?"),
         (["evaluate"], "LOSS"),
         (["evaluate", "--json"], "LOSS"),
@@ -541,7 +545,7 @@ def test_every_array_and_option_has_a_help_text():
         (["evaluate", "mse_loss", *DIABETES[:2], "--perplexity"], "nll_loss, not mse_loss"),
         (["evaluate", "cross_entropy,mse_loss", *DIGITS, "--perplexity"], "not mse_loss"),
         (["evaluate", "nll_loss", *DIGITS, "--perplexity", "--reduction", "sum"], "is sum"),
-        (["evaluate", "mse_loss,l2_loss", *DIABETES[:2]], "'l2_loss': did you mean l1_loss?"),
+        (["evaluate", "mse_loss,l2_loss", *DIABETES[:2]], "'l2_loss': did you mean mse_loss?"),
         (["evaluate", "-1"], "unknown loss '-1'"),
         (["evaluate", "mse_loss,l1_loss,mse_loss", *DIABETES[:2]], "mse_loss is named twice"),
         (["evaluate", "mse_loss,gaussian_nll_loss", *DIABETES], "reads input, target, var"),
@@ -549,18 +553,57 @@ def test_every_array_and_option_has_a_help_text():
         (["evaluate", "mse_loss,huber_loss", *DIABETES[:2], "--detla", "1"], "mean --delta?"),
         (["evaluate", "mse_loss,huber_loss", *DIABETES[:2], "--detla=1"], "mean --delta?"),
         (["evaluate", "mse_loss,kl_div", *DIABETES[:2], "--reduction", "batchmean"], "batchmean"),
+        (["evaluate", "mse_loss", *DIABETES[:2], "--by", "clas"], "did you mean class?"),
         (["show", "mse_los"], "did you mean mse_loss?"),
+        (["show", "mse_loss", "--hlep"], "did you mean --help?"),
         (["plot"], "LOSS"),
         (["plot", "mse_loss"], "-o/--output"),
         (["plot", "mse_los", "-o", "x.png"], "did you mean mse_loss?"),
         (["plot", "huber_loss", "-o", "x.png", "--detla", "1"], "did you mean --delta?"),
         (["plot", "cross_entropy", "-o", "x.png", "--weight", "no.npy"], "no.npy: No such file"),
-        (["info", "all"], "unrecognized arguments: all"),
-        (["list", "all"], "unrecognized arguments: all"),
+        (["info", "--jsn"], "did you mean --json?"),
+        (["info", "all"], "unknown argument 'all': see fastloss info --help"),
+        (["list", "all"], "unknown argument 'all': see fastloss list --help"),
+        (["completion"], "SHELL"),
+        (["completion", "bsh"], "choose from"),
     ],
 )  # fmt: skip
 def test_errors_have_one_line_and_status_2(argv, message, fail):
     assert message in fail(*argv)
+
+
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [
+        ("mse", "mse_loss"),
+        ("MSE", "mse_loss"),
+        ("bce", "binary_cross_entropy"),
+        ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"),
+        ("cross-entropy", "cross_entropy"),
+        ("cros_entropy", "cross_entropy"),
+        ("NLL", "nll_loss"),
+        ("focal_loss", "sigmoid_focal_loss"),
+        ("poisson", "poisson_nll_loss"),
+        ("mean_absolute_error", "l1_loss"),
+        ("log_loss", "cross_entropy or binary_cross_entropy"),
+        ("margin", "soft_margin_loss or multi_margin_loss or margin_ranking_loss"),
+    ],
+)
+def test_suggestions_for_names_of_losses(name, losses, fail):
+    for argv in (["show", name], ["evaluate", name, *DIGITS], ["plot", name, "-o", "x.png"]):
+        assert fail(*argv).endswith(f"unknown loss '{name}': did you mean {losses}?\n")
+
+
+def test_a_criterion_is_an_unknown_loss_with_a_suggestion(fail):
+    for name in fl.criteria.__all__:
+        if loss := getattr(fl, name, fl.criteria.Criterion).loss:
+            assert f"did you mean {loss.__name__}?" in fail("show", name)
+
+
+def test_other_names_are_names_of_losses():
+    for name, losses in parsing._OTHER_NAMES.items():
+        assert name == parsing._simplified(name)
+        assert set(losses) <= set(LOSSES)
 
 
 def test_error_names_the_row_of_the_file(fail, tmp_path):
@@ -571,7 +614,67 @@ def test_error_names_the_row_of_the_file(fail, tmp_path):
     assert "target[1234] = 12 is not a class" in fail(*words)
 
 
+# ------------------------------------------------------------------------------------- completion
+
+
+@pytest.fixture(scope="module")
+def complete():
+    """The words that bash offers for the last word of a command."""
+    pytest.importorskip("shtab")
+    bash = shutil.which("bash") or pytest.skip("no bash")
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script):
+        assert cli.main(["completion", "bash"]) == 0
+    program = (
+        f"{script.getvalue()}\n"
+        "function=$(complete -p fastloss | sed -E 's/.* -F (\\w+) .*/\\1/')\n"
+        'COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()\n'
+        '"$function"; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+
+    def call(*words):
+        command = [bash, "-c", program, "bash", "fastloss", *words]
+        return subprocess.check_output(command, text=True, cwd=EXAMPLES).split()
+
+    return call
+
+
+def test_completion(complete):
+    assert complete("ev") == ["evaluate"]
+    assert complete("show", "mse") == ["mse_loss"]
+    assert set(complete("evaluate", "")) >= set(LOSSES)
+    assert complete("evaluate", "huber_loss", "--de") == ["--delta"]
+    assert complete("evaluate", "huber_loss", "READ") == ["README.md"]
+    assert complete("plot", "huber_loss", "-o", "READ") == ["README.md"]
+    assert complete("evaluate", "huber_loss", "a", "b", "--missing-chunks", "w") == ["warn"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_scripts_of_completion(shell, run):
+    pytest.importorskip("shtab")
+    script = run("completion", shell)
+    assert all(command in script for command in cli.COMMANDS)
+    assert "binary_cross_entropy_with_logits" in script
+
+
+def test_completion_without_shtab(fail, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert "pip install 'fastloss[cli]'" in fail("completion", "bash")
+
+
 # -------------------------------------------------------------------------------------- processes
+
+
+def test_without_a_command(run, capsys):
+    text = run()
+    assert text.startswith("usage: fastloss COMMAND")
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert capsys.readouterr().out == text
+    for option in ("-V", "--version"):
+        with pytest.raises(SystemExit) as exit:
+            cli.main([option])
+        assert (exit.value.code, capsys.readouterr().out) == (0, f"{fl.__version__}\n")
 
 
 def test_python_m_fastloss():

@@ -5,6 +5,7 @@ import doctest
 import inspect
 import math
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ import pytest
 
 import fastloss as fl
 import fastloss.sklearn
-from fastloss import plotting
+from fastloss import cli, plotting
 from fastloss._binding import Loss
 from fastloss.criteria import Criterion
 
@@ -35,6 +36,13 @@ PAGES += sorted(
     for page in (ROOT / "docs").rglob("*.md")
     if "generated" not in page.parts
 )
+
+# Files for readers of the repository, with links to check.
+FILES = [
+    *PAGES,
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "examples").rglob("*.md"))),
+]
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?(?!\w)")
 
@@ -198,3 +206,83 @@ def test_invalid_formula(formula):
 def test_methods_have_docstrings(method):
     assert getattr(Criterion, method).__doc__
     assert getattr(fl.mse_loss, method).__doc__
+
+
+# ---- links and commands of the documents
+
+
+def prose(text):
+    """A document without its blocks of code and code in lines."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(path):
+    """The anchors of the headings of a document, as GitHub and MyST make them."""
+    headings = re.findall(
+        r"(?m)^#+ +(.+?) *$", re.sub(r"(?ms)^ *```.*?^ *```$", "", path.read_text("utf-8"))
+    )
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_links_are_not_dead(file):
+    text, path = prose((ROOT / file).read_text("utf-8")), ROOT / file
+    links = re.findall(r"\]\(\s*([^)\s]+)\s*\)", text)
+    links += re.findall(r"(?:src|srcset|href)=\"([^\"]+)\"", text)
+    for link in links:
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        assert "generated" not in target.parts, f"{link} is not in the repository"
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_images_have_a_description(file):
+    text = prose((ROOT / file).read_text("utf-8"))
+    descriptions = re.findall(r"!\[([^\]]*)\]", text)
+    descriptions += [
+        (re.findall(r"alt=\"([^\"]*)\"", tag) or [""])[0] for tag in re.findall(r"<img[^>]*>", text)
+    ]
+    assert all(len(description) > 10 for description in descriptions), descriptions
+
+
+def test_every_page_is_in_the_contents():
+    contents = re.findall(r"(?ms)^```{toctree}\n(.*?)^```", (ROOT / "docs/index.md").read_text())
+    entries = {line for block in contents for line in block.splitlines() if line[:1] != ":"}
+    pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES[1:]}
+    assert {entry for entry in entries if "generated" not in entry} == pages - {"index"}
+
+
+def commands(file):
+    """The command lines of a document that begin with fastloss, or have it after &&."""
+    text = (ROOT / file).read_text("utf-8")
+    blocks = re.findall(r"(?ms)^```(?:sh|console)\n(.*?)^```$", text)
+    blocks += re.findall(r"(?m)^    (?=\S)(.*)$", text)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        line = line.strip().removeprefix("$ ").rpartition("&& ")[2]
+        if line.startswith("fastloss ") and not {"LOSS", "COMMAND", "SHELL"} & set(line.split()):
+            yield line
+
+
+COMMANDS = [command for file in FILES for command in dict.fromkeys(commands(file))]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command, tmp_path, monkeypatch, capsys):
+    """As written, from a clone. They write into a folder of their own."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out
+
+
+def test_documents_have_commands():
+    assert len(COMMANDS) > 15

@@ -1,6 +1,7 @@
 """The example of a service: it counts each request once, if repeated and if workers are killed."""
 
 import asyncio
+import http.client
 import io
 import itertools
 import json
@@ -296,6 +297,15 @@ def test_load_with_killed_workers(capsys):
     printed = capsys.readouterr().out
     assert "2 kills" in printed
     assert printed.endswith("every request was counted exactly once\n")
+
+
+def test_load_test_shows_the_log_of_a_service_that_does_not_come_up(tmp_path, capfd):
+    with (
+        pytest.raises((OSError, http.client.HTTPException)),
+        load_test.Service(tmp_path / "scoring.db", workers=2, app="missing:app") as broken,
+    ):
+        Client(broken.url, patience=1.0).state()
+    assert "missing" in capfd.readouterr().err
 
 
 def test_load_test_detects_lost_and_repeated_requests():

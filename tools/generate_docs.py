@@ -14,7 +14,9 @@ import textwrap
 from pathlib import Path
 
 import fastloss as fl
+from fastloss import cli
 from fastloss._binding import Loss
+from fastloss.cli import catalogue, completion, evaluate, info, parsing, plot
 from fastloss.evaluation.criterion_set import criterion_of
 from tests.references import REFERENCES
 
@@ -95,6 +97,78 @@ def losses_table():
     )
 
 
+def summaries_table():
+    yield from table(
+        ["loss", "criterion", ""],
+        (
+            [f"`{name}`", f"`{criterion_of(loss).__name__}`", parsing.summary(loss)]
+            for name, loss in LOSSES.items()
+        ),
+    )
+
+
+# ---- the command line
+
+
+def command_sections():
+    """A section for each command: usage, description, and tables of arguments and options."""
+    one = {"huber_loss": fl.huber_loss}  # whose own options are left out below
+    parsers = {
+        "evaluate": (evaluate.evaluate_overview(), evaluate.evaluate_parser(one)),
+        "list": (catalogue.list_parser(),) * 2,
+        "show": (catalogue.show_parser(),) * 2,
+        "plot": (plot.plot_overview(), plot.plot_parser("huber_loss", fl.huber_loss)),
+        "info": (info.info_parser(),) * 2,
+        "completion": (completion.completion_parser(),) * 2,
+    }
+    if list(parsers) != list(cli.COMMANDS):
+        raise ValueError(f"the commands are {', '.join(cli.COMMANDS)}")
+    for name, (overview, parser) in parsers.items():
+        own = [action.dest for action in parser._actions if action.dest in _own_names(name)]
+        rows = [row for action in parser._actions if (row := _row(action, own))]
+        usage = overview.usage or " ".join(
+            [f"fastloss {name}", *(f"{a.metavar}" for a in parser._actions if not a.option_strings)]
+        )
+        yield from (f"## fastloss {name}", "", f"    {usage}", "")
+        text = f"{overview.description} {overview.epilog or ''}".replace("~", "\\~")
+        yield from (*textwrap.wrap(text, WIDTH, break_on_hyphens=False), "")
+        if rows:
+            yield from (*table(["argument or option", ""], rows), "")
+        if name in ("evaluate", "plot"):
+            yield "Options of the losses:"
+            yield ""
+            yield from (*table(["loss", "options, with their defaults"], _option_rows(name)), "")
+
+
+def _own_names(command):
+    return parsing.options_of(fl.huber_loss) if command in ("evaluate", "plot") else ()
+
+
+def _row(action, own):
+    if action.dest == "help" or action.dest in (*own, *fl.huber_loss.operands):
+        return None
+    names = ", ".join(action.option_strings) or action.metavar
+    metavar = f" {action.metavar}" if action.option_strings and action.metavar else ""
+    if action.option_strings and action.choices:
+        metavar = f" {{{','.join(action.choices)}}}"
+    return [f"`{names}{metavar}`", action.help.replace("%%", "%")]
+
+
+def _option_rows(command):
+    for name, loss in LOSSES.items():
+        options = parsing.options_of(loss)
+        if command == "plot":
+            options.pop("sample_weight")
+        texts = []
+        for option, default in options.items():
+            flag = option.replace("_", "-")
+            if isinstance(default, bool):
+                texts.append(f"`--{'no-' if default else ''}{flag}`")
+            else:
+                texts.append(f"`--{flag} {'FILE' if default is None else default}`")
+        yield [f"`{name}`", ", ".join(texts) or "none"]
+
+
 # ---- lists of losses
 
 
@@ -156,6 +230,8 @@ def terms_table():
 BLOCKS = {
     "README.md": {"losses": losses_table, "beyond PyTorch": beyond_torch},
     "docs/torch.md": {"beyond PyTorch": beyond_torch},
+    "docs/losses.md": {"summaries": summaries_table},
+    "docs/command-line.md": {"commands": command_sections},
     "docs/numerics.md": {"errors": errors_command, "terms": terms_table},
 }
 

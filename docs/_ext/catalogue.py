@@ -64,7 +64,7 @@ PAGE = """\
 CARD = """\
 * .. image:: {name}-small.svg
      :target: {name}.html
-     :alt:
+     :alt: plot of {name}
 
   `{name}`
 
@@ -72,9 +72,9 @@ CARD = """\
 """
 
 GALLERY = """\
-======
-Losses
-======
+==============================
+Plots, formulas and parameters
+==============================
 
 .. currentmodule:: fastloss
 

@@ -81,7 +81,7 @@ class Service:
 
     def _read(self) -> None:
         for line in self._process.stderr or ():
-            self.log.append(line)
+            self.log.append(line.rstrip())
             if "Uvicorn running on" in line:
                 self._urls.put(line.split()[4])
             elif "Started server process" in line:
@@ -91,7 +91,7 @@ class Service:
     def __enter__(self) -> "Service":
         url = self._urls.get()
         if url is None:
-            raise RuntimeError("".join(self.log))
+            raise RuntimeError("\n".join(self.log))
         self.url = url
         return self
 
@@ -99,10 +99,12 @@ class Service:
         """Kill the oldest worker."""
         os.kill(self.pids.get(), signal.SIGKILL)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
         self._reader.join()
+        if error is not None:  # perhaps no worker has come up, and only the log says why
+            print("log of the service:", *self.log[-100:], sep="\n    ", file=sys.stderr)
 
 
 def load(service: Service, work: list[Batch], clients: int, kills: int) -> tuple[list[float], int]:

@@ -358,7 +358,11 @@ def _entry(name, array, index, rows):
 def bad_value(name, array, index, domain, rows):
     """A floating-point value outside its domain."""
     entry, value = _entry(name, array, index, rows)
-    return ValueError(f"{entry} = {value!r} is not allowed: {name} must be {_ALLOWED[domain]}")
+    remedy = ""
+    if domain == "unit_interval" and name == "input":  # only of binary_cross_entropy
+        remedy = "; for logits, use binary_cross_entropy_with_logits"
+    allowed = _ALLOWED[domain] + remedy
+    return ValueError(f"{entry} = {value!r} is not allowed: {name} must be {allowed}")
 
 
 def sum_out_of_range(loss, is_sum):

@@ -800,8 +800,9 @@ def tweedie_deviance_loss(input, target, *, power=0.0, reduction="mean"):
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """Kullback-Leibler divergence, from log-probabilities.
 
-    It compares predicted with target distributions. Use reduction="batchmean" to average over
-    distributions.
+    It compares predicted with target distributions: log-probabilities in `input` with
+    probabilities in `target` (log-probabilities with `log_target`). Use reduction="batchmean" to
+    average over distributions.
 
     For x in `input` and y in `target`::
 
@@ -870,8 +871,8 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     """Binary cross entropy, from probabilities.
 
-    If logits are available, prefer `binary_cross_entropy_with_logits`, which is more accurate and
-    needs no bounds.
+    If logits are available, use `binary_cross_entropy_with_logits`, which is more accurate and
+    needs no bounds. Logits outside [0, 1] are an error here; others would be read as probabilities.
 
     For x in `input` and y in `target`::
 
@@ -928,6 +929,8 @@ def binary_cross_entropy_with_logits(
 
     It is the standard loss for two classes and for labels that are not mutually exclusive, and
     equals `binary_cross_entropy` of sigma(x), without rounding that probability and without bounds.
+    For probabilities, use `binary_cross_entropy`: here sigma would be applied to them, and the loss
+    of a certain prediction would be log 2 for y = 0 and log(1 + 1/e) for y = 1 instead of 0.
 
     For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x))::
@@ -993,7 +996,8 @@ def binary_cross_entropy_with_logits(
 def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"):
     """Binary cross entropy that gives easy elements less weight.
 
-    Use it for strongly imbalanced classes, such as objects and background in object detection.
+    Use it for strongly imbalanced classes, such as objects and background in object detection. It
+    takes logits; for probabilities p, pass log(p / (1 - p)).
 
     For x in `input`, y in `target`, sigma(x) = 1 / (1 + exp(-x)) and softplus(x) =
     log(1 + exp(x)), with the predicted probability m of the wrong class and the cross entropy h::
@@ -1062,7 +1066,7 @@ def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="mean"
 def soft_margin_loss(input, target, *, reduction="mean"):
     """Logistic loss for labels -1 and 1.
 
-    It equals `binary_cross_entropy_with_logits` with the label -1 in place of 0.
+    It equals `binary_cross_entropy_with_logits` with the label -1 in place of 0, and takes logits.
 
     For x in `input` and y in `target`::
 
@@ -1240,7 +1244,9 @@ def cross_entropy(
     """Cross entropy of class indices or probabilities, from logits.
 
     It is the standard loss for mutually exclusive classes, and equals `nll_loss` of the log-softmax
-    of the logits.
+    of the logits. For a model that returns probabilities, use `nll_loss` of their logarithms:
+    `cross_entropy` would apply softmax to the probabilities, and the loss of a certain prediction
+    would be log(1 + (C - 1)/e) instead of 0.
 
     For a row x of `input`, its class y in `target` and softmax s[c] = exp(x[c]) / sum_j exp(x[j]),
     where [c = y] is 1 if c is y and 0 otherwise::
@@ -1336,7 +1342,9 @@ def cross_entropy(
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """Negative log-likelihood of class indices, from log-probabilities.
 
-    Use it for models that return log-probabilities; `cross_entropy` takes logits.
+    Use it for models that return log-probabilities, or for the logarithms of probabilities. For
+    logits, use `cross_entropy`: `nll_loss` applies no softmax, and its value for logits or
+    probabilities, which is not an error, has no meaning.
 
     For a row x of `input` and its class y in `target`::
 
@@ -1399,7 +1407,8 @@ def multi_margin_loss(input, target, *, p=1, margin=1.0, weight=None, reduction=
     """Multiclass hinge loss, linear or squared.
 
     It is the loss of multiclass support vector machines: the score of the class must exceed every
-    other score by at least the margin.
+    other score by at least the margin. Probabilities, whose differences are at most 1, are not such
+    scores.
 
     For a row x of `input`, which has C classes, and its class y in `target`::
 
@@ -1523,7 +1532,7 @@ def multilabel_soft_margin_loss(input, target, *, weight=None, reduction="mean")
     """Binary cross entropy of several labels per row, from logits.
 
     Use it for rows with several labels each, given as a 0 or 1 for each class. It is the mean over
-    classes of `binary_cross_entropy_with_logits`.
+    classes of `binary_cross_entropy_with_logits`; for probabilities, use `binary_cross_entropy`.
 
     For rows x of `input` and y of `target`, which have C classes, sigma(x) = 1 / (1 + exp(-x)) and
     softplus(x) = log(1 + exp(x))::
@@ -1739,7 +1748,8 @@ def ctc_loss(
     """Connectionist temporal classification, from log-probabilities.
 
     Use it for sequence labelling without a known alignment, such as speech and handwriting
-    recognition. `ctc_loss_with_logits` takes logits.
+    recognition. For logits, use `ctc_loss_with_logits`: `ctc_loss` applies no softmax, and its
+    value for logits has no meaning.
 
     For the log-probabilities x[t, c] of class c in frame t of a sample, over its alignments a,
     which give each frame a class a[t] such that merging repeats and then removing blanks yields the

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TextIO
 
 from fastloss import __version__
-from fastloss.cli.parsing import Parser, lookup
+from fastloss.cli.parsing import Parser, all_losses, lookup, parse
 
 # For each command, its module and its description.
 COMMANDS = {
@@ -22,6 +22,7 @@ COMMANDS = {
     "show": ("catalogue", "show the formula, shapes and options of a loss"),
     "plot": ("plot", "plot a loss and its derivative"),
     "info": ("info", "versions, instruction set and threads, for bug reports"),
+    "completion": ("completion", "print a script that completes commands in a shell"),
 }
 
 # 128 + the number of the signal, as a shell reports it.
@@ -95,17 +96,31 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _parse_command(argv: list[str]) -> tuple[Callable[[list[str]], None], list[str]]:
-    """Return the function of the command, and the arguments for it."""
-    lines = (f"  {name:10}{description}" for name, (_, description) in COMMANDS.items())
+def overview() -> Parser:
+    """The parser of the command alone; its help lists the commands."""
+    lines = (f"  {name:12}{description}" for name, (_, description) in COMMANDS.items())
     parser = Parser(
         "fastloss",
+        usage="fastloss COMMAND [arguments]",
         description="Loss functions on CPUs.",
         epilog="commands:\n" + "\n".join(lines) + "\n\nfastloss COMMAND --help has its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
-    parser.add_argument("--version", action="version", version=__version__)
-    name = parser.parse_args(argv[:1]).command
-    module, _ = lookup("command", name, COMMANDS, ", ".join(COMMANDS))
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("-V", "--version", action="version", version=__version__)
+    return parser
+
+
+def _parse_command(argv: list[str]) -> tuple[Callable[[list[str]], None], list[str]]:
+    """Return the function of the command, and the arguments for it."""
+    parser = overview()
+    name = parse(parser, argv[:1])["command"]
+    if name is None:
+        return lambda _: parser.print_help(), []
+    remedy = ", ".join(COMMANDS)
+    if all_losses().keys() >= set(name.split(",")):
+        remedy = (
+            f"it is a loss, to evaluate by fastloss evaluate {name} or explain by fastloss show"
+        )
+    module, _ = lookup("command", name, COMMANDS, remedy)
     return getattr(import_module(f"fastloss.cli.{module}"), f"run_{name}"), argv[1:]

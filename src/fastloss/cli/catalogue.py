@@ -1,22 +1,30 @@
 """`fastloss list` and `fastloss show`: the losses and their documentation."""
 
-from fastloss.cli.parsing import Parser, all_losses, docstring, find_loss, summary
+from fastloss.cli.parsing import Parser, all_losses, docstring, find_loss, parse, summary
+
+
+def list_parser() -> Parser:
+    return Parser("fastloss list", description="Lists all losses.")
 
 
 def run_list(argv: list[str]) -> None:
     """Print the name and the summary of each loss."""
-    Parser("fastloss list", description="Lists all losses.").parse_args(argv)
+    parse(list_parser(), argv)
     losses = all_losses()
     width = max(map(len, losses))
     for name, loss in losses.items():
         print(f"{name:{width}}  {summary(loss)}")
 
 
-def run_show(argv: list[str]) -> None:
-    """Print the signature and docstring of a loss."""
+def show_parser() -> Parser:
     parser = Parser("fastloss show", description="Shows the formula, shapes and options of a loss.")
     parser.add_argument("loss", metavar="LOSS", help="name of a loss; fastloss list has them all")
-    name = parser.parse_args(argv).loss
+    return parser
+
+
+def run_show(argv: list[str]) -> None:
+    """Print the signature and docstring of a loss."""
+    name = parse(show_parser(), argv)["loss"]
     loss = find_loss(name)
     print(f"{name}{loss.__signature__}\n")
     # The sections from "Returns" on concern calls from Python.

@@ -10,6 +10,7 @@ from typing import Any
 from fastloss.cli.parsing import (
     Parser,
     add_options,
+    did_you_mean,
     find_loss,
     number,
     options_of,
@@ -35,18 +36,23 @@ _FILES = (
 )
 
 
-def run_evaluate(argv: list[str]) -> None:
-    """Evaluate, and print the figures."""
-    overview = Parser(
+def evaluate_overview() -> Parser:
+    """The parser of the command without a loss."""
+    return Parser(
         "fastloss evaluate",
         usage="fastloss evaluate LOSS[,LOSS...] INPUT TARGET [more files] [options]",
         description="Evaluates a loss over files, which may be larger than memory, or several "
         "losses of the same arrays in one pass.",
         epilog=f"{_FILES} fastloss evaluate LOSS --help lists the files and options of a loss.",
     )
-    names, words = split_loss(argv, overview)
+
+
+def run_evaluate(argv: list[str]) -> None:
+    """Evaluate, and print the figures."""
+    names, words = split_loss(argv, evaluate_overview())
     losses = _find_losses(names)
-    arguments = parse(_parser(losses), words)
+    arguments = parse(evaluate_parser(losses), words)
+    _check_by(arguments["by"])
     if arguments["perplexity"]:
         _check_perplexity(losses, arguments["reduction"])
     per_sample = _per_sample_paths(arguments["per_sample"], list(losses))
@@ -78,7 +84,7 @@ def _find_losses(names: str) -> dict[str, Any]:
     return losses
 
 
-def _parser(losses: Mapping[str, Any]) -> Parser:
+def evaluate_parser(losses: Mapping[str, Any]) -> Parser:
     first = next(iter(losses.values()))
     description = summary(first) if len(losses) == 1 else "Several losses in one pass."
     parser = Parser(
@@ -137,6 +143,14 @@ def _parser(losses: Mapping[str, Any]) -> Parser:
         'JSON lacks are "NaN", "Infinity", "-Infinity"',
     )
     return parser
+
+
+def _check_by(by: str | None) -> None:
+    """Raises an error for a misspelling of "class"; other names are names of files."""
+    if by in (None, "class") or os.path.exists(by):
+        return
+    if hint := did_you_mean(by, ["class"]):
+        raise ValueError(f"--by {by}: no such file: {hint}")
 
 
 def _check_perplexity(losses: Mapping[str, Any], reduction: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastloss import show_config
-from fastloss.cli.parsing import Parser
+from fastloss.cli.parsing import Parser, parse
+from fastloss.cli.report import SCHEMA_VERSION
 
 # Optional dependencies, and packages whose data fastloss accepts.
 PACKAGES = (
@@ -24,15 +25,19 @@ PACKAGES = (
 )
 
 
-def run_info(argv: list[str]) -> None:
-    """Print the configuration and the versions of installed packages."""
+def info_parser() -> Parser:
     parser = Parser(
         "fastloss info",
         description="Prints the configuration of this build and the versions of Python, NumPy and "
         "the optional packages that are installed, for bug reports.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args(argv).json
+    return parser
+
+
+def run_info(argv: list[str]) -> None:
+    """Print the configuration and the versions of installed packages."""
+    as_json = parse(info_parser(), argv)["json"]
     config: dict[str, Any] = {
         **show_config("dicts"),
         "system": platform.platform(),
@@ -41,7 +46,7 @@ def run_info(argv: list[str]) -> None:
     }
     packages = _versions()
     if as_json:
-        print(json.dumps({**config, "packages": packages}))
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **config, "packages": packages}))
         return
     for key, value in {**config, **packages}.items():
         print(f"{key:<27} {', '.join(value) if isinstance(value, list) else value}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastloss import losses
+from fastloss import criteria, losses
 from fastloss._binding import Loss
 
 
@@ -32,9 +32,9 @@ def parse(parser: Parser, argv: list[str]) -> dict[str, Any]:
             joined.append(word)
     arguments, unknown = parser.parse_known_args(joined)
     if unknown:
-        options = re.findall(r"--[a-z-]+", parser.format_usage())
+        options = re.findall(r"--[a-z-]+", parser.format_help())
         option = unknown[0].partition("=")[0]
-        hint = _did_you_mean(option, options) or f"see {parser.prog} --help"
+        hint = did_you_mean(option, options) or f"see {parser.prog} --help"
         raise ValueError(f"unknown argument {unknown[0]!r}: {hint}")
     return vars(arguments)
 
@@ -56,10 +56,10 @@ def lookup(noun: str, name: str, entries: Mapping[str, Any], remedy: str) -> Any
     """Return the entry of this name, or raise an error that suggests the closest name."""
     if name in entries:
         return entries[name]
-    raise ValueError(f"unknown {noun} {name!r}: {_did_you_mean(name, entries) or remedy}")
+    raise ValueError(f"unknown {noun} {name!r}: {did_you_mean(name, entries) or remedy}")
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {matches[0]}?" if matches else ""
 
@@ -73,10 +73,58 @@ def all_losses() -> dict[str, Any]:
     return {name: value for name, value in public.items() if isinstance(value, Loss)}
 
 
+# Names of losses in other libraries and in the literature, as `_simplified` returns them.
+_OTHER_NAMES = {
+    "absoluteerror": ("l1_loss",),
+    "binarycrossentropyfromlogits": ("binary_cross_entropy_with_logits",),
+    "categoricalcrossentropy": ("cross_entropy",),
+    "ce": ("cross_entropy",),
+    "hinge": ("multi_margin_loss", "hinge_embedding_loss"),
+    "l2": ("mse_loss",),
+    "log": ("cross_entropy", "binary_cross_entropy"),
+    "logistic": ("binary_cross_entropy_with_logits", "soft_margin_loss"),
+    "mae": ("l1_loss",),
+    "meanabsoluteerror": ("l1_loss",),
+    "meansquarederror": ("mse_loss",),
+    "negativeloglikelihood": ("nll_loss",),
+    "perplexity": ("cross_entropy",),
+    "quantile": ("pinball_loss",),
+    "softmaxcrossentropy": ("cross_entropy",),
+    "squarederror": ("mse_loss",),
+}
+
+
 def find_loss(name: str) -> Any:
     """The loss of this name."""
     by_name = all_losses()
-    return lookup("loss", name, by_name, f"fastloss list names all {len(by_name)}")
+    if name in by_name:
+        return by_name[name]
+    similar = similar_losses(name)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else ""
+    raise ValueError(f"unknown loss {name!r}: {hint or f'fastloss list names all {len(by_name)}'}")
+
+
+def similar_losses(name: str) -> list[str]:
+    """The losses that a name may mean: a criterion, part of a name, another name, a misspelling."""
+    known: dict[str, str] = {}
+    for criterion in criteria.__all__:
+        if loss := getattr(criteria, criterion).loss:
+            known[_simplified(criterion)] = loss.__name__
+    known |= {_simplified(loss): loss for loss in all_losses()}
+    simple = _simplified(name)
+    if simple in _OTHER_NAMES:
+        return list(_OTHER_NAMES[simple])
+    if simple in known:
+        return [known[simple]]
+    parts = sorted((other for other in known if simple and simple in other), key=len)
+    if not parts:
+        parts = difflib.get_close_matches(simple, known, n=1)
+    return list(dict.fromkeys(known[part] for part in parts))[:3]
+
+
+def _simplified(name: str) -> str:
+    """A name without case, underscores and the word "loss"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("loss")
 
 
 def split_loss(argv: list[str], parser: Parser) -> tuple[str, list[str]]:

@@ -16,17 +16,21 @@ from fastloss.cli.parsing import (
 from fastloss.evaluation.sources import open_source
 
 
-def run_plot(argv: list[str]) -> None:
-    """Write the plot to a file."""
-    overview = Parser(
+def plot_overview() -> Parser:
+    """The parser of the command without a loss."""
+    return Parser(
         "fastloss plot",
         usage="fastloss plot LOSS -o FILE [options of the loss]",
         description="Plots a loss and its derivative.",
         epilog="fastloss plot LOSS --help lists the options of a loss.",
     )
-    name, words = split_loss(argv, overview)
+
+
+def run_plot(argv: list[str]) -> None:
+    """Write the plot to a file."""
+    name, words = split_loss(argv, plot_overview())
     loss = find_loss(name)
-    arguments = parse(_parser(name, loss), words)
+    arguments = parse(plot_parser(name, loss), words)
     path = arguments.pop("output")
     for option, value in arguments.items():
         if options_of(loss)[option] is None:
@@ -36,7 +40,7 @@ def run_plot(argv: list[str]) -> None:
     _save(plot(loss, **arguments), path)
 
 
-def _parser(name: str, loss: Any) -> Parser:
+def plot_parser(name: str, loss: Any) -> Parser:
     parser = Parser(f"fastloss plot {name}", description=summary(loss).replace("%", "%%"))
     parser.add_argument(
         "-o",

@@ -10,6 +10,10 @@ import numpy as np
 from fastloss.evaluation.accumulators import Totals, json_float
 from fastloss.evaluation.results import Evaluation, align_columns
 
+# The version of the JSON that commands print. It rises when a key is removed or changes its meaning;
+# keys may be added at any time.
+SCHEMA_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Report:
@@ -36,7 +40,17 @@ class Report:
             tables.append(self._loss_table())
         if evaluation.groups is not None:
             tables.append(self._group_table())
-        return "\n\n".join(map(align_columns, [[[*line] for line in lines.items()], *tables]))
+        texts = [*map(align_columns, [[[*line] for line in lines.items()], *tables])]
+        return "\n\n".join([*texts, *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """A paragraph with what looks wrong in the data, or nothing."""
+        lines = [
+            f"{name}: {remark}"
+            for name, evaluation in self.evaluations.items()
+            for remark in evaluation.remarks
+        ]
+        return ["\n".join(["Is this the right loss for these data?", *lines])] if lines else []
 
     def json(self) -> str:
         """One object, or an array of one object for each of several losses."""
@@ -68,7 +82,8 @@ class Report:
 
     def _object(self, name: str) -> dict[str, Any]:
         evaluation = self.evaluations[name]
-        result = {"loss": name, "reduction": self.reduction, **evaluation.to_dict()}
+        result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "loss": name}
+        result |= {"reduction": self.reduction, **evaluation.to_dict()}
         if self.perplexity:
             result["perplexity"] = json_float(_perplexity(evaluation))
             groups = (evaluation.groups or {}).values()

@@ -21,6 +21,7 @@ from fastloss.evaluation.chunks import Chunk, open_reader
 from fastloss.evaluation.criterion_set import CriterionSet
 from fastloss.evaluation.inputs import EvaluationInput
 from fastloss.evaluation.progress import progress_callback
+from fastloss.evaluation.remarks import remarks
 from fastloss.evaluation.results import Evaluation
 from fastloss.evaluation.sources import MISSING_CHUNKS
 from fastloss.evaluation.storage import (
@@ -104,7 +105,8 @@ def evaluate(
         Or a list or dict of them, like `criterion`. Values are bitwise identical to one call on the
         whole arrays, with three exceptions that agree to 1e-13 of the sum of absolute losses: a
         variance shared by all rows (one call sums by columns), batches that are not whole blocks,
-        and Dask.
+        and Dask. `Evaluation.remarks` names contradictions between the first chunk and a criterion,
+        such as probabilities for a loss of logits.
 
     Raises
     ------
@@ -187,6 +189,7 @@ class _Evaluator:
         self._seconds_before = 0.0  # of the interrupted evaluation
         self._checkpoint_file = checkpoint_file
         self._next_checkpoint = start
+        self._remarks: list[tuple[str, ...]] = []  # of each criterion, on the first chunk
         self._chunk_is_partial = False  # added to some accumulators and not yet to others
         self._has_progress = False  # since the start or the checkpoint
 
@@ -277,6 +280,8 @@ class _Evaluator:
                 )
                 if losses is not None:
                     self._writers[k].write(losses)
+        if not self._remarks:
+            self._remarks = [remarks(a.criterion, chunk.arrays) for a in self._accumulators]
         if self._checkpoint_file is not None:
             self._reader.record(chunk)
         self._position, self._bytes = chunk.next_position, self._bytes + chunk.nbytes
@@ -312,7 +317,11 @@ class _Evaluator:
     def results(self) -> list[Evaluation]:
         seconds = self._seconds()
         missing = self._reader.missing_chunks
-        return [Evaluation._of(a, seconds, self._bytes, missing) for a in self._accumulators]
+        remarks_of = self._remarks or [()] * len(self._accumulators)
+        return [
+            Evaluation._of(accumulator, seconds, self._bytes, missing, found)
+            for accumulator, found in zip(self._accumulators, remarks_of, strict=True)
+        ]
 
 
 def _accumulator_identity(accumulator: Accumulator) -> dict[str, Any]:

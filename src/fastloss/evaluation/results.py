@@ -43,6 +43,9 @@ class Evaluation:
         Instruction set in use.
     missing_chunks : int
         Number of absent parts of the data, which were read as the fill value.
+    remarks : tuple of str
+        Contradictions between the first chunk and the criterion: data that are valid but seem to be
+        meant for another loss, such as probabilities for a loss of logits. Empty with Dask.
     accumulator : Accumulator
         The sums, which can be merged with another evaluation.
     """
@@ -60,11 +63,17 @@ class Evaluation:
     threads: int
     isa: str
     missing_chunks: int
+    remarks: tuple[str, ...]
     accumulator: Accumulator = field(repr=False, compare=False)
 
     @classmethod
     def _of(
-        cls, accumulator: Accumulator, seconds: float, nbytes: int, missing_chunks: int = 0
+        cls,
+        accumulator: Accumulator,
+        seconds: float,
+        nbytes: int,
+        missing_chunks: int = 0,
+        remarks: tuple[str, ...] = (),
     ) -> "Evaluation":
         """The result of an accumulator that has seen all the data."""
         return cls(
@@ -81,6 +90,7 @@ class Evaluation:
             threads=get_num_threads(),
             isa=_binding.isa(),
             missing_chunks=missing_chunks,
+            remarks=remarks,
             accumulator=accumulator,
         )
 
@@ -100,6 +110,8 @@ class Evaluation:
         yield "time", f"{self.seconds:.3g} s"
         yield "throughput", self.throughput
         yield "threads", f"{self.threads}, {self.isa}"
+        for remark in self.remarks:
+            yield "remark", remark
 
     def _group_rows(self) -> Iterator[tuple[str, str, str, str]]:
         groups = list((self.groups or {}).items())
@@ -131,9 +143,10 @@ class Evaluation:
         figures = {
             name: json_float(value)
             for name, value in vars(self).items()
-            if name not in ("criterion", "groups", "accumulator")
+            if name not in ("criterion", "groups", "remarks", "accumulator")
         }
         result: dict[str, Any] = {"criterion": repr(self.criterion), **figures}
+        result["remarks"] = list(self.remarks)
         if self.groups is not None:
             result["groups"] = [
                 {"label": label} | {name: json_float(value) for name, value in vars(totals).items()}
