@@ -381,7 +381,7 @@ OPTION_CORNERS = {
     "huber_loss": {"delta": (1e-310, 1e-40, 1e-30, 0.3, 1e30, 3e38, 1.7e308, INF)},
     "poisson_nll_loss": {"eps": (0.0, 1e-40, 1e-8, 1.0, 1e30)},
     "gaussian_nll_loss": {"eps": (0.0, 1e-40, 1e-6, 1.0, 1e30, 1.7e308)},
-    "hinge_embedding_loss": {"margin": (-1.7e308, *MARGINS, 1.7e308)},
+    "hinge_embedding_loss": {"margin": MARGINS},
     "margin_ranking_loss": {"margin": MARGINS},
     "sigmoid_focal_loss": {
         "alpha": (-1.0, 0.0, 1e-300, 1e-9, 0.3, 1 - 1e-9, 1.0),

@@ -668,6 +668,24 @@ def _no_counts(t):
         t.put(no_count, x, input=1)
 
 
+@limit("inf - inf is the limit of the larger term", "README, Limits", "poisson_nll_loss")
+def _infinite_rates(t):
+    x, y = t.operands["input"], t.operands["target"]
+    rate = np.exp(x) if t.options.get("log_input", True) else x
+    t.put(np.isinf(rate) & np.isnan(t.value) & np.isfinite(y), INF)
+
+
+@limit("inf - inf is the limit of the larger term", "README, Limits", "gaussian_nll_loss")
+def _no_variance(t):
+    if t.options.get("eps") == 0:
+        d = t.operands["input"] - t.operands["target"]
+        none = (t.operands["var"] == 0) & ~np.isnan(d)
+        with np.errstate(invalid="ignore"):
+            slope = np.where(d == 0, 0, d * INF)
+        t.put(none, np.where(d == 0, -INF, INF), input=slope, target=-slope)
+        t.put(none, var=np.where(d == 0, INF, -INF))
+
+
 @limit("0 times infinity is the limit", "README, Limits", "huber_loss")
 def _half_squares(t):
     x, y = t.operands["input"], t.operands["target"]

@@ -87,7 +87,7 @@ def test_power_near_zero(p, dtype, each_isa):
         value, gradients = fl.triplet_margin_loss.value_and_grad(a, near, far, p=p, eps=0)
         assert value == 1.375
         slopes = [float(g[0, 0]) for g in gradients]
-        assert slopes == pytest.approx([0, 1, -1], rel=0, abs=4 * np.finfo(dtype).eps)
+        assert slopes == pytest.approx([0, 1, -1], rel=0, abs=4 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("p", [1e-3, 0.3, 1, 2, 3, np.inf])

@@ -22,11 +22,10 @@ typedef result (*formula)(real x, real y, real z, const real *p);
 /* Parameters of a formula. Exponents and complements of options are formed in double: a rounded
  * power p changes x^-p by p |log x| half ULPs, and 1 - p loses every digit of a p close to 1. */
 enum {
-    SMOOTH_L1_LIMIT = 1,     /* β, or NaN if β is infinite: then |d| is never beyond it */
     FOCAL_GAMMA_LOW = 2,     /* γ - p[1] */
     FOCAL_ALPHA_NEGATIVE,    /* 1 - α, or 1 without α: the weight for y = 0 */
     FOCAL_ALPHA_DIFFERENCE,  /* dα_t/dy = 2 α - 1, or 0 without α */
-    PINBALL_ABOVE_LOW = 1,   /* 1 - quantile, less 1 - p[0] */
+    PINBALL_ABOVE = 1,       /* 1 - quantile */
     TWEEDIE_TWO_MINUS_P = 1, /* 2 - p */
     TWEEDIE_ONE_MINUS_P,     /* 1 - p, rounded */
     TWEEDIE_ONE_MINUS_P_LOW, /* and the rounding error */
@@ -66,7 +65,7 @@ static INLINE result mse(real x, real y, real z, const real *p)
 static INLINE result smooth_l1(real x, real y, real z, const real *p)
 {
     real beta = p[0], d = x - y, a = FABS(d), r = d / beta;
-    int near = !(a >= p[SMOOTH_L1_LIMIT]);
+    int near = a < beta;
     real g = near ? r : sign(d);
     return (result){.l = near ? (real)0.5 * d * r : a - (real)0.5 * beta, .dx = g, .dy = -g};
 }
@@ -281,8 +280,8 @@ static INLINE result sigmoid_focal_squared(real x, real y, real z, const real *p
  * 1978. */
 static INLINE result pinball(real x, real y, real z, const real *p)
 {
-    /* A sum, as gcc would not vectorise a selection between two parameters. */
-    real d = x - y, above = (1 - p[0]) + p[PINBALL_ABOVE_LOW],
+    /* + 0: gcc does not vectorise a selection between two parameters. */
+    real d = x - y, above = p[PINBALL_ABOVE] + REAL_C(0.0),
          slope = d < 0   ? -p[0]
                  : d > 0 ? above
                          : d;
@@ -460,9 +459,6 @@ static inline void set_formula_params(fl_formula formula, const double *option, 
     for (int k = 0; k < FORMULA_PARAMS; k++)
         p[k] = k < FL_PARAMS ? (real)option[k] : 0;
     switch (formula) {
-    case FL_FORMULA_smooth_l1:
-        p[SMOOTH_L1_LIMIT] = p[0] < REAL_INFINITY ? p[0] : REAL_NAN;
-        break;
     case FL_FORMULA_sigmoid_focal:
     case FL_FORMULA_sigmoid_focal_squared:
         p[FOCAL_GAMMA_LOW] = p[1] < REAL_INFINITY ? (real)(option[1] - (double)p[1]) : 0;
@@ -470,7 +466,7 @@ static inline void set_formula_params(fl_formula formula, const double *option, 
         p[FOCAL_ALPHA_DIFFERENCE] = option[0] < 0 ? 0 : (real)(2 * option[0] - 1);
         break;
     case FL_FORMULA_pinball:
-        p[PINBALL_ABOVE_LOW] = (real)((1 - option[0]) - (double)(1 - p[0]));
+        p[PINBALL_ABOVE] = (real)(1 - option[0]);
         break;
     case FL_FORMULA_tweedie_deviance_negative:
     case FL_FORMULA_tweedie_deviance_compound:

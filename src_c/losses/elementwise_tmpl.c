@@ -72,30 +72,36 @@ typedef struct {
 /* Accumulated by each lane in the same pass; a separate pass would cost as much as a short
  * formula. */
 typedef struct {
-    lane_sum sum;                   /* Σ l */
-    uint_real domain_flag[LANES];   /* sign bit set: an element may be invalid */
-    uint_real overflow_flag[LANES]; /* not 0: a derivative may be infinite or NaN (ALL_RESULTS) */
+    lane_sum sum;                 /* Σ l */
+    uint_real domain_flag[LANES]; /* sign bit set: an element may be invalid */
+    real derivative_nan[LANES];   /* not 0: a derivative is infinite or NaN (ALL_RESULTS) */
 } lane_state;
 
-static INLINE void copy_lane_state(lane_state *to, const lane_state *from, const int overflow_flags)
+static INLINE void copy_lane_state(lane_state *to, const lane_state *from,
+                                   const int checks_derivatives)
 {
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
-    for (int k = 0; overflow_flags && k < LANES; k++)
-        to->overflow_flag[k] = from->overflow_flag[k];
+    for (int k = 0; checks_derivatives && k < LANES; k++)
+        to->derivative_nan[k] = from->derivative_nan[k];
 }
 
-/* 0 for a finite d; d - d is NaN for inf and NaN. */
-static INLINE uint_real overflow_flag(real d) { return real_bits(d - d); }
+/* NaN if one of these derivatives is infinite or NaN, else `nan`. */
+static INLINE real nan_if_overflows(const int outputs, result r, real nan)
+{
+    nan = outputs & DX ? FMA(r.dx, 0, nan) : nan;
+    nan = outputs & DY ? FMA(r.dy, 0, nan) : nan;
+    return outputs & DZ ? FMA(r.dz, 0, nan) : nan;
+}
 
 /* Applies the formula to elements [i, n), a multiple of LANES, and writes the requested outputs. */
 static INLINE void apply_formula(const formula_spec spec, const int outputs,
                                  const formula_args *args, int64_t i, int64_t n, lane_state *state)
 {
-    const int overflow_flags = spec.overflow == ALL_RESULTS && outputs != VALUE;
+    const int checks_derivatives = spec.overflow == ALL_RESULTS && outputs != VALUE;
     lane_state local; /* in registers */
-    copy_lane_state(&local, state, overflow_flags);
+    copy_lane_state(&local, state, checks_derivatives);
     for (; i < n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
@@ -108,10 +114,8 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
                 args->result[0][i + k] = r.l;
             if (outputs & VALUE)
                 add_to_lane(&local.sum, k, (double)r.l);
-            if (overflow_flags)
-                local.overflow_flag[k] |= (outputs & DX ? overflow_flag(r.dx) : 0) |
-                                          (outputs & DY ? overflow_flag(r.dy) : 0) |
-                                          (outputs & DZ ? overflow_flag(r.dz) : 0);
+            if (checks_derivatives)
+                local.derivative_nan[k] = nan_if_overflows(outputs, r, local.derivative_nan[k]);
             if (outputs & DX)
                 args->result[1][i + k] = r.dx * args->scale;
             if (outputs & DY)
@@ -119,7 +123,7 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
             if (outputs & DZ)
                 args->result[3][i + k] = r.dz * args->scale;
         }
-    copy_lane_state(state, &local, overflow_flags);
+    copy_lane_state(state, &local, checks_derivatives);
 }
 
 /* The common combinations of outputs have specialised loops; the others share a loop that writes
@@ -189,36 +193,43 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
         add_to_lane(&state->sum, k, (double)result[0][k]);
     for (int k = 0; k < LANES; k++) {
         state->domain_flag[k] = padded_state.domain_flag[k];
-        state->overflow_flag[k] = padded_state.overflow_flag[k];
+        state->derivative_nan[k] = padded_state.derivative_nan[k];
     }
 }
 
 /* --- Elements that overflow --- */
 
-/* Whether a value or a derivative may be infinite or NaN. */
-static int lane_state_overflows(const lane_state *state)
+/* Whether a value may be infinite or NaN or, with checks_derivatives, a derivative. */
+static int lane_state_overflows(const lane_state *state, const int checks_derivatives)
 {
-    double sum = 0; /* NaN if a lane is infinite or NaN */
-    uint_real flags = 0;
-#pragma omp simd reduction(+ : sum) reduction(| : flags)
-    for (int k = 0; k < LANES; k++) {
-        sum += state->sum.hi[k] - state->sum.hi[k];
-        flags |= state->overflow_flag[k];
-    }
-    return sum != 0 || flags != 0;
+    double nan[LANES]; /* or 0 */
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
+        nan[k] = state->sum.hi[k] - state->sum.hi[k];
+    if (checks_derivatives)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++)
+            nan[k] += (double)state->derivative_nan[k];
+    return reduce_sum(nan, LANES) != 0;
 }
 
-/* Computes those results of elements [i, n) again that are infinite or NaN though no operand is
- * NaN. The other results of these elements stay, as their bits must not depend on what else is
- * wanted. Returns whether a value changed. */
+/* Whether the formula can return a wrong result that is finite: with an infinite β, if |d|
+ * overflows, it is not less than β. */
+static int formula_overflows_unseen(fl_formula f, const real *p)
+{
+    return f == FL_FORMULA_smooth_l1 && p[0] == REAL_INFINITY;
+}
+
+/* Computes those results of elements [i, n) again that are infinite or NaN although no operand is
+ * NaN; all results if formula_overflows_unseen(). The other results of these elements stay, as
+ * their bits must not depend on what else is wanted. Returns whether a value changed. */
 static int apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i,
                           int64_t n)
 {
-    const int derivatives =
-        formula_overflow(call->formula) == ALL_RESULTS || call->formula == FL_FORMULA_smooth_l1;
+    const int all = formula_overflows_unseen(call->formula, args->params);
     double option[FL_PARAMS];
     int changed = 0;
-    outputs &= derivatives ? ~0 : VALUE;
+    outputs &= all || formula_overflow(call->formula) == ALL_RESULTS ? ~0 : VALUE;
     for (int k = 0; k < FL_PARAMS; k++)
         option[k] =
             options_are_rounded(call->formula) ? (double)(real)call->params[k] : call->params[k];
@@ -226,7 +237,7 @@ static int apply_extended(const fl_call *call, int outputs, const formula_args *
         double operand[FL_OPERANDS], nan = 0;
         int nonfinite = 0; /* a set of results, as `outputs` */
         for (int k = 0; k <= FL_OPERANDS; k++)
-            if (outputs & VALUE << k && args->result[k][i] - args->result[k][i] != 0)
+            if (outputs & VALUE << k && (all || args->result[k][i] - args->result[k][i] != 0))
                 nonfinite |= VALUE << k;
         for (int k = 0; nonfinite && k < FL_OPERANDS; k++) {
             operand[k] = (double)args->operand[k][i];
@@ -321,10 +332,9 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
                        int64_t first, int64_t n, lane_state *state)
 {
     const int64_t whole = n - n % LANES;
-    const int may_overflow = formula_overflow(call->formula) != NO_RESULT;
-    /* With an infinite β, derivatives are NaN where |d| overflows, and no flag shows it. */
-    const int extends_all =
-        call->formula == FL_FORMULA_smooth_l1 && args->params[0] == REAL_INFINITY;
+    const overflow_scope overflow = formula_overflow(call->formula);
+    const int unseen = formula_overflows_unseen(call->formula, args->params);
+    const int checks_derivatives = overflow == ALL_RESULTS && outputs != VALUE;
     int streamed = 0, values_changed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         streamed |= is_streamed(call, k, scale_later);
@@ -334,8 +344,10 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             dispatch_formula(call->formula, outputs, args, i, next, state);
         else
             apply_tail(call->formula, outputs, args, i, next - i, state);
-        if (may_overflow && (extends_all || lane_state_overflows(state)))
-            values_changed |= apply_extended(call, outputs, args, i, next);
+        if (!streamed && next < n)
+            continue;
+        if (overflow != NO_RESULT && (unseen || lane_state_overflows(state, checks_derivatives)))
+            values_changed |= apply_extended(call, outputs, args, streamed ? i : 0, next);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
                 fl_store(call->output[FL_GRADIENT + k], first + i, next - i,
@@ -363,8 +375,8 @@ static __attribute__((noinline, cold)) void scale_extreme_tile(real *v, const un
     }
 }
 
-static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
-                     fl_partial *partial)
+static void run_tile(const fl_call *call, const real *params, fl_phase phase, int64_t first,
+                     int64_t n, fl_partial *partial)
 {
     ALIGNED real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
     ALIGNED double sample_weight_tile[TILE], loss_weight_tile[TILE], weight_tile[TILE],
@@ -410,11 +422,11 @@ static void run_tile(const fl_call *call, fl_phase phase, int64_t first, int64_t
     double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
     formula_args args = {.result = {l, grad[0], grad[1], grad[2]},
                          .scale = scale_later ? 1 : (real)scale};
-    if (formula_overflow(call->formula) != NO_RESULT)
+    if (outputs != VALUE && formula_overflow(call->formula) != NO_RESULT)
         save_operands(&args, outputs, n, operand, operand_tile);
     for (int k = 0; k < FL_OPERANDS; k++)
         args.operand[k] = operand[k] ? operand[k] : operand[0];
-    set_formula_params(call->formula, call->params, args.params);
+    memcpy(args.params, params, sizeof args.params);
     lane_state state = {{{0}, {0}}, {0}, {0}};
     apply_tile(call, outputs, &args, scale_later, first, n, &state);
     uint_real flags = 0;
@@ -470,8 +482,10 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                               fl_partial *partial)
 {
+    real params[FORMULA_PARAMS];
+    set_formula_params(call->formula, call->params, params);
     for (int64_t n; first < last; first += n) {
         n = tile_units(call, first, last);
-        run_tile(call, phase, first, n, partial);
+        run_tile(call, params, phase, first, n, partial);
     }
 }
