@@ -776,9 +776,11 @@ def test_ctrl_c_in_a_child_of_a_thread():
         except KeyboardInterrupt:
             return True
 
-    thread = threading.Thread(target=lambda: in_child(interrupted))
+    ends = []
+    thread = threading.Thread(target=lambda: ends.append(in_child(interrupted)))
     thread.start()
     thread.join()
+    assert ends == [None]
     """
     )
 
