@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fastloss.cli.parsing import escape_controls
 from fastloss.evaluation.accumulators import Totals, json_float
 from fastloss.evaluation.results import Evaluation, align_columns
 
-# The version of the JSON that commands print. It rises when a key is removed or changes its meaning;
-# keys may be added at any time.
+# The version of the JSON that commands print. It rises when a key is removed or changes its
+# meaning; keys may be added at any time.
 SCHEMA_VERSION = 1
 
 
@@ -34,7 +35,7 @@ class Report:
             lines = {"loss": first, "reduction": self.reduction}
             lines |= {**self._figures(evaluation), **_pass_figures(evaluation)}
             if self.per_sample:
-                lines["per sample"] = self.per_sample[first]
+                lines["per sample"] = escape_controls(self.per_sample[first])
         else:
             lines = {"reduction": self.reduction, **_pass_figures(evaluation)}
             tables.append(self._loss_table())
@@ -68,7 +69,7 @@ class Report:
         for name, evaluation in self.evaluations.items():
             row = {"loss": name, **self._figures(evaluation)}
             if self.per_sample:
-                row["per sample"] = self.per_sample[name]
+                row["per sample"] = escape_controls(self.per_sample[name])
             rows.append(row)
         return _table(rows)
 

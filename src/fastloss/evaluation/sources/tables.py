@@ -89,8 +89,23 @@ class Parquet(TableFormat):
         with self._open(path) as opened:
             file = opened.file
             for group in range(index, file.num_row_groups):  # else pyarrow would start the next
-                for batch in file.iter_batches(size, [group], list(types), use_threads=False):
-                    yield [batch.column(name) for name in types]
+                with _null_lists(path, group):
+                    for batch in file.iter_batches(size, [group], list(types), use_threads=False):
+                        yield [batch.column(name) for name in types]
+
+
+@contextlib.contextmanager
+def _null_lists(path: str, group: int) -> Iterator[None]:
+    """Explains an error of releases of pyarrow that cannot read null among lists of fixed size."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected all lists to be of size" not in str(error):
+            raise
+        raise ValueError(
+            f"{path}: a list in row group {group} is null, which this release of pyarrow cannot "
+            f"read in a column of lists of fixed size ({error})"
+        ) from error
 
 
 class ArrowFile(TableFormat):
