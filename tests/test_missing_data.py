@@ -188,7 +188,7 @@ def test_nulls_are_never_numbers(name, has_pyarrow, monkeypatch):
         fl.l1_loss(other, other, sample_weight=with_null)
     if "masked" not in name:
         for way, call in ways(fl.l1_loss, without, other):
-            no_column = re.search("^arrow.*(table|batch|dictionary|runs)", name)
+            no_column = re.search("^arrow.*(table|batch)", name)
             if name == "pandas frame" or (way == "evaluate" and no_column):
                 with refused:
                     call()

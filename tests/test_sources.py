@@ -469,7 +469,7 @@ def test_fingerprints(tmp_path):
 
 
 NOT_NUMBERS = {
-    "strings": ["a", "b"],
+    "strings": np.array(["a", "b"]),
     "objects": np.array([None, 1]),
     "dates": np.zeros(3, "M8[s]"),
     "records": np.zeros(3, [("a", "f4")]),

@@ -1,6 +1,7 @@
 """Arrays off the fast path: array-likes, shared variances, weights, overlapping memory."""
 
 import math
+import sys
 
 import numpy as np
 
@@ -46,12 +47,37 @@ def as_array(value, name):
         else:
             array = np.asanyarray(value)  # which keeps the mask of a masked array
     except Exception as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from error
+        if _is_bfloat16_tensor(value):
+            return _bfloat16_of_tensor(value, name)
+        hint = f": pass {name} in float32" if "bfloat16" in str(error).lower() else ""
+        raise TypeError(f"{name} cannot be read as an array: {error}{hint}") from error
     if is_list:
         check_nested(value, array, name)
     if type(array) is not np.ndarray:
         return as_array(array, name)
     return array
+
+
+def _is_bfloat16_tensor(value):
+    """Whether a value is a bfloat16 tensor of torch whose memory NumPy may read."""
+    return (
+        str(getattr(value, "dtype", None)) == "torch.bfloat16"
+        and value.device.type == "cpu"
+        and not value.requires_grad
+    )
+
+
+def _bfloat16_of_tensor(tensor, name):
+    """The memory of a bfloat16 tensor; torch does not convert it, since NumPy lacks the dtype."""
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TypeError(
+            f"{name} holds bfloat16, which NumPy reads with ml_dtypes: "
+            f"pip install 'fastloss[bfloat16]', or pass {name}.float()"
+        ) from error
+    torch = sys.modules["torch"]
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
 def _is_stored(value):
@@ -157,7 +183,8 @@ def weight_view(weight, name, shape):
         allowed = f"{shape}, the shape of the unreduced loss"
         if len(shape) > 1:
             allowed += f", or ({shape[0]},), one weight per entry of its leading axis"
-        raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}")
+        remedy = _errors.leading_axis_remedy(name, weight.shape, shape)
+        raise ValueError(f"{name} has shape {weight.shape}: it must have shape {allowed}{remedy}")
     missing = len(shape) - weight.ndim
     if missing < 0 or any(
         w not in (1, n) for w, n in zip(weight.shape, shape[missing:], strict=True)

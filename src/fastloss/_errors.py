@@ -3,6 +3,9 @@
 Each message names the argument, the position and the value, and says what is allowed.
 """
 
+import functools
+import math
+
 import numpy as np
 
 
@@ -53,15 +56,77 @@ def _without(shape, axis):
     return shape[:axis] + shape[axis + 1 :]
 
 
+def _shape_error(describe, name, shape, other_name, other_shape):
+    """An error whose message `shape_message` can write again for other shapes."""
+    error = ValueError(describe(name, shape, other_name, other_shape))
+    error.shapes = describe, {name: shape, other_name: other_shape}
+    return error
+
+
+def shape_message(error, shapes, stored):
+    """The message of an error about shapes, for whole arrays in place of some of their rows.
+
+    `shapes` are those of the whole arrays by name. An array whose name is in `stored` is in a file,
+    whose reader cannot reshape it.
+    """
+    describe, own_shapes = getattr(error, "shapes", (None, {}))
+    if describe is None:
+        return str(error)
+    message = describe(
+        *(x for name in own_shapes for x in (name, shapes.get(name, own_shapes[name])))
+    )
+    for name in stored:
+        message = message.replace(f"pass {name}.reshape", f"store {name}.reshape")
+    return message
+
+
+def class_axis_remedy(name):
+    return (
+        f"if the classes are on the last axis, pass np.moveaxis({name}, -1, 1), or class_axis=-1 "
+        "to fastloss.evaluate (--class-axis -1)"
+    )
+
+
+def _reshape_remedy(name, shape, expected):
+    """How to give an array its expected shape, if only axes of length 1 or flat rows differ."""
+    if math.prod(shape) != math.prod(expected):
+        return ""
+    if [n for n in shape if n != 1] != [n for n in expected if n != 1] and len(expected) != 1:
+        return ""
+    return f"; pass {name}.reshape({-1 if len(expected) == 1 else expected})"
+
+
+def leading_axis_remedy(name, shape, losses):
+    """How to give weights or labels the shape of the losses or of their leading axis."""
+    return _reshape_remedy(name, shape, losses) or _reshape_remedy(name, shape, losses[:1])
+
+
+def _units_remedy(name, rows, other_name, other, axis):
+    """How to make one entry per row fit, which must have the shape of the rows without an axis."""
+    expected = _without(rows, axis)
+    if other == expected:
+        return ""
+    if axis < len(rows) - 1 and other == rows[:-1]:
+        return "; " + class_axis_remedy(name)
+    if len(rows) > 2 and other == (math.prod(rows[:-1]),):
+        return f"; if the classes are on the last axis, pass {name}.reshape(-1, {rows[-1]})"
+    return _reshape_remedy(other_name, other, expected)
+
+
+def _describe_units(name, rows, other_name, other, axis, entries):
+    return (
+        f"{other_name} has shape {other}, but {entries} for {name} of shape {rows} must have shape "
+        f"{_without(rows, axis)}{_units_remedy(name, rows, other_name, other, axis)}"
+    )
+
+
 def bad_units(name, rows, other_name, other, axis, probabilities, indices):
     """An array that must hold one entry per row, such as class indices, and does not."""
     expected = _without(rows.shape, axis)
     if other.shape != rows.shape or not indices:
         entries = "class indices" if indices else "labels"
-        return ValueError(
-            f"{other_name} has shape {other.shape}, but {entries} for {name} of shape {rows.shape} "
-            f"must have shape {expected}"
-        )
+        describe = functools.partial(_describe_units, axis=axis, entries=entries)
+        return _shape_error(describe, name, rows.shape, other_name, other.shape)
     remedies = []
     if _is_one_hot(other, axis):
         remedies.append(f"{other_name}.argmax(axis={axis}), since each row has one 1")
@@ -79,27 +144,32 @@ def bad_units(name, rows, other_name, other, axis, probabilities, indices):
 
 def rows_differ(name, rows, other_name, other, axis, probabilities):
     """Two arrays of rows whose shapes must be equal and are not."""
-    if probabilities and other.shape == _without(rows.shape, axis):
+    units = _without(rows.shape, axis)
+    per_unit = (units, (*units, 1), rows.shape[:-1])  # also with the classes on the last axis
+    if probabilities and other.shape in per_unit:
         remedy = _integers_remedy(other_name, other, rows.shape[axis])
+        remedy += _units_remedy(name, rows.shape, other_name, other.shape, axis)
         return TypeError(
             f"{other_name} holds {other.dtype}: class indices must be integers, and probabilities "
             f"must have the input's shape {rows.shape}{remedy}"
         )
-    return ValueError(
-        f"{other_name} has shape {other.shape} and {name} has shape {rows.shape}: they must be "
-        "equal"
+    return _shape_error(_describe_equal, name, rows.shape, other_name, other.shape)
+
+
+def _describe_equal(name, shape, other_name, other, broadcast=""):
+    hint = ""
+    if [n for n in shape if n != 1] == [n for n in other if n != 1]:
+        hint = f"; pass {other_name}.reshape({shape})"
+    return (
+        f"{other_name} has shape {other} and {name} has shape {shape}: they must be equal"
+        f"{broadcast}{hint}"
     )
 
 
 def shapes_differ(name, array, other_name, other):
     """Two arrays of elements whose shapes must be equal and are not."""
-    hint = ""
-    if array.size == other.size and array.squeeze().shape == other.squeeze().shape:
-        hint = f"; pass {other_name}.reshape({array.shape})"
-    return ValueError(
-        f"{other_name} has shape {other.shape} and {name} has shape {array.shape}: they must be "
-        f"equal (only scalars broadcast){hint}"
-    )
+    describe = functools.partial(_describe_equal, broadcast=" (only scalars broadcast)")
+    return _shape_error(describe, name, array.shape, other_name, other.shape)
 
 
 def bad_class_weight(weight, classes):
@@ -142,7 +212,14 @@ def bad_dtype(name, array):
         hint = f"; pass {name}.astype(np.float64), which rounds to 53 bits"
     elif array.dtype.kind == "c":
         hint = "; pass its .real and .imag separately"
+    elif is_raw_bfloat16(array.dtype):
+        hint = f"; bfloat16 that was stored as raw bytes is {name}.view(ml_dtypes.bfloat16)"
     return TypeError(f"{name} has dtype {array.dtype}, which fastloss does not support{hint}")
+
+
+def is_raw_bfloat16(dtype):
+    """Whether entries are two raw bytes, as NumPy and HDF5 store the bfloat16 of ml_dtypes."""
+    return dtype.type is np.void and dtype.itemsize == 2 and dtype.names is None
 
 
 def _overflows_float64(entries):

@@ -14,7 +14,7 @@ _LIST_TYPES = (list, tuple)
 
 def check_nulls(value: Any, name: str) -> None:
     """Raises an error that names the first row with a null, if the array-like has one."""
-    row = _first_null(value)
+    row = first_null(value)
     if row is not None:
         raise null_error(name, row)
 
@@ -52,7 +52,7 @@ def _check_levels(value: Any, name: str, levels: int) -> None:
                 _check_levels(entry, f"{name}[{index}]", levels - 1)
 
 
-def _first_null(value: Any) -> int | None:
+def first_null(value: Any) -> int | None:
     """The first row of an array-like with a null; None if it has none."""
     if isinstance(value, np.ndarray) or isinstance(getattr(value, "dtype", None), np.dtype):
         return None
@@ -122,7 +122,7 @@ def _first_null_of_pandas(value: Any) -> int | None:
     """The first row of a pandas object, or of one with its methods, that has a null."""
     if hasattr(value, "dtypes") and hasattr(value, "columns"):
         columns = (value.iloc[:, k] for k in range(len(value.columns)))
-        return _first(map(_first_null, columns))
+        return _first(map(first_null, columns))
     if type(value.dtype).__name__ == "SparseDtype":  # its missing entries are NaN
         return None
     mask = np.asarray(value.isna(), bool)
@@ -141,7 +141,7 @@ def _first_null_of_protocol(value: Any, constructor: str) -> int | None:
 def _first_null_by_methods(value: Any) -> int | None:
     """The first row of a Polars object, or of one with its methods, that has a null."""
     if hasattr(value, "iter_columns"):
-        return _first(map(_first_null, value.iter_columns()))
+        return _first(map(first_null, value.iter_columns()))
     if not hasattr(value, "is_null"):
         return None
     mask = np.asarray(value.is_null(), bool)

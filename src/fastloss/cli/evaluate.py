@@ -121,6 +121,15 @@ def _parser(losses: Mapping[str, Any]) -> Parser:
         help="checkpoint: after an interrupt or a crash, the same command resumes from it; deleted "
         "on completion",
     )
+    if any(loss.row_axis == 1 for loss in losses.values()):
+        add(
+            "--class-axis",
+            type=number(int),
+            metavar="AXIS",
+            help="axis of the classes in the input, and in targets that are probabilities, if it "
+            "is not axis 1: -1 for logits of shape (batch, time, classes) with labels of shape "
+            "(batch, time)",
+        )
     add("--chunk-rows", type=number(int), metavar="N", help="number of rows to read at once")
     add("--threads", type=number(int), metavar="N", help="number of threads that compute")
     add(
@@ -182,6 +191,7 @@ def _evaluate(
                 threads=arguments["threads"],
                 progress=progress,
                 missing_chunks=arguments["missing_chunks"],
+                class_axis=arguments.get("class_axis"),
             )
     except KeyboardInterrupt:
         if state is None or not os.path.exists(state):

@@ -519,7 +519,7 @@ def _broadcast_labels(labels: NDArray[Any], units: UnitOutputs) -> NDArray[Any]:
             rows = f", or ({shape[0]},), that of its leading axis" if len(shape) > 1 else ""
             raise ValueError(
                 f"group has shape {labels.shape}: it must have shape {shape}, that of the "
-                f"unreduced loss{rows}"
+                f"unreduced loss{rows}{_errors.leading_axis_remedy('group', labels.shape, shape)}"
             )
         labels = np.broadcast_to(labels.reshape(-1, *[1] * (len(shape) - 1)), shape)
     return labels
@@ -533,13 +533,17 @@ def _check_labels(labels: NDArray[Any]) -> None:
             integers = all(
                 type(label) is int and -(2**63) <= label < 2**63 for label in labels.flat
             )
-            remedy = ": pass group.astype(np.int64)" if integers else ""
+            remedy = ""
+            if len(wrong) == labels.size:
+                remedy = f": pass group.astype({'np.int64' if integers else 'str'})"
             raise TypeError(
                 f"group holds {wrong[0]!r} in an array of objects, where labels must be "
-                f"strings{remedy}"
+                f"strings or dates{remedy}"
             )
     elif labels.dtype.kind not in "biufUT" or labels.dtype == np.longdouble != np.float64:
-        raise TypeError(f"group holds {labels.dtype}: labels must be integers, floats or strings")
+        raise TypeError(
+            f"group holds {labels.dtype}: labels must be integers, floats, strings or dates"
+        )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
             f"group holds {'NaN' if np.isnan(labels).any() else 'inf'}, which is not a label"

@@ -80,8 +80,8 @@ class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
 
     def check_identity(self, checkpoint: dict[str, Any]) -> None:
         """Raises an error if a part of the identity shows that another evaluation saved it."""
-        for part, current in self.identity.items():
-            saved = checkpoint["identity"].get(part)
+        for part in {**self.identity, **checkpoint["identity"]}:
+            saved, current = checkpoint["identity"].get(part), self.identity.get(part)
             if saved != current:
                 raise ValueError(
                     f"{self.name} is the state of another evaluation: {part} was "

@@ -21,17 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from fastloss._errors import shape_message
 from fastloss.evaluation.digests import describe, update_crc
 from fastloss.evaluation.inputs import (
     ELEMENT_WEIGHTS,
     EvaluationInput,
     array_name,
     batch_by_name,
+    class_axis_of,
     element_weights_by_criterion,
     is_row_aligned,
     supports_row_chunks,
 )
-from fastloss.evaluation.sources import open_labels, open_source
+from fastloss.evaluation.sources import is_path, open_labels, open_source
 from fastloss.evaluation.storage import Storage, storage_of, storage_of_source
 
 # The largest chunk, all arrays together: long enough to hide handing it over between threads.
@@ -217,6 +219,7 @@ class RowReader:
 
     def __init__(self, stack: contextlib.ExitStack, inputs: EvaluationInput):
         self._operands, self._criteria_count = inputs.operands, len(inputs.criteria)
+        self._class_axis = inputs.class_axis
         arrays = self._arrays = inputs.arrays()
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
@@ -244,26 +247,53 @@ class RowReader:
         }
         for source in self._streamed.values():
             if source.rows != leader.rows:
-                raise ValueError(f"leading dimensions differ: {leader} and {source}")
+                raise ValueError(
+                    f"leading dimensions differ: {leader} and {source}"
+                    + self._rows_remedy(leader, source)
+                )
         self._constant = {
             key: source.read_all() for key, source in sources.items() if key not in self._streamed
         }
         self.constant_bytes = sum(array.nbytes for array in self._constant.values())
         self.nbytes = sum(source.nbytes for source in sources.values())
         self.missing_chunks = sum(source.missing_chunks for source in sources.values())
-        blocks = [criterion.loss._rows_per_block(leader.shape) for criterion in criteria]
+        self._check_classes(criteria)
+        blocks = [
+            criterion.loss._rows_per_block(_loss_shape(criterion, self._class_axis, leader.shape))
+            for criterion in criteria
+        ]
         self._block = max(leader.rows, 1) if whole else math.lcm(*(max(n, 1) for n in blocks))
         self._step = _rows_per_chunk(
             self._block, leader, self._streamed.values(), chunk_rows, whole
         )
         self._crcs: dict[Any, int] = {}  # of the rows that are done, of arrays in memory
 
+    def _rows_remedy(self, leader, source) -> str:
+        """How to make the leading dimensions equal, if the rows of one array are flat."""
+        for a, b in [(leader, source), (source, leader)]:
+            key = next(key for key, value in self._sources.items() if value is b)
+            verb = "store" if is_path(self._arrays[key]) else "pass"
+            if math.prod(b.shape) == a.rows:
+                return f"; {verb} {array_name(key)}.reshape(-1)"
+            if b.shape and math.prod(b.shape[:-1]) == a.rows and len(b.shape) > 2:
+                return f"; {verb} {array_name(key)}.reshape(-1, {b.shape[-1]})"
+        return ""
+
+    def _check_classes(self, criteria):
+        """Raises an error for shapes that do not fit the axis of the classes."""
+        if self._class_axis is not None and any(c.loss.row_axis == 1 for c in criteria):
+            input, target = (self._sources[name] for name in self._operands[:2])
+            try:
+                class_axis_of(self._class_axis, input.shape, target.shape)
+            except ValueError as error:
+                raise ValueError(f"{error} [input: {input}, target: {target}]") from error
+
     def fingerprint(self) -> dict[str, Any]:
         """The identity of each array; starts the checksums of those that only these identify."""
         identity = {}
         for key, source in self._sources.items():
             entry = identity[_key_text(key)] = source.fingerprint()
-            if isinstance(self._arrays[key], (str, os.PathLike)) and "mtime_ns" in entry:
+            if is_path(self._arrays[key]) and "mtime_ns" in entry:
                 continue
             if key in self._constant:
                 entry["type"], array = describe(self._constant[key], array_name(key))
@@ -336,7 +366,10 @@ class RowReader:
             arrays = ", ".join(
                 f"{array_name(key)}: {source}" for key, source in self._sources.items()
             )
-            raise type(error)(f"{error} [{arrays}]") from error
+            shapes = {array_name(key): source.shape for key, source in self._sources.items()}
+            stored = [array_name(key) for key in self._sources if is_path(self._arrays[key])]
+            message = shape_message(error, shapes, stored)
+            raise type(error)(f"{message} [{arrays}]") from error
 
     def chunks(self, position: int, digests: Any = None) -> Generator[Chunk, None, None]:
         """The rows from a position on, which must be the end of a chunk; closes the sources.
@@ -368,6 +401,14 @@ class RowReader:
                     sum(array.nbytes for array in streamed),
                     by_key,
                 )
+
+
+def _loss_shape(criterion: Any, class_axis: int | None, shape: tuple[int, ...]) -> Any:
+    """The shape of the input as the loss sees it."""
+    if class_axis is None or criterion.loss.row_axis != 1 or len(shape) < 2:
+        return shape
+    axis = class_axis % len(shape)
+    return (shape[0], shape[axis], *shape[1:axis], *shape[axis + 1 :])
 
 
 def _key_text(key: Any) -> str:

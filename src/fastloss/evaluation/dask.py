@@ -7,7 +7,6 @@ only, so that the result is bitwise identical on any scheduler, and after worker
 
 import copy
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,9 @@ from fastloss.evaluation.inputs import (
     element_weights_by_criterion,
     is_row_aligned,
     supports_row_chunks,
+    with_classes_moved,
 )
+from fastloss.evaluation.sources import is_path
 
 _ROW_AXIS = 0  # the index of the leading axis in dask.array.blockwise
 _MERGE_FAN_IN = 16  # partial results that one task merges
@@ -124,6 +125,7 @@ def _block_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
         by=inputs.by,
         keys=list(arrays),
         threads=threads,
+        class_axis=inputs.class_axis,
     )
     return blocks.to_delayed().ravel().tolist()
 
@@ -140,7 +142,7 @@ def _as_dask_or_array(key: Any, value: Any) -> Any:
             f"{name} is a {type(value).__module__}.{type(value).__qualname__}: make it a Dask "
             "array, for example by dask.array.from_delayed"
         )
-    if isinstance(value, (str, os.PathLike)):
+    if is_path(value):
         raise TypeError(
             f"{name} is the name of a file: together with Dask arrays, open it as one, by "
             "dask.array.from_zarr or dask.array.from_array"
@@ -213,7 +215,7 @@ def _rechunk_rows(name: str, array: Any, leader_name: str, leader: Any, chunks: 
     return array.rechunk(whole)
 
 
-def _evaluate_block(position, *blocks, criteria, by, keys, threads) -> Partial:
+def _evaluate_block(position, *blocks, criteria, by, keys, threads, class_axis) -> Partial:
     number, first_row = position[0].tolist()
     arrays = dict(zip(keys, blocks, strict=True))
     location = f"in block {number}"
@@ -228,6 +230,7 @@ def _evaluate_block(position, *blocks, criteria, by, keys, threads) -> Partial:
         element_weights_by_criterion(arrays, len(criteria)),
         location,
         threads,
+        class_axis,
     )
 
 
@@ -241,12 +244,12 @@ def _batch_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
     weights = dask.delayed([_weights_of(criterion) for criterion in criteria], traverse=False)
     task = dask.delayed(_evaluate_batch)
     return [
-        task(number, batch, without_arrays, inputs.by, weights, threads)
+        task(number, batch, without_arrays, inputs.by, weights, threads, inputs.class_axis)
         for number, batch in enumerate(batches)
     ]
 
 
-def _evaluate_batch(number, batch, criteria, by, weights, threads) -> Partial:
+def _evaluate_batch(number, batch, criteria, by, weights, threads, class_axis) -> Partial:
     operands = criteria[0].loss.operands
     by_name = batch_by_name(operands, batch, number)
     return _partial(
@@ -258,6 +261,7 @@ def _evaluate_batch(number, batch, criteria, by, weights, threads) -> Partial:
         weights,
         f"in batch {number}",
         threads,
+        class_axis,
     )
 
 
@@ -275,13 +279,16 @@ def _without_arrays(criterion: Criterion) -> Criterion:
     return copy.copy(criterion).set_params(**dict.fromkeys(_weights_of(criterion)))
 
 
-def _partial(criteria, by, arrays, sample_weight, labels, weights, location, threads) -> Partial:
+def _partial(
+    criteria, by, arrays, sample_weight, labels, weights, location, threads, class_axis
+) -> Partial:
     """The partial result of one block, computed on the thread of a worker."""
     accumulators = [criterion.accumulator(by=by) for criterion in criteria]
     with num_threads(threads or _threads_per_task()):
         for accumulator, element_weights in zip(accumulators, weights, strict=True):
             try:
-                accumulator._add_batch(arrays, sample_weight, labels, element_weights)
+                moved = with_classes_moved(accumulator.criterion, class_axis, arrays)
+                accumulator._add_batch(moved, sample_weight, labels, element_weights)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{error} [{location}]") from error
     weight_arrays = (array for by_name in weights for array in by_name.values())

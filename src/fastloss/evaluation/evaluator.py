@@ -19,7 +19,7 @@ from fastloss.evaluation.accumulators import Accumulator
 from fastloss.evaluation.checkpoint import CheckpointFile
 from fastloss.evaluation.chunks import Chunk, open_reader
 from fastloss.evaluation.criterion_set import CriterionSet
-from fastloss.evaluation.inputs import EvaluationInput
+from fastloss.evaluation.inputs import EvaluationInput, with_classes_moved
 from fastloss.evaluation.progress import progress_callback
 from fastloss.evaluation.results import Evaluation
 from fastloss.evaluation.sources import MISSING_CHUNKS
@@ -48,6 +48,7 @@ def evaluate(
     threads: int | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
     missing_chunks: Literal["warn", "error", "fill"] | None = None,
+    class_axis: int | None = None,
 ) -> Any:
     """Evaluates criteria over data of any size, in memory that does not grow with the data.
 
@@ -97,6 +98,12 @@ def evaluate(
         Other files that hold the data of an HDF5 dataset, which are the sources of a virtual
         dataset and external files, are an error if they are absent or too small, unless
         `missing_chunks` is "fill".
+    class_axis : int, optional
+        Axis of the classes in `input`, and in a `target` of probabilities, for losses that expect
+        them on axis 1 (``cross_entropy``, ``nll_loss``): -1 for logits of shape (batch, time,
+        classes) with labels of shape (batch, time). The arrays are not copied, and the value is
+        bitwise the one of a call with ``np.moveaxis(input, class_axis, 1)``. Axis 0 is the axis of
+        the rows.
 
     Returns
     -------
@@ -149,7 +156,7 @@ def evaluate(
             stack.enter_context(num_threads(threads))
         criteria = criterion_set.criteria
         inputs = EvaluationInput(
-            criteria, data, sample_weight, by, labels, chunk_rows, missing_chunks
+            criteria, data, sample_weight, by, labels, chunk_rows, missing_chunks, class_axis
         )
         if inputs.on_dask():
             from fastloss.evaluation.dask import evaluate_dask
@@ -163,7 +170,7 @@ def evaluate(
         targets = criterion_set.broadcast_option(per_sample, "per_sample")
         checkpoint_file = None if state is None else stack.enter_context(CheckpointFile(state))
         reader = open_reader(stack, inputs)
-        evaluator = _Evaluator(criteria, by, reader, checkpoint_file, start)
+        evaluator = _Evaluator(inputs, reader, checkpoint_file, start)
         try:
             evaluator.check_storage(targets)
             evaluator.open_writers(stack, targets)
@@ -177,8 +184,10 @@ def evaluate(
 class _Evaluator:
     """The accumulators and writers of one evaluation, from its start or checkpoint to its end."""
 
-    def __init__(self, criteria, by, reader, checkpoint_file, start):
+    def __init__(self, inputs, reader, checkpoint_file, start):
+        criteria, by = inputs.criteria, inputs.by
         self._reader, self._start = reader, start
+        self._class_axis = inputs.class_axis
         self._accumulators = [criterion.accumulator(by=by) for criterion in criteria]
         self._writers: list[Any] = [None] * len(criteria)
         self._target_storages: list[Storage] = []
@@ -210,6 +219,8 @@ class _Evaluator:
                 "per_sample": [_target_identity(target) for target in targets],
                 "arithmetic": _arithmetic(),
             }
+            if self._class_axis is not None:
+                parts["class_axis"] = self._class_axis
             file.identity = json.loads(json.dumps(parts))
         if checkpoint:
             file.check_identity(checkpoint)
@@ -269,7 +280,7 @@ class _Evaluator:
         for k, accumulator in enumerate(self._accumulators):
             with self._reader.annotate_errors():
                 losses = accumulator._add_batch(
-                    chunk.arrays,
+                    with_classes_moved(accumulator.criterion, self._class_axis, chunk.arrays),
                     chunk.sample_weight,
                     chunk.group,
                     chunk.element_weights[k],

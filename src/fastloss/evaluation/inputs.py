@@ -1,9 +1,13 @@
 """The input of an evaluation: arrays of the loss or batches, and which arrays share their rows."""
 
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastloss._arrays import is_dask
+import numpy as np
+
+from fastloss._arrays import as_array, is_dask
 from fastloss.criteria import Criterion
 
 ELEMENT_WEIGHTS = ("weight", "pos_weight")  # options that may hold a weight for each element
@@ -20,6 +24,10 @@ class EvaluationInput:
     labels: Any  # of the groups; None if the batches hold them
     chunk_rows: int | None
     missing_chunks: Literal["warn", "error", "fill"] | None = None
+    class_axis: int | None = None  # of the input and of probabilities; None is the loss's own
+
+    def __post_init__(self):
+        check_class_axis(self.criteria, self.class_axis)
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -94,6 +102,65 @@ def batch_by_name(operands: tuple[str, ...], batch: Any, number: int) -> dict[st
         f"batch {number} is {description}: it must be a tuple of {', '.join(operands)} "
         "(and sample_weight), or a dict of them"
     )
+
+
+def check_class_axis(criteria: list[Criterion], class_axis: Any) -> None:
+    """Raises an error for criteria that cannot read their classes from this axis of the input."""
+    if class_axis is None:
+        return
+    if isinstance(class_axis, bool) or not isinstance(class_axis, numbers.Integral):
+        raise TypeError(f"class_axis must be an integer, got {class_axis!r}")
+    for criterion in criteria:
+        loss: Any = criterion.loss
+        if loss.row_axis is None or "input_lengths" in loss.operands:
+            raise ValueError(
+                f"class_axis is not an option of {loss.__name__}: it is for losses that expect the "
+                "classes on axis 1 of the input, such as cross_entropy"
+            )
+        if loss.row_axis == -1 != class_axis:
+            raise ValueError(
+                f"class_axis is {class_axis}, and {loss.__name__} reads classes from the last axis"
+            )
+
+
+def with_classes_moved(criterion: Criterion, class_axis: int | None, arrays: Sequence[Any]) -> Any:
+    """The arrays of a loss, as views with the axis of the classes where the loss expects it.
+
+    Class indices have no such axis, and probabilities have the shape of the input.
+    """
+    loss: Any = criterion.loss
+    if class_axis is None or loss.row_axis != 1:
+        return arrays
+    input = as_array(arrays[0], "input")
+    target = as_array(arrays[1], "target")
+    axis = class_axis_of(class_axis, input.shape, target.shape)
+    if target.shape == input.shape and target.dtype.kind in "iub" and input.ndim:
+        raise TypeError(
+            f"target has the input's shape {input.shape} but holds integers ({target.dtype}): pass "
+            f"target.argmax(axis={class_axis}) if each row has one 1"
+        )
+    if input.ndim < 2:
+        return [input, target]
+    if target.shape == input.shape:
+        target = np.moveaxis(target, axis, 1)
+    return [np.moveaxis(input, axis, 1), target]
+
+
+def class_axis_of(class_axis: int, shape: tuple[int, ...], target: tuple[int, ...]) -> int:
+    """The axis of the classes as a number from 0 on; raises an error if the shapes do not fit."""
+    ndim = len(shape)
+    if not -ndim <= class_axis < ndim:
+        raise ValueError(f"class_axis is {class_axis}, but input has shape {shape}")
+    axis = class_axis % ndim
+    if axis == 0 and ndim > 1:
+        raise ValueError(f"class_axis is {class_axis}, the axis of the rows of input {shape}")
+    if target not in (shape, shape[:axis] + shape[axis + 1 :]):
+        raise ValueError(
+            f"target has shape {target}: with class_axis={class_axis}, class indices for input of "
+            f"shape {shape} must have shape {shape[:axis] + shape[axis + 1 :]}, and probabilities "
+            "the shape of the input"
+        )
+    return axis
 
 
 def supports_row_chunks(criterion: Criterion, input_ndim: int, target_ndim: int) -> bool:

@@ -118,8 +118,7 @@ def storage_of_source(source: Any) -> Storage:
     if source.backing is not None:
         return storage_of(source.backing, str(source))
     storage = Storage(str(source))
-    if source.status is not None:
-        storage.files.add(_file_id(source.status))
+    storage.files.update(map(_file_id, source.statuses))
     return storage
 
 

@@ -1,21 +1,12 @@
-"""Columns of Arrow: arrays of pyarrow in memory, Arrow IPC files, and batches of any file."""
+"""Columns of Arrow: arrays of pyarrow in memory, and how their rows become ndarrays."""
 
-import bisect
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastloss._nulls import null_error
-from fastloss.evaluation.sources.chunked import ChunkedSource
-from fastloss.evaluation.sources.source import (
-    READ_BYTES,
-    Source,
-    read_errors,
-    require_package,
-    resolve_member,
-)
+from fastloss._nulls import first_null, null_error
+from fastloss.evaluation.sources.source import Source, read_errors
 
 
 class ArrowSource(Source):
@@ -57,6 +48,7 @@ class RowLayout:
         """`first` is an array of the first row, which shows the lengths of lists, or None."""
         import pyarrow as pa
 
+        column_type, first = plain_type(column_type), first if first is None else _plain(first)
         shape, entry_type = None, column_type
         if isinstance(column_type, pa.FixedShapeTensorType):
             shape = tuple(column_type.shape)
@@ -71,12 +63,13 @@ class RowLayout:
             sizes.append(entry_type.list_size if fixed else len(first or ()))
             entry_type, first = entry_type.value_type, first and first[:1]
         if not _is_number(entry_type):
-            raise TypeError(f"{name} holds {column_type}, which are not numbers")
+            raise TypeError(f"{name} holds {column_type}, which are not numbers{_cast(entry_type)}")
         dtype = np.dtype(entry_type.to_pandas_dtype())
         return cls(name, tuple(sizes), shape or tuple(sizes), dtype)
 
     def to_numpy(self, array: Any, row: int) -> np.ndarray:
         """The rows as an ndarray; messages count them from `row`."""
+        array = _plain(array)
         values, entries = getattr(array, "storage", array), 1  # entries of a row at this level
         for size in self.sizes:
             self._check_nulls(array, row, values, entries)
@@ -106,10 +99,84 @@ def _length_error(name: str, row: int, length: int, others: int) -> ValueError:
     return ValueError(f"{name}: row {row} is a list of length {length} where others have {others}")
 
 
+def _cast(entry_type: Any) -> str:
+    import pyarrow as pa
+
+    return ": cast them to float64" if pa.types.is_decimal(entry_type) else ""
+
+
+def plain_type(column_type: Any) -> Any:
+    """The type of the values, whether or not a dictionary or run lengths encode them."""
+    import pyarrow as pa
+
+    while pa.types.is_dictionary(column_type) or pa.types.is_run_end_encoded(column_type):
+        column_type = column_type.value_type
+    return column_type
+
+
+def _plain(array: Any) -> Any:
+    """The values without a dictionary or run lengths."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    if isinstance(array, pa.RunEndEncodedArray):
+        return _plain(pa.compute.run_end_decode(array))
+    if isinstance(array, pa.DictionaryArray):
+        return _plain(array.dictionary_decode())
+    return array
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """An Arrow array of labels: integers, floats, strings, dates or times."""
+
+    name: str
+    column_type: Any
+
+    def __post_init__(self):
+        import pyarrow as pa
+
+        kind = plain_type(self.column_type)
+        checks = (_is_number, _is_string, pa.types.is_date, pa.types.is_timestamp)
+        if not any(check(kind) for check in checks):
+            raise TypeError(
+                f"{self.name} holds {self.column_type}: labels must be integers, floats, strings "
+                "or dates"
+            )
+
+    def to_numpy(self, array: Any, row: int) -> np.ndarray:
+        """The labels as an ndarray; messages count them from `row`."""
+        import pyarrow as pa
+        import pyarrow.compute
+
+        index = first_null(array)
+        if index is not None:
+            raise null_error(self.name, row + index)
+        kind = plain_type(array.type)
+        if not _is_string(kind):
+            return _plain(array).to_numpy(zero_copy_only=False)
+        if isinstance(array, pa.RunEndEncodedArray):
+            array = _plain(array)
+        if not isinstance(array, pa.DictionaryArray):
+            array = array.cast(pa.large_string()).dictionary_encode()
+        strings = np.array(array.dictionary.to_pylist() or [""], object)
+        if not any(string.endswith("\0") for string in strings):  # which dtype U would drop
+            strings = strings.astype("U")
+        return strings[array.indices.to_numpy(zero_copy_only=False)]
+
+
+def _is_string(kind: Any) -> bool:
+    import pyarrow as pa
+
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(check(kind) for check in checks)
+
+
 def holds_numbers(column_type: Any) -> bool:
     """Whether a type is one of numbers, or of lists or tensors of numbers."""
     import pyarrow as pa
 
+    column_type = plain_type(column_type)
     if isinstance(column_type, pa.BaseExtensionType):
         column_type = column_type.storage_type
     while _is_list(column_type):
@@ -136,89 +203,3 @@ def _is_list(column_type) -> bool:
 
     checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(check(column_type) for check in checks)
-
-
-class BatchSource(ChunkedSource):
-    """A column of a file that pyarrow reads in batches, starting at certain rows only."""
-
-    def __init__(self, name, column_type, rows, batches, *, starts=(0,), file, close):
-        """`batches(i, size)` yields arrays of at most `size` rows from row `starts[i]` on."""
-        self._close = close
-        self._batches = batches
-        self._starts = starts
-        with read_errors(name):
-            first = next((array[:1] for array in self._validated(0, 1) if len(array)), None)
-        self._layout = RowLayout.of(name, column_type, first)
-        super().__init__(name, (rows, *self._layout.shape), self._layout.dtype, file)
-        self._batch_rows = max(READ_BYTES // max(self.row_bytes, 1), 1)
-        self._stream_row = 0  # the first row of the next batch
-        self._stream = None
-
-    def _decode_chunk(self, row):
-        index = bisect.bisect_right(self._starts, row) - 1
-        if self._stream is None or self._starts[index] > self._stream_row:
-            self._stream_row = self._starts[index]
-            self._stream = self._validated(index, self._batch_rows)
-        while True:
-            with read_errors(self.name):
-                array = next(self._stream, None)
-                if array is None:
-                    raise ValueError(f"it promises {self.rows} rows and holds {self._stream_row}")
-            first, self._stream_row = self._stream_row, self._stream_row + len(array)
-            if row < self._stream_row:
-                return first, self._layout.to_numpy(array, first)
-
-    def _validated(self, index, size):
-        for array in self._batches(index, size):
-            array.validate()
-            yield array
-
-    def close(self):
-        self._stream = None
-        self._close()
-
-
-def open_arrow(path: str, member: str) -> Source:
-    ipc = require_package("pyarrow.ipc", "parquet", path)
-    with contextlib.ExitStack() as stack:
-        with read_errors(path):
-            stream = stack.enter_context(open(path, "rb"))
-            schema = ipc.open_file(stream).schema
-        field = column_field(path, member, schema)
-        with read_errors(path):
-            options = ipc.IpcReadOptions(
-                included_fields=[schema.get_field_index(field.name)], use_threads=False
-            )
-            file = ipc.open_file(stream, options=options)
-            rows = _count_rows(file)
-
-        def batches(_, size):
-            for index in range(file.num_record_batches):
-                yield file.get_batch(index).column(0)
-
-        source = BatchSource(
-            f"{path}:{field.name}",
-            field.type,
-            rows,
-            batches,
-            file=path,
-            close=stack.pop_all().close,
-        )
-    return source
-
-
-def _count_rows(file: Any) -> int:
-    """The rows of an Arrow file; before version 26 pyarrow must read the batches to count them."""
-    if hasattr(file, "count_rows"):
-        return file.count_rows()
-    return sum(file.get_batch(index).num_rows for index in range(file.num_record_batches))
-
-
-def column_field(path: str, member: str, schema: Any) -> Any:
-    """The field of a column, or of the only one if `member` is empty."""
-    with read_errors(path):
-        names = schema.names
-    name = resolve_member(path, member, names)
-    if names.count(name) > 1:
-        raise ValueError(f"{path} has {names.count(name)} columns {name!r}")
-    return schema.field(name)

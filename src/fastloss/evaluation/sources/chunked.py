@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._arrays import as_array
-from fastloss.evaluation.sources.source import Source, read_errors
+from fastloss.evaluation.sources.source import Source, read_errors, stored_dtype
 
 MAX_CACHED_BYTES = 64 << 20  # decompressed rows that are kept for the next request
 
@@ -57,7 +57,9 @@ class SlicedSource(ChunkedSource):
     """Anything with a shape, a dtype and slices; its chunks hold whole rows or parts of rows."""
 
     def __init__(self, name: str, data: Any, file: Any = None):
-        super().__init__(name, data.shape, np.dtype(data.dtype), file)
+        stored = np.dtype(data.dtype)
+        super().__init__(name, data.shape, stored_dtype(name, stored), file)
+        self._stored = stored if stored != self.dtype else None  # raw bytes of bfloat16
         self._data = self.backing = data
         chunks = getattr(data, "chunks", None)
         if self.shape and chunks and isinstance(chunks[0], int):
@@ -81,6 +83,8 @@ class SlicedSource(ChunkedSource):
             rows = as_array(self._slice(row, len(out)) if self.shape else self._data[()], "it")
             if rows.shape != out.shape:
                 raise self._changed(f"{rows.shape} in place of {out.shape} from row {row} on")
+            if self._stored is not None:
+                out = out.view(self._stored)
             np.copyto(out, rows, casting="equiv")
 
     def _slice(self, row, count):

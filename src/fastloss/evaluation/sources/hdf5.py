@@ -9,6 +9,7 @@ import numpy as np
 
 from fastloss.evaluation.sources.chunked import SlicedSource
 from fastloss.evaluation.sources.hdf5_storage import inspect
+from fastloss.evaluation.sources.memory import SlicedLabels
 from fastloss.evaluation.sources.source import (
     Source,
     read_errors,
@@ -50,7 +51,8 @@ class Hdf5Source(SlicedSource):
             if out.size:
                 selection = np.s_[row : row + len(out)] if self.shape else ()
                 try:
-                    self._data.read_direct(out, selection)
+                    target = out if self._stored is None else out.view(self._stored)
+                    self._data.read_direct(target, selection)
                 except OSError as error:
                     if self._absent_filters:
                         raise OSError(
@@ -89,7 +91,7 @@ def _absent_filters(dataset: Any) -> str:
     return ", ".join(f"filter {code} ({os.fsdecode(name)})" for code, _, _, name in absent)
 
 
-def open_hdf5(path: str, member: str, missing_chunks: str = "warn") -> Source:
+def open_hdf5(path: str, member: str, missing_chunks: str = "warn", labels: bool = False) -> Source:
     h5py = require_package("h5py", "hdf5", path)
     with contextlib.ExitStack() as stack:
         with read_errors(path):
@@ -105,7 +107,11 @@ def open_hdf5(path: str, member: str, missing_chunks: str = "warn") -> Source:
         name = f"{path}:{member}"
         with read_errors(name):
             dataset = file[member]
-        source = Hdf5Source(name, dataset, file, missing_chunks)
+        source: Any
+        if labels and h5py.check_string_dtype(dataset.dtype) and dataset.shape is not None:
+            source = SlicedLabels(name, dataset.asstr(), file, os.stat(path))
+        else:
+            source = Hdf5Source(name, dataset, file, missing_chunks)
         stack.pop_all()
     return source
 

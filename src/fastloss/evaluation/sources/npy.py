@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from fastloss.evaluation.sources.source import READ_BYTES, Source, resolve_member, with_filename
+from fastloss.evaluation.sources.source import (
+    READ_BYTES,
+    Source,
+    resolve_member,
+    stored_dtype,
+    with_filename,
+)
 
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 class NpySource(Source):
     """The array that follows the header of a .npy stream."""
 
-    def __init__(self, name, stream, shape, fortran_order, dtype, size, file):
+    def __init__(self, name, stream, shape, fortran_order, dtype, size, file, labels=False):
         """`size` is the number of bytes after the header, None if that is unknown."""
-        super().__init__(name, shape, dtype, file)
+        super().__init__(name, shape, dtype, file, labels)
         # Seeking back in a member of a .npz would decompress it again from its start.
         seekable = size is not None and not isinstance(stream, zipfile.ZipExtFile)
         self._stream, self._seekable, self._offset = stream, seekable, 0
@@ -91,21 +98,28 @@ class NpySource(Source):
         )
 
 
-def open_npz(file: str, member: str) -> Source:
+def open_npz(file: str, member: str, labels: bool = False) -> Source:
     try:
         archive = zipfile.ZipFile(file)
     except Exception as error:  # zipfile raises many types for invalid bytes
         raise ValueError(f"{file} is not a readable .npz file: {error}") from error
     with archive:
-        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        member = resolve_member(file, member.removesuffix(".npy"), list(infos))
+        infos = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        if member not in infos:  # it may be the name of the file in the archive
+            member = next((name for name in infos if f"{name}.npy" == member), member)
+        member = resolve_member(file, member, list(infos))
         try:
             stream = archive.open(infos[member])  # outlives the archive, and keeps the file open
         except Exception as error:
             raise ValueError(f"{file}:{member} is damaged: {error}") from error
     name = f"{file}:{member}"
     try:
-        return open_npy(name, stream, read_magic(stream, name), infos[member].file_size, file)
+        magic, size = read_magic(stream, name), infos[member].file_size
+        return open_npy(name, stream, magic, size, file, labels)
     except BaseException as error:
         stream.close()
         if isinstance(error, _DAMAGED):
@@ -127,13 +141,17 @@ def read_magic(stream, name: str) -> bytes:
     return magic
 
 
-def open_npy(name, stream, magic: bytes, file_size: int | None, file: Any) -> Source:
+def open_npy(
+    name, stream, magic: bytes, file_size: int | None, file: Any, labels: bool = False
+) -> Source:
     """The source of a stream whose magic string has been read."""
+    if remedy := _COMPRESSED.get(magic[:2]):
+        raise ValueError(f"{name} is compressed: decompress it ({remedy}), or pass batches")
     prefix, version = magic[:-2], tuple(magic[-2:])
     if prefix != npy_format.MAGIC_PREFIX:
         raise ValueError(
             f"{name} is not a .npy or .npz file (numpy.save writes one), and not an HDF5, Zarr, "
-            "Parquet or Arrow file"
+            "Parquet or Arrow file, nor a .csv or .jsonl"
         )
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"{name} has .npy version {version[0]}.{version[1]}, which is unknown")
@@ -148,4 +166,5 @@ def open_npy(name, stream, magic: bytes, file_size: int | None, file: Any) -> So
     except Exception as error:  # NumPy's parser raises many types for an invalid header
         raise ValueError(f"{name} has no readable header: {error}") from error
     size = None if file_size is None else file_size - stream.tell()
-    return NpySource(name, stream, shape, fortran_order, dtype, size, file)
+    dtype = stored_dtype(name, dtype)
+    return NpySource(name, stream, shape, fortran_order, dtype, size, file, labels)

@@ -12,7 +12,7 @@
     read_all()           the whole array; closes the source
     close()              closes what open_source() opened, and nothing else
     backing              the array or dataset that is read, None for files that have no object
-    status               the os.stat_result of the file, None if there is none or not only one
+    statuses             the os.stat_result of each file that holds the array, as far as known
     fingerprint()        JSON-serializable; differs if the data are known to differ
     missing_chunks       number of absent parts of the storage, which are read as the fill value
 
@@ -38,6 +38,8 @@ from typing import Any
 
 import numpy as np
 
+from fastloss._errors import is_raw_bfloat16
+
 READ_BYTES = 1 << 20  # per read: the memory that a decompressing reader needs besides the buffers
 CHECKSUM_ENTRIES = 1000
 MAX_LISTED_NAMES = 20
@@ -51,12 +53,26 @@ class Source:
     backing: Any = None
     missing_chunks = 0
 
-    def __init__(self, name: str, shape: Sequence[int], dtype: np.dtype, file: Any = None):
-        """`file` is a path or an `os.stat_result`, by which changed data are detected."""
+    def __init__(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: np.dtype,
+        file: Any = None,
+        labels: bool = False,
+    ):
+        """`file` is a path or an `os.stat_result`, by which changed data are detected.
+
+        `labels` may also be strings and dates.
+        """
         if dtype.kind == "O":
             raise TypeError(f"{name} holds Python objects, which are not numbers")
-        if dtype.kind not in "biufc" and dtype.name != "bfloat16":
-            raise TypeError(f"{name} holds {dtype}, which are not numbers")
+        if (
+            not (labels and dtype.kind in "USM")
+            and dtype.kind not in "biufc"
+            and dtype.name != "bfloat16"
+        ):
+            raise TypeError(f"{name} holds {dtype}, which are not numbers{_remedy(name, dtype)}")
         if any(n < 0 for n in shape):
             raise ValueError(f"{name} has a negative dimension: {tuple(shape)}")
         self.name, self.shape, self.dtype = name, tuple(map(int, shape)), dtype
@@ -65,13 +81,10 @@ class Source:
         self.nbytes = self.rows * self.row_bytes
         self._next_row = 0
         self._status = os.stat(file) if isinstance(file, (str, os.PathLike)) else file
+        self.statuses: Sequence[os.stat_result] = () if file is None else (self._status,)
 
     def __str__(self):
         return f"{self.name} {self.dtype}{list(self.shape)}"
-
-    @property
-    def status(self) -> os.stat_result | None:
-        return self._status
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> np.ndarray:
         """Rows start to stop, in the buffer if the source is `buffered`."""
@@ -135,6 +148,19 @@ class Source:
     def _shape_of(self, start: int, stop: int) -> tuple[int, ...]:
         """The shape of rows start to stop."""
         return (stop - start, *self.shape[1:]) if self.shape else ()
+
+
+def _remedy(name: str, dtype: np.dtype) -> str:
+    if is_raw_bfloat16(dtype):
+        return f": bfloat16 that was stored as raw bytes is {name}.view(ml_dtypes.bfloat16)"
+    return ""
+
+
+def stored_dtype(name: str, dtype: np.dtype) -> np.dtype:
+    """The dtype of stored entries: two raw bytes are bfloat16."""
+    if is_raw_bfloat16(dtype):
+        return np.dtype(require_package("ml_dtypes", "bfloat16", name).bfloat16)
+    return dtype
 
 
 def _caller_level() -> int:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastloss.evaluation.sources.chunked import SlicedSource
+from fastloss.evaluation.sources.memory import SlicedLabels
 from fastloss.evaluation.sources.source import (
-    Source,
     read_errors,
     require_package,
     resolve_member,
@@ -191,7 +191,7 @@ class ChunkGrid:
         return int(np.count_nonzero(present[tuple(map(slice, inside))]))
 
 
-def open_zarr(folder: str, member: str, missing_chunks: str = "warn") -> Source:
+def open_zarr(folder: str, member: str, missing_chunks: str = "warn", labels: bool = False) -> Any:
     zarr, member = require_package("zarr", "zarr", folder), member.strip("/")
     with read_errors(folder):
         names = list(_array_paths(folder))
@@ -200,6 +200,8 @@ def open_zarr(folder: str, member: str, missing_chunks: str = "warn") -> Source:
     name = f"{folder}:{member}" if member else folder
     with read_errors(name):
         array = zarr.open_array(os.path.join(folder, member), mode="r")
+    if labels and np.dtype(array.dtype).kind in "USTOM":
+        return SlicedLabels(name, array)
     return ZarrSource(name, array, missing_chunks)
 
 
