@@ -4,8 +4,10 @@ import datetime
 import gzip
 import os
 import pathlib
+import sys
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
@@ -139,7 +141,9 @@ def test_labels_of_tables(column, tmp_path):
         (np.array(["2026-01-01"] * 4, "M8[D]"), {"2026-01-01": 4}),
         (np.array(["2026-01-01"] * 4, "M8[ns]"), {"2026-01-01": 4}),
         (
-            np.array(["2026-01-01", "2026-01-01T08:30", "2026-01-01T08:30:00.25"] * 2, "M8[us]")[:4],
+            np.array(["2026-01-01", "2026-01-01T08:30", "2026-01-01T08:30:00.25"] * 2, "M8[us]")[
+                :4
+            ],
             {"2026-01-01": 2, "2026-01-01T08:30": 1, "2026-01-01T08:30:00.250": 1},
         ),
     ],
@@ -408,8 +412,74 @@ def test_columns_side_by_side(tmp_path):
     with pytest.raises(ValueError, match="has no array 'l3', it has l2, l1, y"):
         open_source(f"{path}:l1,l3")
     pq.write_table(TABLE, tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="x.parquet:logits holds lists: name it alone"):
+    with pytest.raises(ValueError, match=r"x\.parquet:logits holds lists: name it alone"):
         open_source(f"{tmp_path}/x.parquet:p,logits")
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------
+
+HALVES = np.random.default_rng(0).normal(size=(103, 4)).astype(ml_dtypes.bfloat16)
+
+
+def test_bfloat16_of_files(tmp_path):
+    np.save(tmp_path / "x.npy", HALVES)
+    np.savez(tmp_path / "x.npz", x=HALVES)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=HALVES, chunks=(10, 2))
+    paths = [tmp_path / "x.npy", f"{tmp_path}/x.npz:x", f"{tmp_path}/x.h5:x"]
+    for path in [*paths, [tmp_path / "x.npy"]]:
+        check(lambda path=path: open_source(path), HALVES)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    check(lambda: open_source(mapped), HALVES)
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert fl.l1_loss(file["x"], 0.0) == fl.l1_loss(HALVES, 0.0)
+    zarr = pytest.importorskip("zarr")
+    raw = HALVES.view(np.uint16).tobytes()
+    stored = zarr.create_array(
+        tmp_path / "x.zarr", shape=(103, 4), dtype="u2", chunks=(10, 4), zarr_format=2
+    )
+    stored[...] = HALVES.view(np.uint16)
+    metadata = tmp_path / "x.zarr" / ".zarray"  # as zarr 2 writes bfloat16
+    text = metadata.read_text()
+    metadata.write_text(
+        text.replace("<u2", "<V2").replace('"fill_value": 0', '"fill_value": "AAA="')
+    )
+    assert open_source(tmp_path / "x.zarr").read_all().tobytes() == raw
+
+
+def test_raw_bytes_in_memory_name_the_remedy():
+    raw = HALVES.view("V2")
+    for call in (
+        lambda: fl.l1_loss(raw, 0.0),
+        lambda: fl.evaluate(fl.l1_loss, raw, 0.0),
+        lambda: fl.evaluate(fl.l1_loss, [(raw, 0.0)]),
+    ):
+        with pytest.raises(TypeError, match=r"input\.view\(ml_dtypes\.bfloat16\)"):
+            call()
+
+
+def test_bfloat16_without_ml_dtypes(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", HALVES)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastloss\[bfloat16\]'"):
+        open_source(tmp_path / "x.npy")
+
+
+def test_bfloat16_tensors():
+    torch = pytest.importorskip("torch")
+    labels = [k % 4 for k in range(103)]
+    tensor = torch.from_numpy(HALVES.astype(np.float32)).to(torch.bfloat16)
+    assert fl.cross_entropy(tensor, labels) == fl.cross_entropy(HALVES, labels)
+    assert fl.l1_loss(tensor.T[1], 0.0) == fl.l1_loss(HALVES[:, 1], 0.0)
+    assert fl.l1_loss(tensor[0, 0], 0.0) == fl.l1_loss(HALVES[0, 0], 0.0)
+    gradient = fl.cross_entropy.grad(tensor, labels)
+    assert gradient.dtype == ml_dtypes.bfloat16
+    for batches in ((tensor, labels), ([(tensor, labels)],)):
+        assert fl.evaluate(fl.cross_entropy, *batches).value == fl.cross_entropy(HALVES, labels)
+    with pytest.raises(TypeError, match="requires grad"):
+        fl.l1_loss(tensor.clone().requires_grad_(), 0.0)
+    with pytest.raises(TypeError, match="pass input in float32"):
+        fl.l1_loss([tensor[0], tensor[1]], 0.0)
 
 
 # ---- names ---------------------------------------------------------------------------------------

@@ -137,8 +137,8 @@ class Accumulator:
         sample_weight : array_like, optional
             Weights of the losses, as in a call of the loss.
         group : array_like of labels
-            Labels of the groups: integers, floats or strings, one per loss or one per entry of the
-            leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
+            Labels of the groups: integers, floats, strings or dates, one per loss or one per entry
+            of the leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
 
         Raises
         ------
