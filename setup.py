@@ -1,14 +1,23 @@
-"""Builds the kernels once per (instruction set, real) and links them into one extension module."""
+"""Builds the kernels once per (instruction set, real) and links them into one extension module.
 
+Every object is compiled by itself, as many at once as there are processors, and only if a file that
+it includes, its flags or the compiler have changed since.
+"""
+
+import hashlib
+import logging
 import os
 import platform
+import shlex
+import subprocess
 import sys
+import sysconfig
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -71,46 +80,130 @@ KERNELS = [
 ]
 
 
+BINDING = Path("src/fastloss/_binding.pyx")
+
+NO_COMPILER = """
+fastloss is compiled from C, and there is no C compiler: {reason}
+Install one, then try again: `apt install gcc` (Debian, Ubuntu), `dnf install gcc` (Fedora),
+`apk add gcc musl-dev` (Alpine), `xcode-select --install` (macOS), `conda install gcc_linux-64`.
+"""
+
+
+class Job(NamedTuple):
+    """A C file to compile."""
+
+    source: Path
+    folder: str  # of the object
+    macros: list
+    flags: list
+
+
 class Build(build_ext):
-    """Compiles the matrix above, probes OpenMP and links."""
+    """Compiles the matrix above and the binding, probes OpenMP and links."""
+
+    def finalize_options(self):
+        # An editable install would build in a temporary folder, and compile everything each time.
+        tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        self.build_temp = self.build_temp or str(Path("build") / f"temp.{tag}")
+        super().finalize_options()
+
+    def run(self):
+        if self.verbose < 2:
+            logging.disable(logging.INFO)  # the command lines
+        try:
+            super().run()
+        finally:
+            logging.disable(logging.NOTSET)
 
     def build_extension(self, ext):
+        self.check_compiler()
         openmp = self.find_openmp()
-        sanitize = os.environ.get(
-            "FASTLOSS_SANITIZE"
-        )  # "address,undefined": for the test-suite of the kernels
+        sanitize = os.environ.get("FASTLOSS_SANITIZE")  # "address,undefined": for the tests
         # -O1: vectorised loops with instrumentation take minutes to compile
         extra = (
             [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
         )
         each_isa = " ".join(f"F({isa}, argument)" for isa, _ in ISAS)
         isa_list = ("FL_FOR_EACH_ISA(F, argument)", each_isa)
-
-        jobs = [
-            *KERNELS,
-            *((source, "common", [isa_list], FLAGS + openmp) for source in COMMON),
+        unknown = [flag for flag in OPTIONAL_FLAGS if not self.builds("int x;", [flag])]
+        numpy_flags = [
+            "-isystem",
+            numpy.get_include(),
+            *(f"-D{n}={v}" for n, v in ext.define_macros),
         ]
 
-        unknown = [flag for flag in OPTIONAL_FLAGS if not self.builds("int x;", [flag])]
+        jobs = [
+            Job(BINDING.with_suffix(".c"), "common", [], FLAGS + numpy_flags),
+            *(Job(*kernel) for kernel in KERNELS),
+            *(Job(source, "common", [isa_list], FLAGS + openmp) for source in COMMON),
+        ]
+        jobs = [
+            job._replace(flags=[f for f in job.flags if f not in unknown] + extra) for job in jobs
+        ]
+        objects = self.compile(jobs)
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            libraries=self.get_libraries(ext),
+            library_dirs=ext.library_dirs,
+            extra_postargs=openmp + ([f"-fsanitize={sanitize}"] if sanitize else []),
+            export_symbols=self.get_export_symbols(ext),
+            build_temp=self.build_temp,
+            target_lang="c",
+        )
 
-        def compile_job(job):
-            source, folder, macros, flags = job
-            flags = [flag for flag in flags if flag not in unknown]
-            return self.compiler.compile(
-                [str(source)],
-                output_dir=str(Path(self.build_temp) / folder),
-                macros=macros,
-                include_dirs=[str(SRC)],
-                extra_postargs=flags + extra,
-            )
+    def compile(self, jobs):
+        """The objects, which are compiled unless they are up to date.
 
+        The first job is the slowest: Cython translates the binding. The templates follow by size.
+        """
+        order = [jobs[0], *sorted(jobs[1:], key=lambda job: -job.source.stat().st_size)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = [
-                name for objects in pool.map(compile_job, jobs) for name in objects
-            ]
-        ext.extra_compile_args = FLAGS + extra
-        ext.extra_link_args = openmp + ([f"-fsanitize={sanitize}"] if sanitize else [])
-        super().build_extension(ext)
+            futures = [pool.submit(self.compile_job, job) for job in order]
+            try:
+                for count, future in enumerate(as_completed(futures), 1):
+                    print(f"fastloss: {count} of {len(jobs)}, {future.result()}", flush=True)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [self.object_of(job) for job in jobs]
+
+    def object_of(self, job):
+        folder = str(Path(self.build_temp) / job.folder)
+        return self.compiler.object_filenames([str(job.source)], output_dir=folder)[0]
+
+    def compile_job(self, job):
+        """Returns what was done."""
+        if job.source.stem == BINDING.stem:
+            translate(BINDING, force=self.force)
+        label = f"{job.folder}/{job.source.stem}"
+        record = Record(self.object_of(job), f"{self.compiler_text} {numpy.__version__} {job}")
+        if not self.force and record.is_up_to_date():
+            return f"{label} is up to date"
+        record.remove()
+        self.compiler.compile(
+            [str(job.source)],
+            output_dir=str(Path(self.build_temp) / job.folder),
+            macros=job.macros,
+            include_dirs=[str(SRC)],
+            extra_postargs=[*job.flags, "-MMD", "-MF", str(record.dependencies)],
+        )
+        record.write()
+        return label
+
+    def check_compiler(self):
+        """Ends the build at once, with a remedy, where C programs cannot be compiled."""
+        command = self.compiler.compiler_so
+        try:
+            version = subprocess.run(
+                [command[0], "--version"], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SystemExit(NO_COMPILER.format(reason=error)) from None
+        if not self.builds("#include <math.h>\nint main(void) { return 0; }", [], link=True):
+            reason = f"{command[0]} does not build a program that includes math.h"
+            raise SystemExit(NO_COMPILER.format(reason=reason))
+        self.compiler_text = f"{version.stdout.partition(chr(10))[0]} {shlex.join(command)}"
 
     def find_openmp(self):
         """The flag that compiles and links a parallel region, or nothing."""
@@ -149,13 +242,49 @@ int main(void)
         return True
 
 
+class Record:
+    """How an object was made, in files beside it."""
+
+    def __init__(self, object_file, command):
+        self._object = Path(object_file)
+        self.dependencies = self._object.with_suffix(".d")  # written by the compiler
+        self._file = self._object.with_suffix(".hash")
+        self._command = command
+
+    def is_up_to_date(self):
+        try:
+            return self._file.read_text() == self._hash()
+        except OSError:
+            return False
+
+    def remove(self):
+        self._file.unlink(missing_ok=True)
+        self._object.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self):
+        self._file.write_text(self._hash())
+
+    def _hash(self):
+        """Hash of the command, of all files that the object was made from, and of the object."""
+        value = hashlib.sha256(self._command.encode())
+        rule = self.dependencies.read_text().replace("\\\n", " ")
+        for path in (self._object, *shlex.split(rule.partition(": ")[2])):
+            value.update(Path(path).read_bytes())
+        return value.hexdigest()
+
+
+def translate(source, force):
+    """Translates Cython to C if need be."""
+    from Cython.Build import cythonize
+
+    cythonize([Extension("fastloss._binding", [str(source)])], force=force, quiet=True)
+
+
 if __name__ == "__main__":  # tools/check_vectorised.py reads the matrix
     extension = Extension(
         "fastloss._binding",
-        ["src/fastloss/_binding.pyx"],
-        depends=[str(path) for path in SRC.rglob("*.[chd]*")],
-        include_dirs=[str(SRC), numpy.get_include()],
+        [str(BINDING)],
         libraries=["m"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     )
-    setup(ext_modules=cythonize([extension]), cmdclass={"build_ext": Build})
+    setup(ext_modules=[extension], cmdclass={"build_ext": Build})
