@@ -4,8 +4,11 @@ import datetime
 import gzip
 import os
 import pathlib
+import subprocess
+import sys
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
@@ -15,7 +18,7 @@ import pytest
 import fastloss as fl
 from fastloss.evaluation.sources import open_labels, open_source
 from fastloss.evaluation.sources.paths import natural_order
-from tests.test_sources import arrow_column, check
+from tests.test_sources import MEASURE, arrow_column, check
 
 TABLE = pa.table(
     {
@@ -368,6 +371,16 @@ def test_types_of_text_are_those_of_all_rows(tmp_path):
     assert len(groups(large, 2)) == 2  # not rounded to one float
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak from /proc")
+@pytest.mark.parametrize(
+    ("suffix", "head", "line"), [("csv", "p\n", "0.5\n"), ("jsonl", "", '{"p":0.5}\n')]
+)
+def test_memory_does_not_grow_with_text(suffix, head, line, tmp_path):
+    paths = [write_text(tmp_path, f"x{n}.{suffix}", head + n * line) for n in (50_000, 1_500_000)]
+    growth = subprocess.check_output([sys.executable, "-c", MEASURE, *paths], text=True)
+    assert int(growth) < 64  # MB; a batch for each row took 3 GB
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -412,6 +425,72 @@ def test_columns_side_by_side(tmp_path):
     pq.write_table(TABLE, tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"x\.parquet:logits holds lists: name it alone"):
         open_source(f"{tmp_path}/x.parquet:p,logits")
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------
+
+HALVES = np.random.default_rng(0).normal(size=(103, 4)).astype(ml_dtypes.bfloat16)
+
+
+def test_bfloat16_of_files(tmp_path):
+    np.save(tmp_path / "x.npy", HALVES)
+    np.savez(tmp_path / "x.npz", x=HALVES)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=HALVES, chunks=(10, 2))
+    paths = [tmp_path / "x.npy", f"{tmp_path}/x.npz:x", f"{tmp_path}/x.h5:x"]
+    for path in [*paths, [tmp_path / "x.npy"]]:
+        check(lambda path=path: open_source(path), HALVES)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    check(lambda: open_source(mapped), HALVES)
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert fl.l1_loss(file["x"], 0.0) == fl.l1_loss(HALVES, 0.0)
+    zarr = pytest.importorskip("zarr")
+    raw = HALVES.view(np.uint16).tobytes()
+    stored = zarr.create_array(
+        tmp_path / "x.zarr", shape=(103, 4), dtype="u2", chunks=(10, 4), zarr_format=2
+    )
+    stored[...] = HALVES.view(np.uint16)
+    metadata = tmp_path / "x.zarr" / ".zarray"  # as zarr 2 writes bfloat16
+    text = metadata.read_text()
+    metadata.write_text(
+        text.replace("<u2", "|V2").replace('"fill_value": 0', '"fill_value": "AAA="')
+    )
+    assert open_source(tmp_path / "x.zarr").read_all().tobytes() == raw
+
+
+def test_raw_bytes_in_memory_name_the_remedy():
+    raw = HALVES.view("V2")
+    for call in (
+        lambda: fl.l1_loss(raw, 0.0),
+        lambda: fl.evaluate(fl.l1_loss, raw, 0.0),
+        lambda: fl.evaluate(fl.l1_loss, [(raw, 0.0)]),
+    ):
+        with pytest.raises(TypeError, match=r"input\.view\(ml_dtypes\.bfloat16\)"):
+            call()
+
+
+def test_bfloat16_without_ml_dtypes(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", HALVES)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastloss\[bfloat16\]'"):
+        open_source(tmp_path / "x.npy")
+
+
+def test_bfloat16_tensors():
+    torch = pytest.importorskip("torch")
+    labels = [k % 4 for k in range(103)]
+    tensor = torch.from_numpy(HALVES.astype(np.float32)).to(torch.bfloat16)
+    assert fl.cross_entropy(tensor, labels) == fl.cross_entropy(HALVES, labels)
+    assert fl.l1_loss(tensor.T[1], 0.0) == fl.l1_loss(HALVES[:, 1], 0.0)
+    assert fl.l1_loss(tensor[0, 0], 0.0) == fl.l1_loss(HALVES[0, 0], 0.0)
+    gradient = fl.cross_entropy.grad(tensor, labels)
+    assert gradient.dtype == ml_dtypes.bfloat16
+    for batches in ((tensor, labels), ([(tensor, labels)],)):
+        assert fl.evaluate(fl.cross_entropy, *batches).value == fl.cross_entropy(HALVES, labels)
+    with pytest.raises(TypeError, match="requires grad"):
+        fl.l1_loss(tensor.clone().requires_grad_(), 0.0)
+    with pytest.raises(TypeError, match="pass input in float32"):
+        fl.l1_loss([tensor[0], tensor[1]], 0.0)
 
 
 # ---- names ---------------------------------------------------------------------------------------

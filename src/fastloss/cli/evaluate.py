@@ -30,9 +30,11 @@ from fastloss.evaluation.sources import MISSING_CHUNKS
 PERPLEXITY_LOSSES = ("cross_entropy", "nll_loss")
 
 _FILES = (
-    "A file is a .npy, or a .npz, HDF5, Zarr, Parquet or Arrow file followed by a colon and the "
-    "name of the array or column: x.npz:name, x.h5:group/name, x.zarr:name, x.parquet:column, "
-    "x.arrow:column. The name may be omitted if there is only one. All arrays must have the same "
+    "A file is a .npy, or a .npz, HDF5, Zarr, Parquet, Arrow, CSV or JSON Lines file followed by a "
+    "colon and the name of the array or column: x.npz:name, x.h5:group/name, x.zarr:name, "
+    "x.parquet:column, x.arrow:column, x.csv:column, x.jsonl:column. A folder of tables "
+    "(folder:column) or a quoted pattern ('x_*.npy') names several files, whose rows follow each "
+    "other. The name may be omitted if there is only one. All arrays must have the same "
     "number of rows (the leading dimension); weights may broadcast."
 )
 

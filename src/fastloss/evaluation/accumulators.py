@@ -137,8 +137,8 @@ class Accumulator:
         sample_weight : array_like, optional
             Weights of the losses, as in a call of the loss.
         group : array_like of labels
-            Labels of the groups: integers, floats or strings, one per loss or one per entry of the
-            leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
+            Labels of the groups: integers, floats, strings or dates, one per loss or one per entry
+            of the leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
 
         Raises
         ------
@@ -539,9 +539,11 @@ def _check_labels(labels: NDArray[Any]) -> None:
             integers = all(
                 type(label) is int and -(2**63) <= label < 2**63 for label in labels.flat
             )
-            remedy = ""
-            if len(wrong) == labels.size:
-                remedy = f": pass group.astype({'np.int64' if integers else 'str'})"
+            is_plain = any(
+                isinstance(label, (str, int, float, np.generic)) for label in labels.flat
+            )
+            remedy = ": pass group.astype(np.int64)" if integers else ""
+            remedy = remedy if is_plain else ": pass group.astype(str)"
             raise TypeError(
                 f"group holds {wrong[0]!r} in an array of objects, where labels must be "
                 f"strings or dates{remedy}"

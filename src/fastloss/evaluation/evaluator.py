@@ -62,8 +62,9 @@ def evaluate(
         The arrays of the loss, in order. Each is a NumPy array or memory map, a dataset of HDF5 or
         Zarr, a column of Arrow, a Dask array, any object with a shape that can be sliced, or the
         name of a file: ``x.npy``, ``x.npz:name``, ``x.h5:name``, ``x.zarr:name``,
-        ``x.parquet:column``, ``x.arrow:column``. Leading dimensions must be equal; a scalar or a
-        0-d array applies to every row.
+        ``x.parquet:column``, ``x.arrow:column``, ``x.csv:column``, ``x.jsonl:column``, or of a
+        folder of such tables. A list of names or a pattern (``x_*.npy``) is one array. Leading
+        dimensions must be equal; a scalar or a 0-d array applies to every row.
         Alternatively, one iterable of batches. A batch is a tuple of the arrays, followed by the
         sample weights if there are any, or a dict of them by name, which may have
         ``sample_weight`` and ``group``. Batches are taken one at a time on the calling thread and
@@ -72,8 +73,8 @@ def evaluate(
         Weights of the losses, as in a call of the loss; anything that `data` may be.
     by : "class", "group", or labels like one of the arrays, optional
         Also sums the losses of each class of the targets, or of each group. Labels are integers,
-        floats or, in memory, strings, one per loss or one per row. With "group", each batch has its
-        own labels.
+        floats, strings or dates, one per loss or one per row, in memory or in a file; dates become
+        strings in ISO 8601. With "group", each batch has its own labels.
     per_sample : path or array, or a list or dict of them like `criterion`, optional
         Where to write the unreduced losses: a .npy file, which appears when it is complete, or an
         array, memory map or dataset, which is filled chunk by chunk. It must not be a file or
