@@ -10,8 +10,8 @@ import numpy as np
 from fastloss.evaluation.accumulators import Totals, json_float
 from fastloss.evaluation.results import Evaluation, align_columns
 
-# The version of the JSON that commands print. It rises when a key is removed or changes its meaning;
-# keys may be added at any time.
+# The version of the JSON that commands print. It rises when a key is removed or changes its
+# meaning; keys may be added at any time.
 SCHEMA_VERSION = 1
 
 
