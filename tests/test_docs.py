@@ -265,7 +265,8 @@ def commands(file):
     blocks += re.findall(r"(?m)^    (?=\S)(.*)$", text)
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         line = line.strip().removeprefix("$ ").rpartition("&& ")[2]
-        if line.startswith("fastloss ") and not {"LOSS", "COMMAND", "SHELL"} & set(line.split()):
+        is_usage = re.search(r"\b(LOSS|COMMAND|SHELL)\b", line)
+        if line.startswith("fastloss ") and not is_usage:
             yield line
 
 
@@ -278,6 +279,8 @@ def test_commands_run(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
+    if words[0] == "completion":
+        pytest.importorskip("shtab")
     if ">" in words:
         words = words[: words.index(">")]
     assert cli.main(words) == 0
