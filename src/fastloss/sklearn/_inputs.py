@@ -400,7 +400,9 @@ def as_output_weight(multioutput, outputs):
     if outputs == 1:
         raise ValueError("multioutput contains weights, but there is only one output")
     if weight.shape != (outputs,):
-        raise ValueError(f"multioutput has shape {weight.shape}: it must have shape ({outputs},)")
+        raise InvalidParameterError(
+            f"multioutput has shape {weight.shape}: it must have shape ({outputs},)"
+        )
     return weight
 
 

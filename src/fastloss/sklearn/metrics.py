@@ -1,12 +1,14 @@
 """The losses of `sklearn.metrics`, with the signatures, results and exceptions of scikit-learn 1.9.
 
-They need only NumPy. Each validates and encodes its arguments as scikit-learn does, and calls a
+With them are the D² scores, which compare a loss to its value for a constant prediction. They need
+only NumPy. Each validates and encodes its arguments as scikit-learn does, and calls a
 loss of fastloss.
 """
 
 import math
 import warnings
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from numbers import Real
 from typing import Any
 
@@ -18,15 +20,23 @@ from fastloss.sklearn import _inputs
 
 __all__ = [
     "brier_score_loss",
+    "d2_absolute_error_score",
+    "d2_brier_score",
     "d2_log_loss_score",
+    "d2_pinball_score",
+    "d2_tweedie_score",
     "hinge_loss",
     "log_loss",
     "mean_absolute_error",
+    "mean_absolute_percentage_error",
     "mean_gamma_deviance",
     "mean_pinball_loss",
     "mean_poisson_deviance",
     "mean_squared_error",
+    "mean_squared_log_error",
     "mean_tweedie_deviance",
+    "root_mean_squared_error",
+    "root_mean_squared_log_error",
 ]
 
 _Array = NDArray[Any]
@@ -60,6 +70,16 @@ def _divide(total: Any, divisor: float) -> Any:
     if divisor == 0:
         raise ZeroDivisionError("the weights sum to 0: the mean is not defined")
     return total / divisor
+
+
+def _warn_undefined(reason: str) -> float:
+    """Warn that D² is not defined, and return NaN."""
+    warnings.warn(
+        f"D² is not defined for {reason}",
+        UndefinedMetricWarning,
+        stacklevel=_inputs.caller_level(),
+    )
+    return math.nan
 
 
 def _check_flag(name: str, value: Any, allowed: str = "True or False") -> None:
@@ -257,21 +277,21 @@ def d2_log_loss_score(
     0.2924812503605781
     """
     proba = _inputs.as_array(_resolve_y_proba(y_proba, y_pred), "y_proba")
-    if proba.shape[0] < 2:
-        if labels is not None:
-            _inputs.check_array_like(labels, "labels")
-        y, weight = _inputs.as_array(y_true, "y_true"), sample_weight
-        weight = None if weight is None else _inputs.as_array(weight, "sample_weight")
-        _inputs.check_equal_rows(y_true=y, y_proba=proba, sample_weight=weight)
-        warnings.warn(
-            "D² is not defined for fewer than two rows",
-            UndefinedMetricWarning,
-            stacklevel=_inputs.caller_level(),
-        )
-        return math.nan
+    if len(proba) < 2:
+        return _undefined_for_one_row(y_true, proba, sample_weight, labels)
     target, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
     total, divisor = _log_loss_sums(target, proba, weight)
     return 1 - total / _null_log_loss(target, _class_count(proba), weight, divisor)
+
+
+def _undefined_for_one_row(y_true: Any, proba: _Array, sample_weight: Any, labels: Any) -> float:
+    """Check only what scikit-learn checks, warn, and return NaN."""
+    if labels is not None:
+        _inputs.check_array_like(labels, "labels")
+    y, weight = _inputs.as_array(y_true, "y_true"), sample_weight
+    weight = None if weight is None else _inputs.as_array(weight, "sample_weight")
+    _inputs.check_equal_rows(y_true=y, y_proba=proba, sample_weight=weight)
+    return _warn_undefined("fewer than two rows")
 
 
 def _null_log_loss(target: _Array, columns: int, weight: _Array | None, divisor: float) -> float:
@@ -353,24 +373,102 @@ def brier_score_loss(
     is_auto = isinstance(scale_by_half, str) and scale_by_half == "auto"
     if not is_auto:
         _check_flag("scale_by_half", scale_by_half, 'True, False or "auto"')
+    _check_pos_label(pos_label)
+    target, proba, weight = _read_indicators(y_true, y_proba, sample_weight, pos_label, labels)
+    columns = _class_count(proba)
+    score = _divide(*_sums(losses.mse_loss, proba, target, weight=weight))
+    is_halved = columns == 2 if is_auto else scale_by_half
+    return columns * score / 2 if is_halved else columns * score
+
+
+def _check_pos_label(pos_label: Any) -> None:
     if not (pos_label is None or isinstance(pos_label, (Real, str, np.bool_))):
         raise _inputs.InvalidParameterError(
             f"pos_label must be a number, a string or None, got {pos_label!r}"
         )
+
+
+def _read_indicators(y_true, y_proba, sample_weight, pos_label, labels):
+    """Class indicators and probabilities, both (n, classes) or, of the positive class, (n,)."""
     proba = _inputs.as_probabilities(y_proba)
-    columns = _class_count(proba)
     if proba.ndim == 2:
         target, proba, weight = _read_classes(y_true, proba, sample_weight, labels)
-        target = _one_hot(target, columns) if target.ndim == 1 else target
-    else:
-        if labels is not None:
-            _inputs.check_array_like(labels, "labels")
-        target = _inputs.encode_binary(y_true, pos_label)
-        _inputs.check_equal_rows(y_true=target, y_proba=proba)
-        weight = None if sample_weight is None else _inputs.as_weight(sample_weight, len(proba))
+        return _one_hot(target, proba.shape[1]) if target.ndim == 1 else target, proba, weight
+    if labels is not None:
+        _inputs.check_array_like(labels, "labels")
+    target = _inputs.encode_binary(y_true, pos_label)
+    _inputs.check_equal_rows(y_true=target, y_proba=proba)
+    weight = None if sample_weight is None else _inputs.as_weight(sample_weight, len(proba))
+    return target, proba, weight
+
+
+def d2_brier_score(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    pos_label: float | bool | str | None = None,
+    labels: ArrayLike | None = None,
+) -> float:
+    """Fraction of the Brier score explained (D²), also called Brier skill score.
+
+    It is ``1 - brier_score_loss(y_true, y_proba) / brier_score_loss(y_true, q)``, where every row
+    of q has the class frequencies of `y_true`. Perfect predictions score 1, the class frequencies
+    score 0, and worse predictions score below 0.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,), (n, 1) or (n, k)
+        Labels, as in `log_loss`.
+    y_proba : array_like, shape (n, k), (n,) or (n, 1)
+        Predicted probabilities, as in `brier_score_loss`.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    pos_label : float, bool or str, optional
+        The positive class, as in `brier_score_loss`.
+    labels : array_like, optional
+        All labels, as in `brier_score_loss`.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two rows. If all rows have the same class, minus infinity, or NaN for
+        perfect predictions.
+
+    Raises
+    ------
+    ValueError
+        As in `brier_score_loss`.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Warns
+    -----
+    UserWarning
+        As in `log_loss`, and for fewer than two rows.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.d2_brier_score``. If all rows have the same class, rounding errors
+    there may give a large negative number instead of minus infinity.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import d2_brier_score
+    >>> d2_brier_score([0, 1, 1, 0], [0.25, 0.75, 0.5, 0.5])
+    0.375
+    """
+    _check_pos_label(pos_label)
+    proba = _inputs.as_array(y_proba, "y_proba")
+    if len(proba) < 2:
+        return _undefined_for_one_row(y_true, proba, sample_weight, labels)
+    target, proba, weight = _read_indicators(y_true, proba, sample_weight, pos_label, labels)
     score = _divide(*_sums(losses.mse_loss, proba, target, weight=weight))
-    is_halved = columns == 2 if is_auto else scale_by_half
-    return columns * score / 2 if is_halved else columns * score
+    counted = target if weight is None else target[weight != 0]
+    if (counted == counted[0]).all():
+        return math.nan if score == 0 else -math.inf
+    frequencies = np.broadcast_to(np.average(target, axis=0, weights=weight), target.shape)
+    return 1 - score / _divide(*_sums(losses.mse_loss, frequencies, target, weight=weight))
 
 
 def hinge_loss(
@@ -561,11 +659,21 @@ def _mean(
     **options: float,
 ) -> Any:
     """The mean over rows, and over outputs as `multioutput` says."""
-    is_name = isinstance(multioutput, str)
     if type(multioutput) is str and multioutput == "uniform_average":
         value = _fast_mean(loss, y_true, y_pred, sample_weight, propagates_nonfinite, **options)
         if value == value:
             return value
+    y_true, y_pred, weight, multioutput = _read_outputs(y_true, y_pred, sample_weight, multioutput)
+    if isinstance(multioutput, str) and multioutput == "uniform_average":
+        return _divide(*_sums(loss, y_pred, y_true, weight=weight, **options))
+    unreduced = partial(loss, reduction="none", **options)
+    means = _column_means(unreduced, y_true, y_pred, weight)
+    return _average_outputs(means, multioutput, y_pred.dtype)
+
+
+def _read_outputs(y_true, y_pred, sample_weight, multioutput):
+    """True and predicted values (n, outputs), weights, and `multioutput`, a name or an array."""
+    is_name = isinstance(multioutput, str)
     if is_name and multioutput not in ("raw_values", "uniform_average"):
         raise _inputs.InvalidParameterError(
             f"multioutput must be 'raw_values', 'uniform_average' or an array of weights, got "
@@ -574,23 +682,32 @@ def _mean(
     y_true, y_pred, weight = _inputs.as_targets(y_true, y_pred, sample_weight)
     if not is_name:
         multioutput = _inputs.as_output_weight(multioutput, y_pred.shape[1])
-    elif multioutput == "uniform_average":
-        return _divide(*_sums(loss, y_pred, y_true, weight=weight, **options))
-    means = _column_means(loss, y_true, y_pred, weight, **options)
-    if is_name:
-        return means.astype(y_pred.dtype)
-    return float(_divide(means @ multioutput, float(multioutput.sum())))
+    return y_true, y_pred, weight, multioutput
 
 
 def _column_means(
-    loss: Any, y_true: _Array, y_pred: _Array, weight: _Array | None, **options: float
+    unreduced: Callable[[_Array, _Array], _Array],
+    y_true: _Array,
+    y_pred: _Array,
+    weight: _Array | None,
 ) -> _Array:
+    """The mean over rows of the losses, ``unreduced(y_pred, y_true)``, of each output."""
     rows, columns = y_pred.shape
     weight = np.ones(rows) if weight is None else weight.astype(np.float64)
     total = np.zeros(columns)
     for block in _row_blocks(rows, columns):
-        total += weight[block] @ loss(y_pred[block], y_true[block], reduction="none", **options)
+        total += weight[block] @ unreduced(y_pred[block], y_true[block])
     return _divide(total, float(weight.sum()))
+
+
+def _average_outputs(values: _Array, multioutput: Any, dtype: np.dtype[Any]) -> Any:
+    """The values of the outputs, or their average, as `multioutput` says."""
+    if not isinstance(multioutput, str):
+        return float(_divide(values @ multioutput, float(multioutput.sum())))
+    if multioutput == "uniform_average":
+        return float(values.mean())
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def mean_squared_error(
@@ -642,6 +759,178 @@ def mean_squared_error(
     return _mean(losses.mse_loss, y_true, y_pred, sample_weight, multioutput)
 
 
+def root_mean_squared_error(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Root mean squared error: the square root of the mean of (y_true - y_pred)^2.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the root of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, and weights that are all 0.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.root_mean_squared_error``: the root is taken for each output,
+    before the average. With negative weights, a mean below 0 has the root NaN. Unlike there,
+    weights of a single output are an error, as in the other metrics, and so are weights that are
+    NaN. For the precision, see `mean_squared_error`.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import root_mean_squared_error
+    >>> root_mean_squared_error([3, -0.5, 2, 7], [2.5, 0.0, 2, 8])
+    0.6123724356957945
+    """
+    if type(multioutput) is str and multioutput == "uniform_average":
+        mean = _fast_mean(losses.mse_loss, y_true, y_pred, sample_weight, True)
+        if mean == mean and np.ndim(y_pred) == 1:
+            return math.sqrt(mean)
+    unreduced = partial(losses.mse_loss, reduction="none")
+    return _root_mean(unreduced, *_read_outputs(y_true, y_pred, sample_weight, multioutput))
+
+
+def _root_mean(unreduced, y_true, y_pred, weight, multioutput):
+    with np.errstate(invalid="ignore"):  # a mean below 0
+        roots = np.sqrt(_column_means(unreduced, y_true, y_pred, weight))
+    return _average_outputs(roots, multioutput, y_pred.dtype)
+
+
+def mean_squared_log_error(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Mean squared logarithmic error: the mean of (log(1 + y_true) - log(1 + y_pred))^2.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values, greater than -1.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values, greater than -1.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the mean of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, values of at most -1,
+        weights that are all 0.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.mean_squared_log_error`` to 1e-12 of the squared logarithms. If
+    they cancel, as for good predictions, fastloss is more accurate than scikit-learn. float32 is
+    computed in float64.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import mean_squared_log_error
+    >>> mean_squared_log_error([3, 5, 2.5, 7], [2.5, 5, 4, 8])
+    0.03973012298459379
+    """
+    outputs = _read_outputs(y_true, y_pred, sample_weight, multioutput)
+    y_true, y_pred, weight, multioutput = outputs
+    _check_above_minus_1(y_true, y_pred)
+    means = _column_means(_squared_log_errors, y_true, y_pred, weight)
+    return _average_outputs(means, multioutput, y_pred.dtype)
+
+
+def _check_above_minus_1(y_true: _Array, y_pred: _Array) -> None:
+    for array, name in ((y_true, "y_true"), (y_pred, "y_pred")):
+        array = array[:, 0] if array.shape[1] == 1 else array  # for the position in the message
+        _inputs.check_entries(array > -1, array, name, "above -1")
+
+
+def _squared_log_errors(y_pred: _Array, y_true: _Array) -> _Array:
+    """(log(1 + y) - log(1 + x))^2 as log1p(|y - x| / (1 + min(x, y)))^2, which does not cancel."""
+    x, y = y_pred.astype(np.float64, copy=False), y_true.astype(np.float64, copy=False)
+    return np.square(np.log1p(np.abs(y - x) / (1 + np.minimum(x, y))))
+
+
+def root_mean_squared_log_error(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Root mean squared logarithmic error, the square root of `mean_squared_log_error`.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values, greater than -1.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values, greater than -1.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the root of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, values of at most -1,
+        weights that are all 0.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.root_mean_squared_log_error``: the root is taken for each output,
+    before the average. For the precision, see `mean_squared_log_error`.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import root_mean_squared_log_error
+    >>> root_mean_squared_log_error([3, 5, 2.5, 7], [2.5, 5, 4, 8])
+    0.19932416558108
+    """
+    outputs = _read_outputs(y_true, y_pred, sample_weight, multioutput)
+    _check_above_minus_1(*outputs[:2])
+    return _root_mean(_squared_log_errors, *outputs)
+
+
 def mean_absolute_error(
     y_true: ArrayLike,
     y_pred: ArrayLike,
@@ -688,6 +977,65 @@ def mean_absolute_error(
     0.8125
     """
     return _mean(losses.l1_loss, y_true, y_pred, sample_weight, multioutput)
+
+
+def mean_absolute_percentage_error(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Mean absolute percentage error: the mean of ``|y_true - y_pred| / |y_true|``.
+
+    It is a ratio, not a percentage.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the mean of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, and weights that are all 0.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.mean_absolute_percentage_error``. As there, the divisor is at
+    least 2.2e-16, so that the error at a true value of 0 is large but finite. float32 is computed
+    in float64.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import mean_absolute_percentage_error
+    >>> mean_absolute_percentage_error([3, -0.5, 2, 8], [2.5, 0.0, 2, 7])
+    0.3229166666666667
+    >>> mean_absolute_percentage_error([0.0, 1.0], [1.0, 1.0])
+    2251799813685248.0
+    """
+    y_true, y_pred, weight, multioutput = _read_outputs(y_true, y_pred, sample_weight, multioutput)
+    means = _column_means(_percentage_errors, y_true, y_pred, weight)
+    return _average_outputs(means, multioutput, y_pred.dtype)
+
+
+def _percentage_errors(y_pred: _Array, y_true: _Array) -> _Array:
+    x, y = y_pred.astype(np.float64, copy=False), y_true.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):
+        return np.abs(y - x) / np.maximum(np.abs(y), _EPS[np.dtype(np.float64)])
 
 
 def mean_pinball_loss(
@@ -740,9 +1088,7 @@ def mean_pinball_loss(
     >>> mean_pinball_loss([1.0, 2.0, 3.0], [0.0, 2.0, 5.0], alpha=0.25)
     0.5833333333333334
     """
-    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-        raise _inputs.InvalidParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
-    quantile = float(alpha)
+    quantile = _check_quantile(alpha)
     return _mean(
         losses.pinball_loss,
         y_true,
@@ -751,6 +1097,159 @@ def mean_pinball_loss(
         multioutput,
         propagates_nonfinite=0 < quantile < 1,
         quantile=quantile,
+    )
+
+
+def _check_quantile(alpha: Any) -> float:
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        raise _inputs.InvalidParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
+    return float(alpha)
+
+
+def d2_pinball_score(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    alpha: float = 0.5,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Fraction of the pinball loss explained (D²).
+
+    It is ``1 - mean_pinball_loss(y_true, y_pred) / mean_pinball_loss(y_true, q)``, where every row
+    of q has the quantile of `y_true`. Perfect predictions score 1, the quantile scores 0, and worse
+    predictions score below 0.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values quantiles.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    alpha : float, default 0.5
+        Level of the quantile, from 0 to 1.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the score of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+        The score of an output whose true values all are the quantile is 1 for perfect predictions,
+        otherwise 0. NaN for fewer than two rows.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, weights that are all 0,
+        and `alpha` outside [0, 1].
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Warns
+    -----
+    UserWarning
+        For fewer than two rows.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.d2_pinball_score``. If the quantile is an interval, q is its
+    middle, and all its values have the same loss. For the precision, see `mean_squared_error`.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import d2_pinball_score
+    >>> d2_pinball_score([1, 2, 3], [1, 3, 3])
+    0.5
+    >>> d2_pinball_score([1, 2, 3], [1, 2, 4], alpha=0.9)
+    0.6666666666666667
+    """
+    quantile = _check_quantile(alpha)
+    y_true, y_pred, weight, multioutput = _read_outputs(y_true, y_pred, sample_weight, multioutput)
+    if len(y_pred) < 2:
+        return _warn_undefined("fewer than two rows")
+    unreduced = partial(losses.pinball_loss, reduction="none", quantile=quantile)
+    loss = _column_means(unreduced, y_true, y_pred, weight)
+    constant = np.broadcast_to(_quantiles(y_true, weight, quantile), y_true.shape)
+    null_loss = _column_means(unreduced, y_true, constant, weight)
+    is_constant = null_loss == 0
+    scores = np.where(is_constant, loss == 0, 1 - loss / np.where(is_constant, 1, null_loss))
+    return _average_outputs(scores, multioutput, y_pred.dtype)
+
+
+def _quantiles(y: _Array, weight: _Array | None, level: float) -> _Array:
+    """The quantile of each column; the mean of the two values that bound an interval of them."""
+    if weight is None:
+        return np.asarray(np.quantile(y, level, axis=0, method="averaged_inverted_cdf"))
+    y, weight = y[weight != 0], weight[weight != 0].astype(np.float64)
+    quantiles = np.empty(y.shape[1], y.dtype)
+    for column, values in enumerate(y.T):
+        order = values.argsort()
+        below = weight[order].cumsum()
+        rank = level * below[-1]
+        first = min(int(below.searchsorted(rank)), len(order) - 1)
+        is_interval = below[first] - rank <= _EPS[np.dtype(np.float64)] * abs(below[-1])
+        last = min(first + is_interval, len(order) - 1)
+        quantiles[column] = values[order[first]] / 2 + values[order[last]] / 2
+    return quantiles
+
+
+def d2_absolute_error_score(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: ArrayLike = "uniform_average",
+) -> float | _Array:
+    """Fraction of the absolute error explained (D²).
+
+    It is ``1 - mean_absolute_error(y_true, y_pred) / mean_absolute_error(y_true, q)``, where every
+    row of q has the median of `y_true`: `d2_pinball_score` with ``alpha=0.5``.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, outputs)
+        True values.
+    y_pred : array_like, shape (n,) or (n, outputs)
+        Predicted values.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    multioutput : {"raw_values", "uniform_average"} or array_like, default "uniform_average"
+        "raw_values" returns the score of each output, and "uniform_average" their average. An array
+        has the weights of the outputs in the average.
+
+    Returns
+    -------
+    float or ndarray of shape (outputs,)
+        The score of an output whose true values all are the median is 1 for perfect predictions,
+        otherwise 0. NaN for fewer than two rows.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, different numbers of rows or outputs, and weights that are all 0.
+    ZeroDivisionError
+        For weights that sum to 0.
+
+    Warns
+    -----
+    UserWarning
+        For fewer than two rows.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.d2_absolute_error_score``.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import d2_absolute_error_score
+    >>> d2_absolute_error_score([3, -0.5, 2, 7], [2.5, 0.0, 2, 8])
+    0.7647058823529411
+    """
+    return d2_pinball_score(
+        y_true, y_pred, sample_weight=sample_weight, alpha=0.5, multioutput=multioutput
     )
 
 
@@ -803,23 +1302,31 @@ def mean_tweedie_deviance(
     >>> mean_tweedie_deviance([2, 0, 1, 4], [0.5, 0.5, 2.0, 2.0], power=1.5)
     1.7781745930520225
     """
-    if not isinstance(power, Real) or not (power <= 0 or power >= 1):
-        raise _inputs.InvalidParameterError(
-            f"power must be at most 0, or at least 1, got {power!r}"
-        )
-    loss, p = losses.tweedie_deviance_loss, float(power)
+    loss, p = losses.tweedie_deviance_loss, _check_power(power)
     propagates_nonfinite = p in (0, 1, 1.5, 2)
     value = _fast_mean(loss, y_true, y_pred, sample_weight, propagates_nonfinite, power=p)
     if value == value and y_pred.ndim == 1:
         return value
-    return _mean_deviance(y_true, y_pred, sample_weight, p)
+    y_true, y_pred, weight = _read_single_output(y_true, y_pred, sample_weight)
+    return _mean_deviance(y_true, y_pred, weight, p)
 
 
-def _mean_deviance(y_true: Any, y_pred: Any, sample_weight: Any, power: float) -> float:
+def _check_power(power: Any) -> float:
+    if not isinstance(power, Real) or not (power <= 0 or power >= 1):
+        raise _inputs.InvalidParameterError(
+            f"power must be at most 0, or at least 1, got {power!r}"
+        )
+    return float(power)
+
+
+def _read_single_output(y_true, y_pred, sample_weight):
     y_true, y_pred, weight = _inputs.as_targets(y_true, y_pred, sample_weight)
     if y_pred.shape[1] > 1:
         raise ValueError(f"y_pred has shape {y_pred.shape}: a deviance needs a single output")
-    y_true, y_pred = y_true.reshape(-1), y_pred.reshape(-1)
+    return y_true.reshape(-1), y_pred.reshape(-1), weight
+
+
+def _mean_deviance(y_true: _Array, y_pred: _Array, weight: _Array | None, power: float) -> Any:
     if power >= 2:
         _inputs.check_entries(y_true > 0, y_true, "y_true", f"above 0 for power {power:g}")
     elif power >= 1:
@@ -914,3 +1421,76 @@ def mean_gamma_deviance(
     1.0568528194400546
     """
     return mean_tweedie_deviance(y_true, y_pred, sample_weight=sample_weight, power=2.0)
+
+
+def d2_tweedie_score(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    power: float = 0,
+) -> float:
+    """Fraction of the Tweedie deviance explained (D²); for power 0, it is R².
+
+    It is ``1 - mean_tweedie_deviance(y_true, y_pred) / mean_tweedie_deviance(y_true, q)``, where
+    every row of q has the mean of `y_true`. Perfect predictions score 1, the mean scores 0, and
+    worse predictions score below 0.
+
+    Parameters
+    ----------
+    y_true : array_like, shape (n,) or (n, 1)
+        Observed values, as in `mean_tweedie_deviance`.
+    y_pred : array_like, shape (n,) or (n, 1)
+        Predicted means, as in `mean_tweedie_deviance`.
+    sample_weight : array_like, shape (n,), optional
+        Weights of the rows. They may be negative.
+    power : float, default 0
+        Power of the mean that the variance is proportional to, as in `mean_tweedie_deviance`.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two rows, and for a mean that `power` does not allow.
+
+    Raises
+    ------
+    ValueError
+        As in `mean_tweedie_deviance`.
+    ZeroDivisionError
+        For a `y_true` that is constant, and for weights that sum to 0.
+
+    Warns
+    -----
+    UserWarning
+        For fewer than two rows, and for a mean that `power` does not allow.
+
+    Notes
+    -----
+    Agrees with ``sklearn.metrics.d2_tweedie_score``, with two exceptions. There, the score of a
+    constant `y_true` may be a large negative number, the result of rounding errors, instead of an
+    error; and for a power below 0 and a `y_true` with a mean below 0, the score is a number
+    although the deviance is not defined.
+
+    Examples
+    --------
+    >>> from fastloss.sklearn import d2_tweedie_score
+    >>> d2_tweedie_score([0.5, 1, 2.5, 7], [1, 1, 5, 3.5], power=1)
+    0.4879151349031141
+    """
+    p = _check_power(power)
+    y_true, y_pred, weight = _read_single_output(y_true, y_pred, sample_weight)
+    if len(y_pred) < 2:
+        return _warn_undefined("fewer than two rows")
+    deviance = _mean_deviance(y_true, y_pred, weight, p)
+    y = y_true.astype(np.float64, copy=False)
+    mean = float(np.average(y, weights=weight))
+    if p < 0 and mean == 0:
+        mean = math.ulp(0)  # the deviance's limit
+    if p != 0 and not mean > 0:
+        return _warn_undefined(f"power {p:g} and a y_true whose mean is {mean:g}")
+    weighted = y if weight is None else y[weight != 0]
+    if weighted.min() == weighted.max():
+        raise ZeroDivisionError(f"y_true is {weighted[0]:g} everywhere: D² is not defined")
+    loss = losses.tweedie_deviance_loss
+    null_deviance = _divide(*_sums(loss, mean, y, weight=weight, power=p))
+    return 1 - _divide(deviance, null_deviance)
