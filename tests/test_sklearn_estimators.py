@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import sklearn
 from scipy.optimize import linprog, minimize
@@ -16,7 +17,12 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import RFE
 from sklearn.linear_model import (
@@ -38,11 +44,12 @@ from sklearn.metrics import (
     mean_squared_error,
     mean_tweedie_deviance,
 )
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.multioutput import MultiOutputClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
@@ -890,6 +897,101 @@ def test_several_outputs_are_refused(three, model, wrapper):
         make_scorer(fl.CrossEntropyLoss())(model, X, outputs)
 
 
+MULTILABEL = [
+    MultiOutputClassifier(LogisticRegression(max_iter=1000)),
+    make_pipeline(StandardScaler(), MultiOutputClassifier(LossClassifier())),
+    OneVsRestClassifier(LogisticRegression(max_iter=1000)),
+    ClassifierChain(LogisticRegression(max_iter=1000)),
+    RandomForestClassifier(20, max_depth=2, random_state=0),
+    KNeighborsClassifier(30),
+    MLPClassifier(tol=0.01, max_iter=1000, random_state=0),
+]
+
+
+def probabilities_of_labels(model, X):
+    proba = model.predict_proba(X)
+    return np.stack([p[:, 1] for p in proba], axis=1) if isinstance(proba, list) else proba
+
+
+@pytest.mark.parametrize("model", MULTILABEL, ids=repr)
+def test_scores_of_multilabel_models(three, model):
+    X, y = three
+    labels = np.c_[y == y[0], y != y[-1], X[:, 0] > 5.8].astype(int)
+    weights = np.linspace(0, 2, len(y))
+    model = clone(model).fit(X, labels)
+    p = np.clip(probabilities_of_labels(model, X), 1e-9, 1 - 1e-9)
+    entropy = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
+    for criterion in (fl.BCELoss(), fl.BCEWithLogitsLoss(), fl.SoftMarginLoss()):
+        mean, total = (
+            make_scorer(clone(criterion).set_params(reduction=reduction))
+            for reduction in ("mean", "sum")
+        )
+        expected = -(weights @ entropy).sum() / weights.sum() / 3
+        for targets in (labels, labels.astype(bool), pandas.DataFrame(labels)):
+            score = mean(model, X, targets, sample_weight=weights)
+            np.testing.assert_allclose(score, expected, rtol=1e-6)
+        np.testing.assert_allclose(total(model, X, labels), -entropy.sum(), rtol=1e-6)
+    folds = KFold(3, shuffle=True, random_state=0)
+    scores = cross_val_score(model, X, labels, scoring=make_scorer(fl.BCELoss()), cv=folds)
+    assert (scores < 0).all()
+
+
+def test_decision_values_of_multilabel_models(three):
+    X, y = three
+    labels = np.c_[y == y[0], y != y[-1]].astype(int)
+    model = OneVsRestClassifier(LogisticRegression()).fit(X, labels)
+    by_logits = make_scorer(fl.BCEWithLogitsLoss(), response_method="decision_function")
+    expected = make_scorer(fl.BCEWithLogitsLoss())(model, X, labels)
+    np.testing.assert_allclose(by_logits(model, X, labels), expected)
+    margins = (2 * labels - 1) * model.decision_function(X)
+    expected = -np.maximum(0, 1 - margins).mean()
+    np.testing.assert_allclose(make_scorer(HINGE)(model, X, labels), expected)
+    sparse = OneVsRestClassifier(LogisticRegression()).fit(X, csr_array(labels))
+    assert make_scorer(HINGE)(sparse, X, csr_array(labels)) == expected
+    for model in (MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
+        with pytest.raises(TypeError, match="has no decision_function"):
+            by_logits(model.fit(X, labels), X, labels)
+
+
+def test_label_that_is_not_in_the_training_data(three):
+    X, y = three
+    labels = np.c_[y == y[0], np.zeros(len(y))].astype(int)
+    model = RandomForestClassifier(3, max_depth=1, random_state=0).fit(X, labels)
+    score = make_scorer(fl.BCELoss())(model, X, labels)
+    p = model.predict_proba(X)[0][:, 1]
+    np.testing.assert_allclose(score, -fl.binary_cross_entropy(p, labels[:, 0]) / 2)
+    labels[0, 1] = 1
+    assert make_scorer(fl.BCEWithLogitsLoss())(model, X, labels) == -np.inf
+
+
+def test_several_outputs_that_are_not_labels_are_refused(three):
+    X, y = three
+    classes = np.unique(y, return_inverse=True)[1]
+    outputs, scorer = np.c_[classes, classes > 0], make_scorer(fl.BCELoss())
+    model = RandomForestClassifier(3).fit(X, outputs)
+    with pytest.raises(ValueError, match=r"y\[0, 0\] = 2: .* 0 or 1 for BCELoss\(\)"):
+        scorer(model, X, outputs)
+    with pytest.raises(TypeError, match=r"output 0 of RandomForest\w+ has the classes \[0, 1, 2\]"):
+        scorer(model, X, np.minimum(outputs, 1))
+    with pytest.raises(ValueError, match=r"has 2 outputs, and y has shape \(150,\)"):
+        scorer(model, X, classes)
+    with pytest.raises(ValueError, match=r"has 2 outputs, and y has shape \(150, 3\)"):
+        scorer(model, X, np.eye(3)[classes])
+    single = LogisticRegression(max_iter=1000).fit(X, classes)
+    for criterion in (fl.BCELoss(), fl.CrossEntropyLoss()):
+        with pytest.raises(ValueError, match=r"has one output, and y has shape \(150, 3\)"):
+            make_scorer(criterion)(single, X, np.eye(3)[classes])
+
+
+def test_scores_of_several_values(values):
+    X, y = values
+    outputs = np.c_[y, -y]
+    for model in (Ridge(), RandomForestRegressor(3), MultiOutputRegressor(Ridge())):
+        model.fit(X, outputs)
+        expected = -mean_squared_error(outputs, model.predict(X))
+        np.testing.assert_allclose(make_scorer(fl.MSELoss())(model, X, outputs), expected)
+
+
 def test_targets_of_a_scorer_keep_their_rows():
     X, y = np.arange(6.0).reshape(3, 2), np.arange(6.0).reshape(2, 3)
     model = DummyRegressor(strategy="constant", constant=[0.0, 1.0]).fit(X, X)
@@ -917,13 +1019,43 @@ def test_missing_package_is_named(name, missing):
 import sys
 sys.modules[{missing!r}] = None
 import fastloss.sklearn
-assert {name!r} in dir(fastloss.sklearn)
 try:
     fastloss.sklearn.{name}
 except ImportError as error:
     assert "pip install 'fastloss[sklearn]'" in str(error), error
 else:
     raise AssertionError("it was imported")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_package_can_be_explored_without_scikit_learn():
+    program = """
+import inspect, pydoc, sys
+sys.modules["sklearn"] = None
+import fastloss.sklearn
+from fastloss.sklearn import *
+names = {name for name, _ in inspect.getmembers(fastloss.sklearn)}
+assert set(fastloss.sklearn.__all__) <= names == set(dir(fastloss.sklearn)), names
+assert "LossClassifier" not in names
+help(fastloss.sklearn)
+assert log_loss([0, 1], [0.5, 0.5]) > 0.69
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    for name in (*fl.sklearn.metrics.__all__, "LossClassifier", "pip install 'fastloss[sklearn]'"):
+        assert name in run.stdout
+
+
+def test_package_can_be_explored_with_scikit_learn():
+    program = """
+import inspect
+import fastloss.sklearn
+from fastloss.sklearn import *
+assert {"LossClassifier", "LossRegressor", "make_scorer"} <= set(fastloss.sklearn.__all__)
+assert set(fastloss.sklearn.__all__) <= set(dir(fastloss.sklearn))
+assert dict(inspect.getmembers(fastloss.sklearn))["make_scorer"] is make_scorer
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -1,9 +1,11 @@
 """fastloss for scikit-learn: metrics, which need only NumPy, and scorers and linear models.
 
-Scorers and models also need scikit-learn and SciPy: ``pip install 'fastloss[sklearn]'``.
+The metrics are listed below. `make_scorer`, `LossClassifier` and `LossRegressor` also need
+scikit-learn and SciPy: ``pip install 'fastloss[sklearn]'``.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fastloss.sklearn import metrics
@@ -13,9 +15,12 @@ if TYPE_CHECKING:
     from fastloss.sklearn.estimators import LossClassifier, LossRegressor
     from fastloss.sklearn.scoring import make_scorer
 
-__all__ = ["LossClassifier", "LossRegressor", "make_scorer", *metrics.__all__]
+__all__ = [*metrics.__all__]
+if TYPE_CHECKING or (find_spec("sklearn") and find_spec("scipy")):
+    __all__ += ["LossClassifier", "LossRegressor", "make_scorer"]
 
-# Imported on first access, so that the metrics do not need scikit-learn.
+# Imported on first access, so that the metrics do not need scikit-learn. Without it, the names are
+# not listed, since help() and inspect.getmembers() access every name that is listed.
 _LAZY = {
     "LossClassifier": "fastloss.sklearn.estimators",
     "LossRegressor": "fastloss.sklearn.estimators",

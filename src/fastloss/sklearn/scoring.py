@@ -1,6 +1,7 @@
 """`make_scorer`: criteria as scorers for `cross_val_score` and `GridSearchCV`."""
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.metadata_routing import UNUSED
@@ -8,6 +9,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from fastloss import criteria
 from fastloss._arrays import as_array
 from fastloss._labels import as_labels
+from fastloss.sklearn._inputs import check_entries
 from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
 # Criteria for classifiers, by what they take from the estimator.
@@ -21,6 +23,7 @@ PROBABILITIES = (criteria.NLLLoss, criteria.BCELoss)
 MARGINS = (criteria.MultiMarginLoss, criteria.MarginRankingLoss)
 CLASSIFICATION = LOGITS + PROBABILITIES + MARGINS
 MULTICLASS = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
+TWO_CLASSES = tuple(cls for cls in CLASSIFICATION if cls not in MULTICLASS)
 SIGN_LABELS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
 
 _MAX_NESTED_ESTIMATORS = 20
@@ -53,6 +56,9 @@ def make_scorer(criterion, *, response_method=None):
     the shape does not distinguish them; the scorer then finds pairs by ``decision_function_shape``
     or, if the estimator has no such parameter, by its predictions.
 
+    The criteria for two classes also score multilabel classifiers, whose outputs are each 0 or 1.
+    "mean" is over all rows and outputs. Other classifiers with several outputs are an error.
+
     Parameters
     ----------
     criterion : Criterion
@@ -71,7 +77,8 @@ def make_scorer(criterion, *, response_method=None):
     Raises
     ------
     TypeError
-        For a criterion that is not listed above.
+        For a criterion that is not listed above. The scorer raises one if the estimator lacks what
+        the criterion takes, or has several outputs with several classes.
     ValueError
         For another reduction or response method. The scorer raises one if the estimator does not
         return one column per class.
@@ -162,13 +169,10 @@ class LossScorer(BaseEstimator):
             raise TypeError(
                 f"{type(estimator).__name__} has no classes_: {self.criterion!r} takes a classifier"
             )
-        criterion, classes = self.criterion, estimator.classes_
-        if isinstance(classes, (list, tuple)) and any(np.ndim(entry) for entry in classes):
-            raise TypeError(
-                f"{type(estimator).__name__} has several outputs, each with classes of its own: "
-                f"{criterion!r} takes one output"
-            )
-        classes = np.asarray(classes)
+        criterion, y = self.criterion, as_labels(y.toarray() if issparse(y) else y, "y")
+        if _has_several_outputs(estimator, X, y):
+            return self._prepare_labels(estimator, X, y)
+        classes = np.asarray(estimator.classes_)
         target = _class_indices(y, classes)
         if isinstance(criterion, MULTICLASS):
             return criterion, (self._scores(estimator, X, classes), target)
@@ -181,16 +185,45 @@ class LossScorer(BaseEstimator):
             proba = _response_method(estimator, "predict_proba")(X)
             return criterion, (_class_columns(proba, estimator, "predict_proba", 2)[:, 1], target)
         scores = self._scores(estimator, X, classes)
-        logits = scores[:, 1] - scores[:, 0]
-        if isinstance(criterion, SIGN_LABELS):
+        return criterion, self._arrays_of_two_classes(scores[:, 1] - scores[:, 0], target)
+
+    def _prepare_labels(self, estimator, X, y):
+        """Return the criterion and its arrays for a classifier with several outputs."""
+        criterion, name = self.criterion, type(estimator).__name__
+        if not isinstance(criterion, TWO_CLASSES):
+            raise TypeError(
+                f"{name} has several outputs, each with classes of its own: {criterion!r} takes "
+                "one. Score each output separately or, if each is 0 or 1, with a criterion for two "
+                "classes, such as BCEWithLogitsLoss"
+            )
+        check_entries(np.isin(y, [0, 1]), y, "y", f"0 or 1 for {criterion!r} of several outputs")
+        target = y.astype(np.int8)
+        if self._takes_decision_values():
+            method = "decision_function"
+            scores = as_array(_response_method(estimator, method)(X), method)
+            _check_label_columns(scores, y, estimator, method)
+            return criterion, self._arrays_of_two_classes(scores, target)
+        absent, present = _label_probabilities(estimator, X, y)
+        if isinstance(criterion, criteria.BCELoss):
+            return criterion, (present, target)
+        with np.errstate(divide="ignore"):  # log(0)
+            logits = np.log(present) - np.log(absent)
+        return criterion, self._arrays_of_two_classes(logits, target)
+
+    def _arrays_of_two_classes(self, logits, target):
+        """Return the arrays of the criterion, from the targets 0 and 1."""
+        if isinstance(self.criterion, SIGN_LABELS):
             target = 2 * target - 1
-        if isinstance(criterion, criteria.MarginRankingLoss):
-            return criterion, (logits, 0.0, target)
-        return criterion, (logits, target)
+        if isinstance(self.criterion, criteria.MarginRankingLoss):
+            return logits, 0.0, target
+        return logits, target
+
+    def _takes_decision_values(self):
+        return isinstance(self.criterion, MARGINS) or self.response_method == "decision_function"
 
     def _scores(self, estimator, X, classes):
         """Scores (n, C) that are log-probabilities, or logits of which only differences matter."""
-        if isinstance(self.criterion, MARGINS) or self.response_method == "decision_function":
+        if self._takes_decision_values():
             return _decision_values(estimator, X, classes)
         predict_proba = _response_method(estimator, "predict_proba")
         with np.errstate(divide="ignore"):  # log(0)
@@ -207,6 +240,58 @@ def _class_indices(y, classes):
     encoder = LabelEncoder()
     encoder.classes_ = classes[order]
     return order[encoder.transform(as_labels(y, "y")).astype(np.intp, copy=False)]
+
+
+# --- several outputs ------------------------------------------------------------------------------
+
+
+def _has_several_outputs(estimator, X, y):
+    """Whether the classifier has several outputs, which the targets must have then."""
+    classes, name = estimator.classes_, type(estimator).__name__
+    outputs = y.shape[1] if y.ndim == 2 else 1
+    if isinstance(classes, (list, tuple)) and any(np.ndim(entry) for entry in classes):
+        if y.ndim != 2 or outputs != len(classes):
+            raise ValueError(f"{name} has {len(classes)} outputs, and y has shape {y.shape}")
+        return True
+    if outputs == 1:
+        return False
+    if np.ndim(estimator.predict(X)) != 2:  # its classes_ look the same with several labels
+        raise ValueError(f"{name} has one output, and y has shape {y.shape}")
+    return True
+
+
+def _label_probabilities(estimator, X, y):
+    """The probabilities (n, labels) that each label is 0, and that it is 1."""
+    method = "predict_proba"
+    proba, classes = _response_method(estimator, method)(X), estimator.classes_
+    if isinstance(classes, (list, tuple)):
+        for k, of_output in enumerate(classes):
+            if not np.isin(of_output, [0, 1]).all():
+                raise TypeError(
+                    f"output {k} of {type(estimator).__name__} has the classes "
+                    f"{np.asarray(of_output).tolist()}: scorers of several outputs take 0 and 1"
+                )
+    if isinstance(proba, (list, tuple)):  # one array per output, with one column per class
+        columns = [
+            dict(zip(of_output.tolist(), p.T, strict=True))
+            for of_output, p in zip(classes, proba, strict=True)
+        ]
+        unseen = np.zeros(len(y))  # for a class that is not in the training data
+        absent, present = (
+            np.stack([column.get(label, unseen) for column in columns], axis=1) for label in (0, 1)
+        )
+        return absent, present
+    present = as_array(proba, method)
+    _check_label_columns(present, y, estimator, method)
+    return 1 - present, present
+
+
+def _check_label_columns(scores, y, estimator, method):
+    if scores.shape != y.shape:
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has shape {scores.shape}: it must have one "
+            f"column for each of the {y.shape[1]} outputs"
+        )
 
 
 def _response_method(estimator, name):
