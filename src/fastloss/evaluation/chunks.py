@@ -115,7 +115,7 @@ class BatchReader:
         pass
 
     @contextlib.contextmanager
-    def annotate_errors(self):
+    def annotate_errors(self) -> Iterator[None]:
         """Adds the number of the batch to errors of the loss, whose rows count from batch 0."""
         try:
             yield
@@ -248,9 +248,9 @@ class RowReader:
         self._constant = {
             key: source.read_all() for key, source in sources.items() if key not in self._streamed
         }
-        self.constant_bytes = sum(array.nbytes for array in self._constant.values())
-        self.nbytes = sum(source.nbytes for source in sources.values())
-        self.missing_chunks = sum(source.missing_chunks for source in sources.values())
+        self.constant_bytes: int = sum(array.nbytes for array in self._constant.values())
+        self.nbytes: int = sum(source.nbytes for source in sources.values())
+        self.missing_chunks: int = sum(source.missing_chunks for source in sources.values())
         blocks = [criterion.loss._rows_per_block(leader.shape) for criterion in criteria]
         self._block = max(leader.rows, 1) if whole else math.lcm(*(max(n, 1) for n in blocks))
         self._step = _rows_per_chunk(
@@ -328,7 +328,7 @@ class RowReader:
                 )
 
     @contextlib.contextmanager
-    def annotate_errors(self):
+    def annotate_errors(self) -> Iterator[None]:
         """Adds the arrays to errors of the loss, which knows the names of arguments only."""
         try:
             yield

@@ -18,7 +18,7 @@ class CriterionSet:
             values = list(criterion) if isinstance(criterion, (list, tuple)) else [criterion]
         if not values:
             raise ValueError("there is no criterion to evaluate")
-        self.criteria = [_as_criterion(value) for value in values]
+        self.criteria: list[Criterion] = [_as_criterion(value) for value in values]
         first = self.criteria[0]
         for other in self.criteria:
             if len(other.loss.operands) != len(first.loss.operands):

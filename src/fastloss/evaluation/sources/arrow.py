@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class ArrowSource(Source):
     """An Array or ChunkedArray of pyarrow, read as views where Arrow can give them."""
 
     buffered = False
+    backing: Any
 
     def __init__(self, name: str, data: Any):
         self._data = self.backing = data
@@ -141,7 +143,17 @@ def _is_list(column_type) -> bool:
 class BatchSource(ChunkedSource):
     """A column of a file that pyarrow reads in batches, starting at certain rows only."""
 
-    def __init__(self, name, column_type, rows, batches, *, starts=(0,), file, close):
+    def __init__(
+        self,
+        name: str,
+        column_type: Any,
+        rows: int,
+        batches: Callable[[int, int], Any],
+        *,
+        starts: Sequence[int] = (0,),
+        file: Any,
+        close: Callable[[], None],
+    ) -> None:
         """`batches(i, size)` yields arrays of at most `size` rows from row `starts[i]` on."""
         self._close = close
         self._batches = batches
@@ -173,7 +185,7 @@ class BatchSource(ChunkedSource):
             array.validate()
             yield array
 
-    def close(self):
+    def close(self) -> None:
         self._stream = None
         self._close()
 

@@ -17,7 +17,16 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 class NpySource(Source):
     """The array that follows the header of a .npy stream."""
 
-    def __init__(self, name, stream, shape, fortran_order, dtype, size, file):
+    def __init__(
+        self,
+        name: str,
+        stream: Any,
+        shape: tuple[int, ...],
+        fortran_order: bool,
+        dtype: np.dtype[Any],
+        size: int | None,
+        file: Any,
+    ) -> None:
         """`size` is the number of bytes after the header, None if that is unknown."""
         super().__init__(name, shape, dtype, file)
         # Seeking back in a member of a .npz would decompress it again from its start.
@@ -33,7 +42,7 @@ class NpySource(Source):
             )
         self._data_start = stream.tell() if seekable else 0
 
-    def close(self):
+    def close(self) -> None:
         self._stream.close()
 
     def _read(self, start, stop, buffer):
@@ -113,7 +122,7 @@ def open_npz(file: str, member: str) -> Source:
         raise
 
 
-def read_magic(stream, name: str) -> bytes:
+def read_magic(stream: Any, name: str) -> bytes:
     """The magic string and the version of a .npy stream; fewer bytes if it ends before."""
     magic = b""
     while len(magic) < npy_format.MAGIC_LEN:
@@ -127,7 +136,7 @@ def read_magic(stream, name: str) -> bytes:
     return magic
 
 
-def open_npy(name, stream, magic: bytes, file_size: int | None, file: Any) -> Source:
+def open_npy(name: str, stream: Any, magic: bytes, file_size: int | None, file: Any) -> Source:
     """The source of a stream whose magic string has been read."""
     prefix, version = magic[:-2], tuple(magic[-2:])
     if prefix != npy_format.MAGIC_PREFIX:

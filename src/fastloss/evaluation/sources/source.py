@@ -32,7 +32,7 @@ import os
 import sys
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -47,9 +47,15 @@ class Source:
     """One array, read by rows; the docstring of the module defines the members."""
 
     buffered = True
-    chunk_rows = 1
+    chunk_rows: int = 1
     backing: Any = None
-    missing_chunks = 0
+    missing_chunks: int = 0
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rows: int
+    row_bytes: int
+    nbytes: int
 
     def __init__(self, name: str, shape: Sequence[int], dtype: np.dtype, file: Any = None):
         """`file` is a path or an `os.stat_result`, by which changed data are detected."""
@@ -66,7 +72,7 @@ class Source:
         self._next_row = 0
         self._status = os.stat(file) if isinstance(file, (str, os.PathLike)) else file
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self.dtype}{list(self.shape)}"
 
     @property
@@ -156,7 +162,7 @@ def checksum(array: np.ndarray) -> int:
 
 
 @contextlib.contextmanager
-def read_errors(name: str):
+def read_errors(name: str) -> Iterator[None]:
     """Turns whatever a library raises for unreadable data into an error that names the array."""
     try:
         yield
