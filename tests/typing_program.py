@@ -71,6 +71,8 @@ evaluation: fl.Evaluation = fl.evaluate(fl.MSELoss(), p, p, progress=False)
 evaluations: list[fl.Evaluation] = fl.evaluate([fl.cross_entropy, fl.MultiMarginLoss()], x, y)
 by_name = fl.evaluate({"ce": fl.cross_entropy, "margin": fl.MultiMarginLoss()}, x, y, by="class")
 by_margin: fl.Evaluation = by_name["margin"]
+same_class: dict[str, fl.MSELoss] = {"mse": fl.MSELoss()}
+by_name = fl.evaluate(same_class, p, p)
 squares: dict[int, fl.Evaluation] = fl.evaluate({2: fl.MSELoss()}, p, p)
 stderr: float = evaluation.stderr + evaluations[0].stderr
 if by_margin.groups is not None:

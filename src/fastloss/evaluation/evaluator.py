@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from fastloss import _binding
@@ -36,7 +36,6 @@ from fastloss.evaluation.writers import NpyWriter, open_writer
 __all__ = ["evaluate"]
 
 _Key = TypeVar("_Key")
-_Evaluated = TypeVar("_Evaluated", bound="Criterion | Loss")  # the values of a dict are invariant
 
 CHECKPOINT_SECONDS = 1.0  # the least time between two checkpoints
 CHECKPOINT_FRACTION = 0.02  # the largest fraction of the time that is spent on them
@@ -70,7 +69,7 @@ def evaluate(
 ) -> list[Evaluation]: ...
 @overload
 def evaluate(
-    criterion: dict[_Key, _Evaluated],
+    criterion: Mapping[_Key, Criterion | Loss],
     *data: Any,
     sample_weight: Any = None,
     by: Any = None,
