@@ -68,7 +68,7 @@ skl.LossClassifier(class_weight="balance")
 skl.LossClassifier(fl.cross_entropy)
 skl.LossClassifier().fit(x)
 skl.LossRegressor(class_weight="balanced")
-h: str = skl.LossRegressor().fit(x, y)
+h: str = skl.LossRegressor().fit(x, y).predict(x)
 """
 
 
