@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 import zipfile
 
 import numpy as np
@@ -1063,3 +1064,15 @@ def test_progress_without_tqdm_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"fastloss\[cli\]"):
         fl.evaluate(fl.MSELoss(), np.zeros(10), np.zeros(10), progress=True)
+
+
+def test_criteria_may_be_any_mapping():
+    x, y = np.arange(4.0), np.ones(4)
+    criteria = types.MappingProxyType({"square": fl.mse_loss, "absolute": fl.L1Loss()})
+    written = np.empty(4)
+    results = fl.evaluate(criteria, x, y, per_sample=types.MappingProxyType({"square": written}))
+    assert {name: result.value for name, result in results.items()} == {
+        "square": fl.mse_loss(x, y),
+        "absolute": fl.l1_loss(x, y),
+    }
+    np.testing.assert_array_equal(written, (x - y) ** 2)

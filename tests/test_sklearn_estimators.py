@@ -53,6 +53,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastloss as fl
@@ -184,6 +185,52 @@ def test_class_weights(three):
         tol=1e-10,
     )
     assert_same_model(model, expected.fit(X, y))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("class_weight", ["balanced", {"setosa": 3.0, "virginica": 0.5}])
+def test_class_weight_of_a_classifier(three, class_weight, weighted, reduction):
+    X, y = (array[:130] for array in three)
+    sample_weight = np.linspace(0.5, 2, len(y)) if weighted else None
+    expected = LogisticRegression(
+        C=2.0, class_weight=class_weight, solver="newton-cholesky", tol=1e-10
+    ).fit(X, y, sample_weight=sample_weight)
+    criterion = fl.CrossEntropyLoss(reduction=reduction)
+    alpha = 0.5
+    if reduction == "mean":
+        of_class = compute_class_weight(
+            class_weight, classes=expected.classes_, y=y, sample_weight=sample_weight
+        )
+        rows = of_class[np.searchsorted(expected.classes_, y)]
+        alpha /= rows.sum() if sample_weight is None else rows @ sample_weight
+    model = LossClassifier(criterion, alpha=alpha, class_weight=class_weight, **EXACT)
+    assert_same_model(model.fit(X, y, sample_weight=sample_weight), expected)
+
+
+def test_class_weight_of_rows_without_weight(three):
+    X, y = three
+    weight = (y != "setosa") * np.linspace(0.5, 2, len(y))
+    model = LossClassifier(class_weight="balanced", **EXACT).fit(X, y, sample_weight=weight)
+    assert list(model.classes_) == ["versicolor", "virginica"]
+    some = y != "setosa"
+    expected = LossClassifier(class_weight="balanced", **EXACT)
+    assert_same_model(model, expected.fit(X[some], y[some], sample_weight=weight[some]))
+    without = LossClassifier(class_weight={"setosa": 0.0}, **EXACT).fit(X, y)
+    assert_same_model(without, LossClassifier(**EXACT).fit(X[some], y[some]))
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ("balance", "class_weight is 'balance': it must be"),
+        ({"setosa": 1.0, "daisy": 2.0}, "not in class_weight"),
+        ({"setosa": -1.0}, "class_weight of 'setosa' is -1.0"),
+    ],
+)
+def test_class_weight_that_is_not_valid(three, class_weight, message):
+    with pytest.raises(ValueError, match=message):
+        LossClassifier(class_weight=class_weight).fit(*three)
 
 
 def test_label_smoothing_spreads_weight_over_the_classes(three):

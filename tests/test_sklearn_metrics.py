@@ -3,9 +3,12 @@
 import inspect
 import itertools
 import math
+import pickle
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import fastloss.sklearn
 from fastloss.sklearn import _inputs, metrics
 
 sklearn = pytest.importorskip("sklearn", minversion="1.9")
@@ -946,6 +950,25 @@ def test_warnings_point_to_the_caller():
             warnings.simplefilter("always")
             call()
         assert [w.filename for w in caught] == [__file__]
+
+
+def test_documentation_lists_every_metric():
+    for page in ("guides/sklearn.md", "api.md"):
+        text = (Path(__file__).parent.parent / "docs" / page).read_text(encoding="utf-8")
+        missing = [name for name in metrics.__all__ if not re.search(rf"\b{name}\b", text)]
+        assert not missing, page
+
+
+def test_number_of_compared_inputs_is_documented():
+    page = Path(__file__).parent.parent / "docs" / "sklearn-metrics.md"
+    numbers = re.search(r"on ([\d,]+) inputs and\s+([\d,]+) errors", page.read_text("utf-8"))
+    assert numbers.groups() == (f"{len(INPUTS):,}", f"{len(ERRORS):,}")
+
+
+@pytest.mark.parametrize("name", ["InvalidParameterError", "UndefinedMetricWarning"])
+def test_exceptions_can_be_pickled(name):
+    error = getattr(fastloss.sklearn, name)("reason")
+    assert type(pickle.loads(pickle.dumps(error))) is type(error)
 
 
 def test_package_needs_no_scikit_learn():

@@ -45,6 +45,30 @@ a: float = fl.mse_loss(x, y, reduction="none")
 b: float = fl.MSELoss(reduction="none")(x, y)
 fl.set_num_threads("2")
 fl.mean_squared_error(x, y)
+fl.evaluate("mse_loss", x, y)
+fl.evaluate(fl.mse_loss, x, y, chunk_row=3)
+fl.evaluate({"mse": "mse_loss"}, x, y)
+fl.evaluate(["mse_loss"], x, y)
+c: fl.Evaluation = fl.evaluate([fl.mse_loss], x, y)
+d: list[fl.Evaluation] = fl.evaluate(fl.mse_loss, x, y)
+e: dict[int, fl.Evaluation] = fl.evaluate({"mse": fl.mse_loss}, x, y)
+fl.evaluate(fl.mse_loss, x, y).mean
+fl.MSELoss().accumulator(by="label")
+skl.mean_squared_error(x, y, multioutput="raw")
+skl.mean_squared_error(x, y, [1.0])
+f: float = skl.mean_squared_error(x, y, multioutput="raw_values")
+g: float = skl.d2_pinball_score(x, y, alpha=0.1, multioutput="raw_values")
+skl.mean_tweedie_deviance(x, y, power="1")
+skl.log_loss(y, x, pos_label=1)
+skl.make_scorer(fl.mse_loss)
+skl.make_scorer(fl.MSELoss(), greater_is_better=False)
+skl.make_scorer(fl.MSELoss(), response_method="predict")
+skl.LossClassifier(alpha="1")
+skl.LossClassifier(class_weight="balance")
+skl.LossClassifier(fl.cross_entropy)
+skl.LossClassifier().fit(x)
+skl.LossRegressor(class_weight="balanced")
+h: str = skl.LossRegressor().fit(x, y).predict(x)
 """
 
 
@@ -68,6 +92,15 @@ def test_names_in_the_stub_of_the_binding_exist():
             assert hasattr(_binding, node.target.id)
 
 
+def test_overloads_of_evaluate_have_its_options():
+    module = ROOT / "src" / "fastloss" / "evaluation" / "evaluator.py"
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "evaluate"]
+    *overloads, function = (ast.unparse(f.args).partition("*")[2] for f in found)
+    assert len(overloads) > 1
+    assert set(overloads) == {function}
+
+
 def test_typing_program_runs(capsys):
     runpy.run_path(str(ROOT / "tests" / "typing_program.py"))
     assert "is not a class" in capsys.readouterr().out
@@ -78,7 +111,7 @@ def mypy(tmp_path_factory):
     """(lines of REJECTED that mypy --strict rejects, its messages about typing_program.py)."""
     pytest.importorskip("mypy")
     folder = tmp_path_factory.mktemp("mypy")
-    head = "import fastloss as fl\nx, y = [1.0], [2.0]\n"
+    head = "import fastloss as fl, fastloss.sklearn as skl\nx, y = [1.0], [2.0]\n"
     (folder / "rejected.py").write_text(head + REJECTED, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
     command += ["--no-error-summary", "--hide-error-context", "--no-pretty", "--config-file="]

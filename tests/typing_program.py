@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastloss as fl
+import fastloss.sklearn as skl
 
 x = np.array([[1.0, 2.0, 3.0], [4.0, 1.0, 0.0]], dtype=np.float32)
 y = np.array([0, 2])
@@ -64,3 +65,34 @@ threads: int = fl.get_num_threads()
 with fl.num_threads(1):
     fl.soft_margin_loss(p, [1, -1])
 version: str = fl.__version__
+
+# Evaluation: the result has the structure of the criteria.
+evaluation: fl.Evaluation = fl.evaluate(fl.MSELoss(), p, p, progress=False)
+evaluations: list[fl.Evaluation] = fl.evaluate([fl.cross_entropy, fl.MultiMarginLoss()], x, y)
+by_name = fl.evaluate({"ce": fl.cross_entropy, "margin": fl.MultiMarginLoss()}, x, y, by="class")
+by_margin: fl.Evaluation = by_name["margin"]
+same_class: dict[str, fl.MSELoss] = {"mse": fl.MSELoss()}
+by_name = fl.evaluate(same_class, p, p)
+squares: dict[int, fl.Evaluation] = fl.evaluate({2: fl.MSELoss()}, p, p)
+stderr: float = evaluation.stderr + evaluations[0].stderr
+if by_margin.groups is not None:
+    stderr += by_margin.groups[0].stderr
+
+running: fl.Accumulator = fl.MSELoss().accumulator(by="group")
+running.update(p, p, group=["a", "b"])
+total = (running + fl.Accumulator.from_json(running.to_json())).value
+
+# scikit-learn: the metrics, scorers and models.
+error_of_all: float = skl.mean_squared_error(x, x + 1)
+error_of_each: NDArray[Any] = skl.mean_squared_error(x, x + 1, multioutput="raw_values")
+error_of_all = skl.d2_pinball_score(x, x + 1, alpha=0.9, multioutput=[0.2, 0.3, 0.5])
+error_of_all += skl.log_loss(["a", "b"], [0.25, 0.5], labels=["a", "b"])
+model: skl.LossClassifier = skl.LossClassifier(
+    fl.CrossEntropyLoss(label_smoothing=0.1), alpha=0.1, class_weight="balanced"
+).fit(x, ["a", "b"])
+labels: NDArray[Any] = model.predict(x)
+probabilities: NDArray[Any] = model.predict_proba(x)
+classes: NDArray[Any] = model.classes_
+score: float = skl.make_scorer(fl.CrossEntropyLoss())(model, x, labels, sample_weight=[1, 2])
+predictions: NDArray[Any] = skl.LossRegressor(fl.HuberLoss()).fit(x, p).predict(x)
+score = skl.make_scorer(fl.NLLLoss(), response_method=None).score(model, x, ["a", "b"])

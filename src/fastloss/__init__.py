@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 try:
     import fastloss._binding  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "fastloss._binding":
+except ModuleNotFoundError as _error:
+    if _error.name != "fastloss._binding":
         raise
     raise ImportError(
         "these are the sources of fastloss, which have not been built: install them with "
         "pip install -e ., or import the installed package from another folder"
-    ) from error
+    ) from _error
 
 from fastloss import criteria, losses
 from fastloss._errors import ClassIndexError

@@ -4,8 +4,8 @@ import argparse
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
 
 from fastloss import criteria, losses
 from fastloss._binding import Loss
@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, **kwargs: Any):
         super().__init__(prog=prog, allow_abbrev=False, **kwargs)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
@@ -39,10 +39,10 @@ def parse(parser: Parser, argv: list[str]) -> dict[str, Any]:
     return vars(arguments)
 
 
-def number(number_type: type):
+def number(number_type: type) -> Callable[[str], Any]:
     """The argparse type of an option that is an int or a float."""
 
-    def convert(text: str):
+    def convert(text: str) -> Any:
         try:
             return number_type(text)
         except ValueError:

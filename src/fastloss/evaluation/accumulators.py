@@ -345,7 +345,7 @@ class Accumulator:
             count=sums.count,
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self._description()}: {self.value!r} over {self.count} losses>"
 
     def _description(self) -> str:

@@ -33,8 +33,8 @@ class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.name = os.fspath(path)
-        self.path = os.path.realpath(self.name)
+        self.name: str = os.fspath(path)
+        self.path: str = os.path.realpath(self.name)
         self.identity: dict[str, Any] = {}
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise ValueError(f"{self.name} is not a regular file and cannot hold a state")
@@ -45,14 +45,14 @@ class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
             f"another evaluation is using {self.name}: each needs a state file of its own",
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "CheckpointFile":
         try:
             self._lock.__enter__()
         except OSError as error:
             raise with_filename(error, self.name) from error
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self._lock.__exit__(*exception)
 
     def load(self) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ class BatchReader:
         pass
 
     @contextlib.contextmanager
-    def annotate_errors(self):
+    def annotate_errors(self) -> Iterator[None]:
         """Adds the number of the batch to errors of the loss, whose rows count from batch 0."""
         try:
             yield
@@ -254,9 +254,9 @@ class RowReader:
         self._constant = {
             key: source.read_all() for key, source in sources.items() if key not in self._streamed
         }
-        self.constant_bytes = sum(array.nbytes for array in self._constant.values())
-        self.nbytes = sum(source.nbytes for source in sources.values())
-        self.missing_chunks = sum(source.missing_chunks for source in sources.values())
+        self.constant_bytes: int = sum(array.nbytes for array in self._constant.values())
+        self.nbytes: int = sum(source.nbytes for source in sources.values())
+        self.missing_chunks: int = sum(source.missing_chunks for source in sources.values())
         self._check_classes(criteria)
         blocks = [
             criterion.loss._rows_per_block(_loss_shape(criterion, self._class_axis, leader.shape))
@@ -358,7 +358,7 @@ class RowReader:
                 )
 
     @contextlib.contextmanager
-    def annotate_errors(self):
+    def annotate_errors(self) -> Iterator[None]:
         """Adds the arrays to errors of the loss, which knows the names of arguments only."""
         try:
             yield

@@ -1,5 +1,6 @@
 """The criteria of one evaluation: one, a list or a dict, and options and results like them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastloss import criteria
@@ -12,13 +13,13 @@ class CriterionSet:
 
     def __init__(self, criterion: Any):
         self._argument = criterion
-        if isinstance(criterion, dict):
+        if isinstance(criterion, Mapping):
             values = list(criterion.values())
         else:
             values = list(criterion) if isinstance(criterion, (list, tuple)) else [criterion]
         if not values:
             raise ValueError("there is no criterion to evaluate")
-        self.criteria = [_as_criterion(value) for value in values]
+        self.criteria: list[Criterion] = [_as_criterion(value) for value in values]
         first = self.criteria[0]
         for other in self.criteria:
             if len(other.loss.operands) != len(first.loss.operands):
@@ -31,8 +32,8 @@ class CriterionSet:
         """The values of an option, one for each criterion."""
         if option is None:
             return [None] * len(self.criteria)
-        if isinstance(self._argument, dict):
-            if isinstance(option, dict) and set(option) <= set(self._argument):
+        if isinstance(self._argument, Mapping):
+            if isinstance(option, Mapping) and set(option) <= set(self._argument):
                 return [option.get(key) for key in self._argument]
             keys = ", ".join(map(str, self._argument))
             raise ValueError(f"{name} must be a dict, with keys among {keys}")
@@ -46,7 +47,7 @@ class CriterionSet:
 
     def restructure(self, results: list[Any]) -> Any:
         """Results, one for each criterion, as a dict, a list or a single one."""
-        if isinstance(self._argument, dict):
+        if isinstance(self._argument, Mapping):
             return dict(zip(self._argument, results, strict=True))
         return results if isinstance(self._argument, (list, tuple)) else results[0]
 

@@ -9,12 +9,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
 
 from fastloss import _binding
+from fastloss._binding import Loss
 from fastloss._runtime import num_threads
 from fastloss._version import __version__
+from fastloss.criteria import Criterion
 from fastloss.evaluation.accumulators import Accumulator
 from fastloss.evaluation.checkpoint import CheckpointFile
 from fastloss.evaluation.chunks import Chunk, open_reader
@@ -34,10 +36,51 @@ from fastloss.evaluation.writers import NpyWriter, open_writer
 
 __all__ = ["evaluate"]
 
+_Key = TypeVar("_Key")
+
 CHECKPOINT_SECONDS = 1.0  # the least time between two checkpoints
 CHECKPOINT_FRACTION = 0.02  # the largest fraction of the time that is spent on them
 
 
+@overload
+def evaluate(
+    criterion: Criterion | Loss,
+    *data: Any,
+    sample_weight: Any = None,
+    by: Any = None,
+    per_sample: Any = None,
+    state: str | os.PathLike[str] | None = None,
+    chunk_rows: int | None = None,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int | None], None] = False,
+    missing_chunks: Literal["warn", "error", "fill"] | None = None,
+) -> Evaluation: ...
+@overload
+def evaluate(
+    criterion: Sequence[Criterion | Loss],
+    *data: Any,
+    sample_weight: Any = None,
+    by: Any = None,
+    per_sample: Any = None,
+    state: str | os.PathLike[str] | None = None,
+    chunk_rows: int | None = None,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int | None], None] = False,
+    missing_chunks: Literal["warn", "error", "fill"] | None = None,
+) -> list[Evaluation]: ...
+@overload
+def evaluate(
+    criterion: Mapping[_Key, Criterion | Loss],
+    *data: Any,
+    sample_weight: Any = None,
+    by: Any = None,
+    per_sample: Any = None,
+    state: str | os.PathLike[str] | None = None,
+    chunk_rows: int | None = None,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int | None], None] = False,
+    missing_chunks: Literal["warn", "error", "fill"] | None = None,
+) -> dict[_Key, Evaluation]: ...
 def evaluate(
     criterion: Any,
     *data: Any,

@@ -120,7 +120,7 @@ class Evaluation:
         if len(groups) > _MAX_DISPLAYED_GROUPS:
             yield f"({len(groups) - _MAX_DISPLAYED_GROUPS:,} more)", "", "", ""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         tables = [align_columns(list(self._figures()))]
         if self.groups:
             head = ("", "value", "stderr", "losses")

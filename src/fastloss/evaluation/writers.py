@@ -62,10 +62,10 @@ class ArrayWriter:
         rows = np.asarray(self._target[self._done : stop])
         self._crc, self._done = update_crc(self._crc, rows), stop
 
-    def __enter__(self):
+    def __enter__(self) -> "ArrayWriter":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
     def write(self, losses: NDArray[Any]) -> None:
@@ -179,10 +179,10 @@ class NpyWriter:
     def _loss_count(self) -> int:
         return 1 if self._row_shape is None else self._done * math.prod(self._row_shape)
 
-    def __enter__(self):
+    def __enter__(self) -> "NpyWriter":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._stream is not None and not self._stream.closed:
             if self._resumable:
                 self._stream.close()

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fastloss.sklearn import metrics
+from fastloss.sklearn._inputs import InvalidParameterError as InvalidParameterError
 from fastloss.sklearn.metrics import *
+from fastloss.sklearn.metrics import UndefinedMetricWarning as UndefinedMetricWarning
 
 if TYPE_CHECKING:
     from fastloss.sklearn.estimators import LossClassifier, LossRegressor
@@ -28,7 +30,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -41,5 +43,5 @@ def __getattr__(name):
         ) from error
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -1,14 +1,18 @@
 """Linear models that minimise a criterion: `LossClassifier` and `LossRegressor`."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -17,6 +21,12 @@ from fastloss import criteria
 from fastloss.sklearn._inputs import check_entries
 from fastloss.sklearn._linear import LinearModel
 from fastloss.sklearn._objectives import ClassScores, Elementwise, LogLink
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Array = NDArray[Any]
+_Features = Any  # an array_like or a sparse matrix
 
 
 class ClassTargets(NamedTuple):
@@ -27,7 +37,7 @@ class ClassTargets(NamedTuple):
     extra_args: tuple[float, ...] = ()  # arguments between the scores and the labels
 
 
-CLASSIFIERS = {
+CLASSIFIERS: dict[type[criteria.Criterion], ClassTargets] = {
     criteria.CrossEntropyLoss: ClassTargets(None, scores_are_logits=True),
     criteria.MultiMarginLoss: ClassTargets(None),
     criteria.BCEWithLogitsLoss: ClassTargets((0, 1), scores_are_logits=True),
@@ -35,7 +45,7 @@ CLASSIFIERS = {
     criteria.SoftMarginLoss: ClassTargets((-1, 1), scores_are_logits=True),
     criteria.MarginRankingLoss: ClassTargets((-1, 1), extra_args=(0.0,)),  # against 0: hinge loss
 }
-IDENTITY_LINK = (
+IDENTITY_LINK: tuple[type[criteria.Criterion], ...] = (
     criteria.MSELoss,
     criteria.L1Loss,
     criteria.SmoothL1Loss,
@@ -43,22 +53,32 @@ IDENTITY_LINK = (
     criteria.LogCoshLoss,
     criteria.PinballLoss,
 )
-LOG_LINK = (criteria.PoissonNLLLoss, criteria.GammaNLLLoss, criteria.TweedieDevianceLoss)
+LOG_LINK: tuple[type[criteria.Criterion], ...] = (
+    criteria.PoissonNLLLoss,
+    criteria.GammaNLLLoss,
+    criteria.TweedieDevianceLoss,
+)
 
 
 class _LossModel(BaseEstimator):
     """The parameters, validation and solver of both models."""
 
+    coef_: _Array
+    intercept_: Any  # an array, or the float of a regressor with one output
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: _Array
+
     def __init__(
         self,
-        criterion=None,
+        criterion: criteria.Criterion | None = None,
         *,
-        alpha=1e-4,
-        fit_intercept=True,
-        max_iter=1000,
-        tol=1e-4,
-        warm_start=False,
-    ):
+        alpha: float = 1e-4,
+        fit_intercept: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+    ) -> None:
         self.criterion = criterion
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -66,7 +86,7 @@ class _LossModel(BaseEstimator):
         self.tol = tol
         self.warm_start = warm_start
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
@@ -153,6 +173,29 @@ def _remove_unweighted(X, y, sample_weight):
     return X[is_weighted], y[is_weighted], sample_weight[is_weighted]
 
 
+def _class_weighted(class_weight, y, sample_weight, X):
+    """The weights of the rows, multiplied by the weights of their classes."""
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    classes, indices = np.unique(y, return_inverse=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight is {class_weight!r}: it must be a dict, 'balanced' or None"
+            )
+        totals = np.bincount(indices, sample_weight)
+        balanced = totals.sum() / np.count_nonzero(totals)
+        weights = np.divide(balanced, totals, out=np.zeros(len(totals)), where=totals != 0)
+    else:
+        weights = compute_class_weight(class_weight, classes=classes, y=y)
+    if not (weights >= 0).all():
+        k = int((weights >= 0).argmin())
+        raise ValueError(
+            f"class_weight of {classes[k].item()!r} is {weights[k]}: it must be at least 0"
+        )
+    return weights[indices] if sample_weight is None else weights[indices] * sample_weight
+
+
 def _total(criterion, rows, sample_weight):
     """The divisor that turns the loss into a mean."""
     if criterion.reduction == "mean":
@@ -204,6 +247,10 @@ class LossClassifier(ClassifierMixin, _LossModel):
         coefficients.
     warm_start : bool, default False
         Whether to start from the previous fit.
+    class_weight : dict or "balanced", optional
+        Weights of the classes by label, which multiply the weights of their rows. A class that is
+        not in the dict has the weight 1. "balanced" gives each class the same total weight, and
+        preserves the total of all rows.
 
     Attributes
     ----------
@@ -235,7 +282,8 @@ class LossClassifier(ClassifierMixin, _LossModel):
     L-BFGS needs a continuous gradient. For a hinge loss, it minimises the augmented Lagrangians of
     the method of multipliers, whose minima converge to the minimum of the objective.
 
-    A row with weight 0 is removed, and so is a class that has no other rows. X may be sparse.
+    A row with weight 0 is removed, and so is a class that has no other rows. X may be sparse. The
+    option `weight` of a criterion also weights classes, in the order of `classes_`.
 
     Examples
     --------
@@ -252,23 +300,46 @@ class LossClassifier(ClassifierMixin, _LossModel):
            [0.  , 0.05, 0.95]])
     """
 
-    def _criterion(self):
+    classes_: _Array
+
+    def __init__(
+        self,
+        criterion: criteria.Criterion | None = None,
+        *,
+        alpha: float = 1e-4,
+        fit_intercept: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+    ) -> None:
+        super().__init__(
+            criterion,
+            alpha=alpha,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            warm_start=warm_start,
+        )
+        self.class_weight = class_weight
+
+    def _criterion(self) -> criteria.Criterion:
         return criteria.CrossEntropyLoss() if self.criterion is None else self.criterion
 
-    def _supported_criteria(self):
+    def _supported_criteria(self) -> tuple[type[criteria.Criterion], ...]:
         return tuple(CLASSIFIERS)
 
     def _class_targets(self):
         criterion = self._criterion()
         return next((t for cls, t in CLASSIFIERS.items() if isinstance(criterion, cls)), None)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         targets = self._class_targets()
         tags.classifier_tags.multi_class = targets is None or targets.labels is None
         return tags
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: _Features, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit coefficients and intercepts.
 
         Parameters
@@ -288,6 +359,8 @@ class LossClassifier(ClassifierMixin, _LossModel):
         criterion = self._validated_criterion()
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
         check_classification_targets(y)
+        if self.class_weight is not None:
+            sample_weight = _class_weighted(self.class_weight, y, sample_weight, X)
         X, y, sample_weight = _remove_unweighted(X, y, sample_weight)
         self.classes_, target = np.unique(y, return_inverse=True)
         classes = len(self.classes_)
@@ -323,7 +396,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
             criterion, labels, sample_weight, extra_args=targets.extra_args, kink=margin
         )
 
-    def decision_function(self, X):
+    def decision_function(self, X: _Features) -> _Array:
         """Scores of the classes: logits, if the criterion defines probabilities.
 
         Parameters
@@ -339,7 +412,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def predict(self, X):
+    def predict(self, X: _Features) -> _Array:
         """Predict the class with the largest score.
 
         Parameters
@@ -357,7 +430,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
         return self.classes_[indices]
 
     @available_if(_has_probabilities)
-    def predict_proba(self, X):
+    def predict_proba(self, X: _Features) -> _Array:
         """Probabilities of the classes: the softmax or, for one score per row, the sigmoid.
 
         Only available for criteria of logits, not for `MultiMarginLoss` and `MarginRankingLoss`.
@@ -378,7 +451,7 @@ class LossClassifier(ClassifierMixin, _LossModel):
         return softmax(scores, axis=1)
 
     @available_if(_has_probabilities)
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: _Features) -> _Array:
         """Logarithms of the probabilities, computed without underflow.
 
         Parameters
@@ -479,19 +552,19 @@ class LossRegressor(RegressorMixin, _LossModel):
     np.float64(0.9)
     """
 
-    def _criterion(self):
+    def _criterion(self) -> criteria.Criterion:
         return criteria.MSELoss() if self.criterion is None else self.criterion
 
-    def _supported_criteria(self):
+    def _supported_criteria(self) -> tuple[type[criteria.Criterion], ...]:
         return IDENTITY_LINK + LOG_LINK
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.positive_only = isinstance(self._criterion(), LOG_LINK)
         return tags
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: _Features, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit coefficients and intercepts.
 
         Parameters
@@ -509,7 +582,7 @@ class LossRegressor(RegressorMixin, _LossModel):
             The fitted estimator.
         """
         criterion = self._validated_criterion()
-        X, y = validate_data(
+        X, values = validate_data(
             self,
             X,
             y,
@@ -518,18 +591,20 @@ class LossRegressor(RegressorMixin, _LossModel):
             multi_output=True,
             y_numeric=True,
         )
-        X, y, sample_weight = _remove_unweighted(X, y.astype(X.dtype, copy=False), sample_weight)
-        target = y.reshape(len(y), -1)
-        intercept = np.average(target, axis=0, weights=sample_weight).astype(np.float64)
+        values = values.astype(X.dtype, copy=False)
+        X, values, weight = _remove_unweighted(X, values, sample_weight)
+        target = values.reshape(len(values), -1)
+        intercept = np.average(target, axis=0, weights=weight).astype(np.float64)
         reference = np.zeros_like(intercept)
         if isinstance(criterion, LOG_LINK):
             intercept = np.log(np.where(intercept > 0, intercept, 1))
             # Not 0, where the gradient has a factor exp(-intercept), which may be huge or tiny.
             reference = intercept - np.clip(intercept, -1, 1)
-        loss = self._loss(criterion, target, sample_weight)
-        total = _total(criterion, X.shape[0], sample_weight)
-        coef, intercept = self._solve(loss, X, sample_weight, total, intercept, reference)
-        self.coef_, self.intercept_ = (coef[0], intercept[0]) if y.ndim == 1 else (coef, intercept)
+        loss = self._loss(criterion, target, weight)
+        total = _total(criterion, X.shape[0], weight)
+        coef, intercept = self._solve(loss, X, weight, total, intercept, reference)
+        is_single = values.ndim == 1
+        self.coef_, self.intercept_ = (coef[0], intercept[0]) if is_single else (coef, intercept)
         return self
 
     def _loss(self, criterion, target, sample_weight):
@@ -544,7 +619,7 @@ class LossRegressor(RegressorMixin, _LossModel):
         )
         return Elementwise(criterion, target, sample_weight, kink=1 if has_kink else None)
 
-    def predict(self, X):
+    def predict(self, X: _Features) -> _Array:
         """Predict from features.
 
         Parameters

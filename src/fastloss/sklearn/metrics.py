@@ -5,6 +5,8 @@ only NumPy. Each validates and encodes its arguments as scikit-learn does, and c
 loss of fastloss.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable

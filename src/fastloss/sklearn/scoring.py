@@ -1,6 +1,9 @@
 """`make_scorer`: criteria as scorers for `cross_val_score` and `GridSearchCV`."""
 
+from typing import Any, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import LabelEncoder
@@ -12,27 +15,33 @@ from fastloss._labels import as_labels
 from fastloss.sklearn._inputs import check_entries
 from fastloss.sklearn.estimators import IDENTITY_LINK, LOG_LINK
 
+_Criteria = tuple[type[criteria.Criterion], ...]
+
 # Criteria for classifiers, by what they take from the estimator.
-LOGITS = (
+LOGITS: _Criteria = (
     criteria.CrossEntropyLoss,
     criteria.BCEWithLogitsLoss,
     criteria.SigmoidFocalLoss,
     criteria.SoftMarginLoss,
 )
-PROBABILITIES = (criteria.NLLLoss, criteria.BCELoss)
-MARGINS = (criteria.MultiMarginLoss, criteria.MarginRankingLoss)
-CLASSIFICATION = LOGITS + PROBABILITIES + MARGINS
-MULTICLASS = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
-TWO_CLASSES = tuple(cls for cls in CLASSIFICATION if cls not in MULTICLASS)
-SIGN_LABELS = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
+PROBABILITIES: _Criteria = (criteria.NLLLoss, criteria.BCELoss)
+MARGINS: _Criteria = (criteria.MultiMarginLoss, criteria.MarginRankingLoss)
+CLASSIFICATION: _Criteria = LOGITS + PROBABILITIES + MARGINS
+MULTICLASS: _Criteria = (criteria.CrossEntropyLoss, criteria.NLLLoss, criteria.MultiMarginLoss)
+TWO_CLASSES: _Criteria = tuple(cls for cls in CLASSIFICATION if cls not in MULTICLASS)
+SIGN_LABELS: _Criteria = (criteria.SoftMarginLoss, criteria.MarginRankingLoss)
 
 _MAX_NESTED_ESTIMATORS = 20
 
 # Criteria for regressors. They take predictions, the last one with standard deviations.
-REGRESSION = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
+REGRESSION: _Criteria = (*IDENTITY_LINK, *LOG_LINK, criteria.GaussianNLLLoss)
 
 
-def make_scorer(criterion, *, response_method=None):
+def make_scorer(
+    criterion: criteria.Criterion,
+    *,
+    response_method: Literal["predict_proba", "decision_function"] | None = None,
+) -> "LossScorer":
     """Make a scorer from a criterion.
 
     The score is the negative loss, so that greater is better. The scorer can be passed as `scoring`
@@ -109,15 +118,23 @@ class LossScorer(BaseEstimator):
 
     __metadata_request__score = {"estimator": UNUSED}  # noqa: RUF012
 
-    def __init__(self, criterion, response_method=None):
+    def __init__(
+        self,
+        criterion: criteria.Criterion,
+        response_method: Literal["predict_proba", "decision_function"] | None = None,
+    ) -> None:
         self.criterion = criterion
         self.response_method = response_method
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self, estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the negative loss."""
         return self.score(estimator, X, y, sample_weight=sample_weight)
 
-    def score(self, estimator, X, y, sample_weight=None):
+    def score(
+        self, estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the negative loss."""
         self._check()
         is_regression = isinstance(self.criterion, REGRESSION)

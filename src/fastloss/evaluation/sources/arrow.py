@@ -13,6 +13,7 @@ class ArrowSource(Source):
     """An Array or ChunkedArray of pyarrow, read as views where Arrow can give them."""
 
     buffered = False
+    backing: Any
 
     def __init__(self, name: str, data: Any):
         self._data = self.backing = data

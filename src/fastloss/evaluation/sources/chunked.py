@@ -13,7 +13,7 @@ MAX_CACHED_BYTES = 64 << 20  # decompressed rows that are kept for the next requ
 class ChunkedSource(Source):
     """Reads rows directly where possible; otherwise decodes a chunk and caches its rows."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._native = self.dtype if self.dtype.isnative else self.dtype.newbyteorder("=")
         self._cached = (0, ())  # the number of the first cached row, and the rows
@@ -55,6 +55,9 @@ class ChunkedSource(Source):
 
 class SlicedSource(ChunkedSource):
     """Anything with a shape, a dtype and slices; its chunks hold whole rows or parts of rows."""
+
+    backing: Any
+    chunk_rows: int
 
     def __init__(self, name: str, data: Any, file: Any = None):
         stored = np.dtype(data.dtype)

@@ -66,13 +66,13 @@ class Hdf5Source(SlicedSource):
                     raise self._changed(f"{size} bytes in place of {self._status.st_size}")
             self._storage.check_unchanged()
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         identity = super().fingerprint()
         if self._storage.files:
             identity["files"] = self._storage.fingerprint()
         return identity
 
-    def close(self):
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
 

@@ -12,6 +12,7 @@ class ArraySource(Source):
     """An array of numbers."""
 
     buffered = False
+    backing: Any
 
     def __init__(self, name: str, array: np.ndarray):
         super().__init__(name, array.shape, array.dtype)
@@ -20,7 +21,7 @@ class ArraySource(Source):
     def _read(self, start, stop, buffer):
         return self._array[start:stop] if self.shape else self._array
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"crc": checksum(self._array)}
 
 
@@ -90,13 +91,18 @@ class LabelSource:
     row_bytes = 0
     statuses = ()
     missing_chunks = 0
+    name: str
+    shape: tuple[int, ...]
+    rows: int
+    nbytes: int
+    backing: Any
 
     def __init__(self, name: str, labels: np.ndarray):
         self.name, self._labels, self.shape = name, labels, labels.shape
         self.backing = labels
         self.rows, self.nbytes = (labels.shape[0] if labels.shape else 1), labels.nbytes
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self._labels.dtype}{list(self.shape)}"
 
     def read(self, start: int, stop: int, buffer: Any) -> np.ndarray:

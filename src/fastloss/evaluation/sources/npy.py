@@ -24,7 +24,17 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 class NpySource(Source):
     """The array that follows the header of a .npy stream."""
 
-    def __init__(self, name, stream, shape, fortran_order, dtype, size, file, labels=False):
+    def __init__(
+        self,
+        name: str,
+        stream: Any,
+        shape: tuple[int, ...],
+        fortran_order: bool,
+        dtype: np.dtype[Any],
+        size: int | None,
+        file: Any,
+        labels: bool = False,
+    ) -> None:
         """`size` is the number of bytes after the header, None if that is unknown."""
         super().__init__(name, shape, dtype, file, labels)
         # Seeking back in a member of a .npz would decompress it again from its start.
@@ -40,7 +50,7 @@ class NpySource(Source):
             )
         self._data_start = stream.tell() if seekable else 0
 
-    def close(self):
+    def close(self) -> None:
         self._stream.close()
 
     def _read(self, start, stop, buffer):
@@ -127,7 +137,7 @@ def open_npz(file: str, member: str, labels: bool = False) -> Source:
         raise
 
 
-def read_magic(stream, name: str) -> bytes:
+def read_magic(stream: Any, name: str) -> bytes:
     """The magic string and the version of a .npy stream; fewer bytes if it ends before."""
     magic = b""
     while len(magic) < npy_format.MAGIC_LEN:
@@ -142,7 +152,12 @@ def read_magic(stream, name: str) -> bytes:
 
 
 def open_npy(
-    name, stream, magic: bytes, file_size: int | None, file: Any, labels: bool = False
+    name: str,
+    stream: Any,
+    magic: bytes,
+    file_size: int | None,
+    file: Any,
+    labels: bool = False,
 ) -> Source:
     """The source of a stream whose magic string has been read."""
     if remedy := _COMPRESSED.get(magic[:2]):

@@ -32,7 +32,7 @@ import os
 import sys
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -49,9 +49,15 @@ class Source:
     """One array, read by rows; the docstring of the module defines the members."""
 
     buffered = True
-    chunk_rows = 1
+    chunk_rows: int = 1
     backing: Any = None
-    missing_chunks = 0
+    missing_chunks: int = 0
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rows: int
+    row_bytes: int
+    nbytes: int
 
     def __init__(
         self,
@@ -83,7 +89,7 @@ class Source:
         self._status = os.stat(file) if isinstance(file, (str, os.PathLike)) else file
         self.statuses: Sequence[os.stat_result] = () if file is None else (self._status,)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self.dtype}{list(self.shape)}"
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> np.ndarray:
@@ -182,7 +188,7 @@ def checksum(array: np.ndarray) -> int:
 
 
 @contextlib.contextmanager
-def read_errors(name: str):
+def read_errors(name: str) -> Iterator[None]:
     """Turns whatever a library raises for unreadable data into an error that names the array."""
     try:
         yield

@@ -70,7 +70,7 @@ class ZarrSource(SlicedSource):
                     raise self._changed(f"{key} is gone")
         self._next_grid_row = max(last, self._next_grid_row)
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         identity = super().fingerprint()
         if self._folder is not None:
             files = [
