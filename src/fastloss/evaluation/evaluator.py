@@ -54,6 +54,7 @@ def evaluate(
     threads: int | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
     missing_chunks: Literal["warn", "error", "fill"] | None = None,
+    class_axis: int | None = None,
 ) -> Evaluation: ...
 @overload
 def evaluate(
@@ -67,6 +68,7 @@ def evaluate(
     threads: int | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
     missing_chunks: Literal["warn", "error", "fill"] | None = None,
+    class_axis: int | None = None,
 ) -> list[Evaluation]: ...
 @overload
 def evaluate(
@@ -80,6 +82,7 @@ def evaluate(
     threads: int | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
     missing_chunks: Literal["warn", "error", "fill"] | None = None,
+    class_axis: int | None = None,
 ) -> dict[_Key, Evaluation]: ...
 def evaluate(
     criterion: Any,

@@ -40,7 +40,8 @@ class PartsSource(Source):
         shape = (self._starts[-1], *first.shape[1:])
         if labels:
             self.name, self.shape, self.rows, self.row_bytes = name, shape, shape[0], 0
-            self.nbytes, self._next_row, self.dtype = 0, 0, "labels"
+            self.nbytes, self._next_row = 0, 0
+            self.dtype: Any = "labels"
             self.buffered = False
         else:
             super().__init__(name, shape, first.dtype.newbyteorder("="))
@@ -77,10 +78,10 @@ class PartsSource(Source):
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
         if index != self._index:
             self.close()
-            self._part = self._openers[index]()
-            self._index = index
-            if self._part.fingerprint() != self._fingerprints[index]:
-                raise ValueError(f"{self._part} was changed while it was read")
+            part = self._openers[index]()
+            self._part, self._index = part, index
+            if part.fingerprint() != self._fingerprints[index]:
+                raise ValueError(f"{part} was changed while it was read")
         return self._part
 
     def close(self):

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -61,7 +61,9 @@ class TableFormat:
     def count(self, path: str, types: dict[str, Any]) -> list[int]:
         return [sum(len(columns[0]) for columns in self.batches(path, types, 0, 1 << 16))]
 
-    def batches(self, path: str, types: dict[str, Any], index: int, size: int) -> Iterator[Any]:
+    def batches(
+        self, path: str, types: dict[str, Any], index: int, size: int
+    ) -> Generator[Any, None, None]:
         raise NotImplementedError
 
 
@@ -413,7 +415,7 @@ class Table:
             for start in file.starts
         ]
 
-    def batches(self, index: int, size: int) -> Iterator[list[Any]]:
+    def batches(self, index: int, size: int) -> Generator[list[Any], None, None]:
         """The columns of batches from start `index` on."""
         import pyarrow as pa
 
