@@ -163,7 +163,8 @@ typedef struct {
     double
         divisor_scale;  /* batchmean: Σ d counts elements, and this is how many a row has; else 1 */
     double grad_output; /* a scalar that multiplies every gradient */
-    double grad_scale;  /* grad_output / divisor, set by the driver before FL_MAIN */
+    double grad_scale;  /* grad_output / divisor, set by the driver before FL_MAIN, ... */
+    int64_t grad_exponent;    /* ... times 2^grad_exponent, 0 unless a double could not hold it */
     double params[FL_PARAMS]; /* numeric options in the order of the signature */
 
     int64_t units, row_units; /* all units; the units of one row */
@@ -177,7 +178,9 @@ typedef struct {
      * Sequences are (N, T, C). */
     fl_array operand[FL_OPERANDS]; /* x, y, z */
     fl_operand_spec spec[FL_OPERANDS];
-    fl_array weight;                           /* of entries, like operand 0 */
+    fl_array weight;               /* of entries, like operand 0 */
+    int64_t class_weight_exponent; /* the weights of classes are operand 2 times 2^this; 0 unless
+                                      their scale is extreme and a loss adds several of them */
     fl_array sample_weight, grad_output_array; /* of units */
     fl_array *output[FL_OUTPUTS];              /* NULL: not requested */
     int64_t broadcast_period[FL_OPERANDS];     /* consecutive units that share one entry of the
@@ -201,14 +204,28 @@ typedef struct {
     double hi, lo;
 } fl_dd;
 
+/* A product of finite factors in the terms of a unit that overflows, or that underflows: to 0,
+ * which is then stored as ±0x1p-1074, or to a subnormal. */
+enum { FL_TERM_OVERFLOWS = 1, FL_TERM_UNDERFLOWS = 2 };
+
+/* A sum of terms that a double does not hold, or of products whose factors' products it does not
+ * hold: sum 2^exponent. The absolute values sum to magnitude 2^exponent, 0 if there are none. */
+typedef struct {
+    fl_dd sum;
+    double magnitude;
+    int64_t exponent;
+} fl_scaled_sum;
+
 /* Moments of the losses about a pivot of their size: r = l - pivot d. */
 typedef struct {
     double pivot, rr, rd, dd; /* l/d of the first unit with d != 0; Σ r², Σ r d, Σ d² */
 } fl_moments;
 
 typedef struct {
-    fl_dd sum, divisor_sum; /* Σ l, Σ d */
-    int64_t count;          /* units that were not removed */
+    fl_dd sum, divisor_sum; /* Σ l, Σ d, without ... */
+    fl_scaled_sum sum_beyond, divisor_beyond;
+    int bad_terms; /* products in weighted_loss and unit_divisor: FL_TERM_... */
+    int64_t count; /* units that were not removed */
     fl_moments moments;
     fl_dd broadcast_grad[FL_OPERANDS]; /* a gradient entry that this block shares with others */
     int64_t error_unit;                /* the lowest unit with an invalid value, or FL_NOWHERE */
@@ -221,6 +238,9 @@ typedef struct {
     fl_dd sum, divisor_sum;
     int64_t count;
     fl_moments moments;
+    fl_scaled_sum sum_beyond, divisor_beyond; /* of one call: a stream has none between calls */
+    int sum_overflows, divisor_overflows;     /* finite terms have an infinite sum */
+    int bad_terms;
 } fl_totals;
 
 typedef void fl_kernel(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
@@ -270,14 +290,25 @@ static inline double fl_class_weight(const fl_call *call, int64_t c)
                                    : ((const double *)weight->data)[c];
 }
 
-/* runtime/totals.c */
-void fl_add_totals(fl_totals *to, const fl_totals *from);
+/* runtime/totals.c: these return what is out of range, a set of bits. */
+enum { FL_SUM_OUT_OF_RANGE = 1, FL_DIVISOR_OUT_OF_RANGE = 2 };
+
+/* Adds what is beyond the range of a double to the sums: out of range is a sum of finite terms that
+ * overflows, and one whose terms' absolute values sum to less than the smallest normal double, but
+ * not to 0. */
+int fl_settle_totals(fl_totals *totals);
+
+/* The mean Σ l / (Σ d / divide), or Σ l / rows if divide is 0. `rounds_to_zero`: a mean below the
+ * smallest normal double is out of range. */
+int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero, double *mean);
+
+int fl_add_totals(fl_totals *to, const fl_totals *from);
 
 /* Adds n units; unit i goes to groups[group[i]], which is not read if the unit has neither divisor
- * nor count. */
-void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
-                       const double *weighted_loss, const double *unit_divisor,
-                       const unsigned char *unit_counted);
+ * nor count. `bad_terms` is that of the call. */
+int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+                      const double *weighted_loss, const double *unit_divisor,
+                      const unsigned char *unit_counted, int bad_terms);
 
 /* runtime/run.c */
 typedef enum { FL_OK, FL_BAD_VALUE, FL_INTERRUPTED } fl_status;
@@ -287,6 +318,10 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 
 /* The work of a call, in elements. */
 double fl_work(const fl_call *call);
+
+/* The exponent by which weights of classes are divided before they are added: 0 unless the largest
+ * is far from 1. */
+int64_t fl_class_weight_exponent(const double *weight, int64_t n);
 
 /* The mean a / b, in the floating-point mode of the kernels. NaN for b = 0, whatever a is: there is
  * nothing to divide by. */

@@ -56,6 +56,21 @@ class DrawnCase:
     def sums(self, **more):
         return self._recorded.sums(*self.arrays, **self.keywords, **more)
 
+    def weighted_losses(self, sample_weight=1.0):
+        """The terms of the sum: each loss as rounded to the compute type, times its weights in
+        float64. `weight` is one of these where it multiplies the whole loss."""
+        keywords, weight = dict(self.keywords), np.float64(1)
+        by_class = self.case.by_class and not keywords.get("label_smoothing")
+        if "weight" in keywords and self.case.weighs_classes and by_class:
+            labels = self.arrays[1]
+            kept = labels != self.case.ignored
+            weight = keywords.pop("weight").astype(np.float64)[np.where(kept, labels, 0)] * kept
+        elif "weight" in keywords and self.case.unit == "element":
+            weight = keywords.pop("weight").astype(np.float64)
+        weight = np.broadcast_to(sample_weight * weight, self.value().shape)
+        losses = self.loss(*self.arrays, **keywords, reduction="none").astype(np.float64)
+        return np.where(weight == 0, 0, weight * losses)
+
     def with_arrays(self, arrays, **keywords):
         """The same loss and keywords with other arrays."""
         other = object.__new__(DrawnCase)

@@ -1,5 +1,7 @@
 """CTC: posteriors, targets and frames, long sequences, and sequences that two threads split."""
 
+import itertools
+
 import numpy as np
 import pytest
 from mpmath import mp, mpf
@@ -348,3 +350,63 @@ def test_gradient_of_20_000_frames(dtype, isa):
         errors = abs(gradient.astype(object) - (probability - posterior)).astype(float)
     size = np.maximum(probability, posterior).astype(float)
     assert (errors <= (64 + abs(np.log(size)) / 2) * np.finfo(dtype).eps * size).all()
+
+
+# ---- frames whose probabilities do not sum to 1 --------------------------------------------------
+
+
+def methods_of_ctc(arguments, **options):
+    """Every way to ask for a loss of log-probabilities."""
+    criterion = fl.CTCLoss(**options)
+    accumulator = criterion.accumulator()
+    return [
+        lambda: fl.ctc_loss(*arguments, **options),
+        lambda: fl.ctc_loss(*arguments, **options, reduction="sum"),
+        lambda: fl.ctc_loss(*arguments, **options, reduction="none"),
+        lambda: fl.ctc_loss.sums(*arguments, **options),
+        lambda: fl.ctc_loss.grad(*arguments, **options),
+        lambda: fl.ctc_loss.value_and_grad(*arguments, **options),
+        lambda: accumulator.update(*arguments),
+        lambda: criterion(*arguments),
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("frames", "samples", "classes", "labels"),
+    [(9, 3, 5, 3), (40, 2, 30, 20), (31, 2, 3000, 4), (600, 1, 40, 8), (5, 2, 6, 9)],
+)
+def test_a_frame_that_does_not_sum_to_one_is_refused(
+    frames, samples, classes, labels, dtype, threads
+):
+    """Wherever it is, and in the value as in the gradient: also if only some classes are in use, if
+    two threads share a sample, and if the target is infeasible."""
+    rng = np.random.default_rng(8)
+    x = log_softmax(rng.normal(size=(frames, samples, classes))).astype(dtype)
+    y = rng.integers(1, classes, (samples, labels))
+    lengths = frames, labels
+    with fl.num_threads(threads):
+        for options in ({}, {"zero_infinity": True}):
+            for method in methods_of_ctc((x, y, *lengths), **options):
+                method()
+            for t, change in itertools.product({0, 1, frames // 2, frames - 1}, (0.02, -0.02, 3)):
+                bad, n = x.copy(), samples - 1
+                bad[t, n] += change
+                bad[t + 1 :, n] += change  # the lowest frame is reported
+                for method in methods_of_ctc((bad, y, *lengths), **options):
+                    with pytest.raises(ValueError, match=rf"of log_probs\[{t}, {n}\] sum to"):
+                        method()
+                weights = np.arange(samples) != n
+                assert fl.ctc_loss(bad, y, *lengths, sample_weight=weights) is not None
+                shorter = np.where(weights, frames, t)
+                fl.ctc_loss(bad, y, shorter, labels)
+
+
+def test_logits_have_no_negative_loss():
+    logits = 3 + np.random.default_rng(9).normal(size=(20, 4, 6))
+    arguments = logits, np.array([[1, 2], [3, 4], [5, 1], [2, 2]]), 20, 2
+    for method in methods_of_ctc(arguments):
+        with pytest.raises(ValueError, match=r"for logits use fastloss\.ctc_loss_with_logits"):
+            method()
+    assert fl.ctc_loss_with_logits(*arguments) > 0

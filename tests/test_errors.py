@@ -570,6 +570,28 @@ bad(
     early=False,
 )
 
+# --- a row without entries ------------------------------------------------------------------------
+
+EMPTY, ROW = np.zeros(0), "^{} has shape \\(0,\\), a row without {}: no rows of"
+for loss, arrays, entries in [
+    ("nll_loss", (EMPTY, 0), "classes"),
+    ("nll_loss", (EMPTY, np.zeros(0, int)), "classes"),
+    ("cross_entropy", (EMPTY, -100), "classes"),
+    ("cross_entropy", (EMPTY, EMPTY), "classes"),
+    ("multi_margin_loss", (EMPTY, 0), "classes"),
+    ("multilabel_margin_loss", (EMPTY, np.zeros(0, int)), "classes"),
+    ("multilabel_soft_margin_loss", (EMPTY, EMPTY), "classes"),
+    ("cosine_embedding_loss", (EMPTY, EMPTY, 1), "features"),
+    ("triplet_margin_loss", (EMPTY, EMPTY, EMPTY), "features"),
+]:
+    bad(
+        f"{loss} of a row without {entries}, {len(CASES)}",
+        loss,
+        *arrays,
+        error=ValueError,
+        says=ROW.format(getattr(fl, loss).operands[0], entries),
+    )
+
 # --- dtypes ---------------------------------------------------------------------------------------
 
 bad(

@@ -95,6 +95,13 @@ def overlaps_itself(array):
     return False
 
 
+def times_power_of_two(weight, exponent):
+    """Return float64 weights times 2**exponent, none of which becomes 0."""
+    scaled = np.ldexp(weight, exponent)
+    tiny = np.copysign(np.finfo(np.float64).smallest_subnormal, weight)
+    return np.where((scaled == 0) & (weight != 0), tiny, scaled)
+
+
 def variance(var, input):
     """Return a view of a shared variance with as many axes as the input, and the shared axis."""
     if var.shape == input.shape[:-1]:

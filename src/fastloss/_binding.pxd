@@ -61,6 +61,7 @@ cdef extern from "fastloss.h" nogil:
         fl_array operand[3]
         fl_operand_spec spec[3]
         fl_array weight
+        int64_t class_weight_exponent
         fl_array sample_weight, grad_output_array
         fl_array *output[FL_OUTPUTS]
         int64_t broadcast_period[3]
@@ -76,6 +77,7 @@ cdef extern from "fastloss.h" nogil:
         fl_dd sum, divisor_sum
         int64_t count
         fl_moments moments
+        int bad_terms
     ctypedef struct fl_partial:
         int64_t error_unit, error_entry
         int error_argument
@@ -87,10 +89,16 @@ cdef extern from "fastloss.h" nogil:
         fl_vector_math_fn *math[2]
     int fl_find_formula(const char *name, fl_loss *loss)
     fl_grid fl_grid_of(const fl_call *call)
-    void fl_add_totals(fl_totals *to, const fl_totals *other)
-    void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
-                           const double *weighted_loss, const double *unit_divisor,
-                           const unsigned char *unit_counted)
+    enum: FL_SUM_OUT_OF_RANGE, FL_DIVISOR_OUT_OF_RANGE
+    enum: FL_TERM_OVERFLOWS
+    int fl_settle_totals(fl_totals *totals)
+    int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero,
+                double *mean)
+    int fl_add_totals(fl_totals *to, const fl_totals *other)
+    int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+                          const double *weighted_loss, const double *unit_divisor,
+                          const unsigned char *unit_counted, int bad_terms)
+    int64_t fl_class_weight_exponent(const double *weight, int64_t n)
     double fl_ratio(double a, double b)
     fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
     double fl_work(const fl_call *call)

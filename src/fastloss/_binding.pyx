@@ -48,7 +48,7 @@ from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.float cimport DBL_MIN
-from libc.math cimport NAN, fabs, fma, sqrt
+from libc.math cimport INFINITY, NAN, fabs, fma, sqrt
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -303,10 +303,9 @@ cdef int broadcast_offset(cnp.ndarray weight, bint of_samples, int ndim,
     return max(front, -1)
 
 
-cdef cnp.ndarray class_weight(object value, int64_t classes, bint of_labels):
+cdef cnp.ndarray class_weight(cnp.ndarray weight, int64_t classes, bint of_labels):
     """The weights of all classes as contiguous doubles. If only the weights of the labels are read,
     contiguous floats stay as they are: converting all could take longer than the loss."""
-    cdef cnp.ndarray weight = as_array(value, "weight")
     numeric(weight, "weight")
     if cnp.PyArray_NDIM(weight) != 1 or cnp.PyArray_DIM(weight, 0) != classes:
         raise _errors.bad_class_weight(weight, classes)
@@ -397,6 +396,13 @@ cdef double mean_divisor(const fl_totals *totals, double divide, int64_t rows) n
     return <double>rows if divide == 0 else fl_ratio(totals.divisor_sum.hi, divide)
 
 
+cdef int check_range(int out_of_range, str loss) except -1:
+    """Raises an error if a sum is out of the range of float64."""
+    if out_of_range:
+        raise _errors.sum_out_of_range(loss, out_of_range & FL_SUM_OUT_OF_RANGE)
+    return 0
+
+
 # --- streams --------------------------------------------------------------------------------------
 
 @cython.final
@@ -434,8 +440,10 @@ cdef class LossSums:
 
     def merge(self, LossSums other not None):
         """Adds the sums of another stream."""
+        cdef fl_totals totals = self.totals
+        check_range(fl_add_totals(&totals, &other.totals), None)
         self._divide_by(other.divide, other.rows)
-        fl_add_totals(&self.totals, &other.totals)
+        self.totals = totals
         self.rows += other.rows
 
     cdef int _divide_by(self, double divide, int64_t rows) except -1:
@@ -472,6 +480,8 @@ cdef class LossSums:
         cdef double divisor = 1 if reduction == "sum" else self.weight
         cdef fl_moments *about = &self.totals.moments
         if n < 2 or d == 0 or divisor == 0 or about.dd < DBL_MIN:  # squares underflow
+            return NAN
+        if not about.rr < INFINITY or not about.dd < INFINITY:  # or overflow
             return NAN
         cdef double residual = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
         residual -= about.pivot * self.totals.divisor_sum.lo
@@ -680,6 +690,7 @@ cdef class UnitOutputs:
     """
 
     cdef bint wants_values, wants_terms
+    cdef int bad_terms
     cdef readonly cnp.ndarray values, weighted_loss, unit_divisor, unit_counted
 
     def __init__(self, *, bint values=False, bint terms=False):
@@ -687,7 +698,10 @@ cdef class UnitOutputs:
 
 
 def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs units not None):
-    """Adds each unit to the LossSums of its group; `group` holds the index of each unit's group."""
+    """Adds each unit to the LossSums of its group; `group` holds the index of each unit's group.
+
+    If a sum leaves the range of float64, no group is changed.
+    """
     cdef cnp.ndarray weighted_loss = np.ascontiguousarray(units.weighted_loss)
     cdef cnp.ndarray unit_divisor = np.ascontiguousarray(units.unit_divisor)
     cdef cnp.ndarray unit_counted = np.ascontiguousarray(units.unit_counted)
@@ -695,15 +709,21 @@ def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs
     cdef cnp.ndarray pointers = np.empty(len(groups), np.uintp)
     cdef fl_totals **to = <fl_totals **>cnp.PyArray_DATA(pointers)
     cdef Py_ssize_t k, n = cnp.PyArray_SIZE(weighted_loss)
+    cdef list sums = [(<LossSums?>each).__copy__() for each in groups]
+    cdef int out_of_range
     for k in range(len(groups)):
-        to[k] = &(<LossSums?>groups[k]).totals
+        to[k] = &(<LossSums>sums[k]).totals
     if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
-        fl_add_unit_terms(to, n, <int64_t *>cnp.PyArray_DATA(index),
-                          <double *>cnp.PyArray_DATA(weighted_loss),
-                          <double *>cnp.PyArray_DATA(unit_divisor),
-                          <unsigned char *>cnp.PyArray_DATA(unit_counted))
+        out_of_range = fl_add_unit_terms(to, n, <int64_t *>cnp.PyArray_DATA(index),
+                                         <double *>cnp.PyArray_DATA(weighted_loss),
+                                         <double *>cnp.PyArray_DATA(unit_divisor),
+                                         <unsigned char *>cnp.PyArray_DATA(unit_counted),
+                                         units.bad_terms)
+    check_range(out_of_range, None)
+    for k in range(len(groups)):
+        (<LossSums>groups[k]).totals = (<LossSums>sums[k]).totals
 
 
 # In the order of fl_extent and fl_domain.
@@ -1265,6 +1285,11 @@ cdef class Call:
             raise_pending()
         if state is None:
             return self._result(method)
+        check_range(fl_settle_totals(&self.totals), self.loss.name)
+        if units is not None:
+            check_range(self.totals.bad_terms & FL_TERM_OVERFLOWS, self.loss.name)
+            units.bad_terms = self.totals.bad_terms
+            self.totals.bad_terms = 0
         state.totals = self.totals
         state.rows += self.rows
         return None
@@ -1472,6 +1497,8 @@ cdef class Call:
         if self.axis < 0:
             raise _errors.no_row_axis(self.loss.operands[0],
                                       self.loss.shapes == FL_SHAPES_SECOND_AXIS)
+        if ndim == 1 and cnp.PyArray_DIM(x, 0) == 0:
+            raise _errors.empty_row(self.loss.operands[0], self.row.spec[0].domain == FL_SCORE)
         for k in range(1, len(self.loss.operands)):
             y = <cnp.ndarray>self.arrays[k]
             if self.row.spec[k].extent == FL_PER_ENTRY:
@@ -1638,11 +1665,19 @@ cdef class Call:
         cdef cnp.ndarray weight, x
         cdef fl_call *call = self.call
         call.weight.data = call.sample_weight.data = NULL
+        call.class_weight_exponent = 0
         if self.a.weight != NULL and self.loss.weighs_classes:
             of_labels = not (self.loss.probabilities
                              and (is_floating(self.dtype[1]) or self.a.number[0] > 0))
-            weight = class_weight(<object>self.a.weight, call.unit_size, of_labels)
+            weight = as_array(<object>self.a.weight, "weight")
             self._hold_ref("weight", weight)
+            weight = class_weight(weight, call.unit_size, of_labels)
+            if not of_labels:
+                call.class_weight_exponent = fl_class_weight_exponent(
+                    <double *>cnp.PyArray_DATA(weight), cnp.PyArray_SIZE(weight))
+            if call.class_weight_exponent != 0:
+                weight = _arrays.times_power_of_two(weight, -call.class_weight_exponent)
+            self._hold_ref(None, weight)
             fill_fl_array(&call.operand[2], weight, storage(weight), call.is_double)
         elif self.a.weight != NULL and self.axis >= 0:  # one for each entry of a row
             x = <cnp.ndarray>self.arrays[0]
@@ -1750,6 +1785,7 @@ cdef class Call:
         array = as_array(value, "grad_output")
         dtype = numeric(array, "grad_output")
         if cnp.PyArray_NDIM(array) == 0:
+            self._hold_ref("grad_output", array)
             self.call.grad_output = float(array)
             return 0
         _arrays.check_grad_output(array, self._loss_shape(), none)
@@ -1869,10 +1905,17 @@ cdef class Call:
     cdef object _value(self):
         if self.a.reduction == NONE:
             return self._unwrap_0d(self.values)
+        cdef double mean = 0
+        cdef bint unscaled  # the weights of the loss do not divide the mean
         if self.a.reduction == SUM:
+            check_range(fl_settle_totals(&self.totals) & FL_SUM_OUT_OF_RANGE, self.loss.name)
             return self.totals.sum.hi
-        return fl_ratio(self.totals.sum.hi,
-                        mean_divisor(&self.totals, self.call.divisor_scale, self.rows))
+        unscaled = self.a.weight != NULL and (
+            not self.loss.weight_divides
+            or (self.loss.probabilities and is_floating(self.dtype[1])))
+        check_range(fl_mean(&self.totals, self.call.divisor_scale, self.rows, unscaled, &mean),
+                    self.loss.name)
+        return mean
 
     cdef object _unwrap_0d(self, cnp.ndarray array):
         """A NumPy scalar instead of a 0-d array, like a ufunc."""

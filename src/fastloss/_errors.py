@@ -49,6 +49,15 @@ def no_row_axis(name, second):
     return ValueError(f"{name} is 0-d: it must have {axis}")
 
 
+def empty_row(name, has_classes):
+    """An array of shape (0,), which would be a single row without entries."""
+    entries, size = ("classes", "C") if has_classes else ("features", "D")
+    return ValueError(
+        f"{name} has shape (0,), a row without {entries}: no rows of {size} {entries} have shape "
+        f"(0, {size})"
+    )
+
+
 def _without(shape, axis):
     return shape[:axis] + shape[axis + 1 :]
 
@@ -352,6 +361,16 @@ def bad_value(name, array, index, domain, rows):
     return ValueError(f"{entry} = {value!r} is not allowed: {name} must be {_ALLOWED[domain]}")
 
 
+def sum_out_of_range(loss, is_sum):
+    """A sum that float64 does not hold, though the losses and weights are finite."""
+    what = "the sum of the losses times their weights" if is_sum else "the sum of the weights"
+    return OverflowError(
+        f"{loss + ': ' if loss else ''}{what} is out of the range of float64, 2.2e-308 to 1.8e308: "
+        "multiply the weights by a power of two; reduction='mean' of one call does not depend on "
+        "their scale"
+    )
+
+
 def _classes(name, classes):
     if classes < 2:
         return f"{name} has {'one class (0)' if classes else 'no classes'}"
@@ -429,7 +448,7 @@ def bad_sequence_targets(shape, samples, total):
 def bad_sequence_frame(loss, name, index, total):
     """Probabilities of a frame that do not sum to 1."""
     return ValueError(
-        f"the probabilities of {name}[{index}] sum to {total:.6g}: the gradient needs log-softmax "
+        f"the probabilities of {name}[{index}] sum to {total:.6g}: {name} must be log-softmax "
         f"outputs, whose probabilities sum to 1; for logits use fastloss.{loss}_with_logits"
     )
 

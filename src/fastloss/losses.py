@@ -78,7 +78,8 @@ sample_weight : array_like, optional
     Factor s >= 0 of each loss, in the numerator and the divisor of "mean". It has the shape of the
     unreduced losses, or shape (N,): one weight per entry of their leading axis. Weights of 1 change
     nothing. A weight of 0 excludes its loss, even if that is NaN. If all weights are 0, "mean" is
-    NaN and its gradient 0.""",
+    NaN and its gradient 0. "mean" does not depend on the scale of the weights; a sum that float64
+    does not hold is an OverflowError.""",
     "out": """\
 out : ndarray or tuple of ndarray, optional
     Array for the result, of its shape and dtype (float32 is accepted for float16 and bfloat16). In
@@ -1367,7 +1368,9 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean")
     %(class_numerics)s
 
     %(accuracy)s
-    Terms: ``w[y] x[y]``, the loss itself. The values x are not checked to be log-probabilities.
+    Terms: ``w[y] x[y]``, the loss itself. The values x are not checked to be log-probabilities: the
+    loss and its gradient hold for any scores, such as log densities, which may be positive. For
+    logits use `cross_entropy`.
 
     PyTorch accepts only int64 and, in some cases, uint8 targets, returns NaN for a weight of 0 at a
     log-probability of -inf, and returns a NaN gradient if all weights are 0.
@@ -1762,9 +1765,8 @@ def ctc_loss(
     Raises
     ------
     %(ctc_errors)s
-        In ``grad`` and ``value_and_grad``, also for frames whose probabilities do not sum to 1
-        within 1e-3 (float16: 2e-2; bfloat16: the larger of 2e-2 and log(C)/128, because of the
-        rounding of the logarithms).
+        Also for frames whose probabilities do not sum to 1 within 1e-3 (float16: 2e-2; bfloat16:
+        the larger of 2e-2 and log(C)/128, because of the rounding of the logarithms).
 
     Notes
     -----

@@ -30,7 +30,11 @@ typedef struct {
     real active[FL_ROW_BATCH];         /* 1, or 0 to remove the row, whatever it holds */
     double label_weight[FL_ROW_BATCH]; /* w_y; SOFT: 1 */
     double sample_weight[FL_ROW_BATCH];
+    double divisor[FL_ROW_BATCH];    /* s w_y, 0 if the row does not count */
     double grad_scale[FL_ROW_BATCH]; /* factor of the row's gradients */
+    int has_exponents;
+    int64_t exponent[FL_ROW_BATCH]; /* if has_exponents: the weights of classes in the loss are
+                                       those of the call times 2^exponent */
 } row_batch;
 
 /* Rows in a transposed tile of C classes: a multiple of LANES that fits, at most FL_ROW_BATCH. If
@@ -58,6 +62,54 @@ static void class_rows_record_bad_label(const fl_call *call, const row_batch *r,
             record_error(partial, r->first + p, 1, 0);
             break;
         }
+}
+
+static int class_rows_are_weighted(const fl_call *call)
+{
+    return call->sample_weight.data || call->operand[2].data;
+}
+
+/* The sample weights, 0 for inactive rows. */
+static void class_rows_active_weights(const row_batch *r, double *sample)
+{
+    for (int64_t p = 0; p < r->n; p++)
+        sample[p] = r->active[p] == 0 ? 0 : r->sample_weight[p];
+}
+
+/* Adds the rows to Σ d. With probabilities, the weights of classes do not divide. */
+static void class_rows_add_divisors(const fl_call *call, target_mode mode, const row_batch *r,
+                                    fl_partial *partial)
+{
+    double sample[FL_ROW_BATCH];
+    int64_t exponent[FL_ROW_BATCH];
+    unit_weights w = {.product = r->divisor, .sample = sample};
+    if (class_rows_are_weighted(call))
+        class_rows_active_weights(r, sample);
+    else
+        w.sample = r->divisor; /* ones, and zeros of inactive rows */
+    if (mode != SOFT && call->operand[2].data)
+        w.own = r->label_weight;
+    if (mode != SOFT && call->class_weight_exponent != 0) {
+        for (int64_t p = 0; p < r->n; p++)
+            exponent[p] = call->class_weight_exponent;
+        w.exponent = exponent;
+    }
+    add_divisors(&w, r->n, partial);
+}
+
+/* If the scale of the weights is extreme: moves their exponents from the weights, which losses and
+ * gradients multiply by, to r->exponent. */
+static __attribute__((noinline, cold)) void class_rows_set_exponents(const fl_call *call,
+                                                                     target_mode mode, row_batch *r)
+{
+    for (int64_t p = 0; p < r->n; p++) {
+        r->exponent[p] = call->class_weight_exponent;
+        if (mode == HARD) {
+            fl_scaled w = fl_scaled_of(r->label_weight[p], r->exponent[p]);
+            r->label_weight[p] = w.m;
+            r->exponent[p] = w.e;
+        }
+    }
 }
 
 /* Loads labels and weights of rows [first, first + n), checks them, and adds the rows to Σ d and to
@@ -93,33 +145,56 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
         for (int64_t p = 0; p < n; p++)
             if (r->label[p] >= 0)
                 r->label_weight[p] = fl_class_weight(call, r->label[p]);
-    double divisor[FL_ROW_BATCH];
     for (int64_t p = 0; p < n; p++) {
         double product = r->sample_weight[p] * r->label_weight[p];
-        divisor[p] = r->active[p] == 0 ? 0 : product;
+        r->divisor[p] = r->active[p] == 0 ? 0 : product;
     }
-    add_divisors(divisor, n, partial);
+    class_rows_add_divisors(call, mode, r, partial);
     if (weighted && mode == HARD)
         for (int64_t p = 0; p < n; p++)
             r->active[p] = r->label_weight[p] == 0 ? 0 : r->active[p];
     for (int64_t p = 0; p < n; p++)
         partial->count += r->active[p] != 0;
-    load_gradient_scale(call, first, n, r->sample_weight, r->grad_scale);
+    r->has_exponents = call->operand[2].data && (call->class_weight_exponent != 0 ||
+                                                 (call->grad_exponent != 0 && mode == HARD));
+    if (r->has_exponents)
+        class_rows_set_exponents(call, mode, r);
+    load_gradient_scale(call, first, n, r->sample_weight, r->has_exponents ? r->exponent : NULL,
+                        r->grad_scale);
 }
 
-/* Emits the unreduced losses l (n). */
-static void class_rows_emit_losses(const fl_call *call, const row_batch *r, const real *l,
+/* Emits the unreduced losses (n): l without weights, or if `wide`, with the weights of classes but
+ * without sample weights. HARD: label_weight (n) is w_y, times the factor that l is divided by. */
+static void class_rows_emit_losses(const fl_call *call, target_mode mode, const row_batch *r,
+                                   const double *label_weight, const real *l, const double *wide,
                                    fl_partial *partial)
 {
-    double divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    double sample[FL_ROW_BATCH], product[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    unit_losses losses = {.l = l, .wide = wide, .target_length = 1};
     if (!wants_losses(call))
         return;
-    if (wants_unit_terms(call))
-        for (int64_t p = 0; p < r->n; p++) {
-            active[p] = r->active[p];
-            divisor[p] = r->active[p] == 0 ? 0 : r->sample_weight[p] * r->label_weight[p];
+    if (class_rows_are_weighted(call)) {
+        class_rows_active_weights(r, sample);
+        losses.weight = (unit_weights){.product = sample, .sample = sample};
+        if (mode == HARD && call->operand[2].data) {
+            for (int64_t p = 0; p < r->n; p++)
+                product[p] = sample[p] == 0 ? 0 : sample[p] * label_weight[p];
+            losses.weight.product = product;
+            losses.weight.own = label_weight;
         }
-    emit_losses(call, r->first, r->n, l, sum_tile(l, r->n), 1, divisor, active, partial);
+        losses.weight.exponent = r->has_exponents ? r->exponent : NULL;
+    }
+    unit_weights divisor = {.product = r->divisor};
+    if (wants_unit_terms(call)) {
+        for (int64_t p = 0; p < r->n; p++)
+            active[p] = r->active[p];
+        divisor.sample = losses.weight.sample;
+        if (mode != SOFT && call->operand[2].data) {
+            divisor.own = r->label_weight;
+            divisor.exponent = losses.weight.exponent;
+        }
+    }
+    emit_losses(call, r->first, r->n, &losses, NULL, &divisor, active, partial);
 }
 
 #endif

@@ -23,18 +23,24 @@
 
 _Static_assert(FL_CLASSES_PER_PART % TILE_2D == 0, "a part is cut into whole tiles");
 
-/* The unreduced losses of all rows, times their sample weights. */
-static void cross_entropy_values(const softmax_config *s, const row_batch *r,
-                                 const softmax_results *results, real *l)
+/* Emits the unreduced losses of all rows. */
+static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
+                               const softmax_results *results, fl_partial *partial)
 {
-    real L[FL_ROW_BATCH];
+    const fl_call *call = s->call;
+    const int is_weighted = class_rows_are_weighted(call),
+              sums_weights = s->mode != HARD && s->class_weight;
+    real L[FL_ROW_BATCH], value_tile[FL_ROW_BATCH], unweighted[FL_ROW_BATCH],
+        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
+    double wide[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
     for (int64_t p = 0; p < r->n; p++)
         L[p] = LOG1P((real)results->R[p]);
     for (int64_t p = 0; p < r->n; p++) {
         const double w = r->label_weight[p], max = results->max[p], x = results->x_label[p];
         const int overflows = REAL_IS_DOUBLE && max - x == __builtin_inf();
         const double scale = overflows ? 0.25 : 1, unscale = overflows ? 16 : 1;
-        double value = w * scale * ((max * scale - x * scale) + (double)L[p] * scale);
+        const double label_loss = (max * scale - x * scale) + (double)L[p] * scale;
+        double value = w * scale * label_loss;
         if (s->mode == HARD) {
             value *= unscale;
         } else {
@@ -53,7 +59,23 @@ static void cross_entropy_values(const softmax_config *s, const row_batch *r,
                     (s->one_minus_eps * w == 0 ? 0 : s->one_minus_eps * value * unscale) + terms;
         }
         l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
+        label_weight[p] = w / scale;
+        if (is_weighted)
+            wide[p] = s->mode == HARD ? label_loss : value;
     }
+    for (int64_t p = 0; is_weighted && p < r->n; p++) {
+        unweighted[p] = r->active[p] == 0 ? 0 : (real)wide[p];
+        if (sums_weights)
+            wide[p] = r->active[p] == 0 ? 0 : round_to_real_precision(wide[p]);
+    }
+    class_rows_emit_losses(call, s->mode, r, label_weight, is_weighted ? unweighted : l,
+                           sums_weights ? wide : NULL, partial);
+    for (int64_t p = 0; r->has_exponents && p < r->n; p++) {
+        const double factors[] = {r->sample_weight[p], wide[p],
+                                  s->mode == HARD ? label_weight[p] : 1};
+        l[p] = r->active[p] == 0 ? 0 : (real)fl_scaled_product(factors, 3, r->exponent[p]);
+    }
+    fl_store(call->output[FL_LOSSES], r->first, r->n, l);
 }
 
 /* FL_PREPARE: all that is left to check are probabilities. */
@@ -94,10 +116,7 @@ static void cross_entropy_run_batch(const softmax_config *s, fl_phase phase, row
         }
         fl_scratch_free(t.exp_cache);
     }
-    real value_tile[FL_ROW_BATCH],
-        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
-    cross_entropy_values(s, r, &results, l);
-    class_rows_emit_losses(call, r, l, partial);
+    cross_entropy_emit(s, r, &results, partial);
 }
 
 /* --- a single row split over threads ---
@@ -197,11 +216,8 @@ static void row_part_finish(const softmax_config *s, const row_batch *r, class_t
     softmax_finish(s, t, &state, &results);
     results.x_label[0] = combined->x_label;
     results.extended_gap_sum[0] = combined->extended_gap_sum;
-    if (part == 0) {
-        real value, *l = fl_output_buffer(call->output[FL_LOSSES], r->first, 1, &value);
-        cross_entropy_values(s, r, &results, l);
-        class_rows_emit_losses(call, r, l, partial);
-    }
+    if (part == 0)
+        cross_entropy_emit(s, r, &results, partial);
     if (wants_gradients(call)) {
         t->exp_cache = s->caches_exp ? own->exp_cache : NULL;
         softmax_grad_prepare(s, r, t, &state, &results);
@@ -224,6 +240,7 @@ static void row_part_run(const softmax_config *s, fl_phase phase, int64_t item, 
     class_rows_load(call, s->mode, &r, partial);
     if (part > 0 || (phase != FL_PREPARE && phase != FL_SPLIT_FINISH)) { /* the row counts once */
         partial->divisor_sum = (fl_dd){0, 0};
+        partial->divisor_beyond = (fl_scaled_sum){{0, 0}, 0, 0};
         partial->count = 0;
     }
     class_tile_init(s, &r, 0, &t);

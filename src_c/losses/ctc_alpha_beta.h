@@ -101,7 +101,7 @@ static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_directi
                          pass->checkpoint[j / pass->checkpoint_period]);
         if (j == pass->batch_end) {
             ctc_load_frames(pass, j);
-            ctc_frame_normalisers(pass);
+            ctc_frame_normalisers(pass, partial);
         }
         ctc_set_frame(pass, j);
         ctc_step(pass, j);

@@ -364,10 +364,67 @@ static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
         }
 }
 
-/* Adds log p_scale of the frames in the batch to log_scale. Stores m, R and p_scale if the opposite
- * pass needs them for the gradient. */
-static void ctc_frame_normalisers(ctc_pass *pass)
+/* --- sums of probabilities --- */
+
+/* Records frame t if its probabilities do not sum to 1; a NaN passes. */
+static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
+                                fl_partial *partial)
 {
+    if (__builtin_fabs(sum - 1) > call->sequences.sum_tolerance)
+        record_error(partial, n, 0, t);
+}
+
+/* Σ exp(x) of a frame of log-probabilities, over all C classes. */
+static double ctc_frame_sum(const fl_call *call, int64_t n, int64_t t)
+{
+    const int64_t C = call->sequences.C, entry = ctc_frame_entry(call, n, t);
+    real tile[TILE], e[TILE];
+    fl_dd sum = {0, 0};
+    for (int64_t first = 0; first < C; first += TILE) {
+        int64_t m = C - first < TILE ? C - first : TILE;
+        const real *x = fl_load(&call->operand[0], entry + first, m, tile);
+        for (int64_t c = 0; c < m; c++)
+            e[c] = EXP(x[c]);
+        sum = dd_add(sum, sum_tile(e, m));
+    }
+    return sum.hi;
+}
+
+/* Checks frames [from, to) of log-probabilities. */
+static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
+                                 fl_partial *partial)
+{
+    for (int64_t t = from; t < to; t++)
+        ctc_check_frame_sum(call, n, t, ctc_frame_sum(call, n, t), partial);
+}
+
+/* Whether the frames of log-probabilities are checked while their normalisers are computed. With a
+ * gradient they are checked where it is written: there, all classes are read in any case. */
+static int ctc_checks_frames(const ctc_pass *pass)
+{
+    return pass->call->formula == FL_FORMULA_ctc && !pass->call->output[FL_GRADIENT];
+}
+
+/* Checks the frames of the batch; sum_minus_one is R of each if all classes are loaded. */
+static void ctc_check_batch(const ctc_pass *pass, const double *sum_minus_one, fl_partial *partial)
+{
+    const int64_t n = pass->batch_end - pass->batch_first;
+    double scale[CTC_BATCH_FRAMES];
+    if (pass->uses_all_classes)
+        vector_math_double(MATH_EXP, n, pass->frame_max, scale);
+    for (int64_t f = 0; f < n; f++) {
+        const int64_t t = ctc_frame_index(pass, pass->batch_first + f);
+        const double sum = pass->uses_all_classes ? scale[f] * (1 + sum_minus_one[f])
+                                                  : ctc_frame_sum(pass->call, pass->sample, t);
+        ctc_check_frame_sum(pass->call, pass->sample, t, sum, partial);
+    }
+}
+
+/* Adds log p_scale of the frames in the batch to log_scale. Stores m, R and p_scale if the opposite
+ * pass needs them for the gradient. Else checks the frames. */
+static void ctc_frame_normalisers(ctc_pass *pass, fl_partial *partial)
+{
+    const int checks = ctc_checks_frames(pass);
     const int64_t n = pass->batch_end - pass->batch_first,
                   at = pass->saves_rows ? pass->batch_first : 0;
     const int logits = pass->call->formula == FL_FORMULA_ctc_with_logits;
@@ -376,13 +433,15 @@ static void ctc_frame_normalisers(ctc_pass *pass)
     for (int64_t f = 0; f < n; f++) {
         pass->has_scaled_frame |= pass->exponent_range[f] > CTC_FRAME_RANGE;
         max[f] = logits ? pass->frame_max[f] : 0;
-        if (pass->uses_all_classes && (logits || pass->saves_rows))
+        if (pass->uses_all_classes && (logits || pass->saves_rows || checks))
             sum_minus_one[f] =
                 ctc_sum_minus_one(pass->padded_classes, pass->p + f * pass->padded_classes);
         else if (logits)
             ctc_softmax_normaliser(pass, pass->batch_first + f, &max[f], &sum_minus_one[f]);
     }
     const int64_t padded = ctc_round_up(n);
+    if (checks)
+        ctc_check_batch(pass, sum_minus_one, partial);
     if (logits)
         vector_math_double(MATH_LOG1P, padded, sum_minus_one, log_p_scale);
     for (int64_t f = 0; f < n; f++) /* R - R: if R is infinite, the loss is NaN */

@@ -29,34 +29,6 @@ static int ctc_gradient_is_separate(const fl_call *call)
     return call->output[FL_GRADIENT]->data != call->operand[0].data;
 }
 
-/* Records frame t if its probabilities do not sum to 1; a NaN passes. */
-static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
-                                fl_partial *partial)
-{
-    if (__builtin_fabs(sum - 1) > call->sequences.sum_tolerance)
-        record_error(partial, n, 0, t);
-}
-
-/* Checks frames [from, to) of log-probabilities. */
-static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
-                                 fl_partial *partial)
-{
-    const int64_t C = call->sequences.C;
-    ALIGNED real tile[TILE], e[TILE];
-    for (int64_t t = from; t < to; t++) {
-        const int64_t entry = ctc_frame_entry(call, n, t);
-        fl_dd sum = {0, 0};
-        for (int64_t first = 0; first < C; first += TILE) {
-            int64_t m = C - first < TILE ? C - first : TILE;
-            const real *x = fl_load(&call->operand[0], entry + first, m, tile);
-            for (int64_t c = 0; c < m; c++)
-                e[c] = EXP(x[c]);
-            sum = dd_add(sum, sum_tile(e, m));
-        }
-        ctc_check_frame_sum(call, n, t, sum.hi, partial);
-    }
-}
-
 /* posterior := p_factor p + posterior_factor posterior, (K); without p for ctc_posteriors. */
 static void ctc_frame_gradient(const ctc_pass *pass, double p_factor, double posterior_factor)
 {
@@ -142,7 +114,7 @@ static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
     double scale;
-    load_gradient_scale(call, n, 1, &weight, &scale);
+    load_gradient_scale(call, n, 1, &weight, NULL, &scale);
     return scale / ctc_target_length(call, n);
 }
 
@@ -150,11 +122,13 @@ static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
 static void ctc_write_value(const fl_call *call, int64_t n, double loss, double weight,
                             fl_partial *partial)
 {
-    const double target_length = ctc_target_length(call, n);
-    real scratch, *l = fl_output_buffer(call->output[FL_LOSSES], n, 1, &scratch);
-    *l = (real)(loss * weight);
-    fl_dd sum = {(double)*l / target_length, 0};
-    emit_losses(call, n, 1, l, sum, target_length, &weight, &weight, partial);
+    const double *product = call->sample_weight.data ? &weight : NULL;
+    const unit_weights w = {.product = product, .sample = product};
+    real unweighted = (real)loss, l = (real)(loss * weight);
+    const unit_losses losses = {
+        .weight = w, .l = &unweighted, .target_length = ctc_target_length(call, n)};
+    emit_losses(call, n, 1, &losses, NULL, &w, &weight, partial);
+    fl_store(call->output[FL_LOSSES], n, 1, &l);
 }
 
 /* Continues a pass from its midpoint to its last frame. Combines each of its rows with the row of

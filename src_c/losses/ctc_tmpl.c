@@ -59,12 +59,19 @@ static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partia
         ctc_fill_frames(call, n, 0, call->sequences.T, 0);
 }
 
+static void ctc_count_sample(const fl_call *call, double weight, fl_partial *partial)
+{
+    const double *product = call->sample_weight.data ? &weight : NULL;
+    const unit_weights w = {.product = product, .sample = product};
+    add_divisors(&w, 1, partial);
+    partial->count++;
+}
+
 /* Counts a sample and writes its value, and the gradient of its padding frames, which is 0. */
 static void ctc_write_sample(const fl_call *call, int64_t n, double loss, double weight,
                              fl_partial *partial)
 {
-    partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
-    partial->count++;
+    ctc_count_sample(call, weight, partial);
     if (wants_losses(call))
         ctc_write_value(call, n, loss, weight, partial);
     if (call->output[FL_GRADIENT])
@@ -113,8 +120,7 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
     double weight;
     if (ctc_is_removed(call, n, &weight, partial))
         return;
-    partial->divisor_sum = dd_add_double(partial->divisor_sum, weight);
-    partial->count++;
+    ctc_count_sample(call, weight, partial);
     if (call->output[FL_GRADIENT] && call->formula == FL_FORMULA_ctc &&
         !ctc_gradient_is_separate(call))
         ctc_check_frame_sums(call, n, 0, call->sequences.frames[n], partial);

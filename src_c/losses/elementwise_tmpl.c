@@ -298,21 +298,26 @@ static void check_operands(const fl_call *call, const real *const *operand, int6
             check_tile(operand[k], n, call->spec[k].domain, weight, k, first, 1, partial);
 }
 
-/* The product of weight and sample weight of each unit, NULL if the call has neither. It is 0 only
- * if one of the factors is: a product that underflows would remove the unit. */
-static const double *load_unit_weight(const fl_call *call, int64_t first, int64_t n,
-                                      const double *sample_weight, double *scratch)
+/* The weights of the units and their products. A product is 0 only if one of the factors is: one
+ * that underflows would remove the unit. Returns whether a product of finite factors overflows or
+ * underflows; it is then inexact. */
+static int load_unit_weights(const fl_call *call, int64_t first, int64_t n,
+                             const double *sample_weight, double *own, double *product,
+                             unit_weights *w)
 {
+    int64_t inexact = 0;
+    *w = (unit_weights){.product = sample_weight, .sample = sample_weight};
     if (!call->weight.data)
-        return sample_weight;
-    ALIGNED double tile[TILE];
-    const double *weight = fl_load_double(&call->weight, first, n, sample_weight ? tile : scratch);
+        return 0;
+    w->own = fl_load_double(&call->weight, first, n, own);
+    w->product = sample_weight ? product : w->own;
     for (int64_t i = 0; sample_weight && i < n; i++) {
-        double product = weight[i] * sample_weight[i];
-        int removed = weight[i] == 0 || sample_weight[i] == 0;
-        scratch[i] = removed ? 0 : product == 0 ? 0x1p-1022 : product;
+        double value = own[i] * sample_weight[i], size = __builtin_fabs(value);
+        int removed = (own[i] == 0) | (sample_weight[i] == 0);
+        inexact += (removed == 0) & ((size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023));
+        product[i] = removed ? 0 : value == 0 ? 0x1p-1022 : value;
     }
-    return sample_weight ? scratch : weight;
+    return inexact > 0;
 }
 
 /* Whether gradient k is streamed while the formula is applied, not stored at the end. */
@@ -355,17 +360,39 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
         add_to_lane(&state->sum, (int)(i % LANES), (double)args->result[0][i]);
 }
 
+/* scale_tile() with the factor 2^exponent, where products of some of the factors may overflow or
+ * underflow though the result does not. */
+static __attribute__((noinline, cold)) void scale_extreme_tile(real *v, const unit_weights *w,
+                                                               const double *grad_output,
+                                                               double scale, int64_t exponent,
+                                                               int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double factors[] = {(double)v[i], weight_at(w->sample, i), weight_at(w->own, i),
+                                  scale, weight_at(grad_output, i)};
+        v[i] =
+            factors[1] == 0 || factors[2] == 0 ? 0 : (real)fl_scaled_product(factors, 5, exponent);
+    }
+}
+
 static void run_tile(const fl_call *call, const real *params, fl_phase phase, int64_t first,
                      int64_t n, fl_partial *partial)
 {
     ALIGNED real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
-    ALIGNED double sample_weight_tile[TILE], weight_tile[TILE], grad_output_tile[TILE];
+    ALIGNED double sample_weight_tile[TILE], own_weight_tile[TILE], weight_tile[TILE],
+        grad_output_tile[TILE];
     const real *operand[FL_OPERANDS];
 
     const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);
-    const double *weight = load_unit_weight(call, first, n, sample_weight, weight_tile);
-    const double *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? weight : sample_weight;
-    add_divisors(divisor, n, partial);
+    unit_losses losses = {.target_length = 1};
+    const int inexact_weights = load_unit_weights(call, first, n, sample_weight, own_weight_tile,
+                                                  weight_tile, &losses.weight);
+    const double *weight = losses.weight.product;
+    const unit_weights divisor =
+        call->mean_divisor == FL_BY_ALL_WEIGHTS
+            ? losses.weight
+            : (unit_weights){.product = sample_weight, .sample = sample_weight};
+    add_divisors(&divisor, n, partial);
     add_count(weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
         const int needed = phase != FL_PREPARE || call->spec[k].domain != FL_ANY;
@@ -392,7 +419,7 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
      * nothing. */
     double magnitude = __builtin_fabs(call->grad_scale);
     int fits_real = magnitude == 0 || (magnitude > 1e-30 && magnitude < 1e30);
-    int scale_later = weight || grad_output || !fits_real;
+    int scale_later = weight || grad_output || !fits_real || call->grad_exponent != 0;
     double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
     formula_args args = {.result = {l, grad[0], grad[1], grad[2]},
                          .scale = scale_later ? 1 : (real)scale};
@@ -410,16 +437,25 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     if (flags >= SIGN_BIT && !call->prepare)
         check_operands(call, operand, first, n, weight, partial);
 
+    const int extreme = inexact_weights || call->grad_exponent != 0;
     if (outputs & VALUE) {
-        if (weight)
-            scale_tile(l, weight, 0, 1, n);
-        fl_dd sum = weight ? sum_tile(l, n) : reduce_lanes(&state.sum);
-        emit_losses(call, first, n, l, sum, 1, divisor, weight, partial);
+        fl_dd sum = weight ? (fl_dd){0, 0} : reduce_lanes(&state.sum);
+        losses.l = l;
+        emit_losses(call, first, n, &losses, weight ? NULL : &sum, &divisor, weight, partial);
+        if (weight && call->output[FL_LOSSES]) {
+            if (inexact_weights)
+                scale_extreme_tile(l, &losses.weight, 0, 1, 0, n);
+            else
+                scale_tile(l, weight, 0, 1, n);
+        }
+        fl_store(call->output[FL_LOSSES], first, n, l);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
         if (!(outputs & DX << k) || is_streamed(call, k, scale_later))
             continue;
-        if (scale_later)
+        if (extreme)
+            scale_extreme_tile(grad[k], &losses.weight, grad_output, scale, call->grad_exponent, n);
+        else if (scale_later)
             scale_tile(grad[k], weight, grad_output, scale, n);
         if (call->broadcast_period[k])
             reduce_broadcast_grad(call, k, grad[k], first, n, partial);

@@ -67,7 +67,8 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     const real *label = 0;
 
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    add_divisors(weight, n, partial);
+    const unit_weights w = {.product = weight, .sample = weight};
+    add_divisors(&w, n, partial);
     add_count(weight, n, partial);
     if (config->is_cosine) {
         label = fl_load(&call->operand[2], first, n, label_tile);
@@ -94,13 +95,17 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     if (wants_losses(call)) {
         real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
-            l[i] = (real)((weight ? weight[i] : 1) * rows[i].loss);
-        emit_losses(call, first, n, l, sum_tile(l, n), 1, weight, weight, partial);
+            l[i] = (real)rows[i].loss;
+        const unit_losses losses = {.weight = w, .l = l, .target_length = 1};
+        emit_losses(call, first, n, &losses, NULL, &w, weight, partial);
+        for (int64_t i = 0; weight && i < n; i++)
+            l[i] = (real)(weight[i] * rows[i].loss);
+        fl_store(call->output[FL_LOSSES], first, n, l);
     }
     if (!wants_gradients(call))
         return;
 
-    load_gradient_scale(call, first, n, weight, grad_scale);
+    load_gradient_scale(call, first, n, weight, NULL, grad_scale);
     for (int64_t i = 0, batch; i < n; i += batch) {
         batch = rows_per_tile(call, n - i);
         embedding_write_gradients(config, (row_span){.first = first + i, .n = batch}, rows + i,

@@ -13,16 +13,17 @@
 typedef struct {
     int active; /* 0 if a weight of 0 or an invalid label removes the row, whatever it holds */
     double sample_weight;
-    double loss;         /* l, before the sample weight */
+    double loss;         /* l 2^-exponent, before the sample weight and w_y */
     double grad_scale;   /* factor of dl/dx, before the loss's own weight */
     int64_t label;       /* multi_margin: y */
-    double class_weight; /* multi_margin: w_y */
+    double class_weight; /* multi_margin: w_y 2^-exponent; else 1 */
+    int64_t exponent;    /* 0 unless a weight is extreme */
     fl_dd gap;           /* multi_margin: m - x_y, in two parts */
     fl_dd sum;           /* of the terms of l: Σ z^p, or Σ w_c l_c */
     fl_dd slope_sum;     /* multi_margin: Σ p z^(p-1) over the positive z */
-    int is_extended;     /* a sum of doubles overflows, though the loss or a gradient may not */
+    int is_extended;     /* multi_margin: a sum of doubles overflows, though the loss or a gradient may not */
     long double extended_sum, extended_slope_sum;
-    double x_y; /* multi_margin, if is_extended */
+    double x_y; /* if is_extended */
 } margin_row;
 
 /* Initialises rows [first, first + n) by their sample weights, which are added to Σ d. */
@@ -31,34 +32,86 @@ static void margin_rows_init(const fl_call *call, int64_t first, int64_t n, marg
 {
     double weight_tile[FL_ROW_BATCH], scale[FL_ROW_BATCH];
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    load_gradient_scale(call, first, n, weight, scale);
+    load_gradient_scale(call, first, n, weight, NULL, scale);
     for (int64_t i = 0; i < n; i++) {
         double s = weight ? weight[i] : 1;
-        rows[i] = (margin_row){
-            .active = s != 0, .sample_weight = s, .grad_scale = scale[i] / (double)call->unit_size};
+        rows[i] = (margin_row){.active = s != 0,
+                               .sample_weight = s,
+                               .class_weight = 1,
+                               .grad_scale = scale[i] / (double)call->unit_size};
     }
-    add_divisors(weight, n, partial);
+    const unit_weights w = {.product = weight, .sample = weight};
+    add_divisors(&w, n, partial);
 }
 
-/* Counts the active rows and emits the weighted losses. */
+/* Whether any loss of the rows has weights, or is a sum with weights. */
+static int margin_rows_are_weighted(const fl_call *call)
+{
+    return call->sample_weight.data || call->weight.data || call->operand[2].data;
+}
+
+/* The weighted losses of the rows as values. */
+static void margin_rows_store_values(const fl_call *call, int64_t first, int64_t n,
+                                     const margin_row *rows)
+{
+    real value_tile[FL_ROW_BATCH],
+        *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
+    for (int64_t i = 0; i < n; i++) {
+        const margin_row *row = &rows[i];
+        l[i] = row->active ? (real)(row->sample_weight * (row->class_weight * row->loss)) : 0;
+        if (row->active && row->exponent != 0) {
+            const double factors[] = {row->sample_weight, row->class_weight, row->loss};
+            l[i] = (real)fl_scaled_product(factors, 3, row->exponent);
+        }
+    }
+    fl_store(call->output[FL_LOSSES], first, n, l);
+}
+
+/* Counts the active rows and emits their losses. */
 static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, const margin_row *rows,
                              fl_partial *partial)
 {
-    real value_tile[FL_ROW_BATCH];
-    double weight[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    real l[FL_ROW_BATCH];
+    double wide[FL_ROW_BATCH], sample[FL_ROW_BATCH], class_weight[FL_ROW_BATCH],
+        product[FL_ROW_BATCH], divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    int64_t exponent[FL_ROW_BATCH], any_exponent = 0;
+    unit_losses losses = {.l = l, .target_length = 1};
+    unit_weights by = {0};
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].active;
     if (!wants_losses(call))
         return;
-    real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
     for (int64_t i = 0; i < n; i++)
-        l[i] = rows[i].active ? (real)(rows[i].sample_weight * rows[i].loss) : 0;
-    if (wants_unit_terms(call))
+        l[i] = rows[i].active ? (real)rows[i].loss : 0;
+    if (margin_rows_are_weighted(call)) {
         for (int64_t i = 0; i < n; i++) {
-            weight[i] = rows[i].sample_weight;
+            sample[i] = rows[i].active ? rows[i].sample_weight : 0;
+            class_weight[i] = rows[i].class_weight;
+            product[i] = rows[i].active ? sample[i] * class_weight[i] : 0;
+            exponent[i] = rows[i].exponent;
+            any_exponent |= exponent[i];
+        }
+        losses.weight = (unit_weights){.product = product,
+                                       .sample = sample,
+                                       .own = class_weight,
+                                       .exponent = any_exponent ? exponent : NULL};
+    }
+    if (call->weight.data) { /* l is a sum with weights of any scale */
+        for (int64_t i = 0; i < n; i++)
+            wide[i] = rows[i].active ? round_to_real_precision(rows[i].loss) : 0;
+        losses.wide = wide;
+    }
+    if (wants_unit_terms(call)) {
+        for (int64_t i = 0; i < n; i++) {
+            divisor[i] = rows[i].sample_weight;
             active[i] = rows[i].active;
         }
-    emit_losses(call, first, n, l, sum_tile(l, n), 1, weight, active, partial);
+        if (call->sample_weight.data)
+            by = (unit_weights){.product = divisor, .sample = divisor};
+    }
+    emit_losses(call, first, n, &losses, NULL, &by, active, partial);
+    if (call->output[FL_LOSSES])
+        margin_rows_store_values(call, first, n, rows);
 }
 
 /* m - x as the unevaluated sum hi + lo: a single double would lose digits of scores far from m, and

@@ -26,6 +26,14 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
         }
         row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
         row->active &= row->class_weight != 0;
+        if (call->grad_exponent != 0 && row->active) {
+            const double factors[] = {call->grad_scale, row->sample_weight};
+            const fl_scaled w = fl_scaled_of(row->class_weight, 0);
+            row->class_weight = w.m;
+            row->exponent = w.e;
+            row->grad_scale =
+                fl_scaled_product(factors, 2, call->grad_exponent + w.e) / (double)call->unit_size;
+        }
     }
 }
 
@@ -127,10 +135,13 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     }
     for (int64_t i = 0; i < n; i++) {
         margin_row *row = &rows[i];
-        row->loss = row->class_weight * (row->sum.hi / (double)call->unit_size);
+        row->loss = row->sum.hi / (double)call->unit_size;
         if (REAL_IS_DOUBLE && row->active && row->sum.hi == __builtin_inf()) {
             multi_margin_extended_sums(call, first + i, margin, squared, row);
-            row->loss = (double)(row->class_weight * (row->extended_sum / call->unit_size));
+            const long double mean = row->extended_sum / call->unit_size;
+            const int is_weighted = margin_rows_are_weighted(call);
+            row->loss = (double)(is_weighted ? mean * 0x1p-1100L : mean);
+            row->exponent += is_weighted ? 1100 : 0;
         }
     }
     margin_rows_emit(call, first, n, rows, partial);

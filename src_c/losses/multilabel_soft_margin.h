@@ -44,14 +44,14 @@ static INLINE void multilabel_soft_margin_terms(const int with_loss, const int w
     }
 }
 
-/* Adds the terms (n) of a span to a row of doubles whose sum overflows, though the mean may not. */
-static void multilabel_soft_margin_add_extended(margin_row *row, const double *term, int64_t n)
+/* Adds the n terms w l of a row to its sum, if some of them or the sum may not be doubles. w (n)
+ * may be NULL for ones. */
+static __attribute__((noinline, cold)) void
+multilabel_soft_margin_add_extreme(int64_t n, const double *w, const real *l, fl_dd *sum,
+                                   fl_scaled_sum *beyond)
 {
-    if (!row->is_extended)
-        row->extended_sum = (long double)row->sum.hi + row->sum.lo;
-    row->is_extended = 1;
     for (int64_t i = 0; i < n; i++)
-        row->extended_sum += term[i];
+        fl_add_scaled_term(sum, beyond, 1, weight_at(w, i), (double)l[i], 0);
 }
 
 static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
@@ -62,6 +62,8 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
     ALIGNED real x_tile[TILE], y_tile[TILE], l[TILE], g_tile[2][TILE];
     ALIGNED double weight_tile[TILE], term[TILE];
     double sample_weight[FL_ROW_BATCH];
+    fl_scaled_sum beyond[FL_ROW_BATCH]; /* of the rows' sums; not set unless has_beyond */
+    int has_beyond = 0;
     for (int64_t i = 0; i < n; i++)
         sample_weight[i] = rows[i].sample_weight;
 
@@ -94,10 +96,17 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
             for (int64_t i = 0; i < size; i++)
                 term[i] = !w ? (double)l[i] : w[i] == 0 ? 0 : w[i] * (double)l[i];
             for (int64_t i = 0; i < n; i++) {
-                fl_dd sum = dd_add(rows[i].sum, row_sum(term + i * columns, columns));
-                if (REAL_IS_DOUBLE && sum.hi - sum.hi != 0)
-                    multilabel_soft_margin_add_extended(&rows[i], term + i * columns, columns);
-                rows[i].sum = sum;
+                const fl_dd sum = row_sum(term + i * columns, columns);
+                const double magnitude = __builtin_fabs(sum.hi);
+                if (magnitude <= FL_SUM_MAX && (!w || magnitude >= FL_SUM_MIN)) {
+                    rows[i].sum = dd_add(rows[i].sum, sum);
+                    continue;
+                }
+                if (!has_beyond)
+                    memset(beyond, 0, sizeof beyond);
+                has_beyond = 1;
+                multilabel_soft_margin_add_extreme(columns, w ? w + i * columns : NULL,
+                                                   l + i * columns, &rows[i].sum, &beyond[i]);
             }
         }
         if (!with_grad)
@@ -118,9 +127,15 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
     }
     if (phase == FL_PREPARE)
         return;
-    for (int64_t i = 0; i < n; i++)
-        rows[i].loss = rows[i].is_extended ? (double)(rows[i].extended_sum / call->unit_size)
-                                           : rows[i].sum.hi / (double)call->unit_size;
+    for (int64_t i = 0; i < n; i++) {
+        rows[i].loss = rows[i].sum.hi / (double)call->unit_size;
+        if (has_beyond && beyond[i].magnitude != 0) {
+            const fl_scaled total = fl_scaled_total(rows[i].sum, &beyond[i]);
+            rows[i].exponent = call->weight.data ? total.e : 0;
+            rows[i].loss = fl_unscaled(
+                (fl_scaled){total.m / (double)call->unit_size, total.e - rows[i].exponent});
+        }
+    }
     margin_rows_emit(call, first, n, rows, partial);
 }
 

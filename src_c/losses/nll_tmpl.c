@@ -16,8 +16,9 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     if (phase == FL_PREPARE)
         return;
     real x[FL_ROW_BATCH], dx[FL_ROW_BATCH]; /* of the labels */
-    real value_tile[FL_ROW_BATCH],
-        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
+    real value_tile[FL_ROW_BATCH], unweighted_tile[FL_ROW_BATCH],
+        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile),
+        *unweighted = class_rows_are_weighted(call) ? unweighted_tile : l;
     for (int64_t p = 0; p < r->n; p++)
         x[p] = 0;
     fl_gather(&call->operand[0], C, r->first, r->n, r->label, x);
@@ -32,7 +33,10 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
         fl_clear_rows(call->output[FL_GRADIENT], C, r->first, r->n);
         fl_scatter(call->output[FL_GRADIENT], C, r->first, r->n, r->label, dx);
     }
-    class_rows_emit_losses(call, r, l, partial);
+    for (int64_t p = 0; unweighted != l && p < r->n; p++)
+        unweighted[p] = r->active[p] == 0 ? 0 : -x[p];
+    class_rows_emit_losses(call, HARD, r, r->label_weight, unweighted, NULL, partial);
+    fl_store(call->output[FL_LOSSES], r->first, r->n, l);
 }
 
 void SUFFIXED(fl_nll)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,

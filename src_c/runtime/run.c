@@ -9,6 +9,7 @@
 #include "runtime/moments.h"
 #include "runtime/parallel.h"
 #include "runtime/plan.h"
+#include "runtime/scaled.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -96,6 +97,27 @@ static void accumulate_spanning(const fl_call *call, spanning_gradients *spannin
     }
 }
 
+/* Returns whether the sum of finite numbers overflows. */
+static int add_partial_sum(fl_dd *to, fl_dd term)
+{
+    const double finite = (to->hi - to->hi) + (term.hi - term.hi); /* else NaN */
+    *to = dd_add(*to, term);
+    return finite == 0 && to->hi - to->hi != 0;
+}
+
+static void add_partial(fl_totals *totals, const fl_partial *p)
+{
+    totals->sum_overflows |= add_partial_sum(&totals->sum, p->sum);
+    totals->divisor_overflows |= add_partial_sum(&totals->divisor_sum, p->divisor_sum);
+    if (p->sum_beyond.magnitude != 0)
+        fl_merge_scaled_sum(&totals->sum_beyond, &p->sum_beyond);
+    if (p->divisor_beyond.magnitude != 0)
+        fl_merge_scaled_sum(&totals->divisor_beyond, &p->divisor_beyond);
+    totals->bad_terms |= p->bad_terms;
+    totals->count += p->count;
+    moments_merge(&totals->moments, &p->moments);
+}
+
 static double phase_work(const fl_call *call, fl_phase phase)
 {
     return fl_family_of(call)->work(call, phase);
@@ -152,10 +174,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
                 status = FL_BAD_VALUE;
                 break;
             }
-            totals->sum = dd_add(totals->sum, p->sum);
-            totals->divisor_sum = dd_add(totals->divisor_sum, p->divisor_sum);
-            totals->count += p->count;
-            moments_merge(&totals->moments, &p->moments);
+            add_partial(totals, p);
             if (phase == FL_MAIN)
                 accumulate_spanning(call, &spanning, block, p);
         }
@@ -208,6 +227,26 @@ static fl_status run_split(const fl_call *call, fl_totals *totals, fl_interrupte
 
 /* --- a call --- */
 
+/* Sets the factor of all gradients; the divisor of a mean is the number of units unless it is
+ * prepared. */
+static void set_gradient_scale(fl_call *call, const fl_totals *prepared)
+{
+    const double divisor = prepared ? prepared->divisor_sum.hi : (double)call->units;
+    call->grad_exponent = 0;
+    call->grad_scale =
+        call->mean ? call->grad_output / (divisor / call->divisor_scale) : call->grad_output;
+    if (call->mean && divisor == 0) /* nothing to divide by: the mean is NaN, its gradient 0 */
+        call->grad_scale = 0;
+    if (!call->mean || !prepared || prepared->divisor_beyond.magnitude == 0)
+        return;
+    fl_scaled scale = fl_scaled_times(fl_scaled_of(call->grad_output, 0), call->divisor_scale);
+    scale =
+        fl_scaled_ratio(scale, fl_scaled_total(prepared->divisor_sum, &prepared->divisor_beyond));
+    const int is_double = scale.e > -900 && scale.e < 900;
+    call->grad_scale = is_double ? fl_unscaled(scale) : scale.m;
+    call->grad_exponent = is_double ? 0 : scale.e;
+}
+
 double fl_work(const fl_call *call) { return phase_work(call, FL_MAIN); }
 
 fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, fl_partial *bad)
@@ -217,15 +256,11 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     fp_mode saved = fp_enter();
     fl_plan(call);
     alloc_split_state(call);
-    double divisor = (double)call->units;
+    set_gradient_scale(call, NULL);
     if (call->prepare) {
         status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
-        divisor = prepared.divisor_sum.hi;
+        set_gradient_scale(call, &prepared);
     }
-    call->grad_scale =
-        call->mean ? call->grad_output / (divisor / call->divisor_scale) : call->grad_output;
-    if (call->mean && divisor == 0) /* nothing to divide by: the mean is NaN, its gradient 0 */
-        call->grad_scale = 0;
     if (status == FL_OK && call->split_state)
         status = run_split(call, totals, interrupted, bad);
     else if (status == FL_OK)

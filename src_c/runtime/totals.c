@@ -1,32 +1,102 @@
-/* Adds to the running totals of streams and of groups of units. */
-#include "runtime/double_double.h"
+/* The running totals of streams and of groups of units, and the mean. */
 #include "fastloss.h"
+#include "runtime/double_double.h"
 #include "runtime/fp_env.h"
 #include "runtime/moments.h"
+#include "runtime/scaled.h"
 
-void fl_add_totals(fl_totals *to, const fl_totals *other)
+#include <float.h>
+#include <math.h>
+
+static int is_finite(double v) { return v - v == 0; }
+
+static int out_of_range(int sum, int divisor)
+{
+    return (sum ? FL_SUM_OUT_OF_RANGE : 0) | (divisor ? FL_DIVISOR_OUT_OF_RANGE : 0);
+}
+
+int fl_settle_totals(fl_totals *totals)
 {
     fp_mode saved = fp_enter();
+    int sum = totals->sum_overflows || fl_settle_sum(&totals->sum, &totals->sum_beyond);
+    int divisor =
+        totals->divisor_overflows || fl_settle_sum(&totals->divisor_sum, &totals->divisor_beyond);
+    fp_leave(saved);
+    return out_of_range(sum, divisor);
+}
+
+int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero, double *mean)
+{
+    if (totals->sum_beyond.magnitude == 0 && totals->divisor_beyond.magnitude == 0 &&
+        !totals->sum_overflows && !totals->divisor_overflows) {
+        *mean = fl_ratio(totals->sum.hi,
+                         divide == 0 ? (double)rows : fl_ratio(totals->divisor_sum.hi, divide));
+        return 0;
+    }
+    fp_mode saved = fp_enter();
+    fl_scaled sum = fl_scaled_total(totals->sum, &totals->sum_beyond), divisor;
+    if (divide == 0)
+        divisor = fl_scaled_of((double)rows, 0);
+    else
+        divisor = fl_scaled_ratio(fl_scaled_total(totals->divisor_sum, &totals->divisor_beyond),
+                                  fl_scaled_of(divide, 0));
+    fl_scaled ratio = fl_scaled_ratio(sum, divisor);
+    if (divisor.m == 0) /* as fl_ratio() */
+        ratio.m = __builtin_nan("");
+    *mean = fl_unscaled(ratio);
+    const int overflows = !is_finite(*mean) && is_finite(ratio.m),
+              underflows = rounds_to_zero && ratio.m != 0 && fabs(*mean) < DBL_MIN;
+    fp_leave(saved);
+    return out_of_range(overflows || underflows || totals->sum_overflows,
+                        totals->divisor_overflows);
+}
+
+int fl_add_totals(fl_totals *to, const fl_totals *other)
+{
+    fp_mode saved = fp_enter();
+    const int is_sum_finite = is_finite(to->sum.hi) && is_finite(other->sum.hi),
+              is_divisor_finite = is_finite(to->divisor_sum.hi) && is_finite(other->divisor_sum.hi);
     to->sum = dd_add(to->sum, other->sum);
     to->divisor_sum = dd_add(to->divisor_sum, other->divisor_sum);
     to->count += other->count;
     moments_merge(&to->moments, &other->moments);
     fp_leave(saved);
+    return out_of_range(is_sum_finite && !is_finite(to->sum.hi),
+                        is_divisor_finite && !is_finite(to->divisor_sum.hi));
 }
 
-void fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
-                       const double *weighted_loss, const double *unit_divisor,
-                       const unsigned char *unit_counted)
+/* Adds a term to a group's sum. Returns 1 if the sum of finite terms overflows. */
+static int add_term(fl_dd *sum, double term)
 {
+    const int was_finite = is_finite(sum->hi) && is_finite(term);
+    *sum = dd_add_double(*sum, term);
+    return was_finite && !is_finite(sum->hi);
+}
+
+static int is_subnormal(double v) { return v != 0 && fabs(v) < DBL_MIN; }
+
+int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+                      const double *weighted_loss, const double *unit_divisor,
+                      const unsigned char *unit_counted, int bad_terms)
+{
+    int sum = bad_terms & FL_TERM_OVERFLOWS, divisor = 0;
     fp_mode saved = fp_enter();
     for (int64_t i = 0; i < n; i++) {
         if (!unit_counted[i] && unit_divisor[i] == 0)
             continue;
         fl_totals *to = groups[group[i]];
-        to->sum = dd_add_double(to->sum, weighted_loss[i]);
-        to->divisor_sum = dd_add_double(to->divisor_sum, unit_divisor[i]);
+        sum |= add_term(&to->sum, weighted_loss[i]);
+        divisor |= add_term(&to->divisor_sum, unit_divisor[i]);
         to->count += unit_counted[i];
         moments_add(&to->moments, weighted_loss[i], unit_divisor[i]);
     }
+    for (int64_t i = 0; bad_terms & FL_TERM_UNDERFLOWS && i < n; i++) {
+        if (!unit_counted[i] && unit_divisor[i] == 0)
+            continue;
+        const fl_totals *to = groups[group[i]];
+        sum |= is_subnormal(weighted_loss[i]) && fabs(to->sum.hi) < DBL_MIN;
+        divisor |= is_subnormal(unit_divisor[i]) && to->divisor_sum.hi < DBL_MIN;
+    }
     fp_leave(saved);
+    return out_of_range(sum, divisor);
 }

@@ -6,17 +6,59 @@
 #include "fastloss.h"
 #include "runtime/double_double.h"
 #include "runtime/moments.h"
+#include "runtime/scaled.h"
 #include "vector/lanes.h"
 #include "vector/loader.h"
 #include "vector/real.h"
 
 /* --- Sums over units --- */
 
-/* Adds n units to Σ d; divisor (n) may be NULL for ones. */
-static inline void add_divisors(const double *divisor, int64_t n, fl_partial *partial)
+/* The weights of n units. In the sums, the weight of unit i is
+ *     product[i] 2^exponent[i],  product[i] = sample[i] own[i],
+ * where `own` are the weights of the loss itself. A weight of 0 removes the unit, also where the
+ * product has underflowed. */
+typedef struct {
+    const double *product;      /* NULL: all weights are 1 */
+    const double *sample, *own; /* NULL for ones */
+    const int64_t *exponent;    /* NULL for zeros */
+} unit_weights;
+
+/* Whether the sum over a tile can be added as it is: neither it nor the sum of many like it
+ * overflows. A weighted one must not be so small that products have underflowed. */
+static inline int is_ordinary_sum(double sum, const unit_weights *w)
 {
-    partial->divisor_sum = divisor ? dd_add(partial->divisor_sum, sum_doubles(divisor, n))
-                                   : dd_add_double(partial->divisor_sum, (double)n);
+    const double size = __builtin_fabs(sum);
+    return size <= FL_SUM_MAX && (!w->product || (size >= FL_SUM_MIN && !w->exponent));
+}
+
+static inline double weight_at(const double *weight, int64_t i) { return weight ? weight[i] : 1; }
+
+static inline int64_t weight_exponent(const unit_weights *w, int64_t i)
+{
+    return w->exponent ? w->exponent[i] : 0;
+}
+
+/* Adds n units to Σ d term by term, each a product of any size. Out of line, so that the common
+ * case stays short. */
+static __attribute__((noinline, cold)) void add_extreme_divisors(const unit_weights *w, int64_t n,
+                                                                 fl_partial *partial)
+{
+    int64_t weighted = 0;
+    for (int64_t i = 0; i < n; i++)
+        weighted += (weight_at(w->sample, i) != 0) & (weight_at(w->own, i) != 0);
+    for (int64_t i = 0; weighted > 0 && i < n; i++)
+        fl_add_scaled_term(&partial->divisor_sum, &partial->divisor_beyond, weight_at(w->sample, i),
+                           weight_at(w->own, i), 1, weight_exponent(w, i));
+}
+
+/* Adds the weights of n units to Σ d. */
+static inline void add_divisors(const unit_weights *w, int64_t n, fl_partial *partial)
+{
+    fl_dd sum = w->product ? sum_doubles(w->product, n) : (fl_dd){(double)n, 0};
+    if (is_ordinary_sum(sum.hi, w))
+        partial->divisor_sum = dd_add(partial->divisor_sum, sum);
+    else
+        add_extreme_divisors(w, n, partial);
 }
 
 /* Counts the units that are not removed by active = 0; active (n) may be NULL for ones. */
@@ -27,21 +69,68 @@ static inline void add_count(const double *active, int64_t n, fl_partial *partia
         partial->count -= active[i] == 0;
 }
 
-/* Adds n units to the moments. In lanes: a chain of dependent additions would take as long as the
- * formula. Parameters as in emit_losses(). */
-static inline void accumulate_moments(fl_moments *moments, int64_t n, const real *l,
+/* The unreduced losses of n units and their weights. In the sums, the loss of unit i is
+ *     product[i] v 2^exponent[i] / target_length,
+ * formed in double from v = l[i], the loss without its weights. */
+typedef struct {
+    unit_weights weight;
+    const real *l;
+    const double *wide; /* instead of l, for losses that are sums with weights of any scale: rounded
+                           to the precision of real, but not to its range */
+    double target_length;
+} unit_losses;
+
+/* v of unit i. */
+static INLINE double unit_loss(const unit_losses *t, int64_t i)
+{
+    return t->wide ? t->wide[i] : (double)t->l[i];
+}
+
+/* v of unit i times its weights. */
+static INLINE double weighted_unit_loss(const unit_losses *t, int64_t i)
+{
+    const double *w = t->weight.product;
+    return !w ? unit_loss(t, i) : w[i] == 0 ? 0 : w[i] * unit_loss(t, i);
+}
+
+static INLINE double weighted_real_at(const void *t, int64_t i)
+{
+    const unit_losses *losses = t;
+    const double w = losses->weight.product[i];
+    return w == 0 ? 0 : w * (double)losses->l[i];
+}
+
+static INLINE double weighted_wide_at(const void *t, int64_t i)
+{
+    const unit_losses *losses = t;
+    const double w = losses->weight.product[i];
+    return w == 0 ? 0 : w * losses->wide[i];
+}
+
+/* Σ over n units, without exponents and target_length. */
+static inline fl_dd sum_unit_losses(const unit_losses *t, int64_t n)
+{
+    if (!t->weight.product)
+        return t->wide ? sum_doubles(t->wide, n) : sum_tile(t->l, n);
+    return t->wide ? sum_entries(weighted_wide_at, t, n) : sum_entries(weighted_real_at, t, n);
+}
+
+/* Adds n units, of losses at(v, i) / target_length, to the moments. In lanes: a chain of dependent
+ * additions would take as long as the formula. */
+static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
+                                      double (*at)(const void *, int64_t), const void *v,
                                       const double *divisor, double target_length)
 {
     double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0};
     int64_t i = 0;
     for (; i < n && moments->dd == 0; i++)
-        moments_add(moments, (double)l[i] / target_length, divisor ? divisor[i] : 1);
+        moments_add(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
     const fl_moments start = *moments;
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
             double d = divisor ? divisor[i + k] : 1;
-            double r = moments_residual(&start, (double)l[i + k] / target_length, d);
+            double r = moments_residual(&start, at(v, i + k) / target_length, d);
             rr[k] += r * r;
             rd[k] += r * d;
             dd[k] += d * d;
@@ -52,7 +141,45 @@ static inline void accumulate_moments(fl_moments *moments, int64_t n, const real
         moments->dd += dd[k];
     }
     for (; i < n; i++)
-        moments_add(moments, (double)l[i] / target_length, divisor ? divisor[i] : 1);
+        moments_add(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
+}
+
+/* v times the weights of unit i, with their exponent. */
+static inline double scaled_weight(const unit_weights *w, int64_t i, double v)
+{
+    const double factors[] = {weight_at(w->sample, i), weight_at(w->own, i), v};
+    return factors[0] == 0 || factors[1] == 0
+               ? 0
+               : fl_scaled_product(factors, 3, weight_exponent(w, i));
+}
+
+/* Adds n units, whose weights have exponents, to the moments. */
+static __attribute__((noinline, cold)) void emit_extreme_moments(int64_t n, const unit_losses *t,
+                                                                 const unit_weights *divisor,
+                                                                 fl_partial *partial)
+{
+    for (int64_t i = 0; i < n; i++)
+        moments_add(&partial->moments,
+                    scaled_weight(&t->weight, i, unit_loss(t, i)) / t->target_length,
+                    divisor->product ? scaled_weight(divisor, i, 1) : 1);
+}
+
+/* Adds n units to the moments. */
+static inline void emit_moments(int64_t n, const unit_losses *t, const unit_weights *divisor,
+                                fl_partial *partial)
+{
+    const double *d = divisor->product;
+    fl_moments *moments = &partial->moments;
+    if (t->weight.exponent || divisor->exponent)
+        emit_extreme_moments(n, t, divisor, partial);
+    else if (t->weight.product && t->wide)
+        accumulate_moments(moments, n, weighted_wide_at, t, d, t->target_length);
+    else if (t->weight.product)
+        accumulate_moments(moments, n, weighted_real_at, t, d, t->target_length);
+    else if (t->wide)
+        accumulate_moments(moments, n, double_at, t->wide, d, t->target_length);
+    else
+        accumulate_moments(moments, n, real_at, t->l, d, t->target_length);
 }
 
 /* Whether the losses of the units are needed. */
@@ -76,32 +203,95 @@ static inline int wants_unit_terms(const fl_call *call)
     return call->wants_moments || call->weighted_loss;
 }
 
-static inline void emit_unit_terms(const fl_call *call, int64_t first, int64_t n, const real *l,
-                                   double target_length, const double *divisor,
+/* A product as a term of a unit; an underflow or overflow of finite, nonzero factors is noted. */
+static inline double unit_term(double product, const unit_losses *t, const unit_weights *w,
+                               int64_t i, fl_partial *partial)
+{
+    const double v = t ? unit_loss(t, i) : 1, s = weight_at(w->sample, i),
+                 own = weight_at(w->own, i);
+    if (w->exponent)
+        product = scaled_weight(w, i, v);
+    const double size = __builtin_fabs(product);
+    if (!w->product || (size >= 0x1p-1022 && size <= 0x1.fffffffffffffp1023) || s == 0 ||
+        own == 0 || v == 0 || (s - s) + (own - own) + (v - v) != 0)
+        return product;
+    if (size > 1)
+        partial->bad_terms |= FL_TERM_OVERFLOWS;
+    else
+        partial->bad_terms |= FL_TERM_UNDERFLOWS;
+    return size == 0 ? (v < 0 ? -0x1p-1074 : 0x1p-1074) : product;
+}
+
+/* The divisor d of unit i is the product of weights in `divisor`; those with active (n) = 0 are
+ * removed. NULL for ones. */
+static inline void emit_unit_terms(const fl_call *call, int64_t first, int64_t n,
+                                   const unit_losses *t, const unit_weights *divisor,
                                    const double *active, fl_partial *partial)
 {
     if (call->wants_moments)
-        accumulate_moments(&partial->moments, n, l, divisor, target_length);
+        emit_moments(n, t, divisor, partial);
     for (int64_t i = 0; call->weighted_loss && i < n; i++) {
-        call->weighted_loss[first + i] = (double)l[i] / target_length;
-        call->unit_divisor[first + i] = divisor ? divisor[i] : 1;
-        call->unit_counted[first + i] = !active || active[i] != 0;
+        const int is_active = !active || active[i] != 0;
+        double loss = is_active ? weighted_unit_loss(t, i) : 0,
+               d = divisor->product ? divisor->product[i] : 1;
+        if (is_active) {
+            loss = unit_term(loss, t, &t->weight, i, partial);
+            d = unit_term(d, NULL, divisor, i, partial);
+        }
+        call->weighted_loss[first + i] = loss / t->target_length;
+        call->unit_divisor[first + i] = d;
+        call->unit_counted[first + i] = is_active;
     }
 }
 
-/* Emits the losses of units [first, first + n), if wants_losses(): adds `sum` to Σ l, stores the
- * values, and emits the terms of each unit. l (n) includes the weights, and is divided by
- * target_length everywhere but in the values; `sum` = Σ l / target_length. The units add
- * divisor (n) to Σ d; those with active (n) = 0 are removed. Both may be NULL for ones, and are not
- * read unless wants_unit_terms(). */
-static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, const real *l,
-                               fl_dd sum, double target_length, const double *divisor,
-                               const double *active, fl_partial *partial)
+/* Adds n units to Σ l term by term, if a term may have overflowed or underflowed. */
+static __attribute__((noinline, cold)) void add_extreme_losses(int64_t n, const unit_losses *t,
+                                                               fl_dd sum, fl_partial *partial)
 {
-    partial->sum = dd_add(partial->sum, sum);
-    fl_store(call->output[FL_LOSSES], first, n, l);
+    const unit_weights *w = &t->weight;
+    int64_t tiny = 0;
+    for (int64_t i = 0; i < n; i++)
+        tiny += (weight_at(w->sample, i) != 0) & (weight_at(w->own, i) != 0) &
+                (unit_loss(t, i) != 0) & (__builtin_fabs(weighted_unit_loss(t, i)) < FL_SUM_MIN);
+    if (__builtin_fabs(sum.hi) < FL_SUM_MIN && !w->exponent && tiny == 0) {
+        partial->sum = dd_add(partial->sum, sum); /* terms of 0, or terms that cancel */
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        fl_add_scaled_term(&partial->sum, &partial->sum_beyond, weight_at(w->sample, i),
+                           weight_at(w->own, i), unit_loss(t, i) / t->target_length,
+                           weight_exponent(w, i));
+}
+
+/* Emits the losses of units [first, first + n), if wants_losses(): adds them to Σ l and emits the
+ * terms of each unit. `sum` is Σ l if the loop of the formula has formed it, else NULL; it then
+ * follows from t. The units add `divisor` to Σ d; those with active (n) = 0, which may be NULL for
+ * ones, are removed. `active` is not read unless wants_unit_terms(). */
+static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, const unit_losses *t,
+                               const fl_dd *sum, const unit_weights *divisor, const double *active,
+                               fl_partial *partial)
+{
+    fl_dd total = sum ? *sum : sum_unit_losses(t, n);
+    if (n == 1 && t->target_length != 1) /* a sequence */
+        total = (fl_dd){total.hi / t->target_length, 0};
+    if (is_ordinary_sum(total.hi, &t->weight))
+        partial->sum = dd_add(partial->sum, total);
+    else
+        add_extreme_losses(n, t, total, partial);
     if (wants_unit_terms(call))
-        emit_unit_terms(call, first, n, l, target_length, divisor, active, partial);
+        emit_unit_terms(call, first, n, t, divisor, active, partial);
+}
+
+/* v rounded to the precision of real, but not to its range. */
+static inline double round_to_real_precision(double v)
+{
+#if REAL_IS_DOUBLE
+    return v;
+#else
+    const double size = __builtin_fabs(v);
+    return v == 0 || (size >= 0x1p-126 && size < 0x1p127) ? (double)(real)v
+                                                          : fl_round_to_float_precision(v);
+#endif
 }
 
 /* --- Factors of gradients --- */
@@ -115,12 +305,30 @@ static inline const double *load_grad_output(const fl_call *call, int64_t first,
                : 0;
 }
 
-/* scale[i] := grad_scale sample_weight[i] grad_output[i], the factor of the gradients of unit
- * first + i, i < n. sample_weight (n) may be NULL for ones. */
+/* The factors of gradients if a double may not hold their products with the exponents. */
+static __attribute__((noinline, cold)) void
+load_extreme_gradient_scale(const fl_call *call, int64_t n, const double *sample_weight,
+                            const double *grad_output, const int64_t *exponent, double *scale)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double factors[] = {call->grad_scale, weight_at(sample_weight, i),
+                                  weight_at(grad_output, i)};
+        scale[i] =
+            fl_scaled_product(factors, 3, call->grad_exponent + (exponent ? exponent[i] : 0));
+    }
+}
+
+/* scale[i] := grad_scale sample_weight[i] grad_output[i] 2^exponent[i], the factor of the gradients
+ * of unit first + i, i < n. sample_weight (n) may be NULL for ones, exponent (n) for zeros. */
 static inline void load_gradient_scale(const fl_call *call, int64_t first, int64_t n,
-                                       const double *sample_weight, double *scale)
+                                       const double *sample_weight, const int64_t *exponent,
+                                       double *scale)
 {
     const double *grad_output = load_grad_output(call, first, n, scale);
+    if (call->grad_exponent != 0 || exponent) {
+        load_extreme_gradient_scale(call, n, sample_weight, grad_output, exponent, scale);
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
         scale[i] = call->grad_scale * (sample_weight ? sample_weight[i] : 1) *
                    (grad_output ? grad_output[i] : 1);

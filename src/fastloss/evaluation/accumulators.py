@@ -145,6 +145,9 @@ class Accumulator:
         ValueError, TypeError, IndexError
             As in a call of the loss; rows in messages are counted from the first batch on. The
             accumulator is left unchanged.
+        OverflowError
+            If a sum of losses or weights is out of the range of float64, or below its normal
+            numbers and not 0. The accumulator is left unchanged.
         """
         self._add_batch(arrays, sample_weight, group)
 
