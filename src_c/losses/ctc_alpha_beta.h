@@ -100,7 +100,7 @@ static ctc_pass *ctc_run_to_midpoint(const fl_call *call, int64_t n, ctc_directi
             ctc_copy_row(pass->S, *ctc_row_at_frame(pass, j),
                          pass->checkpoint[j / pass->checkpoint_period]);
         if (j == pass->batch_end) {
-            ctc_load_frames(pass, j);
+            ctc_load_frames(pass, j, partial);
             ctc_frame_normalisers(pass, partial);
         }
         ctc_set_frame(pass, j);

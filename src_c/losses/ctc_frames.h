@@ -171,6 +171,113 @@ static double ctc_sum_minus_one(int64_t n, const double *p)
            (reduce_sum(hi, CTC_LANES) + finite_or_zero(reduce_sum(lo, CTC_LANES)));
 }
 
+/* --- sums of probabilities --- */
+
+/* Records frame t if its probabilities do not sum to 1; a NaN passes. */
+static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
+                                fl_partial *partial)
+{
+    if (__builtin_fabs(sum - 1) > call->sequences.sum_tolerance)
+        record_error(partial, n, 0, t);
+}
+
+/* Σ exp(x) of the C entries from `entry` on. */
+static double ctc_frame_sum(const fl_call *call, int64_t entry)
+{
+    const int64_t C = call->sequences.C;
+    real tile[TILE], e[TILE];
+    fl_dd sum = {0, 0};
+    for (int64_t first = 0; first < C; first += TILE) {
+        int64_t m = C - first < TILE ? C - first : TILE;
+        const real *x = fl_load(&call->operand[0], entry + first, m, tile);
+        for (int64_t c = 0; c < m; c++)
+            e[c] = EXP(x[c]);
+        sum = dd_add(sum, sum_tile(e, m));
+    }
+    return sum.hi;
+}
+
+/* The relative error of ctc_rough_frame_sum(): 7.5e-5 of the polynomial, the rest of roundings. */
+static const double CTC_ROUGH_SUM_ERROR = 1e-4;
+
+/* exp(x) of log-probabilities: 2^k 2^r with a whole k and |r| <= 1/2, 2^r by a minimax polynomial.
+ * 4 for x > 0.7, meaningless for NaN. */
+static INLINE real ctc_rough_exp(real x)
+{
+    const real smallest = 1 - REAL_EXPONENT_BIAS;
+    real t = x * LOG2_E;
+    t = t < smallest ? smallest : t;
+    const real shifted = t + ROUND_MAGIC, r = t - (shifted - ROUND_MAGIC);
+    real p = FMA(REAL_C(0x1.c3f760p-5), r, REAL_C(0x1.f0de1ap-3));
+    p = FMA(p, r, REAL_C(0x1.62f31ap-1));
+    p = FMA(p, r, REAL_C(0x1.fff692p-1));
+    p = real_from_bits(real_bits(p) + (real_bits(shifted) << REAL_MANTISSA_BITS));
+    return t > 1 ? 4 : p;
+}
+
+/* Σ exp(x) as ctc_frame_sum(), in about half the time. */
+static double ctc_rough_frame_sum(const fl_call *call, int64_t entry)
+{
+    enum { WIDTH = 2 * LANES };
+    const int64_t C = call->sequences.C;
+    real tile[TILE];
+    double sum = 0, total[WIDTH];
+    for (int64_t first = 0; first < C; first += TILE) {
+        const int64_t m = C - first < TILE ? C - first : TILE;
+        const real *x = fl_load(&call->operand[0], entry + first, m, tile);
+        real lane[WIDTH] = {0}, end[WIDTH];
+        int64_t c = 0;
+        for (; c + WIDTH <= m; c += WIDTH)
+#pragma omp simd
+            for (int k = 0; k < WIDTH; k++)
+                lane[k] += ctc_rough_exp(x[c + k]);
+        for (int k = 0; c < m && k < WIDTH; k++)
+            end[k] = c + k < m ? x[c + k] : -REAL_INFINITY;
+#pragma omp simd
+        for (int k = 0; k < WIDTH; k++)
+            lane[k] += c < m ? ctc_rough_exp(end[k]) : 0;
+        for (int k = 0; k < WIDTH; k++)
+            total[k] = (double)lane[k];
+        sum += reduce_sum(total, WIDTH);
+    }
+    return sum;
+}
+
+/* Checks a frame of log-probabilities: exactly, if a rough sum is not clear. */
+static void ctc_check_frame(const fl_call *call, int64_t n, int64_t t, fl_partial *partial)
+{
+    const int64_t entry = ctc_frame_entry(call, n, t);
+    const double clear = call->sequences.sum_tolerance - CTC_ROUGH_SUM_ERROR;
+    if (!(__builtin_fabs(ctc_rough_frame_sum(call, entry) - 1) < clear))
+        ctc_check_frame_sum(call, n, t, ctc_frame_sum(call, entry), partial);
+}
+
+/* Checks frames [from, to) of log-probabilities. */
+static void ctc_check_frames(const fl_call *call, int64_t n, int64_t from, int64_t to,
+                             fl_partial *partial)
+{
+    for (int64_t t = from; t < to; t++)
+        ctc_check_frame(call, n, t, partial);
+}
+
+/* Whether frames of log-probabilities are checked where they are loaded. With a gradient they are
+ * checked where it is written: all classes are read there in any case. */
+static int ctc_checks_loaded_frames(const ctc_pass *pass)
+{
+    return pass->call->formula == FL_FORMULA_ctc && !pass->call->output[FL_GRADIENT];
+}
+
+/* Checks the frames of a batch of all classes, whose p sum to 1 + sum_minus_one. */
+static void ctc_check_batch(const ctc_pass *pass, const double *sum_minus_one, fl_partial *partial)
+{
+    const int64_t n = pass->batch_end - pass->batch_first;
+    double scale[CTC_BATCH_FRAMES];
+    vector_math_double(MATH_EXP, n, pass->frame_max, scale);
+    for (int64_t f = 0; f < n; f++)
+        ctc_check_frame_sum(pass->call, pass->sample, ctc_frame_index(pass, pass->batch_first + f),
+                            scale[f] * (1 + sum_minus_one[f]), partial);
+}
+
 /* --- batches of frames --- */
 
 /* Gathers p of the labels of frames [j, j + n), which become the batch. */
@@ -193,17 +300,23 @@ static int64_t ctc_next_batch_size(const ctc_pass *pass, int64_t j)
     return pass->end - j < pass->batch_frames ? pass->end - j : pass->batch_frames;
 }
 
-/* Loads the batch that starts at frame j, and prefetches the next one. */
-static void ctc_load_frames(ctc_pass *pass, int64_t j)
+/* Loads the batch that starts at frame j, and checks its frames unless `partial` is NULL. Entries
+ * that are far apart are prefetched, unless the check, which reads the whole frame, precedes. */
+static void ctc_load_frames(ctc_pass *pass, int64_t j, fl_partial *partial)
 {
     const int64_t n = ctc_next_batch_size(pass, j), K = pass->padded_classes;
     const int64_t at = pass->resident_rows > 0 && j < pass->midpoint ? j : 0;
     double *p = pass->p_buffer + at * K, *exponent_range = pass->range_buffer + at;
-    if (!pass->uses_all_classes)
+    const int checks = partial && !pass->uses_all_classes && ctc_checks_loaded_frames(pass);
+    if (!pass->uses_all_classes && !checks)
         for (int64_t f = j + n; f < pass->end && f < j + 2 * n; f++)
             ctc_prefetch_scores(pass, ctc_frame_index(pass, f));
-    for (int64_t f = 0; f < n; f++)
-        ctc_load_scores(pass, ctc_frame_index(pass, j + f), pass->scores + f * K);
+    for (int64_t f = 0; f < n; f++) {
+        const int64_t t = ctc_frame_index(pass, j + f);
+        if (checks)
+            ctc_check_frame(pass->call, pass->sample, t, partial);
+        ctc_load_scores(pass, t, pass->scores + f * K);
+    }
     for (int64_t f = 0; f < n; f++)
         ctc_frame_bounds(K, pass->scores + f * K, pass->mask, &pass->frame_max[f],
                          &exponent_range[f]);
@@ -266,7 +379,7 @@ static void ctc_set_frame(ctc_pass *pass, int64_t j)
     if ((j < pass->batch_first || j >= pass->batch_end) && pass->frame_source)
         ctc_reuse_frames(pass, j);
     else if (j < pass->batch_first || j >= pass->batch_end)
-        ctc_load_frames(pass, j);
+        ctc_load_frames(pass, j, NULL);
     pass->current = j - pass->batch_first;
     pass->frame =
         (ctc_frame){.blank = {ctc_frame_p(pass)[pass->blank_slot], 0},
@@ -364,67 +477,11 @@ static void ctc_accumulate_log_scale(ctc_pass *pass, int64_t n, const double *v)
         }
 }
 
-/* --- sums of probabilities --- */
-
-/* Records frame t if its probabilities do not sum to 1; a NaN passes. */
-static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, double sum,
-                                fl_partial *partial)
-{
-    if (__builtin_fabs(sum - 1) > call->sequences.sum_tolerance)
-        record_error(partial, n, 0, t);
-}
-
-/* Σ exp(x) of a frame of log-probabilities, over all C classes. */
-static double ctc_frame_sum(const fl_call *call, int64_t n, int64_t t)
-{
-    const int64_t C = call->sequences.C, entry = ctc_frame_entry(call, n, t);
-    real tile[TILE], e[TILE];
-    fl_dd sum = {0, 0};
-    for (int64_t first = 0; first < C; first += TILE) {
-        int64_t m = C - first < TILE ? C - first : TILE;
-        const real *x = fl_load(&call->operand[0], entry + first, m, tile);
-        for (int64_t c = 0; c < m; c++)
-            e[c] = EXP(x[c]);
-        sum = dd_add(sum, sum_tile(e, m));
-    }
-    return sum.hi;
-}
-
-/* Checks frames [from, to) of log-probabilities. */
-static void ctc_check_frame_sums(const fl_call *call, int64_t n, int64_t from, int64_t to,
-                                 fl_partial *partial)
-{
-    for (int64_t t = from; t < to; t++)
-        ctc_check_frame_sum(call, n, t, ctc_frame_sum(call, n, t), partial);
-}
-
-/* Whether the frames of log-probabilities are checked while their normalisers are computed. With a
- * gradient they are checked where it is written: there, all classes are read in any case. */
-static int ctc_checks_frames(const ctc_pass *pass)
-{
-    return pass->call->formula == FL_FORMULA_ctc && !pass->call->output[FL_GRADIENT];
-}
-
-/* Checks the frames of the batch; sum_minus_one is R of each if all classes are loaded. */
-static void ctc_check_batch(const ctc_pass *pass, const double *sum_minus_one, fl_partial *partial)
-{
-    const int64_t n = pass->batch_end - pass->batch_first;
-    double scale[CTC_BATCH_FRAMES];
-    if (pass->uses_all_classes)
-        vector_math_double(MATH_EXP, n, pass->frame_max, scale);
-    for (int64_t f = 0; f < n; f++) {
-        const int64_t t = ctc_frame_index(pass, pass->batch_first + f);
-        const double sum = pass->uses_all_classes ? scale[f] * (1 + sum_minus_one[f])
-                                                  : ctc_frame_sum(pass->call, pass->sample, t);
-        ctc_check_frame_sum(pass->call, pass->sample, t, sum, partial);
-    }
-}
-
 /* Adds log p_scale of the frames in the batch to log_scale. Stores m, R and p_scale if the opposite
- * pass needs them for the gradient. Else checks the frames. */
+ * pass needs them for the gradient. Checks frames whose classes are all loaded. */
 static void ctc_frame_normalisers(ctc_pass *pass, fl_partial *partial)
 {
-    const int checks = ctc_checks_frames(pass);
+    const int checks = pass->uses_all_classes && ctc_checks_loaded_frames(pass);
     const int64_t n = pass->batch_end - pass->batch_first,
                   at = pass->saves_rows ? pass->batch_first : 0;
     const int logits = pass->call->formula == FL_FORMULA_ctc_with_logits;

@@ -158,7 +158,7 @@ static void ctc_write_undefined_gradient(const ctc_pass *pass, double loss, fl_p
                   to = pass->direction == CTC_BETA ? pass->T / 2 : pass->T;
     ctc_fill_frames(call, pass->sample, from, to, loss == 0 ? 0 : REAL_NAN);
     if (call->formula == FL_FORMULA_ctc && ctc_gradient_is_separate(call))
-        ctc_check_frame_sums(call, pass->sample, from, to, partial);
+        ctc_check_frames(call, pass->sample, from, to, partial);
 }
 
 #endif

@@ -123,7 +123,7 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
     ctc_count_sample(call, weight, partial);
     if (call->output[FL_GRADIENT] && call->formula == FL_FORMULA_ctc &&
         !ctc_gradient_is_separate(call))
-        ctc_check_frame_sums(call, n, 0, call->sequences.frames[n], partial);
+        ctc_check_frames(call, n, 0, call->sequences.frames[n], partial);
     ctc_load_labels(call, n, NULL, partial);
 }
 
