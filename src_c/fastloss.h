@@ -163,8 +163,9 @@ typedef struct {
     double
         divisor_scale;  /* batchmean: Σ d counts elements, and this is how many a row has; else 1 */
     double grad_output; /* a scalar that multiplies every gradient */
-    double grad_scale;  /* grad_output / divisor, set by the driver before FL_MAIN, ... */
-    int64_t grad_exponent;    /* ... times 2^grad_exponent, 0 unless a double could not hold it */
+    double
+        grad_scale; /* grad_output / divisor 2^-grad_exponent, set by the driver before FL_MAIN */
+    int64_t grad_exponent;    /* 0 unless the divisor or the quotient is extreme */
     double params[FL_PARAMS]; /* numeric options in the order of the signature */
 
     int64_t units, row_units; /* all units; the units of one row */
@@ -306,7 +307,7 @@ int fl_add_totals(fl_totals *to, const fl_totals *from);
 
 /* Adds n units; unit i goes to groups[group[i]], which is not read if the unit has neither divisor
  * nor count. `bad_terms` is that of the call. */
-int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
                       const double *weighted_loss, const double *unit_divisor,
                       const unsigned char *unit_counted, int bad_terms);
 

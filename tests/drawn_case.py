@@ -63,8 +63,9 @@ class DrawnCase:
         by_class = self.case.by_class and not keywords.get("label_smoothing")
         if "weight" in keywords and self.case.weighs_classes and by_class:
             labels = self.arrays[1]
-            kept = labels != self.case.ignored
-            weight = keywords.pop("weight").astype(np.float64)[np.where(kept, labels, 0)] * kept
+            is_class = labels != self.case.ignored
+            weight = keywords.pop("weight").astype(np.float64)
+            weight = weight[np.where(is_class, labels, 0)] * is_class
         elif "weight" in keywords and self.case.unit == "element":
             weight = keywords.pop("weight").astype(np.float64)
         weight = np.broadcast_to(sample_weight * weight, self.value().shape)

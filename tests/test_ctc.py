@@ -403,6 +403,45 @@ def test_a_frame_that_does_not_sum_to_one_is_refused(
                 fl.ctc_loss(bad, y, shorter, labels)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 31, 32, 33, 1000, 1025, 3000])
+@floats
+def test_sums_near_the_tolerance(classes, dtype, each_isa):
+    """Refused exactly if they differ from 1 by more than 1e-3, in the value as in the gradient."""
+    rng = np.random.default_rng(10)
+    for excess, extreme in itertools.product(
+        (0.5e-3, 0.95e-3, 0.999e-3, 1.001e-3, 1.05e-3, 0.1, 5), (None, -np.inf, -800, -87.5, -1e30)
+    ):
+        for sign in (1, -1) if excess < 1 else (1,):
+            x = 4 * rng.normal(size=(3, 1, classes))
+            if extreme is not None:
+                x[..., 1::2] = extreme
+            x = log_softmax(x)
+            x[1] += np.log1p(sign * excess)
+            x = x.astype(dtype)
+            is_refused = abs(np.exp(x[1].astype(np.float64)).sum() - 1) > 1e-3
+            assert is_refused == (excess > 1e-3)
+            for _ in each_isa():
+                for method in (fl.ctc_loss, fl.ctc_loss.grad):
+                    if is_refused:
+                        with pytest.raises(ValueError, match=r"of log_probs\[1, 0\] sum to"):
+                            method(x, np.zeros((1, 0), int), 3, 0)
+                    else:
+                        method(x, np.zeros((1, 0), int), 3, 0)
+    x[1, 0, 0] = np.nan
+    assert np.isnan(fl.ctc_loss(x, np.zeros((1, 0), int), 3, 0))
+
+
+@pytest.mark.parametrize("score", [0.5, 1, 50, 88, 89, 128, 200, 709, 710, 1e4, 1e30, np.inf])
+@floats
+def test_a_high_score_is_refused(score, dtype, each_isa):
+    for classes, place in itertools.product((2, 40, 3000), (0, 1, -1)):
+        x = np.full((1, 1, classes), -np.inf, dtype)
+        x[0, 0, place] = score
+        for _ in each_isa():
+            with pytest.raises(ValueError, match=r"of log_probs\[0, 0\] sum to"):
+                fl.ctc_loss(x, np.zeros((1, 0), int), 1, 0)
+
+
 def test_logits_have_no_negative_loss():
     logits = 3 + np.random.default_rng(9).normal(size=(20, 4, 6))
     arguments = logits, np.array([[1, 2], [3, 4], [5, 1], [2, 2]]), 20, 2

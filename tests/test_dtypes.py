@@ -68,10 +68,10 @@ def normalised_frames(frames):
         others = frames[..., :-1].astype(np.float64)
         peak = others.max(axis=-1, keepdims=True)
         others = np.where(np.isfinite(peak), others - peak, 0)
-        share = np.exp(others) / np.exp(others).sum(axis=-1, keepdims=True)
-        others = np.log(0.95 * share).astype(frames.dtype)
-        rest = 1 - np.exp(others.astype(np.float64)).sum(axis=-1, keepdims=True)
-        return np.concatenate([others, np.log(rest).astype(frames.dtype)], axis=-1)
+        probability = np.exp(others) / np.exp(others).sum(axis=-1, keepdims=True)
+        others = np.log(0.95 * probability).astype(frames.dtype)
+        last = 1 - np.exp(others.astype(np.float64)).sum(axis=-1, keepdims=True)
+        return np.concatenate([others, np.log(last).astype(frames.dtype)], axis=-1)
 
 
 @cases

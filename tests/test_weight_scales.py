@@ -30,7 +30,7 @@ def scaled(weight, exponent):
 
 def exact_sums(terms, divisors):
     """Σ l, Σ |l| and Σ d, exact."""
-    terms = [Fraction(float(term)) for term in terms]
+    terms = [term if isinstance(term, Fraction) else Fraction(float(term)) for term in terms]
     return sum(terms), sum(map(abs, terms)), sum(Fraction(float(d)) for d in divisors)
 
 
@@ -251,3 +251,99 @@ def test_against_the_formula(dtype, scale):
             atol=10 * np.finfo(dtype).eps * float(abs(first.term).max()),
         )
     assert math.isfinite(mean)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("mse_loss", {}),
+        ("nll_loss", {}),
+        ("cross_entropy", {}),
+        ("cross_entropy", {"label_smoothing": 0.25}),
+        ("multi_margin_loss", {}),
+        ("multilabel_soft_margin_loss", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("own", "sample"), [(1000, -1070), (-1070, 1000), (1000, -1000), (510, -1074)]
+)
+@floats
+def test_one_scale_undoes_the_other(loss, options, own, sample, dtype):
+    """Neither the subnormal scale nor the product with a single factor costs precision."""
+    rng = np.random.default_rng(11)
+    rows, classes = 40, 5
+    x = rng.normal(size=(rows, classes)).astype(dtype)
+    y = rng.integers(0, classes, rows)
+    weight = np.exp2(rng.integers(0, 4, classes))
+    if loss == "mse_loss":
+        x, y, weight = x[:, 0], x[:, 1], np.exp2(rng.integers(0, 4, rows))
+    elif loss == "multilabel_soft_margin_loss":
+        y = rng.integers(0, 2, x.shape).astype(dtype)
+    samples = np.exp2(rng.integers(0, 4, rows))
+    divides = loss in ("mse_loss", "nll_loss", "cross_entropy")
+    call = getattr(fl, loss)
+    both = {"weight": scaled(weight, own), "sample_weight": scaled(samples, sample), **options}
+    one = {"weight": weight, "sample_weight": samples, **options}
+    for reduction in ("mean", "sum", "none"):
+        exponent = own + sample if reduction != "mean" else 0 if divides else own
+        if exponent < -1000:
+            continue  # no normal double
+        value, gradient = call.value_and_grad(x, y, **one, reduction=reduction)
+        with np.errstate(all="ignore"):
+            value = np.ldexp(np.float64(value), exponent).astype(
+                dtype if reduction == "none" else np.float64
+            )
+            gradient = np.ldexp(gradient.astype(np.float64), exponent).astype(dtype)
+        tiny, rtol = np.finfo(dtype).smallest_subnormal, 4 * np.finfo(dtype).eps
+        if reduction == "none":
+            losses = call(x, y, **both, reduction=reduction)
+            np.testing.assert_allclose(losses, value, rtol=rtol, atol=2 * tiny)
+        else:
+            total = call(x, y, **both, reduction=reduction)
+            assert total == pytest.approx(float(value), rel=1e-13 if dtype == np.float64 else 1e-7)
+        if reduction == "mean":
+            slopes = call.grad(x, y, **both)
+            np.testing.assert_allclose(slopes, gradient, rtol=rtol, atol=2 * tiny)
+
+
+@pytest.mark.parametrize("exponent", [-950, 950])
+def test_an_upstream_gradient_that_undoes_the_scale(exponent):
+    x = np.arange(1.0, 5)
+    logits, labels = np.arange(8.0).reshape(4, 2), [0, 1, 0, 1]
+    for loss, arrays in (("mse_loss", (x, 0.0)), ("cross_entropy", (logits, labels))):
+        call = getattr(fl, loss)
+        expected = np.ldexp(call.grad(*arrays), exponent)
+        gradient = call.grad(
+            *arrays, sample_weight=scaled(np.ones(4), exponent), grad_output=2.0**exponent
+        )
+        np.testing.assert_allclose(gradient, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("low", [-1074, -300])
+@floats
+def test_weights_of_all_scales_on_any_number_of_threads(low, dtype):
+    """The same bits, and right, though weights of one call differ by hundreds of powers of two."""
+    rng = np.random.default_rng(12)
+    rows = 60_000
+    weights = np.ldexp(rng.uniform(1, 2, rows), rng.integers(low, low + 1000, rows))
+    x, y = rng.normal(size=(2, rows)).astype(dtype)
+    logits = rng.normal(size=(rows, 3)).astype(dtype)
+    labels = rng.integers(0, 3, rows)
+    for loss, arrays in (
+        ("mse_loss", (x, y)),
+        ("nll_loss", (logits, labels)),
+        ("cross_entropy", (logits, labels)),
+        ("multi_margin_loss", (logits, labels)),
+    ):
+        call = getattr(fl, loss)
+        losses = call(*arrays, reduction="none").astype(np.float64)
+        total, size, divisor = exact_sums(
+            [Fraction(float(v)) * Fraction(float(w)) for v, w in zip(losses, weights, strict=True)],
+            weights,
+        )
+        results = []
+        for threads in (1, 2):
+            with fl.num_threads(threads):
+                results.append(call.value_and_grad(*arrays, sample_weight=weights))
+        assert_bitwise(results[0], results[1])
+        assert_close(results[0][0], total / divisor, size / divisor)

@@ -95,7 +95,7 @@ cdef extern from "fastloss.h" nogil:
     int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero,
                 double *mean)
     int fl_add_totals(fl_totals *to, const fl_totals *other)
-    int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+    int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
                           const double *weighted_loss, const double *unit_divisor,
                           const unsigned char *unit_counted, int bad_terms)
     int64_t fl_class_weight_exponent(const double *weight, int64_t n)

@@ -706,24 +706,23 @@ def add_unit_terms(list groups not None, cnp.ndarray group not None, UnitOutputs
     cdef cnp.ndarray unit_divisor = np.ascontiguousarray(units.unit_divisor)
     cdef cnp.ndarray unit_counted = np.ascontiguousarray(units.unit_counted)
     cdef cnp.ndarray index = np.ascontiguousarray(group, np.int64)
-    cdef cnp.ndarray pointers = np.empty(len(groups), np.uintp)
-    cdef fl_totals **to = <fl_totals **>cnp.PyArray_DATA(pointers)
+    cdef cnp.ndarray memory = np.empty(len(groups) * sizeof(fl_totals), np.uint8)
+    cdef fl_totals *totals = <fl_totals *>cnp.PyArray_DATA(memory)
     cdef Py_ssize_t k, n = cnp.PyArray_SIZE(weighted_loss)
-    cdef list sums = [(<LossSums?>each).__copy__() for each in groups]
     cdef int out_of_range
     for k in range(len(groups)):
-        to[k] = &(<LossSums>sums[k]).totals
+        totals[k] = (<LossSums?>groups[k]).totals
     if cnp.PyArray_SIZE(index) != n or n > 0 and not 0 <= index.min() <= index.max() < len(groups):
         raise ValueError("a unit has no group")
     with nogil:
-        out_of_range = fl_add_unit_terms(to, n, <int64_t *>cnp.PyArray_DATA(index),
+        out_of_range = fl_add_unit_terms(totals, n, <int64_t *>cnp.PyArray_DATA(index),
                                          <double *>cnp.PyArray_DATA(weighted_loss),
                                          <double *>cnp.PyArray_DATA(unit_divisor),
                                          <unsigned char *>cnp.PyArray_DATA(unit_counted),
                                          units.bad_terms)
     check_range(out_of_range, None)
     for k in range(len(groups)):
-        (<LossSums>groups[k]).totals = (<LossSums>sums[k]).totals
+        (<LossSums>groups[k]).totals = totals[k]
 
 
 # In the order of fl_extent and fl_domain.

@@ -82,13 +82,13 @@ static void class_rows_add_divisors(const fl_call *call, target_mode mode, const
 {
     double sample[FL_ROW_BATCH];
     int64_t exponent[FL_ROW_BATCH];
-    unit_weights w = {.product = r->divisor, .sample = sample};
+    unit_weights w = {.product = r->divisor, .sample_weight = sample};
     if (class_rows_are_weighted(call))
         class_rows_active_weights(r, sample);
     else
-        w.sample = r->divisor; /* ones, and zeros of inactive rows */
+        w.sample_weight = r->divisor; /* ones, and zeros of inactive rows */
     if (mode != SOFT && call->operand[2].data)
-        w.own = r->label_weight;
+        w.loss_weight = r->label_weight;
     if (mode != SOFT && call->class_weight_exponent != 0) {
         for (int64_t p = 0; p < r->n; p++)
             exponent[p] = call->class_weight_exponent;
@@ -155,32 +155,34 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
             r->active[p] = r->label_weight[p] == 0 ? 0 : r->active[p];
     for (int64_t p = 0; p < n; p++)
         partial->count += r->active[p] != 0;
-    r->has_exponents = call->operand[2].data && (call->class_weight_exponent != 0 ||
-                                                 (call->grad_exponent != 0 && mode == HARD));
+    r->has_exponents = call->operand[2].data && call->class_weight_exponent != 0;
+    if (weighted && mode == HARD) /* products of two extreme weights need not be extreme */
+        r->has_exponents = call->grad_exponent != 0 || has_extreme_weight(r->label_weight, n);
     if (r->has_exponents)
         class_rows_set_exponents(call, mode, r);
     load_gradient_scale(call, first, n, r->sample_weight, r->has_exponents ? r->exponent : NULL,
                         r->grad_scale);
 }
 
-/* Emits the unreduced losses (n): l without weights, or if `wide`, with the weights of classes but
- * without sample weights. HARD: label_weight (n) is w_y, times the factor that l is divided by. */
+/* Emits the unreduced losses (n): v without weights, or if `v_double`, with the weights of classes
+ * but without sample weights. HARD: label_weight (n) is w_y, times the factor that v is divided by.
+ * Stores the values l, which include all weights. */
 static void class_rows_emit_losses(const fl_call *call, target_mode mode, const row_batch *r,
-                                   const double *label_weight, const real *l, const double *wide,
-                                   fl_partial *partial)
+                                   const double *label_weight, const real *v,
+                                   const double *v_double, real *l, fl_partial *partial)
 {
     double sample[FL_ROW_BATCH], product[FL_ROW_BATCH], active[FL_ROW_BATCH];
-    unit_losses losses = {.l = l, .wide = wide, .target_length = 1};
+    unit_losses losses = {.l = v, .l_double = v_double, .target_length = 1};
     if (!wants_losses(call))
         return;
     if (class_rows_are_weighted(call)) {
         class_rows_active_weights(r, sample);
-        losses.weight = (unit_weights){.product = sample, .sample = sample};
+        losses.weight = sample_weights_only(sample);
         if (mode == HARD && call->operand[2].data) {
             for (int64_t p = 0; p < r->n; p++)
                 product[p] = sample[p] == 0 ? 0 : sample[p] * label_weight[p];
             losses.weight.product = product;
-            losses.weight.own = label_weight;
+            losses.weight.loss_weight = label_weight;
         }
         losses.weight.exponent = r->has_exponents ? r->exponent : NULL;
     }
@@ -188,13 +190,16 @@ static void class_rows_emit_losses(const fl_call *call, target_mode mode, const 
     if (wants_unit_terms(call)) {
         for (int64_t p = 0; p < r->n; p++)
             active[p] = r->active[p];
-        divisor.sample = losses.weight.sample;
+        divisor.sample_weight = losses.weight.sample_weight;
         if (mode != SOFT && call->operand[2].data) {
-            divisor.own = r->label_weight;
+            divisor.loss_weight = r->label_weight;
             divisor.exponent = losses.weight.exponent;
         }
     }
     emit_losses(call, r->first, r->n, &losses, NULL, &divisor, active, partial);
+    for (int64_t p = 0; losses.weight.exponent && p < r->n; p++)
+        l[p] = (real)scaled_weight(&losses.weight, p, unit_loss(&losses, p));
+    fl_store(call->output[FL_LOSSES], r->first, r->n, l);
 }
 
 #endif

@@ -32,7 +32,7 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
               sums_weights = s->mode != HARD && s->class_weight;
     real L[FL_ROW_BATCH], value_tile[FL_ROW_BATCH], unweighted[FL_ROW_BATCH],
         *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
-    double wide[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
+    double l_double[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
     for (int64_t p = 0; p < r->n; p++)
         L[p] = LOG1P((real)results->R[p]);
     for (int64_t p = 0; p < r->n; p++) {
@@ -59,23 +59,17 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
                     (s->one_minus_eps * w == 0 ? 0 : s->one_minus_eps * value * unscale) + terms;
         }
         l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
-        label_weight[p] = w / scale;
+        label_weight[p] = overflows ? 4 * w : w; /* of label_loss */
         if (is_weighted)
-            wide[p] = s->mode == HARD ? label_loss : value;
+            l_double[p] = s->mode == HARD ? label_loss : value;
     }
     for (int64_t p = 0; is_weighted && p < r->n; p++) {
-        unweighted[p] = r->active[p] == 0 ? 0 : (real)wide[p];
+        unweighted[p] = r->active[p] == 0 ? 0 : (real)l_double[p];
         if (sums_weights)
-            wide[p] = r->active[p] == 0 ? 0 : round_to_real_precision(wide[p]);
+            l_double[p] = r->active[p] == 0 ? 0 : round_to_real_precision(l_double[p]);
     }
     class_rows_emit_losses(call, s->mode, r, label_weight, is_weighted ? unweighted : l,
-                           sums_weights ? wide : NULL, partial);
-    for (int64_t p = 0; r->has_exponents && p < r->n; p++) {
-        const double factors[] = {r->sample_weight[p], wide[p],
-                                  s->mode == HARD ? label_weight[p] : 1};
-        l[p] = r->active[p] == 0 ? 0 : (real)fl_scaled_product(factors, 3, r->exponent[p]);
-    }
-    fl_store(call->output[FL_LOSSES], r->first, r->n, l);
+                           sums_weights ? l_double : NULL, l, partial);
 }
 
 /* FL_PREPARE: all that is left to check are probabilities. */

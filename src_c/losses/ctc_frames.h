@@ -185,7 +185,7 @@ static void ctc_check_frame_sum(const fl_call *call, int64_t n, int64_t t, doubl
 static double ctc_frame_sum(const fl_call *call, int64_t entry)
 {
     const int64_t C = call->sequences.C;
-    real tile[TILE], e[TILE];
+    ALIGNED real tile[TILE], e[TILE];
     fl_dd sum = {0, 0};
     for (int64_t first = 0; first < C; first += TILE) {
         int64_t m = C - first < TILE ? C - first : TILE;
@@ -220,7 +220,7 @@ static double ctc_rough_frame_sum(const fl_call *call, int64_t entry)
 {
     enum { WIDTH = 2 * LANES };
     const int64_t C = call->sequences.C;
-    real tile[TILE];
+    ALIGNED real tile[TILE];
     double sum = 0, total[WIDTH];
     for (int64_t first = 0; first < C; first += TILE) {
         const int64_t m = C - first < TILE ? C - first : TILE;

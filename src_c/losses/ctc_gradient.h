@@ -123,7 +123,7 @@ static void ctc_write_value(const fl_call *call, int64_t n, double loss, double 
                             fl_partial *partial)
 {
     const double *product = call->sample_weight.data ? &weight : NULL;
-    const unit_weights w = {.product = product, .sample = product};
+    const unit_weights w = sample_weights_only(product);
     real unweighted = (real)loss, l = (real)(loss * weight);
     const unit_losses losses = {
         .weight = w, .l = &unweighted, .target_length = ctc_target_length(call, n)};

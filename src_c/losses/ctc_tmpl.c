@@ -62,7 +62,7 @@ static void ctc_write_removed(const fl_call *call, int64_t n, fl_partial *partia
 static void ctc_count_sample(const fl_call *call, double weight, fl_partial *partial)
 {
     const double *product = call->sample_weight.data ? &weight : NULL;
-    const unit_weights w = {.product = product, .sample = product};
+    const unit_weights w = sample_weights_only(product);
     add_divisors(&w, 1, partial);
     partial->count++;
 }

@@ -302,18 +302,18 @@ static void check_operands(const fl_call *call, const real *const *operand, int6
  * that underflows would remove the unit. Returns whether a product of finite factors overflows or
  * underflows; it is then inexact. */
 static int load_unit_weights(const fl_call *call, int64_t first, int64_t n,
-                             const double *sample_weight, double *own, double *product,
+                             const double *sample_weight, double *loss_weight, double *product,
                              unit_weights *w)
 {
     int64_t inexact = 0;
-    *w = (unit_weights){.product = sample_weight, .sample = sample_weight};
+    *w = sample_weights_only(sample_weight);
     if (!call->weight.data)
         return 0;
-    w->own = fl_load_double(&call->weight, first, n, own);
-    w->product = sample_weight ? product : w->own;
+    w->loss_weight = fl_load_double(&call->weight, first, n, loss_weight);
+    w->product = sample_weight ? product : w->loss_weight;
     for (int64_t i = 0; sample_weight && i < n; i++) {
-        double value = own[i] * sample_weight[i], size = __builtin_fabs(value);
-        int removed = (own[i] == 0) | (sample_weight[i] == 0);
+        double value = loss_weight[i] * sample_weight[i], size = __builtin_fabs(value);
+        int removed = (loss_weight[i] == 0) | (sample_weight[i] == 0);
         inexact += (removed == 0) & ((size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023));
         product[i] = removed ? 0 : value == 0 ? 0x1p-1022 : value;
     }
@@ -368,8 +368,8 @@ static __attribute__((noinline, cold)) void scale_extreme_tile(real *v, const un
                                                                int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const double factors[] = {(double)v[i], weight_at(w->sample, i), weight_at(w->own, i),
-                                  scale, weight_at(grad_output, i)};
+        const double factors[] = {(double)v[i], weight_at(w->sample_weight, i),
+                                  weight_at(w->loss_weight, i), scale, weight_at(grad_output, i)};
         v[i] =
             factors[1] == 0 || factors[2] == 0 ? 0 : (real)fl_scaled_product(factors, 5, exponent);
     }
@@ -379,19 +379,18 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
                      int64_t n, fl_partial *partial)
 {
     ALIGNED real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
-    ALIGNED double sample_weight_tile[TILE], own_weight_tile[TILE], weight_tile[TILE],
+    ALIGNED double sample_weight_tile[TILE], loss_weight_tile[TILE], weight_tile[TILE],
         grad_output_tile[TILE];
     const real *operand[FL_OPERANDS];
 
     const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);
     unit_losses losses = {.target_length = 1};
-    const int inexact_weights = load_unit_weights(call, first, n, sample_weight, own_weight_tile,
+    const int inexact_weights = load_unit_weights(call, first, n, sample_weight, loss_weight_tile,
                                                   weight_tile, &losses.weight);
     const double *weight = losses.weight.product;
-    const unit_weights divisor =
-        call->mean_divisor == FL_BY_ALL_WEIGHTS
-            ? losses.weight
-            : (unit_weights){.product = sample_weight, .sample = sample_weight};
+    const unit_weights divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS
+                                     ? losses.weight
+                                     : sample_weights_only(sample_weight);
     add_divisors(&divisor, n, partial);
     add_count(weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {

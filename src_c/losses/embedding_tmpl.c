@@ -67,7 +67,7 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     const real *label = 0;
 
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    const unit_weights w = {.product = weight, .sample = weight};
+    const unit_weights w = sample_weights_only(weight);
     add_divisors(&w, n, partial);
     add_count(weight, n, partial);
     if (config->is_cosine) {

@@ -40,7 +40,7 @@ static void margin_rows_init(const fl_call *call, int64_t first, int64_t n, marg
                                .class_weight = 1,
                                .grad_scale = scale[i] / (double)call->unit_size};
     }
-    const unit_weights w = {.product = weight, .sample = weight};
+    const unit_weights w = sample_weights_only(weight);
     add_divisors(&w, n, partial);
 }
 
@@ -72,7 +72,7 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
                              fl_partial *partial)
 {
     real l[FL_ROW_BATCH];
-    double wide[FL_ROW_BATCH], sample[FL_ROW_BATCH], class_weight[FL_ROW_BATCH],
+    double l_double[FL_ROW_BATCH], sample[FL_ROW_BATCH], class_weight[FL_ROW_BATCH],
         product[FL_ROW_BATCH], divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
     int64_t exponent[FL_ROW_BATCH], any_exponent = 0;
     unit_losses losses = {.l = l, .target_length = 1};
@@ -92,14 +92,14 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
             any_exponent |= exponent[i];
         }
         losses.weight = (unit_weights){.product = product,
-                                       .sample = sample,
-                                       .own = class_weight,
+                                       .sample_weight = sample,
+                                       .loss_weight = class_weight,
                                        .exponent = any_exponent ? exponent : NULL};
     }
     if (call->weight.data) { /* l is a sum with weights of any scale */
         for (int64_t i = 0; i < n; i++)
-            wide[i] = rows[i].active ? round_to_real_precision(rows[i].loss) : 0;
-        losses.wide = wide;
+            l_double[i] = rows[i].active ? round_to_real_precision(rows[i].loss) : 0;
+        losses.l_double = l_double;
     }
     if (wants_unit_terms(call)) {
         for (int64_t i = 0; i < n; i++) {
@@ -107,7 +107,7 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
             active[i] = rows[i].active;
         }
         if (call->sample_weight.data)
-            by = (unit_weights){.product = divisor, .sample = divisor};
+            by = sample_weights_only(divisor);
     }
     emit_losses(call, first, n, &losses, NULL, &by, active, partial);
     if (call->output[FL_LOSSES])

@@ -26,13 +26,13 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
         }
         row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
         row->active &= row->class_weight != 0;
-        if (call->grad_exponent != 0 && row->active) {
-            const double factors[] = {call->grad_scale, row->sample_weight};
+        if (call->grad_exponent != 0 || has_extreme_weight(&row->class_weight, 1)) {
             const fl_scaled w = fl_scaled_of(row->class_weight, 0);
             row->class_weight = w.m;
             row->exponent = w.e;
-            row->grad_scale =
-                fl_scaled_product(factors, 2, call->grad_exponent + w.e) / (double)call->unit_size;
+            load_gradient_scale(call, first + i, 1, &row->sample_weight, &row->exponent,
+                                &row->grad_scale);
+            row->grad_scale /= (double)call->unit_size;
         }
     }
 }

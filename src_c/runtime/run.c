@@ -11,6 +11,7 @@
 #include "runtime/plan.h"
 #include "runtime/scaled.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -228,23 +229,22 @@ static fl_status run_split(const fl_call *call, fl_totals *totals, fl_interrupte
 /* --- a call --- */
 
 /* Sets the factor of all gradients; the divisor of a mean is the number of units unless it is
- * prepared. */
+ * prepared. With nothing to divide by, the mean is NaN and its gradient 0. */
 static void set_gradient_scale(fl_call *call, const fl_totals *prepared)
 {
-    const double divisor = prepared ? prepared->divisor_sum.hi : (double)call->units;
+    const fl_dd sum = prepared ? prepared->divisor_sum : (fl_dd){(double)call->units, 0};
+    const fl_scaled_sum beyond = prepared ? prepared->divisor_beyond : (fl_scaled_sum){0};
     call->grad_exponent = 0;
     call->grad_scale =
-        call->mean ? call->grad_output / (divisor / call->divisor_scale) : call->grad_output;
-    if (call->mean && divisor == 0) /* nothing to divide by: the mean is NaN, its gradient 0 */
-        call->grad_scale = 0;
-    if (!call->mean || !prepared || prepared->divisor_beyond.magnitude == 0)
+        call->mean ? call->grad_output / (sum.hi / call->divisor_scale) : call->grad_output;
+    const double size = fabs(call->grad_scale);
+    if (!call->mean || (size > FL_SUM_MIN && size < FL_SUM_MAX && beyond.magnitude == 0))
         return;
+    const fl_scaled divisor = fl_scaled_total(sum, &beyond);
     fl_scaled scale = fl_scaled_times(fl_scaled_of(call->grad_output, 0), call->divisor_scale);
-    scale =
-        fl_scaled_ratio(scale, fl_scaled_total(prepared->divisor_sum, &prepared->divisor_beyond));
-    const int is_double = scale.e > -900 && scale.e < 900;
-    call->grad_scale = is_double ? fl_unscaled(scale) : scale.m;
-    call->grad_exponent = is_double ? 0 : scale.e;
+    scale = divisor.m == 0 ? (fl_scaled){0, 0} : fl_scaled_ratio(scale, divisor);
+    call->grad_scale = scale.m;
+    call->grad_exponent = scale.e;
 }
 
 double fl_work(const fl_call *call) { return phase_work(call, FL_MAIN); }

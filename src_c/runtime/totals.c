@@ -75,7 +75,7 @@ static int add_term(fl_dd *sum, double term)
 
 static int is_subnormal(double v) { return v != 0 && fabs(v) < DBL_MIN; }
 
-int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
+int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
                       const double *weighted_loss, const double *unit_divisor,
                       const unsigned char *unit_counted, int bad_terms)
 {
@@ -84,7 +84,7 @@ int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
     for (int64_t i = 0; i < n; i++) {
         if (!unit_counted[i] && unit_divisor[i] == 0)
             continue;
-        fl_totals *to = groups[group[i]];
+        fl_totals *to = &groups[group[i]];
         sum |= add_term(&to->sum, weighted_loss[i]);
         divisor |= add_term(&to->divisor_sum, unit_divisor[i]);
         to->count += unit_counted[i];
@@ -93,7 +93,7 @@ int fl_add_unit_terms(fl_totals *const *groups, int64_t n, const int64_t *group,
     for (int64_t i = 0; bad_terms & FL_TERM_UNDERFLOWS && i < n; i++) {
         if (!unit_counted[i] && unit_divisor[i] == 0)
             continue;
-        const fl_totals *to = groups[group[i]];
+        const fl_totals *to = &groups[group[i]];
         sum |= is_subnormal(weighted_loss[i]) && fabs(to->sum.hi) < DBL_MIN;
         divisor |= is_subnormal(unit_divisor[i]) && to->divisor_sum.hi < DBL_MIN;
     }

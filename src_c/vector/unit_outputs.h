@@ -14,14 +14,19 @@
 /* --- Sums over units --- */
 
 /* The weights of n units. In the sums, the weight of unit i is
- *     product[i] 2^exponent[i],  product[i] = sample[i] own[i],
- * where `own` are the weights of the loss itself. A weight of 0 removes the unit, also where the
- * product has underflowed. */
+ *     product[i] 2^exponent[i],  product[i] = sample_weight[i] loss_weight[i].
+ * A weight of 0 removes the unit, also where the product has underflowed. */
 typedef struct {
-    const double *product;      /* NULL: all weights are 1 */
-    const double *sample, *own; /* NULL for ones */
-    const int64_t *exponent;    /* NULL for zeros */
+    const double *product;                     /* NULL: all weights are 1 */
+    const double *sample_weight, *loss_weight; /* NULL for ones */
+    const int64_t *exponent;                   /* NULL for zeros */
 } unit_weights;
+
+/* Sample weights alone; NULL for ones. */
+static inline unit_weights sample_weights_only(const double *sample_weight)
+{
+    return (unit_weights){.product = sample_weight, .sample_weight = sample_weight};
+}
 
 /* Whether the sum over a tile can be added as it is: neither it nor the sum of many like it
  * overflows. A weighted one must not be so small that products have underflowed. */
@@ -38,6 +43,18 @@ static inline int64_t weight_exponent(const unit_weights *w, int64_t i)
     return w->exponent ? w->exponent[i] : 0;
 }
 
+/* Whether any of n weights is so large or small that its product with a factor of a gradient may be
+ * out of the range of double, though the gradient is not. */
+static inline int has_extreme_weight(const double *weight, int64_t n)
+{
+    int64_t extreme = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double size = __builtin_fabs(weight[i]);
+        extreme += (size > 0x1p500) | ((size < 0x1p-500) & (size != 0));
+    }
+    return extreme > 0;
+}
+
 /* Adds n units to Σ d term by term, each a product of any size. Out of line, so that the common
  * case stays short. */
 static __attribute__((noinline, cold)) void add_extreme_divisors(const unit_weights *w, int64_t n,
@@ -45,10 +62,11 @@ static __attribute__((noinline, cold)) void add_extreme_divisors(const unit_weig
 {
     int64_t weighted = 0;
     for (int64_t i = 0; i < n; i++)
-        weighted += (weight_at(w->sample, i) != 0) & (weight_at(w->own, i) != 0);
+        weighted += (weight_at(w->sample_weight, i) != 0) & (weight_at(w->loss_weight, i) != 0);
     for (int64_t i = 0; weighted > 0 && i < n; i++)
-        fl_add_scaled_term(&partial->divisor_sum, &partial->divisor_beyond, weight_at(w->sample, i),
-                           weight_at(w->own, i), 1, weight_exponent(w, i));
+        fl_add_scaled_term(&partial->divisor_sum, &partial->divisor_beyond,
+                           weight_at(w->sample_weight, i), weight_at(w->loss_weight, i), 1,
+                           weight_exponent(w, i));
 }
 
 /* Adds the weights of n units to Σ d. */
@@ -75,15 +93,15 @@ static inline void add_count(const double *active, int64_t n, fl_partial *partia
 typedef struct {
     unit_weights weight;
     const real *l;
-    const double *wide; /* instead of l, for losses that are sums with weights of any scale: rounded
-                           to the precision of real, but not to its range */
+    const double *l_double; /* instead of l, for losses that are sums with weights of any scale:
+                           rounded to the precision of real, but not to its range */
     double target_length;
 } unit_losses;
 
 /* v of unit i. */
 static INLINE double unit_loss(const unit_losses *t, int64_t i)
 {
-    return t->wide ? t->wide[i] : (double)t->l[i];
+    return t->l_double ? t->l_double[i] : (double)t->l[i];
 }
 
 /* v of unit i times its weights. */
@@ -96,23 +114,24 @@ static INLINE double weighted_unit_loss(const unit_losses *t, int64_t i)
 static INLINE double weighted_real_at(const void *t, int64_t i)
 {
     const unit_losses *losses = t;
-    const double w = losses->weight.product[i];
-    return w == 0 ? 0 : w * (double)losses->l[i];
+    const double w = losses->weight.product[i], v = (double)losses->l[i];
+    return w == 0 ? 0 : w * v;
 }
 
-static INLINE double weighted_wide_at(const void *t, int64_t i)
+static INLINE double weighted_double_at(const void *t, int64_t i)
 {
     const unit_losses *losses = t;
-    const double w = losses->weight.product[i];
-    return w == 0 ? 0 : w * losses->wide[i];
+    const double w = losses->weight.product[i], v = losses->l_double[i];
+    return w == 0 ? 0 : w * v;
 }
 
 /* Σ over n units, without exponents and target_length. */
 static inline fl_dd sum_unit_losses(const unit_losses *t, int64_t n)
 {
     if (!t->weight.product)
-        return t->wide ? sum_doubles(t->wide, n) : sum_tile(t->l, n);
-    return t->wide ? sum_entries(weighted_wide_at, t, n) : sum_entries(weighted_real_at, t, n);
+        return t->l_double ? sum_doubles(t->l_double, n) : sum_tile(t->l, n);
+    return t->l_double ? sum_entries(weighted_double_at, t, n)
+                       : sum_entries(weighted_real_at, t, n);
 }
 
 /* Adds n units, of losses at(v, i) / target_length, to the moments. In lanes: a chain of dependent
@@ -147,7 +166,7 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
 /* v times the weights of unit i, with their exponent. */
 static inline double scaled_weight(const unit_weights *w, int64_t i, double v)
 {
-    const double factors[] = {weight_at(w->sample, i), weight_at(w->own, i), v};
+    const double factors[] = {weight_at(w->sample_weight, i), weight_at(w->loss_weight, i), v};
     return factors[0] == 0 || factors[1] == 0
                ? 0
                : fl_scaled_product(factors, 3, weight_exponent(w, i));
@@ -172,12 +191,12 @@ static inline void emit_moments(int64_t n, const unit_losses *t, const unit_weig
     fl_moments *moments = &partial->moments;
     if (t->weight.exponent || divisor->exponent)
         emit_extreme_moments(n, t, divisor, partial);
-    else if (t->weight.product && t->wide)
-        accumulate_moments(moments, n, weighted_wide_at, t, d, t->target_length);
+    else if (t->weight.product && t->l_double)
+        accumulate_moments(moments, n, weighted_double_at, t, d, t->target_length);
     else if (t->weight.product)
         accumulate_moments(moments, n, weighted_real_at, t, d, t->target_length);
-    else if (t->wide)
-        accumulate_moments(moments, n, double_at, t->wide, d, t->target_length);
+    else if (t->l_double)
+        accumulate_moments(moments, n, double_at, t->l_double, d, t->target_length);
     else
         accumulate_moments(moments, n, real_at, t->l, d, t->target_length);
 }
@@ -207,13 +226,13 @@ static inline int wants_unit_terms(const fl_call *call)
 static inline double unit_term(double product, const unit_losses *t, const unit_weights *w,
                                int64_t i, fl_partial *partial)
 {
-    const double v = t ? unit_loss(t, i) : 1, s = weight_at(w->sample, i),
-                 own = weight_at(w->own, i);
+    const double v = t ? unit_loss(t, i) : 1, s = weight_at(w->sample_weight, i),
+                 c = weight_at(w->loss_weight, i);
     if (w->exponent)
         product = scaled_weight(w, i, v);
     const double size = __builtin_fabs(product);
-    if (!w->product || (size >= 0x1p-1022 && size <= 0x1.fffffffffffffp1023) || s == 0 ||
-        own == 0 || v == 0 || (s - s) + (own - own) + (v - v) != 0)
+    if (!w->product || (size >= 0x1p-1022 && size <= 0x1.fffffffffffffp1023) || s == 0 || c == 0 ||
+        v == 0 || (s - s) + (c - c) + (v - v) != 0)
         return product;
     if (size > 1)
         partial->bad_terms |= FL_TERM_OVERFLOWS;
@@ -251,15 +270,15 @@ static __attribute__((noinline, cold)) void add_extreme_losses(int64_t n, const 
     const unit_weights *w = &t->weight;
     int64_t tiny = 0;
     for (int64_t i = 0; i < n; i++)
-        tiny += (weight_at(w->sample, i) != 0) & (weight_at(w->own, i) != 0) &
+        tiny += (weight_at(w->sample_weight, i) != 0) & (weight_at(w->loss_weight, i) != 0) &
                 (unit_loss(t, i) != 0) & (__builtin_fabs(weighted_unit_loss(t, i)) < FL_SUM_MIN);
     if (__builtin_fabs(sum.hi) < FL_SUM_MIN && !w->exponent && tiny == 0) {
         partial->sum = dd_add(partial->sum, sum); /* terms of 0, or terms that cancel */
         return;
     }
     for (int64_t i = 0; i < n; i++)
-        fl_add_scaled_term(&partial->sum, &partial->sum_beyond, weight_at(w->sample, i),
-                           weight_at(w->own, i), unit_loss(t, i) / t->target_length,
+        fl_add_scaled_term(&partial->sum, &partial->sum_beyond, weight_at(w->sample_weight, i),
+                           weight_at(w->loss_weight, i), unit_loss(t, i) / t->target_length,
                            weight_exponent(w, i));
 }
 
