@@ -60,6 +60,7 @@ class DrawnCase:
         """The terms of the sum: each loss as rounded to the compute type, times its weights in
         float64. `weight` is one of these where it multiplies the whole loss."""
         keywords, weight = dict(self.keywords), np.float64(1)
+        sample_weight = keywords.pop("sample_weight", sample_weight)
         by_class = self.case.by_class and not keywords.get("label_smoothing")
         if "weight" in keywords and self.case.weighs_classes and by_class:
             labels = self.arrays[1]
@@ -68,8 +69,8 @@ class DrawnCase:
             weight = weight[np.where(is_class, labels, 0)] * is_class
         elif "weight" in keywords and self.case.unit == "element":
             weight = keywords.pop("weight").astype(np.float64)
-        weight = np.broadcast_to(sample_weight * weight, self.value().shape)
         losses = self.loss(*self.arrays, **keywords, reduction="none").astype(np.float64)
+        weight = np.multiply(sample_weight, weight, dtype=np.float64)
         return np.where(weight == 0, 0, weight * losses)
 
     def with_arrays(self, arrays, **keywords):

@@ -184,7 +184,7 @@ def test_standard_error_of_weighted_losses(case, dtype):
         weights = np.where(draw.arrays[1] == case.ignored, 0, weights)
     for first, last in itertools.pairwise([0, 1, 50, 51, 211]):
         update(accumulator, draw, slice(first, last))
-    expected = standard_error(draw.value(), weights, weights.sum())
+    expected = standard_error(draw.weighted_losses(), weights, weights.sum())
     assert accumulator.stderr == pytest.approx(expected, rel=1e-9)
 
 

@@ -24,10 +24,19 @@ from tests.table_coverage import DTYPES
 # ---- Methods and `out` ---------------------------------------------------------------------------
 
 
+def overflow(method, *arguments):
+    """The message if a sum is out of the range of float64, else None."""
+    try:
+        method(*arguments)
+    except OverflowError as error:
+        return str(error)
+
+
 @cases
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_methods_agree(case, dtype, each_isa):
-    """`value_and_grad` returns what the loss and `grad` do; the mean is a quotient of `sums`."""
+    """`value_and_grad` returns what the loss and `grad` do; the mean is a quotient of `sums`. All of
+    them raise the same error if the sum is out of range."""
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes")
     draws = [DrawnCase(case, (6, 5), dtype)]
@@ -35,9 +44,20 @@ def test_methods_agree(case, dtype, each_isa):
         draws.append(DrawnCase(case, (300,), dtype, adversarial=True))
     for isa in each_isa():
         for draw in draws:
+            with np.errstate(over="ignore"):
+                overflows = np.abs(draw.value().astype(np.float64)).sum() == np.inf
             for reduction in reductions(case):
+                message = overflow(draw.value, reduction)
+                if message:
+                    assert overflows
+                    assert reduction != "none"
+                    assert overflow(draw.both, reduction) == message
+                    continue
                 expected = draw.value(reduction), draw.grad(reduction)
                 assert_bitwise(draw.both(reduction), expected, (isa, reduction))
+            if overflow(draw.sums):
+                assert overflows
+                continue
             total, divisor, _ = draw.sums()
             with np.errstate(invalid="ignore"):
                 assert_bitwise(draw.value("mean"), np.divide(total, divisor), isa)
