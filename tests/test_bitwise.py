@@ -35,8 +35,10 @@ def overflow(method, *arguments):
 @cases
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_methods_agree(case, dtype, each_isa):
-    """`value_and_grad` returns what the loss and `grad` do; the mean is a quotient of `sums`. All of
-    them raise the same error if the sum is out of range."""
+    """`value_and_grad` returns what the loss and `grad` do; the mean is a quotient of `sums`.
+
+    All of them raise the same error if a sum is out of range.
+    """
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes")
     draws = [DrawnCase(case, (6, 5), dtype)]
