@@ -21,8 +21,7 @@ typedef struct {
     fl_dd gap;           /* multi_margin: m - x_y, in two parts */
     fl_dd sum;           /* of the terms of l: Σ z^p, or Σ w_c l_c */
     fl_dd slope_sum;     /* multi_margin: Σ p z^(p-1) over the positive z */
-    int is_extended; /* multi_margin: a sum of doubles overflows, though the loss or a gradient may
-                        not */
+    int is_extended;     /* multi_margin: a sum of doubles overflows, a loss or gradient may not */
     long double extended_sum, extended_slope_sum;
     double x_y; /* if is_extended */
 } margin_row;
