@@ -121,7 +121,7 @@ def test_batch_of_weight_zero_has_no_value(client):
         (
             "diabetes",
             {"input": [1.0, 2.0], "target": [1, 2], "sample_weight": [1e308, 1e308]},
-            "of their weights, overflows",
+            "weights is out of the range of float64",
         ),
         ("diabetes", {"input": [1.0, 1e400], "target": [1, 2]}, "the loss at [1] is inf"),
         ("diabetes", {"input": [[1.0, 2.0]], "target": [[1, 2]]}, "(1, 2): this model's is (N)"),
