@@ -25,13 +25,13 @@ typedef enum { HARD, SMOOTHED, SOFT } target_mode;
 
 /* A batch of up to FL_ROW_BATCH rows. */
 typedef struct {
-    int64_t first, n;                  /* units [first, first + n) */
-    int64_t label[FL_ROW_BATCH];       /* y; -1 if SOFT or if the row is inactive */
-    real active[FL_ROW_BATCH];         /* 1, or 0 to remove the row, whatever it holds */
-    double label_weight[FL_ROW_BATCH]; /* w_y; SOFT: 1 */
-    double sample_weight[FL_ROW_BATCH];
-    double divisor[FL_ROW_BATCH];    /* s w_y, 0 if the row does not count */
-    double grad_scale[FL_ROW_BATCH]; /* factor of the row's gradients */
+    int64_t first, n;                   /* units [first, first + n) */
+    int64_t label[FL_ROW_BATCH];        /* y; -1 if SOFT or if the row is inactive */
+    real active[FL_ROW_BATCH];          /* 1, or 0 to remove the row, whatever it holds */
+    double label_weight[FL_ROW_BATCH];  /* w_y; SOFT: 1 */
+    double sample_weight[FL_ROW_BATCH]; /* 0 if the row is removed */
+    double divisor[FL_ROW_BATCH];       /* s w_y */
+    double grad_scale[FL_ROW_BATCH];    /* factor of the row's gradients */
     int has_exponents;
     int64_t exponent[FL_ROW_BATCH]; /* if has_exponents: the weights of classes in the loss are
                                        those of the call times 2^exponent */
@@ -69,24 +69,12 @@ static int class_rows_are_weighted(const fl_call *call)
     return call->sample_weight.data || call->operand[2].data;
 }
 
-/* The sample weights, 0 for inactive rows. */
-static void class_rows_active_weights(const row_batch *r, double *sample)
-{
-    for (int64_t p = 0; p < r->n; p++)
-        sample[p] = r->active[p] == 0 ? 0 : r->sample_weight[p];
-}
-
 /* Adds the rows to Σ d. With probabilities, the weights of classes do not divide. */
 static void class_rows_add_divisors(const fl_call *call, target_mode mode, const row_batch *r,
                                     fl_partial *partial)
 {
-    double sample[FL_ROW_BATCH];
     int64_t exponent[FL_ROW_BATCH];
-    unit_weights w = {.product = r->divisor, .sample_weight = sample};
-    if (class_rows_are_weighted(call))
-        class_rows_active_weights(r, sample);
-    else
-        w.sample_weight = r->divisor; /* ones, and zeros of inactive rows */
+    unit_weights w = {.product = r->divisor, .sample_weight = r->sample_weight};
     if (mode != SOFT && call->operand[2].data)
         w.loss_weight = r->label_weight;
     if (mode != SOFT && call->class_weight_exponent != 0) {
@@ -146,8 +134,8 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
             if (r->label[p] >= 0)
                 r->label_weight[p] = fl_class_weight(call, r->label[p]);
     for (int64_t p = 0; p < n; p++) {
-        double product = r->sample_weight[p] * r->label_weight[p];
-        r->divisor[p] = r->active[p] == 0 ? 0 : product;
+        r->sample_weight[p] = r->active[p] == 0 ? 0 : r->sample_weight[p];
+        r->divisor[p] = r->sample_weight[p] * r->label_weight[p];
     }
     class_rows_add_divisors(call, mode, r, partial);
     if (weighted && mode == HARD)
@@ -165,24 +153,23 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
 }
 
 /* Emits the unreduced losses (n): v without weights, or if `v_double`, with the weights of classes
- * but without sample weights. HARD: label_weight (n) is w_y, times the factor that v is divided by.
- * Stores the values l, which include all weights. */
+ * but without sample weights. HARD: label_weight (n) is w_y times the factor that v is divided by,
+ * NULL if that is 1. Stores the values l, which include all weights. */
 static void class_rows_emit_losses(const fl_call *call, target_mode mode, const row_batch *r,
                                    const double *label_weight, const real *v,
                                    const double *v_double, real *l, fl_partial *partial)
 {
-    double sample[FL_ROW_BATCH], product[FL_ROW_BATCH], active[FL_ROW_BATCH];
+    double product[FL_ROW_BATCH], active[FL_ROW_BATCH];
     unit_losses losses = {.l = v, .l_double = v_double, .target_length = 1};
     if (!wants_losses(call))
         return;
     if (class_rows_are_weighted(call)) {
-        class_rows_active_weights(r, sample);
-        losses.weight = sample_weights_only(sample);
-        if (mode == HARD && call->operand[2].data) {
-            for (int64_t p = 0; p < r->n; p++)
-                product[p] = sample[p] == 0 ? 0 : sample[p] * label_weight[p];
-            losses.weight.product = product;
-            losses.weight.loss_weight = label_weight;
+        losses.weight = sample_weights_only(r->sample_weight);
+        if (mode == HARD && (call->operand[2].data || label_weight)) {
+            for (int64_t p = 0; label_weight && p < r->n; p++)
+                product[p] = r->sample_weight[p] * label_weight[p];
+            losses.weight.product = label_weight ? product : r->divisor;
+            losses.weight.loss_weight = label_weight ? label_weight : r->label_weight;
         }
         losses.weight.exponent = r->has_exponents ? r->exponent : NULL;
     }

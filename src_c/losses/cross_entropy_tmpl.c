@@ -33,6 +33,7 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
     real L[FL_ROW_BATCH], value_tile[FL_ROW_BATCH], unweighted[FL_ROW_BATCH],
         *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
     double l_double[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
+    int any_overflows = 0;
     for (int64_t p = 0; p < r->n; p++)
         L[p] = LOG1P((real)results->R[p]);
     for (int64_t p = 0; p < r->n; p++) {
@@ -60,6 +61,7 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
         }
         l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
         label_weight[p] = overflows ? 4 * w : w; /* of label_loss */
+        any_overflows |= overflows;
         if (is_weighted)
             l_double[p] = s->mode == HARD ? label_loss : value;
     }
@@ -68,8 +70,9 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
         if (sums_weights)
             l_double[p] = r->active[p] == 0 ? 0 : round_to_real_precision(l_double[p]);
     }
-    class_rows_emit_losses(call, s->mode, r, label_weight, is_weighted ? unweighted : l,
-                           sums_weights ? l_double : NULL, l, partial);
+    class_rows_emit_losses(call, s->mode, r, any_overflows ? label_weight : NULL,
+                           is_weighted ? unweighted : l, sums_weights ? l_double : NULL, l,
+                           partial);
 }
 
 /* FL_PREPARE: all that is left to check are probabilities. */

@@ -267,15 +267,21 @@ static int ctc_checks_loaded_frames(const ctc_pass *pass)
     return pass->call->formula == FL_FORMULA_ctc && !pass->call->output[FL_GRADIENT];
 }
 
-/* Checks the frames of a batch of all classes, whose p sum to 1 + sum_minus_one. */
-static void ctc_check_batch(const ctc_pass *pass, const double *sum_minus_one, fl_partial *partial)
+/* Checks the frames of a batch of all classes. */
+static void ctc_check_batch(const ctc_pass *pass, fl_partial *partial)
 {
     const int64_t n = pass->batch_end - pass->batch_first;
     double scale[CTC_BATCH_FRAMES];
     vector_math_double(MATH_EXP, n, pass->frame_max, scale);
-    for (int64_t f = 0; f < n; f++)
+    for (int64_t f = 0; f < n; f++) {
+        const double *p = pass->p + f * pass->padded_classes;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < pass->padded_classes; k++)
+            sum += p[k];
         ctc_check_frame_sum(pass->call, pass->sample, ctc_frame_index(pass, pass->batch_first + f),
-                            scale[f] * (1 + sum_minus_one[f]), partial);
+                            scale[f] * sum, partial);
+    }
 }
 
 /* --- batches of frames --- */
@@ -498,7 +504,7 @@ static void ctc_frame_normalisers(ctc_pass *pass, fl_partial *partial)
     }
     const int64_t padded = ctc_round_up(n);
     if (checks)
-        ctc_check_batch(pass, sum_minus_one, partial);
+        ctc_check_batch(pass, partial);
     if (logits)
         vector_math_double(MATH_LOG1P, padded, sum_minus_one, log_p_scale);
     for (int64_t f = 0; f < n; f++) /* R - R: if R is infinite, the loss is NaN */

@@ -35,7 +35,7 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     }
     for (int64_t p = 0; unweighted != l && p < r->n; p++)
         unweighted[p] = r->active[p] == 0 ? 0 : -x[p];
-    class_rows_emit_losses(call, HARD, r, r->label_weight, unweighted, NULL, l, partial);
+    class_rows_emit_losses(call, HARD, r, NULL, unweighted, NULL, l, partial);
 }
 
 void SUFFIXED(fl_nll)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
