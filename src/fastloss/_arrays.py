@@ -45,6 +45,8 @@ def as_array(value, name):
             array = np.from_dlpack(value)
         else:
             array = np.asanyarray(value)  # which keeps the mask of a masked array
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from error
     if is_list:

@@ -30,6 +30,8 @@ g) Loss and Call know arrays and options, but no formula, no family and no threa
    follow from shapes.
 h) Rare paths are Python: array-likes and odd shapes in _arrays.py, options in _options.py, error
    messages in _errors.py.
+i) A call has no list comprehension: where the list cannot grow, the code that Cython 3.3 generates
+   for one releases the new entry twice.
 """
 
 import math as _math
@@ -262,7 +264,10 @@ cdef void fill_fl_array(fl_array *f, cnp.ndarray a, int dtype, bint is_double) n
 
 cdef tuple shape_tuple(int ndim, const cnp.npy_intp *shape):
     cdef int axis
-    return tuple([shape[axis] for axis in range(ndim)])
+    cdef list dims = []
+    for axis in range(ndim):
+        dims.append(shape[axis])
+    return tuple(dims)
 
 
 cdef bint has_shape(cnp.ndarray a, int ndim, const cnp.npy_intp *shape) noexcept:
@@ -1863,7 +1868,10 @@ cdef class Call:
         if self.returns_single:
             grads = self._unwrap_0d(<cnp.ndarray>self.grads)
         else:
-            grads = tuple([self._unwrap_0d(grad) for grad in self.grads])
+            grads = []
+            for grad in self.grads:
+                grads.append(self._unwrap_0d(<cnp.ndarray>grad))
+            grads = tuple(grads)
         return grads if method == GRADIENT else (value, grads)
 
     cdef object _value(self):
@@ -1883,7 +1891,7 @@ cdef class Call:
         cdef int k = bad.error_argument
         cdef fl_domain domain
         shape = shape_tuple(self.ndim, self.shape)
-        index = [int(i) for i in np.unravel_index(bad.error_unit, shape)] if shape else []
+        index = list(map(int, np.unravel_index(bad.error_unit, shape))) if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
         if self.loss.shapes == FL_SHAPES_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:

@@ -1,0 +1,33 @@
+"""Allocations that fail, leaks, and memory that is freed too early: laws of
+tests/allocation_laws.py, each in a process with an allocator that counts and fails."""
+
+import pytest
+
+from tests.preloaded import glibc, run_module
+
+pytestmark = [glibc, pytest.mark.filterwarnings("ignore")]
+
+
+def check(law, complete):
+    run_module("tests.allocation_laws", law, *["--complete"] * complete, preload="allocations")
+
+
+def test_any_allocation_of_a_kernel_or_a_thread_may_fail(complete):
+    """The call is right or raises MemoryError, changes no argument and no accumulator, and leaks
+    nothing; the next call is right."""
+    check("native", complete)
+
+
+def test_any_allocation_of_the_interpreter_may_fail(complete):
+    check("interpreter", complete)
+
+
+def test_calls_leak_neither_memory_nor_references(complete):
+    """Good, bad and interrupted ones."""
+    check("leaks", complete)
+
+
+def test_no_call_reads_memory_that_is_not_its_own(complete):
+    """Whatever a call converts lives until its end, and no result depends on what new or freed
+    memory holds."""
+    check("freed", complete)
