@@ -34,19 +34,38 @@ def python(program, *options, env=None, args=()):
     return result.stdout
 
 
+# An exception in a thread would otherwise leave the status of the process as it is.
+FAIL_WITH_THREADS = """
+import os, threading, traceback
+
+def fail(error):
+    traceback.print_exception(error.exc_type, error.exc_value, error.exc_traceback)
+    os._exit(1)
+
+threading.excepthook = fail
+"""
+
+
 def start(program, *options, env=None, args=()):
-    """Runs a program in a fresh interpreter without the variables that set threads."""
+    """Runs a program in a fresh interpreter without the variables that set threads. Its status is
+    not 0 if a thread raises an exception."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLOSS_", "OMP_"))}
     environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     environ.update(env or {})
+    program = FAIL_WITH_THREADS + textwrap.dedent(program)
     return subprocess.run(
-        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(program), *args],
+        [sys.executable, "-X", "faulthandler", *options, "-c", program, *args],
         env=environ,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
+
+
+def test_an_exception_in_a_thread_of_a_program_is_seen():
+    program = "import threading; threading.Thread(target=lambda: 1 / 0).start()"
+    assert start(program).returncode == 1
 
 
 # --- concurrent calls -----------------------------------------------------------------------------
@@ -450,6 +469,72 @@ def test_labels_changed_during_calls(dtype, complete):
         thread.join()
     labels[:] = 4
     assert np.isfinite(fl.cross_entropy(logits, labels, weight))
+
+
+def sequences():
+    rng = np.random.default_rng(0)
+    return [
+        np.log(rng.dirichlet(np.ones(12), size=(40, 60))).astype(np.float32),
+        rng.integers(1, 12, (60, 15)),
+        np.full(60, 40),
+        np.full(60, 15),
+    ]
+
+
+def rows(loss):
+    """Arguments of a loss of rows, with valid targets."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 20)).astype(np.float32)
+    if loss == "multilabel_margin_loss":
+        return [x, np.where(np.arange(20) < 5, np.arange(20), -1)[None].repeat(3000, 0)]
+    if loss == "cosine_embedding_loss":
+        return [x, x[::-1].copy(), rng.choice([-1, 1], 3000)]
+    if loss == "hinge_embedding_loss":
+        return [x.ravel(), rng.choice([-1, 1], x.size)]
+    return [x, rng.integers(0, 20, 3000)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "changed"),
+    [
+        ("multi_margin_loss", 1),
+        ("multilabel_margin_loss", 1),
+        ("cosine_embedding_loss", 2),
+        ("hinge_embedding_loss", 1),
+        ("ctc_loss", 0),
+        ("ctc_loss", 1),
+        ("ctc_loss", 2),
+        ("ctc_loss", 3),
+        ("ctc_loss_with_logits", 1),
+    ],
+)
+def test_arguments_changed_during_calls(loss, changed, complete):
+    """The call ends with a result or an error, and the next one is right."""
+    arrays = sequences() if loss.startswith("ctc") else rows(loss)
+    function, victim = getattr(fl, loss), arrays[changed]
+    valid = victim.copy()
+    expected = bytes_of(function.value_and_grad(*arrays, reduction="none"))
+    done = threading.Event()
+
+    def overwrite():
+        wrong = np.array([2**31 - 1, -(2**31), 0, 3, -1]).astype(victim.dtype)
+        while not done.is_set():
+            for value in wrong:
+                victim[...] = value
+                victim[...] = valid
+
+    thread = threading.Thread(target=overwrite)
+    thread.start()
+    try:
+        for i in range(300 if complete else 40):
+            for method in (function, function.grad, function.value_and_grad):
+                with fl.num_threads(1 + i % 3), contextlib.suppress(ValueError):
+                    method(*arrays, reduction="none")
+    finally:
+        done.set()
+        thread.join()
+    victim[...] = valid
+    assert bytes_of(function.value_and_grad(*arrays, reduction="none")) == expected
 
 
 def test_weights_and_targets_changed_during_calls(complete):
@@ -978,6 +1063,32 @@ def test_workers_that_cannot_be_created(threads, room):
     assert last == "exit"
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid() != 0, reason="only root can become a user without tasks"
+)
+def test_workers_that_cannot_be_created_again_after_a_fork():
+    """The runtime ends the threads of a process that forks."""
+    python(
+        """
+        import os, resource
+        import numpy as np
+        import fastloss as fl
+
+        fl.set_num_threads(2, fixed=True)
+        x = np.ones(1 << 20, np.float32)
+        assert fl.mse_loss(x, np.float32(0)) == 1
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.setresuid(54321, 54321, 54321)
+        tasks = len(os.listdir("/proc/self/task"))
+        resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
+        assert fl.mse_loss(x, np.float32(0)) == 1
+        """
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_workers_without_memory_for_their_stacks():
     output = python(THREADS_UNDER_A_LIMIT, args=["memory", "2"])
@@ -1082,25 +1193,74 @@ def test_exit_during_a_call_of_a_daemon_thread():
     )
 
 
+OTHER_LIBRARY = """
+#include <omp.h>
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
+
+int team(void)
+{
+    int n = 0;
+#pragma omp parallel num_threads(2) reduction(+ : n)
+    n += 1;
+    return n;
+}
+
+void flush_to_zero(int threads)
+{
+#ifdef __x86_64__
+#pragma omp parallel num_threads(threads)
+    if (omp_get_thread_num() > 0)
+        _mm_setcsr(_mm_getcsr() | 0x8040);
+#endif
+}
+"""
+
+
+@pytest.fixture
+def other_library(tmp_path):
+    """The path of another library that uses the same OpenMP runtime."""
+    if "libgomp" not in fl._binding.openmp_runtime():
+        pytest.skip("built without libgomp")
+    (tmp_path / "other.c").write_text(OTHER_LIBRARY)
+    library = tmp_path / "other.so"
+    command = ["gcc", "-shared", "-fPIC", "-fopenmp", tmp_path / "other.c", "-o", library]
+    subprocess.run(command, check=True)
+    return str(library)
+
+
+@linux
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs x86-64")
+def test_floating_point_mode_of_workers(other_library):
+    """Another library's mode in threads that the runtime lends to both changes no result."""
+    python(
+        f"""
+        import ctypes
+        import numpy as np
+        import fastloss as fl
+        other = ctypes.CDLL({other_library!r})
+        small = np.full(1 << 20, 1e-41, np.float32)
+        with fl.num_threads(1):
+            expected = fl.l1_loss(small, np.float32(0), reduction="none").tobytes()
+        with fl.num_threads(4, fixed=True):
+            for _ in range(50):
+                other.flush_to_zero(4)
+                values = fl.l1_loss(small, np.float32(0), reduction="none")
+                assert values.tobytes() == expected
+        """
+    )
+
+
 @linux
 @forks
-def test_fork_after_threads_of_another_library(tmp_path):
+def test_fork_after_threads_of_another_library(other_library):
     """Threads that another library started in the same OpenMP runtime do not survive a fork."""
-    if "libgomp" not in fl._binding.openmp_runtime():
-        pytest.skip("built without libgomp; other OpenMP runtimes survive a fork")
-    source = tmp_path / "other.c"
-    source.write_text(
-        "#include <omp.h>\nint team(void) { int n = 0;\n"
-        "#pragma omp parallel num_threads(2) reduction(+ : n)\n n += 1;\n return n; }\n"
-    )
-    library = tmp_path / "other.so"
-    command = ["gcc", "-shared", "-fPIC", "-fopenmp", source, "-o", library]
-    subprocess.run(command, check=True)
     program = f"""
         import ctypes, os, signal
         import numpy as np
         import fastloss as fl
-        assert ctypes.CDLL({str(library)!r}).team() == 2
+        assert ctypes.CDLL({other_library!r}).team() == 2
         x = np.ones(1 << 20, np.float32)
         pid = os.fork()
         if pid == 0:

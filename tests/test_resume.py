@@ -8,9 +8,9 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -814,6 +814,17 @@ def test_kills_at_random(state, small, monkeypatch, complete):
     assert finished > 0
 
 
+@contextlib.contextmanager
+def children_running(arguments):
+    """Runs `in_child(*arguments)` of several children at once; their statuses are in the list when
+    the block has ended."""
+    statuses = []
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        children = [pool.submit(in_child, *each) for each in arguments]
+        yield statuses
+        statuses += [child.result() for child in children]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_two_writers(small, monkeypatch, complete):
     """Evaluations with one state, some of which are killed: one runs, others are refused."""
@@ -830,11 +841,10 @@ def test_two_writers(small, monkeypatch, complete):
 
     for _ in range(30 if complete else 4):
         delays = [None, rng.uniform(0, 0.04), None]
-        threads = [threading.Thread(target=in_child, args=(child, d)) for d in delays]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with children_running([(child, delay) for delay in delays]) as statuses:
+            pass
+        assert (statuses[0], statuses[2]) == (0, 0)
+        assert statuses[1] in (0, -signal.SIGKILL)
         check(evaluate())
     lines = refused.read_text().splitlines()
     assert all("another evaluation is using" in line for line in lines)
@@ -846,13 +856,10 @@ def test_two_writers_without_a_state(small, complete):
     evaluate, check, _ = small
     slowly = {"progress": lambda done, total: time.sleep(0.002)}
     for _ in range(30 if complete else 4):
-        arguments = (lambda: evaluate(False, **slowly),)
-        threads = [threading.Thread(target=in_child, args=arguments) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        results = evaluate(False)
-        for thread in threads:
-            thread.join()
+        children = [(lambda: evaluate(False, **slowly), None)] * 3
+        with children_running(children) as statuses:
+            results = evaluate(False)
+        assert statuses == [0, 0, 0]
         check(results)
 
 

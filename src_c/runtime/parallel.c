@@ -97,14 +97,20 @@ static atomic_bool orphaned;     /* forked from a process with a team: its threa
 static bool is_libgomp;
 static size_t worker_stack_bytes;
 
+static _Thread_local struct {
+    int size;             /* of the calling thread's last team, the caller included */
+    double no_more_until; /* a thread could not be created: ask again then */
+} pool = {.size = 1};
+
 #ifndef _WIN32
 /* libgomp's threads are gone in a child, which would wait for them; another library may have
  * started them. If no team was started before the fork, the child has lost nothing. */
 static void before_fork(void)
 {
 #if _OPENMP >= 201811 || (__GNUC__ >= 9 && !defined(__clang__))
-    if (is_libgomp && !atomic_load(&orphaned) && !omp_in_parallel())
-        omp_pause_resource_all(omp_pause_soft);
+    if (is_libgomp && !atomic_load(&orphaned) && !omp_in_parallel() &&
+        omp_pause_resource_all(omp_pause_soft) == 0)
+        pool.size = 1;
 #endif
 }
 
@@ -419,11 +425,6 @@ static void observe(struct team_class *class, const fl_region *region)
 /* ---- A region --- */
 
 static const double RETRY_SECONDS = 1;
-
-static _Thread_local struct {
-    int size;             /* of the calling thread's last team, the caller included */
-    double no_more_until; /* a thread could not be created: ask again then */
-} pool = {.size = 1};
 
 /* The threads of a team that can be had, if it is larger than the last one. */
 static int possible_team(int wanted)
