@@ -233,7 +233,8 @@ def calls_of(case, shape, dtype, classes=7, layouts=LAYOUTS, updates=True):
                 call()
             except ERRORS:  # scores as lists of integers, half precision out of range, and so on
                 continue
-            call.units, call.spoils = drawn.shape, layout is plain
+            call.units = drawn.shape
+            call.spoils = layout is plain and name in ("values", "values and grad")
             yield call
         if not updates or layout is listed or case.loss not in CRITERIA:
             continue
@@ -546,12 +547,13 @@ def thread_calls():
 def leaks(complete):
     """Blocks and references that remain after many good, bad and interrupted calls."""
     findings = Findings()
-    repeats = 500 if complete else 10
+    repeats = 500 if complete else 8
     for threads in (1, 3) if complete else (1,):
         fl.set_num_threads(threads, fixed=True)
         calls = list(small_calls(complete))
         check_leaks(calls, repeats, findings)
-        spoilt = (bad for c in calls if c.spoils for bad in spoilt_calls(c))
+        spoil = (c for c in calls if c.spoils or (complete and type(c) is Call))
+        spoilt = (bad for call in spoil for bad in spoilt_calls(call))
         check_leaks(spoilt, repeats, findings)
         fl.set_num_threads(threads + 1, fixed=True)
         large = itertools.chain(large_calls(complete), ctc_calls(complete), thread_calls())

@@ -12,7 +12,7 @@ import pytest
 
 FOLDER = Path(__file__).with_name("preload")
 ROOT = FOLDER.parents[1]
-TIMEOUT = 600  # seconds; ends a test that hangs
+TIMEOUT = 3600  # seconds; ends a test that hangs
 FLAGS = ["-O1", "-fno-builtin", "-fno-optimize-sibling-calls", "-shared", "-fPIC", "-pthread"]
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")

@@ -452,16 +452,6 @@ def sum_out_of_range(loss, is_sum):
     )
 
 
-def sum_out_of_range(loss, is_sum):
-    """A sum that float64 does not hold, though the losses and weights are finite."""
-    what = "the sum of the losses times their weights" if is_sum else "the sum of the weights"
-    return OverflowError(
-        f"{loss + ': ' if loss else ''}{what} is out of the range of float64, 2.2e-308 to 1.8e308: "
-        "multiply the weights by a power of two; reduction='mean' of one call does not depend on "
-        "their scale"
-    )
-
-
 def _classes(name, classes):
     if classes < 2:
         return f"{name} has {'one class (0)' if classes else 'no classes'}"
