@@ -51,8 +51,6 @@ PROBABILITY_FRAMES = (PROBABILITIES.reshape(ROWS // 10, 10, CLASSES), *FRAMES[1:
         (fl.KLDivLoss(log_target=True), (LOG_PROBABILITIES, LOG_PROBABILITIES), None),
         (fl.KLDivLoss(log_target=True), (LOG_PROBABILITIES, PROBABILITIES), "with log_target"),
         (fl.CTCLoss(), LOG_FRAMES, None),
-        (fl.CTCLoss(), FRAMES, "use ctc_loss_with_logits"),
-        (fl.CTCLoss(), PROBABILITY_FRAMES, "log_probs looks like probabilities"),
         (fl.CTCLossWithLogits(), FRAMES, None),
         (fl.CTCLossWithLogits(), LOG_FRAMES, "logits looks like log-probabilities"),
         (fl.CTCLossWithLogits(), PROBABILITY_FRAMES, "logits looks like probabilities"),

@@ -23,7 +23,6 @@ _ROWS = {
     "cross_entropy": ("logits", 1),
     "nll_loss": ("log-probabilities", 1),
     "kl_div": ("log-probabilities", -1),
-    "ctc_loss": ("log-probabilities", -1),
     "ctc_loss_with_logits": ("logits", -1),
     "multi_margin_loss": ("scores", -1),
     "multilabel_margin_loss": ("scores", -1),
@@ -94,14 +93,12 @@ _REMEDIES = {
     "cross_entropy": " and applies softmax: take nll_loss of their logarithms",
     "ctc_loss_with_logits": " and applies softmax: take ctc_loss of their logarithms",
     "nll_loss": ": take their logarithms",
-    "ctc_loss": ": take their logarithms",
     "kl_div": ": take their logarithms",
     "multi_margin_loss": ", whose differences a margin of 1 is made for",
     "multilabel_margin_loss": ", whose differences a margin of 1 is made for",
 }
 _LOGIT_REMEDIES = {
     "nll_loss": "; for logits, use cross_entropy",
-    "ctc_loss": "; for logits, use ctc_loss_with_logits",
     "kl_div": "; subtract the logarithm of the sum of exponentials from logits",
 }
 
