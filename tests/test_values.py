@@ -206,6 +206,7 @@ def test_limits(dtype, each_isa):
         (fl.poisson_nll_loss, (inf, 1), {"full": True}, inf, [inf, -inf]),
         (fl.gamma_nll_loss, (inf, 1), {"log_input": False}, inf, [0, 0]),
         (fl.gaussian_nll_loss, (1, 2, 0), {"eps": 0}, inf, [-inf, inf, -inf]),
+        (fl.gaussian_nll_loss, (2, 1, -0.0), {"eps": 0}, inf, [inf, -inf, -inf]),
         (fl.gaussian_nll_loss, (1, 1, 0), {"eps": 0}, -inf, [0, 0, inf]),
         (fl.kl_div, (1e3, 1e3), {"log_target": True}, 0, [-inf, inf]),
     ]

@@ -82,7 +82,7 @@ static fl_extended poisson_nll_log_input(ext x, ext y, int full)
     return full ? add_stirling(r, x, y) : r;
 }
 
-/* (log v + d²/v)/2. As v -> 0: -inf for d = 0, else inf. */
+/* (log v + d²/v)/2, v not -0. As v -> 0: -inf for d = 0, else inf. */
 static fl_extended gaussian_nll(ext d, ext v, int full)
 {
     ext slope = d == 0 ? 0 : d / v;
@@ -182,10 +182,10 @@ int fl_elementwise_extended(fl_formula formula, const double *p, double x, doubl
         *result = poisson_nll_log_input(x, y, 1);
         return 1;
     case FL_FORMULA_gaussian_nll:
-        *result = gaussian_nll(d, z < p[0] ? p[0] : z, 0);
+        *result = gaussian_nll(d, z > p[0] ? z : p[0], 0);
         return 1;
     case FL_FORMULA_gaussian_nll_full:
-        *result = gaussian_nll(d, z < p[0] ? p[0] : z, 1);
+        *result = gaussian_nll(d, z > p[0] ? z : p[0], 1);
         return 1;
     case FL_FORMULA_kl_div_log_target:
         *result = kl_div_log_target(x, y);

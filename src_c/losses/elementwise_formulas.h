@@ -25,7 +25,7 @@ enum {
     FOCAL_GAMMA_LOW = 2,     /* γ - p[1] */
     FOCAL_ALPHA_NEGATIVE,    /* 1 - α, or 1 without α: the weight for y = 0 */
     FOCAL_ALPHA_DIFFERENCE,  /* dα_t/dy = 2 α - 1, or 0 without α */
-    PINBALL_ABOVE = 1,       /* 1 - quantile */
+    PINBALL_ABOVE_LOW = 1,   /* 1 - quantile, less 1 - p[0] */
     TWEEDIE_TWO_MINUS_P = 1, /* 2 - p */
     TWEEDIE_ONE_MINUS_P,     /* 1 - p, rounded */
     TWEEDIE_ONE_MINUS_P_LOW, /* and the rounding error */
@@ -280,8 +280,8 @@ static INLINE result sigmoid_focal_squared(real x, real y, real z, const real *p
  * 1978. */
 static INLINE result pinball(real x, real y, real z, const real *p)
 {
-    /* + 0: gcc does not vectorise a selection between two parameters. */
-    real d = x - y, above = p[PINBALL_ABOVE] + REAL_C(0.0),
+    /* A sum, as gcc would not vectorise a selection between two parameters. */
+    real d = x - y, above = (1 - p[0]) + p[PINBALL_ABOVE_LOW],
          slope = d < 0   ? -p[0]
                  : d > 0 ? above
                          : d;
@@ -466,7 +466,7 @@ static inline void set_formula_params(fl_formula formula, const double *option, 
         p[FOCAL_ALPHA_DIFFERENCE] = option[0] < 0 ? 0 : (real)(2 * option[0] - 1);
         break;
     case FL_FORMULA_pinball:
-        p[PINBALL_ABOVE] = (real)(1 - option[0]);
+        p[PINBALL_ABOVE_LOW] = (real)((1 - option[0]) - (double)(1 - p[0]));
         break;
     case FL_FORMULA_tweedie_deviance_negative:
     case FL_FORMULA_tweedie_deviance_compound:
