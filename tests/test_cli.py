@@ -317,7 +317,7 @@ def test_perplexity(loss, run):
     assert report["perplexity"] == pytest.approx(np.exp(getattr(fl, loss)(x, y)), rel=1e-14)
     for group in report["groups"]:
         assert group["perplexity"] == pytest.approx(np.exp(group["value"]), rel=1e-14)
-    figures, *_, table = run(*words).split("\n\n")
+    figures, table, *_ = run(*words).split("\n\n")
     assert f"perplexity    {report['perplexity']!r}\n" in figures
     assert table.split()[:5] == ["class", "value", "stderr", "perplexity", "losses"]
     assert "perplexity" not in run("evaluate", loss, *DIGITS)
