@@ -528,7 +528,7 @@ def test_every_array_and_option_has_a_help_text():
         (["evaluate", "cross_entropy", *DIGITS, "--threads", "0"], "threads"),
         (["evaluate", "cross_entropy", *DIGITS, "--chunk-rows", "0"], "chunk_rows"),
         (["evaluate", "cross_entropy", "no/such.npy", DIGITS[1]], "no/such.npy: No such file"),
-        (["evaluate", "cross_entropy", str(EXAMPLES), DIGITS[1]], "directory"),
+        (["evaluate", "cross_entropy", str(EXAMPLES), DIGITS[1]], "holds the folders"),
         (["evaluate", "cross_entropy", __file__, DIGITS[1]], "not a .npy or .npz"),
         (["evaluate", "cross_entropy", DIGITS[1], DIGITS[0]], "labels.npy int64[1797]"),
         (["evaluate", "cross_entropy", DIGITS[0], DIABETES[0]], "leading dimensions differ"),

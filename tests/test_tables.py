@@ -442,7 +442,7 @@ def test_bfloat16_of_files(tmp_path):
     metadata = tmp_path / "x.zarr" / ".zarray"  # as zarr 2 writes bfloat16
     text = metadata.read_text()
     metadata.write_text(
-        text.replace("<u2", "<V2").replace('"fill_value": 0', '"fill_value": "AAA="')
+        text.replace("<u2", "|V2").replace('"fill_value": 0', '"fill_value": "AAA="')
     )
     assert open_source(tmp_path / "x.zarr").read_all().tobytes() == raw
 

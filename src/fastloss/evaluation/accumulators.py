@@ -533,9 +533,11 @@ def _check_labels(labels: NDArray[Any]) -> None:
             integers = all(
                 type(label) is int and -(2**63) <= label < 2**63 for label in labels.flat
             )
-            remedy = ""
-            if len(wrong) == labels.size:
-                remedy = f": pass group.astype({'np.int64' if integers else 'str'})"
+            is_plain = any(
+                isinstance(label, (str, int, float, np.generic)) for label in labels.flat
+            )
+            remedy = ": pass group.astype(np.int64)" if integers else ""
+            remedy = remedy if is_plain else ": pass group.astype(str)"
             raise TypeError(
                 f"group holds {wrong[0]!r} in an array of objects, where labels must be "
                 f"strings or dates{remedy}"
