@@ -4,6 +4,7 @@ import datetime
 import gzip
 import os
 import pathlib
+import subprocess
 import sys
 
 import h5py
@@ -17,7 +18,7 @@ import pytest
 import fastloss as fl
 from fastloss.evaluation.sources import open_labels, open_source
 from fastloss.evaluation.sources.paths import natural_order
-from tests.test_sources import arrow_column, check
+from tests.test_sources import MEASURE, arrow_column, check
 
 TABLE = pa.table(
     {
@@ -368,6 +369,16 @@ def test_types_of_text_are_those_of_all_rows(tmp_path):
         assert open_source(f"{path}:{name}").read_all()[-1] == 1.5
     large = write_text(tmp_path, "y.csv", "id\n18446744073709551615\n18446744073709551614\n")
     assert len(groups(large, 2)) == 2  # not rounded to one float
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak from /proc")
+@pytest.mark.parametrize(
+    ("suffix", "head", "line"), [("csv", "p\n", "0.5\n"), ("jsonl", "", '{"p":0.5}\n')]
+)
+def test_memory_does_not_grow_with_text(suffix, head, line, tmp_path):
+    paths = [write_text(tmp_path, f"x{n}.{suffix}", head + n * line) for n in (50_000, 1_500_000)]
+    growth = subprocess.check_output([sys.executable, "-c", MEASURE, *paths], text=True)
+    assert int(growth) < 64  # MB; a batch for each row took 3 GB
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ class _Text(TableFormat):
         scanner = self._fragment(path, types).scanner(
             schema=pa.schema(list(types.items())),
             columns=list(types),
-            batch_size=size,
+            batch_size=max(size, 1 << 16),  # pyarrow cuts a whole block, in memory
             batch_readahead=0,
             fragment_readahead=0,
             use_threads=False,
