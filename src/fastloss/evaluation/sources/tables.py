@@ -182,28 +182,23 @@ class _Text(TableFormat):
         return _fields(self._fragment(path, {}).physical_schema)
 
     def batches(self, path, types, index, size):
-        import pyarrow as pa
+        # Not by a scanner of pyarrow.dataset, which would parse all of the file before the first
+        # batch on one thread, and ahead of the reader on several.
+        if os.path.getsize(path):
+            for batch in self._blocks(path, types):
+                yield [batch.column(name) for name in types]
 
-        if not os.path.getsize(path):
-            return
-        scanner = self._fragment(path, types).scanner(
-            schema=pa.schema(list(types.items())),
-            columns=list(types),
-            batch_size=max(size, 1 << 16),  # pyarrow cuts a whole block, in memory
-            batch_readahead=0,
-            fragment_readahead=0,
-            use_threads=False,
-        )
-        for batch in scanner.to_batches():
-            yield [batch.column(name) for name in types]
+    def _blocks(self, path, types) -> Iterator[Any]:
+        """The columns in batches, of about READ_BYTES of text."""
+        raise NotImplementedError
 
 
 class Csv(_Text):
     name = "CSV"
 
-    def _format(self, path, types):
+    def _options(self, path, types):
         import pyarrow as pa
-        from pyarrow import csv, dataset
+        from pyarrow import csv
 
         base = _without_compression(path)
         delimiter = "\t" if base.endswith((".tsv", ".tab")) else ","
@@ -211,19 +206,35 @@ class Csv(_Text):
         is_text = any(pa.types.is_string(kind) for kind in types.values())
         missing = [""] if is_text else ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "None"]
         columns = self._header(path, delimiter)
-        return dataset.CsvFileFormat(
+        return (
+            csv.ReadOptions(use_threads=False, block_size=READ_BYTES),
             # In one column, an empty line is a row.
             csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=len(columns) > 1),
-            default_fragment_scan_options=dataset.CsvFragmentScanOptions(
-                csv.ConvertOptions(
-                    column_types=types,
-                    null_values=missing,
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-                csv.ReadOptions(use_threads=False, block_size=READ_BYTES),
+            csv.ConvertOptions(
+                include_columns=list(types),
+                column_types=types,
+                null_values=missing,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
             ),
         )
+
+    def _format(self, path, types):
+        from pyarrow import dataset
+
+        read, parse, convert = self._options(path, types)
+        scan = dataset.CsvFragmentScanOptions(convert, read)
+        return dataset.CsvFileFormat(parse, default_fragment_scan_options=scan)
+
+    def _blocks(self, path, types):
+        import pyarrow as pa
+        from pyarrow import csv
+
+        with (
+            pa.input_stream(path) as stream,
+            csv.open_csv(stream, *self._options(path, types)) as reader,
+        ):
+            yield from reader
 
     @staticmethod
     def _header(path, delimiter):
@@ -264,6 +275,29 @@ class JsonLines(_Text):
                 json.ReadOptions(use_threads=False, block_size=READ_BYTES),
             )
         )
+
+    def _blocks(self, path, types):
+        import pyarrow as pa
+        from pyarrow import json
+
+        schema = pa.schema(list(types.items()))
+        parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        with pa.input_stream(path) as stream:
+            for lines in _whole_lines(stream):
+                read = json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+                table = json.read_json(pa.BufferReader(lines), read, parse)
+                yield from table.to_batches()
+
+
+def _whole_lines(stream: Any) -> Iterator[bytes]:
+    """Blocks of about READ_BYTES that end with a line."""
+    rest = b""
+    while data := stream.read(READ_BYTES):
+        lines, end, rest = (rest + data).rpartition(b"\n")
+        if lines.strip():
+            yield lines + end
+    if rest.strip():
+        yield rest
 
 
 class _Closer:
