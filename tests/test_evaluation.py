@@ -374,7 +374,7 @@ def test_missing_files(tmp_path):
         evaluate_files(fl.mse_loss, [tmp_path / "nothing.npy"] * 2)
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
         evaluate_files(fl.mse_loss, [f"{tmp_path}/nothing.npz:a"] * 2)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ValueError, match="holds no Parquet, Arrow, CSV or JSON Lines files"):
         evaluate_files(fl.mse_loss, [tmp_path] * 2)
 
 
