@@ -77,6 +77,15 @@ typedef struct {
     real derivative_nan[LANES];   /* not 0: a derivative is infinite or NaN (ALL_RESULTS) */
 } lane_state;
 
+/* By parts, which gcc clears with a few vector stores: it clears the whole by `rep stos`, whose
+ * bytes are not forwarded to the loads of the formula's loop. */
+static INLINE void clear_lane_state(lane_state *state)
+{
+    state->sum = (lane_sum){{0}, {0}};
+    memset(state->domain_flag, 0, sizeof state->domain_flag);
+    memset(state->derivative_nan, 0, sizeof state->derivative_nan);
+}
+
 static INLINE void copy_lane_state(lane_state *to, const lane_state *from,
                                    const int checks_derivatives)
 {
@@ -177,7 +186,8 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
 {
     real operand[FL_OPERANDS][LANES], result[1 + FL_OPERANDS][LANES];
     formula_args padded = *args;
-    lane_state padded_state = *state;
+    lane_state padded_state;
+    clear_lane_state(&padded_state);
     for (int k = 0; k < FL_OPERANDS; k++) {
         for (int64_t j = 0; j < LANES; j++)
             operand[k][j] = args->operand[k][i + (j < n ? j : n - 1)];
@@ -192,8 +202,8 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
     for (int k = 0; outputs & VALUE && k < n; k++)
         add_to_lane(&state->sum, k, (double)result[0][k]);
     for (int k = 0; k < LANES; k++) {
-        state->domain_flag[k] = padded_state.domain_flag[k];
-        state->derivative_nan[k] = padded_state.derivative_nan[k];
+        state->domain_flag[k] |= padded_state.domain_flag[k];
+        state->derivative_nan[k] += padded_state.derivative_nan[k];
     }
 }
 
@@ -427,7 +437,8 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     for (int k = 0; k < FL_OPERANDS; k++)
         args.operand[k] = operand[k] ? operand[k] : operand[0];
     memcpy(args.params, params, sizeof args.params);
-    lane_state state = {{{0}, {0}}, {0}, {0}};
+    lane_state state;
+    clear_lane_state(&state);
     apply_tile(call, outputs, &args, scale_later, first, n, &state);
     uint_real flags = 0;
     for (int k = 0; k < LANES; k++)
