@@ -1782,14 +1782,9 @@ def ctc_loss(
     -----
     %(ctc_numerics)s
 
-<<<<<<< HEAD
     Terms: the loss itself; for the gradient, the larger of ``exp(x)`` and ``gamma``: it is within
     64 units in the last place of this for up to 20,000 frames, and within 0.0032 per frame for
     more.
-=======
-    Terms: the loss itself; for the gradient, the larger of ``exp(x)`` and ``gamma``: its error is at
-    most 64 units in the last place of this for up to 20,000 frames, and 0.0032 per frame for more.
->>>>>>> 900ad61a1c185605735ec96afa5c9524748108ee
 
     As in PyTorch, the gradient is taken with respect to logits whose log-softmax is x, as training
     needs it. It holds for probabilities that sum to 1; the derivative with respect to x itself is
