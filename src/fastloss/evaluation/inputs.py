@@ -26,7 +26,7 @@ class EvaluationInput:
     missing_chunks: Literal["warn", "error", "fill"] | None = None
     class_axis: int | None = None  # of the input and of probabilities; None is the loss's own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_class_axis(self.criteria, self.class_axis)
 
     @property

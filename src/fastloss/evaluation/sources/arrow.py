@@ -134,7 +134,7 @@ class LabelLayout:
     name: str
     column_type: Any
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         import pyarrow as pa
 
         kind = plain_type(self.column_type)

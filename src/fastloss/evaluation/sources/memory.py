@@ -36,7 +36,7 @@ class StoredLabels:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self._source)
 
     def read(self, start: int, stop: int, buffer: Any = None) -> np.ndarray:
@@ -54,6 +54,12 @@ class SlicedLabels:
     buffered = False
     row_bytes = 0
     chunk_rows = 1
+    name: str
+    backing: Any
+    shape: tuple[int, ...]
+    nbytes: int
+    missing_chunks: int
+    statuses: tuple[Any, ...]
 
     def __init__(self, name: str, data: Any, file: Any = None, status: Any = None):
         """`file` is closed at the end, `status` is that of the file of the data."""
@@ -62,7 +68,7 @@ class SlicedLabels:
         self.rows = self.shape[0] if self.shape else 1
         self.statuses = () if status is None else (status,)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {list(self.shape)} of labels"
 
     def read(self, start: int, stop: int, buffer: Any = None) -> np.ndarray:
@@ -89,7 +95,7 @@ class LabelSource:
 
     buffered = False
     row_bytes = 0
-    statuses = ()
+    statuses: tuple[Any, ...] = ()
     missing_chunks = 0
     name: str
     shape: tuple[int, ...]

@@ -84,7 +84,7 @@ class PartsSource(Source):
                 raise ValueError(f"{part} was changed while it was read")
         return self._part
 
-    def close(self):
+    def close(self) -> None:
         if self._part is not None:
             self._part.close()
         self._index, self._part = -1, None

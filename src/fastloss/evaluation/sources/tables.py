@@ -68,7 +68,8 @@ class TableFormat:
 
 
 class Parquet(TableFormat):
-    name, module = "Parquet", "pyarrow.parquet"
+    name: str = "Parquet"
+    module: str = "pyarrow.parquet"
 
     @staticmethod
     def _open(path):
@@ -78,16 +79,18 @@ class Parquet(TableFormat):
         file = parquet.ParquetFile(path, buffer_size=READ_BYTES, **options)
         return contextlib.closing(_Closer(file, partial(file.close, force=True)))
 
-    def column_types(self, path):
+    def column_types(self, path: str) -> list[tuple[str, Any]]:
         with self._open(path) as opened:
             return _fields(opened.file.schema_arrow)
 
-    def count(self, path, types):
+    def count(self, path: str, types: dict[str, Any]) -> list[int]:
         with self._open(path) as opened:
             metadata = opened.file.metadata
             return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
-    def batches(self, path, types, index, size):
+    def batches(
+        self, path: str, types: dict[str, Any], index: int, size: int
+    ) -> Generator[Any, None, None]:
         with self._open(path) as opened:
             file = opened.file
             for group in range(index, file.num_row_groups):  # else pyarrow would start the next
@@ -111,7 +114,8 @@ def _null_lists(path: str, group: int) -> Iterator[None]:
 
 
 class ArrowFile(TableFormat):
-    name, module = "Arrow", "pyarrow.ipc"
+    name: str = "Arrow"
+    module: str = "pyarrow.ipc"
 
     @staticmethod
     @contextlib.contextmanager
@@ -124,17 +128,19 @@ class ArrowFile(TableFormat):
             options = ipc.IpcReadOptions(included_fields=fields, use_threads=False)
             yield ipc.open_file(stream, options=options)
 
-    def column_types(self, path):
+    def column_types(self, path: str) -> list[tuple[str, Any]]:
         with self._open(path) as file:
             return _fields(file.schema)
 
-    def count(self, path, types):
+    def count(self, path: str, types: dict[str, Any]) -> list[int]:
         with self._open(path, types) as file:
             if hasattr(file, "count_rows"):  # since version 26
                 return [file.count_rows()]
             return [sum(file.get_batch(i).num_rows for i in range(file.num_record_batches))]
 
-    def batches(self, path, types, index, size):
+    def batches(
+        self, path: str, types: dict[str, Any], index: int, size: int
+    ) -> Generator[Any, None, None]:
         with self._open(path, types) as file:
             for number in range(file.num_record_batches):
                 batch = file.get_batch(number)
@@ -142,7 +148,8 @@ class ArrowFile(TableFormat):
 
 
 class ArrowStream(TableFormat):
-    name, module = "Arrow stream", "pyarrow.ipc"
+    name: str = "Arrow stream"
+    module: str = "pyarrow.ipc"
 
     @staticmethod
     @contextlib.contextmanager
@@ -152,11 +159,13 @@ class ArrowStream(TableFormat):
         with open(path, "rb") as stream, ipc.open_stream(stream) as reader:
             yield reader
 
-    def column_types(self, path):
+    def column_types(self, path: str) -> list[tuple[str, Any]]:
         with self._open(path) as reader:
             return _fields(reader.schema)
 
-    def batches(self, path, types, index, size):
+    def batches(
+        self, path: str, types: dict[str, Any], index: int, size: int
+    ) -> Generator[Any, None, None]:
         with self._open(path) as reader:
             for batch in reader:
                 yield [batch.column(name) for name in types]
@@ -176,12 +185,14 @@ class _Text(TableFormat):
         name = os.path.abspath(path)
         return self._format(path, types).make_fragment(name, filesystem=fs.LocalFileSystem())
 
-    def column_types(self, path):
+    def column_types(self, path: str) -> list[tuple[str, Any]]:
         if not os.path.getsize(path):
             return []
         return _fields(self._fragment(path, {}).physical_schema)
 
-    def batches(self, path, types, index, size):
+    def batches(
+        self, path: str, types: dict[str, Any], index: int, size: int
+    ) -> Generator[Any, None, None]:
         # Not by a scanner of pyarrow.dataset, which would parse all of the file before the first
         # batch on one thread, and ahead of the reader on several.
         if os.path.getsize(path):
@@ -258,7 +269,7 @@ class Csv(_Text):
 class JsonLines(_Text):
     name = "JSON Lines"
 
-    def column_types(self, path):
+    def column_types(self, path: str) -> list[tuple[str, Any]]:
         try:
             return super().column_types(path)
         except ValueError as error:  # of pyarrow, ArrowInvalid is one
@@ -357,8 +368,8 @@ class TableFile:
     starts: list[int] = field(default_factory=lambda: [0])  # rows at which reading may start
     rows: int = 0
 
-    def __post_init__(self):
-        self.status = os.stat(self.path)
+    def __post_init__(self) -> None:
+        self.status: os.stat_result = os.stat(self.path)
 
     def check_unchanged(self) -> None:
         status = os.stat(self.path)
@@ -369,6 +380,14 @@ class TableFile:
 
 class Table:
     """The files of a table, and some of its columns, which are read batch by batch."""
+
+    path: str
+    files: list[TableFile]
+    statuses: list[os.stat_result]
+    columns: list[str]
+    name: str
+    types: dict[str, Any]
+    rows: int
 
     def __init__(self, path: str, files: list[TableFile], member: str, labels: bool):
         self.path, self.files = path, files
@@ -592,10 +611,10 @@ class TableSource(ChunkedSource):
     def _decode_chunk(self, row):
         return self._cursor.rows_at(row)
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | files_fingerprint(self.name, self.statuses)
 
-    def close(self):
+    def close(self) -> None:
         self._cursor.close()
 
 
@@ -607,6 +626,11 @@ class TableLabels:
     missing_chunks = 0
     chunk_rows = 1
     backing = None
+    name: str
+    rows: int
+    shape: tuple[int, ...]
+    statuses: list[os.stat_result]
+    kind: Any
 
     def __init__(self, table: Table):
         self.name, self.rows, self.shape = table.name, table.rows, (table.rows,)
@@ -617,7 +641,7 @@ class TableLabels:
         self._cursor = _BatchCursor(table, self, 1 << 16)
         self._cached: tuple[int, Any] = (0, ())
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self.kind}[{self.rows}]"
 
     def to_numpy(self, arrays: Sequence[Any], row: int) -> np.ndarray:
