@@ -384,8 +384,8 @@ OPTION_CORNERS = {
     "hinge_embedding_loss": {"margin": MARGINS},
     "margin_ranking_loss": {"margin": MARGINS},
     "sigmoid_focal_loss": {
-        "alpha": (-1.0, 0.0, 1e-300, 1e-9, 0.3, 1 - 1e-9, 1.0),
-        "gamma": (0.0, 1e-300, 1e-9, 0.7, 1.0, 2.0, 2.1, 30.0, 1e3),
+        "alpha": (-1.0, 0.0, 1e-9, 0.3, 1 - 1e-9, 1.0),
+        "gamma": (0.0, 1e-9, 0.7, 1.0, 2.0, 2.1, 30.0, 1e3),
     },
     "pinball_loss": {"quantile": (0.0, 1e-9, 0.99, 1 - 1e-9, 1.0)},
     "tweedie_deviance_loss": {
