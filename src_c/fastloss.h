@@ -306,7 +306,7 @@ int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_
 int fl_add_totals(fl_totals *to, const fl_totals *from);
 
 /* Adds n units; unit i goes to groups[group[i]], which is not read if the unit has neither divisor
- * nor count. `bad_terms` is that of the call. */
+ * nor count. `bad_terms` is the member of the call's totals. */
 int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
                       const double *weighted_loss, const double *unit_divisor,
                       const unsigned char *unit_counted, int bad_terms);

@@ -43,7 +43,7 @@ def interleaved(first, second):
 
 
 class Arrays:
-    """What a call reads and writes, by name."""
+    """The arrays that a call reads and writes, by name."""
 
     def __init__(self, case, dtype):
         self.draw = DrawnCase(case, (ROWS,), dtype)

@@ -83,7 +83,7 @@ def respond(store: Store, name: str, key: str, kind: str, body: bytes) -> JSONRe
         raise refusal(422, error) from error
     try:
         counted = store.record(name, key, digest, batch)
-    except (KeyReused, NotFinite, OverflowError) as error:  # the sums with those of earlier batches
+    except (KeyReused, NotFinite, OverflowError) as error:  # sums over all batches
         raise refusal(422, error) from error
     return JSONResponse(answer, headers={"Idempotency-Replayed": str(not counted).lower()})
 

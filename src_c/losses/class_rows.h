@@ -33,8 +33,8 @@ typedef struct {
     double divisor[FL_ROW_BATCH];       /* s w_y */
     double grad_scale[FL_ROW_BATCH];    /* factor of the row's gradients */
     int has_exponents;
-    int64_t exponent[FL_ROW_BATCH]; /* if has_exponents: the weights of classes in the loss are
-                                       those of the call times 2^exponent */
+    int64_t exponent[FL_ROW_BATCH]; /* if has_exponents: of the weights of classes, which are the
+                                       weights in the formula times 2^exponent */
 } row_batch;
 
 /* Rows in a transposed tile of C classes: a multiple of LANES that fits, at most FL_ROW_BATCH. If
