@@ -1,20 +1,26 @@
 """The example of a service: it counts each request once, if repeated and if workers are killed."""
 
 import asyncio
+import contextlib
 import io
 import itertools
 import json
 import os
+import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 import uuid
+import warnings
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -115,15 +121,33 @@ def test_batch_of_weight_zero_has_no_value(client):
         ("digits", {"input": LOGITS.tolist(), "target": [0, 3, 10, 9, 3, 0]},
          "target[2] = 10 is not a class: input has 10 classes (0..9), and ignore_index is -100"),
         ("digits", {"input": LOGITS.tolist(), "target": [0, 3]}, "target has shape (2,)"),
-        ("digits", {"input": [[1.0, 2.0], [3.0]], "target": [0, 1]}, "input: setting an array"),
-        ("digits", {"input": [["1.0"] * 10], "target": [0]}, "input has dtype <U3"),
-        ("diabetes", {"input": [1.0, float("nan")], "target": [1, 2]}, "the loss at [1] is nan"),
+        (
+            "digits",
+            {"input": [[1.0, 2.0], [3.0]], "target": [0, 1]},
+            "input[1] has 1 entries, but input[0] has 2",
+        ),
+        ("digits", {"input": [["1.0"] * 10], "target": [0]}, "input[0, 0] is a string"),
+        (
+            "diabetes",
+            {"input": [1.0, float("nan")], "target": [1, 2]},
+            "the loss at [1] is nan because of input[1]: ",
+        ),
         (
             "diabetes",
             {"input": [1.0, 2.0], "target": [1, 2], "sample_weight": [1e308, 1e308]},
-            "of their weights, overflows",
+            "sample_weight[0] is 1e+308: weights are 0, or from ",
         ),
-        ("diabetes", {"input": [1.0, 1e400], "target": [1, 2]}, "the loss at [1] is inf"),
+        (
+            "diabetes",
+            {"input": [1.0, 1e400], "target": [1, 2]},
+            "the loss at [1] is inf because of input[1]: ",
+        ),
+        (
+            "diabetes",
+            {"input": [1, 2], "target": [1, -1e400]},
+            "the loss at [1] is inf because of target[1]: ",
+        ),
+        ("diabetes", {"input": [1e200], "target": [0]}, "the loss at [0] is 5e+201: "),
         ("diabetes", {"input": [[1.0, 2.0]], "target": [[1, 2]]}, "(1, 2): this model's is (N)"),
         ("diabetes", {"input": 1.0, "target": 2.0}, "input has shape (): this model's is (N)"),
         ("digits", {"input": LOGITS[:, :3].tolist(), "target": [0] * 6}, "model's is (N, 10)"),
@@ -141,30 +165,370 @@ def test_invalid_request_is_not_counted(client, model, body, message):
     assert client.state() == before
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "message"),
-    [
-        (b"{", "application/json", "the body is not JSON: "),
-        (b"[" * 100_000, "application/json", "the body is not JSON: "),
-        (b"PK", "application/x-npz", "the body is not an .npz file: "),
-        (npz(input=np.array([{}])), "application/x-npz", "Object arrays cannot be loaded"),
-        (npz(input=np.zeros(9 << 20)), "application/x-npz", "it unpacks to 754"),
-    ],
-)
-def test_unreadable_body(client, body, kind, message):
-    status, answer, _ = post(client, "digits", body, kind)
+def members(**contents):
+    """An .npz file of these bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def npy(array, shape=None):
+    """An .npy file, perhaps with a shape that is not the array's."""
+    buffer = io.BytesIO()
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(buffer, {**header, "shape": shape or array.shape})
+    return buffer.getvalue() + array.tobytes()
+
+
+def bomb(method):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("input.npy", bytes(1 << 20))
+    return buffer.getvalue()
+
+
+JSON, NPZ = "application/json", "application/x-npz"
+GOOD = npz(input=LOGITS, target=LABELS)
+UNREADABLE_JSON = [
+    (b"", "the body is not JSON: "),
+    (b"{", "the body is not JSON: "),
+    (b"[" * 100_000, "the body is not JSON: "),
+    (b'{"input": [1], "target": [1]', "the body is not JSON: "),
+    (b'{"input": [1], "target": [1]}}', "the body is not JSON: "),
+    (b'{"input": [01], "target": [1]}', "the body is not JSON: "),
+    (b'{"input": [inf], "target": [1]}', "the body is not JSON: "),
+    (b'{"input": [1], "target": ["\xff"]}', "the body is not JSON: 'utf-8' codec"),
+    (b'{"input": [1], "target": ["\xed\xa0\x80"]}', "the body is not JSON: 'utf-8' codec"),
+    ('{"input": [1], "target": [1]}'.encode("utf-16"), "the body is not JSON: 'utf-8' codec"),
+    (b"null", "the body must be an object of arrays"),
+    (b"NaN", "the body must be an object of arrays"),
+    (b"9" * 5000, "the body must be an object of arrays"),
+    (b"{}", "input is missing: this model needs 'input', 'target', and may have"),
+    (b'{"input": [1]}', "target is missing: "),
+    (b'{"\\ud800": [1], "input": [1]}', r"there is an array '\ud800': this model needs"),
+    (b'{"input": ["\\ud800"], "target": [1]}', "input[0] is a string: send numbers"),
+    (b'{"input": [1], "\\u0000": [1]}', "there is an array"),
+    (b'{"input": [1], "%b": [1]}' % (b"x" * 10**6), "there is an array 'xxx"),
+    (b'{"input": [1], "target": [1], "input": [2]}', "input appears twice"),
+    (b'{"input": [null], "target": [1]}', "input[0] is null: send numbers"),
+    (b'{"input": [1, true], "target": [1, 2]}', "input[1] is a boolean"),
+    (b'{"input": [1, 2], "target": [1, {"a": 2}]}', "target[1] is an object"),
+    (b'{"input": {}, "target": []}', "input is an object"),
+    (b'{"input": [1, [2]], "target": [1, 2]}', "input[1] is a list"),
+    (b'{"input": [[1], 2], "target": [1, 2]}', "input[1] is a number"),
+    (b'{"input": [[], [1]], "target": [1]}', "input[1] has 1 entries, but input[0] has 0"),
+    (b'{"input": %b1%b, "target": [1]}' % (b"[" * 500, b"]" * 500), "input has more than 8"),
+    (b'{"input": [%b], "target": [1]}' % (b"9" * 5000), "the loss at [0] is inf because of input"),
+    (b'{"input": [1], "target": [%b]}' % (b"9" * 400), "the loss at [0] is inf because of target"),
+    (b'{"input": [1], "target": [1], "sample_weight": [NaN]}', "sample_weight[0] is nan"),
+    (b'{"input": [1], "target": [1], "sample_weight": [Infinity]}', "sample_weight[0] is inf"),
+    (b'{"input": [1], "target": [1], "sample_weight": [1e-26]}', "sample_weight[0] is 1e-26"),
+    (b'{"input": [1], "target": [1], "sample_weight": [[[1]]]}', "sample_weight"),
+    (b'{"input": [%b""], "target": [1]}' % (b'"", ' * 1000), "input[0] is a string"),
+    (b'{"input": [%b1], "target": 1}' % (b"1," * (1 << 18)), "input has 262145 rows: split it"),
+]
+UNREADABLE_NPZ = [
+    (b"", "the body is not an .npz file: "),
+    (b"PK", "the body is not an .npz file: "),
+    (GOOD[:-30], "the body is not an .npz file: "),
+    (GOOD[:200] + b"?" + GOOD[201:], "the body is not an .npz file: "),
+    (b"x" * 100 + GOOD[50:], "the body is not an .npz file: "),
+    (b'{"input": [1], "target": [1]}', "the body is not an .npz file: "),
+    (pickle.dumps([1]), "the body is not an .npz file: "),
+    (npz(input=np.array([{}])), "Object arrays cannot be loaded"),
+    (npz(input=np.zeros(9 << 20)), "it unpacks to 754"),
+    (members(input=b"hello", target=b""), "it contains 'input', which is not an .npy file"),
+    (members(**{"input.npy": b"hello", "target.npy": b""}), "input is not an .npy file: "),
+    (members(**{"input.npy": b"", "target.npy": b""}), "input is not an .npy file: "),
+    (members(**{"input.npy": GOOD, "target.npy": b""}), "input is not an .npy file: "),
+    (members(**{"input.npy": npy(LOGITS)[:-1]}), "input is not an .npy file: "),
+    (members(**{"input.npy": npy(LOGITS) + b"x"}), "input has more bytes than its shape (6, 10)"),
+    (members(**{"input.npy": npy(LOGITS, (2**40, 10))}), "input is not an .npy file: "),
+    (members(**{"input.npy": npy(LOGITS, (2**80, 10))}), "input is not an .npy file: "),
+    (members(**{"input.npy": npy(LOGITS, (-1, 10))}), "input "),
+    (members(**{"input.npy": npy(LOGITS), "../x.npy": b""}), "there is an array '../x'"),
+    (members(**{f"{k}.npy": b"" for k in range(100)}), "it contains too many files"),
+    (members(**{"\ud7ff.npy": npy(LABELS)}), "there is an array"),
+    (bomb(zipfile.ZIP_BZIP2), "the compression of 'input.npy' is not supported"),
+    (bomb(zipfile.ZIP_LZMA), "the compression of 'input.npy' is not supported"),
+    (npz(input=LOGITS, target=LABELS.astype("U")), "target has dtype <U21: send numbers"),
+    (npz(input=LOGITS + 0j, target=LABELS), "input has dtype complex128: send numbers"),
+    (npz(input=LOGITS, target=LABELS.astype("M8[s]")), "target has dtype datetime64[s]"),
+    (npz(input=LOGITS, target=LABELS.astype([("a", "i8")])), "target has dtype [('a'"),
+    (npz(input=LOGITS, target=np.zeros(6, "V0")), "target has dtype |V0"),
+    (npz(input=LOGITS), "target is missing: "),
+    (npz(input=LOGITS, target=LABELS, label=LABELS), "there is an array 'label'"),
+    (npz(input=LOGITS, target=np.uint64(2**64 - 1) - LABELS.astype("u8")), "target[0] = 18446744"),
+    (npz(input=LOGITS.astype("f2") * np.float16(np.inf), target=LABELS), "the loss at [0] is nan"),
+    (npz(input=LOGITS[:0, :3], target=LABELS[:0]), "input has shape (0, 3)"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), UNREADABLE_JSON, ids=itertools.count())
+def test_unreadable_json(client, body, message):
+    before = client.state()
+    status, answer, _ = post(client, "diabetes", body)
     assert status == 422
     assert message in answer["detail"]
+    assert len(answer["detail"]) < 600
+    assert client.state() == before
 
 
-def test_body_too_long():
-    class Request:
-        async def stream(self):
-            for _ in range(65):
-                yield bytes(1 << 20)
+@pytest.mark.parametrize(("body", "message"), UNREADABLE_NPZ, ids=itertools.count())
+def test_unreadable_npz(client, body, message):
+    before = client.state()
+    status, answer, _ = post(client, "digits", body, NPZ)
+    assert status == 422
+    assert message in answer["detail"]
+    assert client.state() == before
 
-    with pytest.raises(fastapi.HTTPException, match="413: a request holds at most 67108864 bytes"):
-        asyncio.run(app.read_body(Request()))
+
+def test_repeated_member(client):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("input.npy", npy(LOGITS))
+        archive.writestr("input.npy", npy(LOGITS[:1]))
+    status, answer, _ = post(client, "digits", buffer.getvalue(), NPZ)
+    assert (status, answer["detail"]) == (422, "input appears twice")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/x-www-form-urlencoded", 415),
+        ("text/\xff", 415),
+        ("", 415),
+    ],
+)
+def test_types_of_bodies(client, kind, status):
+    found, answer, _ = post(client, "diabetes", b'{"input": [1], "target": [1]}', kind)
+    assert found == status
+    assert status == 200 or "it must be application/json or application/x-npz" in answer["detail"]
+
+
+def exchange(client, *parts, pause=0.0):
+    """Everything that the service sends for these bytes, after which the client sends no more."""
+    host, port = client._host.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with contextlib.suppress(OSError):  # the service has closed the connection
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+            connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def head(*lines):
+    lines = ("POST /models/diabetes/losses HTTP/1.1", "Host: x", "Idempotency-Key: k", *lines)
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (head("Content-Length: 1000"), b'{"input": [1], "target": [1]}'),
+        (head("Content-Length: 3"), b'{"input": [1], "target": [1]}'),
+        (head("Content-Length: -1"), b"{}"),
+        (head("Content-Length: x"), b"{}"),
+        (head("Content-Length: " + "9" * 5000), b"{}"),
+        (head("Content-Length: 2", "Content-Length: 3"), b"{}"),
+        (head("Content-Length: 2", "Transfer-Encoding: chunked"), b"{}"),
+        (head("Transfer-Encoding: chunked"), b"ffffffffffffffffff\r\n{}"),
+        (head("Transfer-Encoding: chunked"), b"2\r\n{}\r\n"),
+        (head("Transfer-Encoding: chunked"), b"-2\r\n{}\r\n0\r\n\r\n"),
+        (head("Content-Length: 2", "Content-Encoding: gzip"), b"\x1f\x8b"),
+        (head("Content-Length: 2", "Idempotency-Key: " + "x" * 1000), b"{}"),
+        (head("Content-Length: 2", "Content-Type: application/x-npz"), b"{}"),
+        (head("Content-Length: 99999999999"), b"{}"),
+        (head(), b'{"input": [1], "target": [1]}'),
+    ],
+    ids=itertools.count(),
+)
+def test_lengths_that_are_lies(client, service, parts):
+    before, lines = client.state(), len(service.log)
+    answer = exchange(client, *parts, pause=0.05)
+    assert not answer or 400 <= int(answer.split()[1]) < 500
+    assert client.state() == before
+    assert "Traceback" not in "".join(service.log[lines:])
+
+
+def test_body_too_long(client):
+    client.state()  # returns as soon as there is a worker
+    for kind, size in app.bodies.MAX_BYTES.items():
+        before = client.retries
+        headers = {"Content-Type": kind, "Idempotency-Key": "k"}
+        message = rf"HTTP 413.*a body of this type has at most {size} bytes: split it"
+        for body in (b"[]," * (size // 3 + 1), iter([bytes(1 << 20)] * ((size >> 20) + 1))):
+            with pytest.raises(ValueError, match=message):
+                client._send("POST", "/models/diabetes/losses", body, headers)
+        assert client.retries == before
+
+
+@pytest.mark.parametrize("text", [b"[],", b"{},", b"1,", b'"",', b"[[]],", b"[1],"])
+def test_json_takes_little_memory(text):
+    limit = app.bodies.MAX_BYTES[JSON]
+    size = 1 << 17
+    body = b'{"input": [%b0], "target": []}' % (text * (size // len(text)))
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):
+            app.bodies.read_arrays(body, JSON, ["input", "target"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak * limit / size < 200e6
+
+
+class Arriving:
+    """A request whose body arrives in pieces, each after an event."""
+
+    def __init__(self, *pieces, headers=None):
+        self.headers, self._pieces = headers or {}, pieces
+
+    async def stream(self):
+        for piece in self._pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            else:
+                yield piece
+
+
+def test_large_bodies_wait_for_slots(monkeypatch):
+    large = bytes(app.bodies.SMALL_BYTES + 1)
+
+    async def receive(slots, *pieces, until=None):
+        async with app.bodies.receive(Arriving(*pieces), JSON, slots) as body:
+            if until:
+                await until.wait()
+            return len(body)
+
+    async def run():
+        slots, release = asyncio.Semaphore(2), asyncio.Event()
+        holders = [asyncio.create_task(receive(slots, large, until=release)) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(receive(slots, large, b"x"))
+        assert await receive(slots, large[:-1]) == len(large) - 1  # needs no slot
+        assert slots.locked()
+        assert not waiting.done()
+        release.set()
+        assert await waiting == len(large) + 1
+        await asyncio.gather(*holders)
+        # Bodies that never end, or wait too long, give back what they have taken.
+        monkeypatch.setattr(app.bodies, "RECEIVE_SECONDS", 0.05)
+        never = asyncio.Event()
+        holders = [asyncio.create_task(receive(slots, large, never)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        monkeypatch.setattr(app.bodies, "RECEIVE_SECONDS", 0.01)
+        with pytest.raises(fastapi.HTTPException, match="503: busy with other large requests"):
+            await receive(slots, large)
+        for holder in holders:
+            with pytest.raises(fastapi.HTTPException, match=r"408: the body took more than"):
+                await holder
+        assert await asyncio.gather(*[receive(slots, large) for _ in range(2)]) == [len(large)] * 2
+        assert not slots.locked()
+
+    asyncio.run(run())
+
+
+def mutated(rng, body):
+    """The body with random bytes changed, removed, repeated, or replaced by tokens."""
+    tokens = [b"NaN", b"-Infinity", b"1e999", b"null", b"[", b"]", b"{", b'"', b",", b"\\ud800"]
+    tokens += [b"\xff", b"-", b"1e200", b"1e-320", b"9" * 30, b"true", b'"input":', b"[]", b"\0"]
+    for _ in range(rng.integers(1, 4)):
+        start = int(rng.integers(len(body) + 1))
+        stop = start + int(rng.choice([0, 1, 2, 30]))
+        new = [
+            b"",
+            bytes(rng.integers(0, 256, 2, np.uint8)),
+            body[start:stop] * 2,
+            tokens[rng.integers(len(tokens))],
+        ]
+        body = body[:start] + new[rng.integers(4)] + body[stop:]
+    return body[: rng.integers(len(body) + 1)] if rng.random() < 0.1 else body
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for entry in value for number in numbers(entry)]
+    return [value]
+
+
+def test_mutated_bodies(client, service, complete):
+    rng, lines = np.random.default_rng(0), len(service.log)
+    json_body = b'{"input": [1.5, 80, -3], "target": [141, 2e2, 0], "sample_weight": [1, 0, 2.5]}'
+    npz_body = npz(input=np.arange(3.0), target=np.ones(3, np.float32))
+    statuses = []
+    for k in range(5000 if complete else 300):
+        kind, body = ((JSON, json_body), (NPZ, npz_body))[k % 2]
+        status, answer, _ = post(client, "diabetes", mutated(rng, body), kind)
+        assert status in (200, 422), answer
+        statuses.append(status)
+    assert min(statuses.count(200), statuses.count(422)) > 10
+    assert "Traceback" not in "".join(service.log[lines:])
+    state = client.state()
+    assert not {"NaN", "Infinity", "-Infinity"} & set(map(str, numbers(state)))
+
+
+# --- Running values stay finite -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [{"input": [1e200], "target": [0]}],
+        [{"input": [3.4e306], "target": [0]}] * 2,
+        [{"input": [1e154, 1.0], "target": [0, 0]}],
+        [{"input": [1e-300], "target": [0], "sample_weight": [1e300]}],
+        [{"input": [1e23], "target": [0], "sample_weight": [1e-24]}] * 3,
+        [{"input": [1e20, 1], "target": [0, 0], "sample_weight": [1e-20, 1e25]}] * 3,
+        [{"input": [1], "target": [0], "sample_weight": [1e25]}] * 3,
+    ],
+    ids=itertools.count(),
+)
+def test_running_values_stay_finite(batches, tmp_path):
+    """Whatever is accepted, ordinary batches are accepted after it, and the figures are finite."""
+    model = app.MODELS["diabetes"]
+    opened = store.Store(str(tmp_path / "scoring.db"), {"diabetes": model.accumulator()})
+    ordinary = {"input": [1.0, 3.0], "target": [0.0, 5.0]}
+    for k, fields in enumerate([*batches, *[ordinary] * 5]):
+        body = json.dumps(fields).encode()
+        try:
+            status = app.respond(opened, "diabetes", str(k), JSON, body).status_code
+        except fastapi.HTTPException as error:
+            status = error.status_code
+        assert status == 200 or (status == 422 and fields is not ordinary)
+    requests, total = opened.totals()["diabetes"]
+    assert requests >= 5
+    figures = [total.value, total.stderr, total.sum, total.weight]
+    assert np.isfinite(figures).all()
+    assert all(type(number) is not str for number in total.to_dict()["sums"])
+    opened.close()
+
+
+@pytest.mark.parametrize("by", [None, "group"])
+def test_store_refuses_batches_that_overflow(by, tmp_path):
+    def batch(*losses):
+        made = fl.L1Loss().accumulator(by=by)
+        made.update(losses, [0.0] * len(losses), group=by and ["a"] * len(losses))
+        return made
+
+    opened = store.Store(str(tmp_path / "scoring.db"), {"m": batch()})
+    assert opened.record("m", "0", b"", batch(1.0, 2.0))
+    before = opened.totals()["m"][1].to_dict()
+    for k, losses in enumerate([(1.7e308,), (1.7e308, 1.7e308), (5e201,), (1e154, 1.0)]):
+        with pytest.raises(store.NotFinite, match="above 1e"):
+            opened.record("m", f"large {k}", b"", batch(*losses))
+    assert opened.totals()["m"][0] == 1
+    assert opened.totals()["m"][1].to_dict() == before
+    assert opened.record("m", "large 0", b"", batch(3.0))  # its key is free
+    assert opened.totals()["m"][1].value == 2.0
+    opened.close()
 
 
 def test_missing_model_and_missing_key(client):

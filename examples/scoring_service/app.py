@@ -3,9 +3,8 @@
 uvicorn --app-dir examples/scoring_service app:app --workers 2
 """
 
+import asyncio
 import hashlib
-import io
-import json
 import math
 import os
 import sqlite3
@@ -13,10 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, NamedTuple
 
+import bodies
 import numpy as np
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from bodies import refusal
+from fastapi import FastAPI, Header, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
-from store import KeyReused, Store
+from store import KeyReused, NotFinite, Store
 
 import fastloss as fl
 
@@ -35,8 +37,9 @@ MODELS = {
     "diabetes": Model(fl.HuberLoss(delta=50.0)),
     "breast_cancer": Model(fl.BCEWithLogitsLoss(), by="class"),
 }
-MAX_BYTES = 64 << 20  # of a request
-NPZ = "application/x-npz"
+MAX_ROWS = 1 << 18  # of a request; writing the losses as JSON holds the GIL
+MAX_LOSS = 1e25  # and weight; sums of squares stay finite
+LARGE_REQUESTS = 2  # that are read at once
 
 
 @asynccontextmanager
@@ -45,6 +48,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     path = os.environ.get("SCORING_DATABASE", "scoring.db")
     empty = {name: model.accumulator() for name, model in MODELS.items()}
     app.state.store = Store(path, empty, os.environ.get("SCORING_SYNCHRONOUS", "FULL"))
+    app.state.slots = asyncio.Semaphore(LARGE_REQUESTS)
     yield
     app.state.store.close()
 
@@ -52,94 +56,92 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(title="Scoring service", lifespan=lifespan)
 
 
-async def read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise HTTPException(413, f"a request holds at most {MAX_BYTES} bytes: split it")
-    return bytes(body)
-
-
 @app.post("/models/{name}/losses")
-def losses(
+async def losses(
     name: str,
     request: Request,
-    body: Annotated[bytes, Depends(read_body)],
     idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
-    content_type: Annotated[str, Header()] = "application/json",
+    content_type: Annotated[str, Header()] = bodies.JSON,
+    content_encoding: Annotated[str, Header()] = "",
 ) -> JSONResponse:
     """The losses of a batch. It is counted once for each key, before the response is sent."""
     if name not in MODELS:
-        raise HTTPException(404, f"there is no model {name!r}: there are {', '.join(MODELS)}")
-    digest = hashlib.sha256(b"\0".join([name.encode(), content_type.encode(), body])).digest()
+        raise refusal(404, f"there is no model {name!r}: there are {', '.join(MODELS)}")
+    kind = bodies.media_type(content_type, content_encoding)
+    async with bodies.receive(request, kind, request.app.state.slots) as body:
+        store = request.app.state.store
+        return await run_in_threadpool(respond, store, name, idempotency_key, kind, body)
+
+
+def respond(store: Store, name: str, key: str, kind: str, body: bytes) -> JSONResponse:
+    digest = hashlib.sha256(b"\0".join([name.encode(), kind.encode(), body])).digest()
+    model = MODELS[name]
     try:
-        arrays = from_npz(body) if content_type == NPZ else from_json(body)
-        batch, answer = score(MODELS[name], arrays)
-    except (ValueError, TypeError) as error:
-        raise HTTPException(422, str(error)) from error
+        arrays = bodies.read_arrays(body, kind, model.criterion.loss.operands)
+        batch, answer = score(model, arrays)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise refusal(422, error) from error
     try:
-        counted = request.app.state.store.record(name, idempotency_key, digest, batch)
-    except KeyReused as error:
-        raise HTTPException(422, str(error)) from error
+        counted = store.record(name, key, digest, batch)
+    except (KeyReused, NotFinite) as error:
+        raise refusal(422, error) from error
     return JSONResponse(answer, headers={"Idempotency-Replayed": str(not counted).lower()})
-
-
-def from_json(body: bytes) -> dict[str, np.ndarray]:
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError('the body must be an object of arrays, {"input": ..., "target": ...}')
-    arrays = {}
-    for field, value in fields.items():
-        try:
-            arrays[field] = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{field}: {error}") from error
-    if "input" in arrays and arrays["input"].dtype.kind in "iu":
-        arrays["input"] = arrays["input"].astype(np.float64)  # some clients write 2.0 as 2
-    return arrays
-
-
-def from_npz(body: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            unpacked = sum(member.file_size for member in archive.zip.infolist())
-            if unpacked > MAX_BYTES:
-                raise ValueError(f"it unpacks to {unpacked} bytes, more than {MAX_BYTES}")
-            return dict(archive)
-    except Exception as error:  # from zipfile, zlib or NumPy
-        raise ValueError(f"the body is not an .npz file: {error}") from error
 
 
 def score(model: Model, arrays: dict[str, np.ndarray]) -> tuple[fl.Accumulator, dict[str, Any]]:
     """The accumulator of the batch, and the response."""
     loss = model.criterion.loss
-    sample_weight = arrays.pop("sample_weight", None)
-    if set(arrays) != set(loss.operands):
-        raise ValueError(
-            f"the arrays are {', '.join(map(repr, arrays))}: {loss.__name__} needs "
-            f"{', '.join(map(repr, loss.operands))}, and may have 'sample_weight'"
-        )
-    operands = [arrays[operand] for operand in loss.operands]
-    shape = operands[0].shape
+    first, *_ = operands = loss.operands
+    inputs = [arrays[operand] for operand in operands]
+    sample_weight = arrays.get("sample_weight")
+    if inputs[0].dtype.kind in "iu":
+        inputs[0] = inputs[0].astype(np.float64)  # some clients write 2.0 as 2
+    shape = inputs[0].shape
     if not shape or shape[1:] != model.row:
         expected = ", ".join(["N", *map(str, model.row)])
-        raise ValueError(f"{loss.operands[0]} has shape {shape}: this model's is ({expected})")
+        raise ValueError(f"{first} has shape {shape}: this model's is ({expected})")
+    if len(inputs[0]) > MAX_ROWS:
+        raise ValueError(f"{first} has {shape[0]} rows: split it, {MAX_ROWS} are allowed")
     options = model.criterion.get_params() | {"reduction": "none", "sample_weight": sample_weight}
-    values = np.asarray(loss(*operands, **options))
-    nonfinite = np.argwhere(~np.isfinite(values))
-    if len(nonfinite):  # the running mean would be NaN or infinite from now on
-        index = tuple(nonfinite[0].tolist())
-        raise ValueError(f"the loss at {list(index)} is {values[index]}: send finite numbers")
+    values = np.asarray(loss(*inputs, **options))
+    check_magnitudes(values, sample_weight, dict(zip(operands, inputs, strict=True)))
     batch = model.accumulator()
-    batch.update(*operands, sample_weight=sample_weight)
-    if not (math.isfinite(batch.sum) and math.isfinite(batch.weight)):
-        raise ValueError("the sum of the losses, or of their weights, overflows: scale them")
+    batch.update(*inputs, sample_weight=sample_weight)
     value = None if math.isnan(batch.value) else batch.value
     return batch, {"losses": values.tolist(), "value": value, "count": batch.count}
+
+
+def check_magnitudes(
+    values: np.ndarray, sample_weight: np.ndarray | None, operands: dict[str, np.ndarray]
+) -> None:
+    """Refuse numbers that the running loss and its standard error would never get rid of."""
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, np.float64)
+        allowed = (weights == 0) | ((weights >= 1 / MAX_LOSS) & (weights <= MAX_LOSS))
+        if not allowed.all():
+            index = np.argwhere(~allowed)[0].tolist()
+            raise ValueError(
+                f"sample_weight{index or ''} is {weights[tuple(index)]}: weights are 0, or from "
+                f"{1 / MAX_LOSS} to {MAX_LOSS}"
+            )
+    wrong = np.argwhere(~(np.abs(values.astype(np.float64)) <= MAX_LOSS))
+    if len(wrong):
+        index = tuple(wrong[0].tolist())
+        causes = [
+            f"{name}[{index[0]}]"
+            for name, array in operands.items()
+            if array.ndim and not np.isfinite(array[index[0]]).all()
+        ]
+        raise ValueError(
+            f"the loss at {list(index)} is {values[index]}"
+            + (f" because of {' and '.join(causes)}" if causes else "")
+            + f": send finite numbers whose losses are at most {MAX_LOSS}"
+        )
+
+
+@app.exception_handler(MemoryError)
+def out_of_memory(request: Request, error: MemoryError) -> JSONResponse:
+    return JSONResponse({"detail": "not counted (out of memory): send it again later"}, 503)
 
 
 @app.exception_handler(sqlite3.OperationalError)

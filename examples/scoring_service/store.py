@@ -2,14 +2,18 @@
 
 import copy
 import fcntl
+import json
+import math
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import fastloss as fl
 
+MAX_SUM = 1e60  # of a batch; merging two such sums squares one of them
 KEY_SECONDS = 7 * 24 * 3600.0  # a request that is repeated after this time is counted again
 
 SCHEMA = """
@@ -23,6 +27,10 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (time);
 
 class KeyReused(Exception):
     """The same key was sent with two different requests."""
+
+
+class NotFinite(Exception):
+    """The running losses would no longer be finite, or later batches could make them so."""
 
 
 class Store:
@@ -56,8 +64,11 @@ class Store:
     def record(self, name: str, key: str, digest: bytes, batch: fl.Accumulator) -> bool:
         """Count a batch once for each key, on the disk. Return False if the key was known.
 
-        Raises KeyReused if the key was sent with another digest.
+        Raises KeyReused if the key was sent with another digest, and NotFinite if the batch would
+        spoil the running losses, which remain as they are.
         """
+        if _largest(batch.to_dict()) > MAX_SUM:
+            raise NotFinite(f"a sum of these losses, weights or squares is above {MAX_SUM}")
         with self._transaction() as database:
             now = time.time()
             database.execute("DELETE FROM requests WHERE time < ?", (now - KEY_SECONDS,))
@@ -67,11 +78,14 @@ class Store:
                     raise KeyReused(f"key {key!r} came with another request: use a new one")
                 return False
             total = _stored_total(database, name)
-            total.merge(batch)
+            total.merge(batch)  # the stored one changes below
+            state = total.to_dict()
+            if math.isinf(_largest(state)):
+                raise NotFinite("a sum of the running losses would not be finite")
             database.execute("INSERT INTO requests VALUES (?, ?, ?)", (key, digest, now))
             database.execute(
                 "UPDATE models SET requests = requests + 1, state = ? WHERE name = ?",
-                (total.to_json(), name),
+                (json.dumps(state, allow_nan=False), name),
             )
             return True
 
@@ -109,3 +123,10 @@ class Store:
 def _stored_total(database: sqlite3.Connection, name: str) -> fl.Accumulator:
     query = "SELECT state FROM models WHERE name = ?"
     return fl.Accumulator.from_json(database.execute(query, (name,)).fetchone()[0])
+
+
+def _largest(state: dict[str, Any]) -> float:
+    """The largest magnitude of the sums in the state of an accumulator; infinite if one is NaN."""
+    sums = [state["sums"], *(sums for _, sums in state["groups"])]
+    numbers = [abs(float(number)) for numbers in sums for number in numbers]
+    return max(numbers) if all(map(math.isfinite, numbers)) else math.inf
