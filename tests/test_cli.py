@@ -183,7 +183,7 @@ def test_flags_can_be_negated(run):
 def digits_by_format(tmp_path):
     """The digits in a file of each format: the arguments for logits and labels."""
     h5py = pytest.importorskip("h5py")
-    zarr = pytest.importorskip("zarr", minversion="3")
+    zarr = pytest.importorskip("zarr", minversion="3.0.8")
     pa = pytest.importorskip("pyarrow")
     from pyarrow import feather, parquet
 
@@ -194,7 +194,8 @@ def digits_by_format(tmp_path):
             file.create_dataset(name, data=array, chunks=(100, *array.shape[1:]))
     group = zarr.open_group(str(tmp_path / "d.zarr"), mode="w")
     for name, array in arrays.items():
-        group.create_array(name, data=array, chunks=(100, *array.shape[1:]))
+        chunks = (100, *array.shape[1:])  # releases up to 3.0.8 do not accept data= here
+        group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
     logits = pa.FixedSizeListArray.from_arrays(pa.array(arrays["logits"].ravel()), 10)
     table = pa.table({"logits": logits, "labels": pa.array(arrays["labels"])})
     parquet.write_table(table, tmp_path / "d.parquet")
@@ -620,6 +621,18 @@ def test_ctrl_c_while_waiting_for_input(tmp_path):
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "fastloss: interrupted\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot contain these characters")
+def test_names_with_control_characters(tmp_path, run, fail):
+    """A name cannot write to the terminal, or break a line of the report."""
+    out = tmp_path / "a\x1b[31m\nvalue 7\x9b.npy"
+    shown = run("evaluate", "cross_entropy", *DIGITS, "--per-sample", out)
+    assert out.exists()
+    assert r"a\x1b[31m\nvalue 7\x9b.npy" in shown
+    assert shown.replace("\n", "").isprintable()
+    message = fail("evaluate", "cross_entropy", tmp_path / "no\x1b[31m.npy", DIGITS[1])
+    assert r"no\x1b[31m.npy: No such file" in message
 
 
 def test_without_stdout(monkeypatch):

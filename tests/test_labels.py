@@ -70,3 +70,22 @@ def test_classes_of_every_dtype(dtype):
     groups = fl.evaluate(fl.cross_entropy, x, labels, by="class").groups
     for k in range(3):
         assert groups[k].value == pytest.approx(losses[labels == k].mean(), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_classes_of_floating_targets(dtype):
+    """With entries that are removed, whatever they hold, among thousands of targets."""
+    dtype = getattr(pytest.importorskip("ml_dtypes"), dtype) if dtype == "bfloat16" else dtype
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, 4001).astype(dtype)
+    weight = rng.integers(0, 2, 4001).astype(np.float64)
+    target[np.flatnonzero(weight == 0)[:9]] = np.nan
+    for n in rng.integers(1, 4001, 1000):  # a conversion that reads beyond its memory crashes
+        fl.BCELoss().accumulator(by="class").update(
+            np.full(n, 0.25), target[:n].copy(), sample_weight=weight[:n]
+        )
+    total = fl.BCELoss().accumulator(by="class")
+    total.update(np.full(4001, 0.25), target, sample_weight=weight)
+    for label, group in total.groups.items():
+        assert group.count == np.sum((target.astype(float) == label) & (weight == 1))
+        assert group.value == pytest.approx(-np.log(0.25 if label else 0.75), rel=1e-14)

@@ -20,7 +20,7 @@ import fastloss as fl
 from fastloss.cli import main
 from fastloss.evaluation.sources import open_source
 
-zarr = pytest.importorskip("zarr", minversion="3")
+zarr = pytest.importorskip("zarr", minversion="3.0.8")
 
 
 # --- nulls ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TextIO
 
 from fastloss import __version__
-from fastloss.cli.parsing import Parser, lookup
+from fastloss.cli.parsing import Parser, escape_controls, lookup
 
 # For each command, its module and its description.
 COMMANDS = {
@@ -71,7 +71,7 @@ def _complain(message: str) -> None:
     if sys.stderr is not None:  # else print() would write to stdout
         with contextlib.suppress(ValueError):  # a closed file
             try:
-                print(f"fastloss: {message}", file=sys.stderr, flush=True)
+                print(f"fastloss: {escape_controls(message)}", file=sys.stderr, flush=True)
             except OSError:
                 _discard(sys.stderr)
     if sys.stdout is not None:

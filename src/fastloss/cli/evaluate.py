@@ -10,6 +10,7 @@ from typing import Any
 from fastloss.cli.parsing import (
     Parser,
     add_options,
+    escape_controls,
     find_loss,
     number,
     options_of,
@@ -203,7 +204,7 @@ def _plain_warnings():
 
     def show(message, category, filename, lineno, file=None, line=None):
         if sys.stderr is not None:
-            print(f"fastloss: warning: {message}", file=sys.stderr)
+            print(f"fastloss: warning: {escape_controls(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -59,6 +59,11 @@ def lookup(noun: str, name: str, entries: Mapping[str, Any], remedy: str) -> Any
     raise ValueError(f"unknown {noun} {name!r}: {_did_you_mean(name, entries) or remedy}")
 
 
+def escape_controls(text: str) -> str:
+    """The text with escapes for control characters, which names of files may contain."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+
+
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {matches[0]}?" if matches else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastloss.cli.parsing import escape_controls
 from fastloss.evaluation.accumulators import Totals, json_float
 from fastloss.evaluation.results import Evaluation, align_columns
 
@@ -30,7 +31,7 @@ class Report:
             lines = {"loss": first, "reduction": self.reduction}
             lines |= {**self._figures(evaluation), **_pass_figures(evaluation)}
             if self.per_sample:
-                lines["per sample"] = self.per_sample[first]
+                lines["per sample"] = escape_controls(self.per_sample[first])
         else:
             lines = {"reduction": self.reduction, **_pass_figures(evaluation)}
             tables.append(self._loss_table())
@@ -54,7 +55,7 @@ class Report:
         for name, evaluation in self.evaluations.items():
             row = {"loss": name, **self._figures(evaluation)}
             if self.per_sample:
-                row["per sample"] = self.per_sample[name]
+                row["per sample"] = escape_controls(self.per_sample[name])
             rows.append(row)
         return _table(rows)
 

@@ -503,7 +503,10 @@ def _class_labels(
     if wrong.any():
         index = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
         raise _errors.not_a_class(name, target, index, classes, rows_before)
-    return np.where(contributes, target, 0).astype(np.int64)
+    # np.where(contributes, target, 0) crashes in NumPy 2.0 and 2.1 if the target is bfloat16.
+    labels = np.zeros(target.shape, np.int64)
+    np.copyto(labels, target, where=contributes, casting="unsafe")
+    return labels
 
 
 def _contributes(units: UnitOutputs) -> NDArray[np.bool_]:
