@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import http.client
 import io
 import itertools
 import json
@@ -358,15 +357,15 @@ def test_lengths_that_are_lies(client, service, parts):
 
 
 def test_body_too_long(client):
+    client.state()  # returns as soon as there is a worker
     for kind, size in app.bodies.MAX_BYTES.items():
-        before, start = client.retries, time.monotonic()
+        before = client.retries
         headers = {"Content-Type": kind, "Idempotency-Key": "k"}
         message = rf"HTTP 413.*a body of this type has at most {size} bytes: split it"
         for body in (b"[]," * (size // 3 + 1), iter([bytes(1 << 20)] * ((size >> 20) + 1))):
             with pytest.raises(ValueError, match=message):
                 client._send("POST", "/models/diabetes/losses", body, headers)
         assert client.retries == before
-        assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("text", [b"[],", b"{},", b"1,", b'"",', b"[[]],", b"[1],"])

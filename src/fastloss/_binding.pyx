@@ -1342,11 +1342,11 @@ cdef class Call:
         return 0
 
     cdef bint _may_run_code(self) noexcept:
-        """Whether code of others may run before the kernels do. A small call on two arrays runs in
-        C alone: the interpreter can neither switch threads nor handle signals."""
+        """Whether code of others may run before the kernels do. A small call on arrays runs in C
+        alone: the interpreter can neither switch threads nor handle signals."""
         cdef PyObject *x = self.a.operand[0]
         cdef PyObject *y = self.a.operand[1]
-        if self.owned_refs is not None or x == NULL or self.a.operand[2] != NULL:
+        if self.owned_refs is not None or x == NULL:
             return True
         if self.a.sample_weight != NULL or self.a.grad_output != NULL:
             return True
