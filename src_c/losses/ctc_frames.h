@@ -423,9 +423,10 @@ static real ctc_max_tile(const real *x, int64_t n, real m)
 /* The sum of the entries that are not 1. Adds the number of ones to *ones. */
 static fl_dd ctc_sum_exp_tile(const real *e, int64_t n, int64_t *ones)
 {
-    lane_sum sum = {{0}, {0}};
+    lane_sum sum;
     real count[LANES] = {0}, total = 0;
     int64_t i = 0;
+    clear_lane_sum(&sum);
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {

@@ -74,26 +74,22 @@ typedef struct {
 typedef struct {
     lane_sum sum;                 /* Σ l */
     uint_real domain_flag[LANES]; /* sign bit set: an element may be invalid */
-    real derivative_nan[LANES];   /* not 0: a derivative is infinite or NaN (ALL_RESULTS) */
+    real derivative_nan;          /* NaN: a derivative is infinite or NaN (ALL_RESULTS); else 0 */
 } lane_state;
 
-/* By parts, which gcc clears with a few vector stores: it clears the whole by `rep stos`, whose
- * bytes are not forwarded to the loads of the formula's loop. */
 static INLINE void clear_lane_state(lane_state *state)
 {
-    state->sum = (lane_sum){{0}, {0}};
+    clear_lane_sum(&state->sum);
     memset(state->domain_flag, 0, sizeof state->domain_flag);
-    memset(state->derivative_nan, 0, sizeof state->derivative_nan);
+    state->derivative_nan = 0;
 }
 
-static INLINE void copy_lane_state(lane_state *to, const lane_state *from,
-                                   const int checks_derivatives)
+/* Without derivative_nan. */
+static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
 {
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
-    for (int k = 0; checks_derivatives && k < LANES; k++)
-        to->derivative_nan[k] = from->derivative_nan[k];
 }
 
 /* NaN if one of these derivatives is infinite or NaN, else `nan`. */
@@ -110,7 +106,8 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
 {
     const int checks_derivatives = spec.overflow == ALL_RESULTS && outputs != VALUE;
     lane_state local; /* in registers */
-    copy_lane_state(&local, state, checks_derivatives);
+    real derivative_nan[LANES] = {0};
+    copy_lane_state(&local, state);
     for (; i < n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
@@ -124,7 +121,7 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
             if (outputs & VALUE)
                 add_to_lane(&local.sum, k, (double)r.l);
             if (checks_derivatives)
-                local.derivative_nan[k] = nan_if_overflows(outputs, r, local.derivative_nan[k]);
+                derivative_nan[k] = nan_if_overflows(outputs, r, derivative_nan[k]);
             if (outputs & DX)
                 args->result[1][i + k] = r.dx * args->scale;
             if (outputs & DY)
@@ -132,7 +129,9 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
             if (outputs & DZ)
                 args->result[3][i + k] = r.dz * args->scale;
         }
-    copy_lane_state(state, &local, checks_derivatives);
+    copy_lane_state(state, &local);
+    for (int k = 0; checks_derivatives && k < LANES; k++)
+        state->derivative_nan += derivative_nan[k];
 }
 
 /* The common combinations of outputs have specialised loops; the others share a loop that writes
@@ -201,26 +200,21 @@ static void apply_tail(fl_formula formula, int outputs, const formula_args *args
             memcpy(args->result[k] + i, result[k], (size_t)n * sizeof(real));
     for (int k = 0; outputs & VALUE && k < n; k++)
         add_to_lane(&state->sum, k, (double)result[0][k]);
-    for (int k = 0; k < LANES; k++) {
+    for (int k = 0; k < LANES; k++)
         state->domain_flag[k] |= padded_state.domain_flag[k];
-        state->derivative_nan[k] += padded_state.derivative_nan[k];
-    }
+    state->derivative_nan += padded_state.derivative_nan;
 }
 
 /* --- Elements that overflow --- */
 
-/* Whether a value may be infinite or NaN or, with checks_derivatives, a derivative. */
-static int lane_state_overflows(const lane_state *state, const int checks_derivatives)
+/* Whether a value may be infinite or NaN, or a derivative that was tested. */
+static int lane_state_overflows(const lane_state *state)
 {
     double nan[LANES]; /* or 0 */
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         nan[k] = state->sum.hi[k] - state->sum.hi[k];
-    if (checks_derivatives)
-#pragma omp simd
-        for (int k = 0; k < LANES; k++)
-            nan[k] += (double)state->derivative_nan[k];
-    return reduce_sum(nan, LANES) != 0;
+    return reduce_sum(nan, LANES) + (double)state->derivative_nan != 0;
 }
 
 /* Whether the formula can return a wrong result that is finite: with an infinite β, if |d|
@@ -344,7 +338,6 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
     const int64_t whole = n - n % LANES;
     const overflow_scope overflow = formula_overflow(call->formula);
     const int unseen = formula_overflows_unseen(call->formula, args->params);
-    const int checks_derivatives = overflow == ALL_RESULTS && outputs != VALUE;
     int streamed = 0, values_changed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         streamed |= is_streamed(call, k, scale_later);
@@ -356,7 +349,7 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             apply_tail(call->formula, outputs, args, i, next - i, state);
         if (!streamed && next < n)
             continue;
-        if (overflow != NO_RESULT && (unseen || lane_state_overflows(state, checks_derivatives)))
+        if (overflow != NO_RESULT && (unseen || lane_state_overflows(state)))
             values_changed |= apply_extended(call, outputs, args, streamed ? i : 0, next);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
@@ -365,7 +358,7 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
     }
     if (!values_changed)
         return;
-    memset(&state->sum, 0, sizeof state->sum);
+    clear_lane_sum(&state->sum);
     for (int64_t i = 0; i < n; i++)
         add_to_lane(&state->sum, (int)(i % LANES), (double)args->result[0][i]);
 }
@@ -398,10 +391,10 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     const int inexact_weights = load_unit_weights(call, first, n, sample_weight, loss_weight_tile,
                                                   weight_tile, &losses.weight);
     const double *weight = losses.weight.product;
-    const unit_weights divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS
-                                     ? losses.weight
-                                     : sample_weights_only(sample_weight);
-    add_divisors(&divisor, n, partial);
+    const unit_weights sample_weights = sample_weights_only(sample_weight),
+                       *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? &losses.weight
+                                                                          : &sample_weights;
+    add_divisors(divisor, n, partial);
     add_count(weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
         const int needed = phase != FL_PREPARE || call->spec[k].domain != FL_ANY;
@@ -451,7 +444,7 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     if (outputs & VALUE) {
         fl_dd sum = weight ? (fl_dd){0, 0} : reduce_lanes(&state.sum);
         losses.l = l;
-        emit_losses(call, first, n, &losses, weight ? NULL : &sum, &divisor, weight, partial);
+        emit_losses(call, first, n, &losses, weight ? NULL : &sum, divisor, weight, partial);
         if (weight && call->output[FL_LOSSES]) {
             if (inexact_weights)
                 scale_extreme_tile(l, &losses.weight, 0, 1, 0, n);

@@ -108,18 +108,21 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
 {
     const fl_dd gap = margin_gap(1, (real)x[label]);
     double positives[LANES] = {0};
+    lane_sum local; /* in registers */
+    copy_lane_sum(&local, sum);
     for (int64_t i = 0; i < width; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
             double z = is_exact ? gap.hi + x[i + k] : margin_at(gap, x[i + k]);
             int is_positive = !(z <= 0) & (is_label[i + k] == 0);
             double one = is_positive ? 1 : 0;
-            add_to_lane(sum, k, is_positive ? z : 0);
+            add_to_lane(&local, k, is_positive ? z : 0);
             if (with_grad) {
                 slope[i + k] += one;
                 positives[k] += one;
             }
         }
+    copy_lane_sum(sum, &local);
     if (!with_grad)
         return;
     slope[label] -= reduce_sum(positives, LANES); /* exact: counts */
@@ -143,8 +146,9 @@ static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const
                                            int64_t width, const double *x, const double *is_label,
                                            double *slope)
 {
-    lane_sum sum = {{0}, {0}};
     int has_nan = 0, is_inexact = REAL_IS_DOUBLE;
+    lane_sum sum;
+    clear_lane_sum(&sum);
     for (int64_t c = 0; c < width; c++) {
         double size = fabs(x[c]);
         has_nan |= x[c] != x[c];

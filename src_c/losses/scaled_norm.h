@@ -111,8 +111,9 @@ static INLINE void norm_term_lp(lane_sum *sum, int k, double e, double scale, do
 static INLINE fl_dd norm_sum(norm_term term, const real *u, const real *v, int64_t n,
                              double epsilon, double scale, double p)
 {
-    lane_sum sum = {{0}, {0}};
     int64_t i = 0;
+    lane_sum sum;
+    clear_lane_sum(&sum);
     if (n < LANES) {
         for (; i < n; i++)
             term(&sum, 0, entry_difference(u[i], v[i], epsilon), scale, p);

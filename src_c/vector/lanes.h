@@ -9,6 +9,8 @@
 #include "runtime/double_double.h"
 #include "vector/real.h"
 
+#include <string.h>
+
 /* LANES partial sums. Floats are summed in double, which is exact enough. The rounding errors of
  * sums of doubles, up to half an ULP per term, are summed separately in `lo`; for floats `lo` is
  * unused. */
@@ -26,6 +28,15 @@ static INLINE void add_to_lane(lane_sum *sum, int k, double v)
 #else
     sum->hi[k] += v;
 #endif
+}
+
+/* Array by array, which gcc clears with vector stores: it clears the struct by `rep stos`, whose
+ * bytes are not forwarded to the loads of a loop. */
+static INLINE void clear_lane_sum(lane_sum *sum)
+{
+    memset(sum->hi, 0, sizeof sum->hi);
+    if (REAL_IS_DOUBLE)
+        memset(sum->lo, 0, sizeof sum->lo);
 }
 
 /* Copies lane by lane, so that a local copy stays in registers; an assignment of the struct would
@@ -90,7 +101,8 @@ static INLINE double double_at(const void *v, int64_t i) { return ((const double
 /* Σ at(v, i) for i = 0 ... n - 1. */
 static INLINE fl_dd sum_entries(double (*at)(const void *, int64_t), const void *v, int64_t n)
 {
-    lane_sum sum = {{0}, {0}};
+    lane_sum sum;
+    clear_lane_sum(&sum);
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
