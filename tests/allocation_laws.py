@@ -1,4 +1,4 @@
-"""Laws of memory, in a process whose allocator is tests/preload/allocations.c.
+"""Laws of memory, in a process whose allocator is tests/preload/allocations.c, which it starts.
 
     python -m tests.allocation_laws {native,interpreter,leaks,freed} [--complete]
 
@@ -21,6 +21,7 @@ import numpy as np
 import fastloss as fl
 from tests.cases import CASES
 from tests.drawn_case import DrawnCase
+from tests.preloaded import run_module
 
 ERRORS = (ValueError, TypeError, IndexError, OverflowError, RuntimeError)
 ALWAYS = 2**40  # allocations
@@ -97,7 +98,8 @@ def use_uncached_array_memory():
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(handler))  # arrays use it to the very end
 
 
-allocator = Allocator()
+IS_PRELOADED = hasattr(native_library, "allocations_fail")
+allocator = Allocator() if IS_PRELOADED else None
 
 FIRST_CASES = list({case.loss: case for case in reversed(CASES)}.values())  # of each loss
 
@@ -653,6 +655,9 @@ def main():
     parser.add_argument("law", choices=LAWS)
     parser.add_argument("--complete", action="store_true")
     args = parser.parse_args()
+    if not IS_PRELOADED:
+        print(run_module("tests.allocation_laws", *sys.argv[1:], preload="allocations"), end="")
+        return 0
     np.seterr(all="ignore")
     gc.collect()
     gc.freeze()  # so that later collections are short

@@ -17,4 +17,4 @@ pytestmark = [
 
 
 def test_stress_of_threads(complete):
-    run_module("tests.race_stress", "--seconds", "60" if complete else "3", preload="openmp")
+    run_module("tests.race_stress", "--seconds", "20" if complete else "3", preload="openmp")

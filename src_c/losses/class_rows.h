@@ -183,7 +183,8 @@ static void class_rows_emit_losses(const fl_call *call, target_mode mode, const 
             divisor.exponent = losses.weight.exponent;
         }
     }
-    emit_losses(call, r->first, r->n, &losses, NULL, &divisor, active, partial);
+    emit_losses(call, r->first, r->n, &losses, sum_unit_losses(&losses, r->n), &divisor, active,
+                partial);
     for (int64_t p = 0; losses.weight.exponent && p < r->n; p++)
         l[p] = (real)scaled_weight(&losses.weight, p, unit_loss(&losses, p));
     fl_store(call->output[FL_LOSSES], r->first, r->n, l);

@@ -84,12 +84,12 @@ static INLINE void clear_lane_state(lane_state *state)
     state->derivative_nan = 0;
 }
 
-/* Without derivative_nan. */
 static INLINE void copy_lane_state(lane_state *to, const lane_state *from)
 {
     copy_lane_sum(&to->sum, &from->sum);
     for (int k = 0; k < LANES; k++)
         to->domain_flag[k] = from->domain_flag[k];
+    to->derivative_nan = from->derivative_nan;
 }
 
 /* NaN if one of these derivatives is infinite or NaN, else `nan`. */
@@ -129,9 +129,9 @@ static INLINE void apply_formula(const formula_spec spec, const int outputs,
             if (outputs & DZ)
                 args->result[3][i + k] = r.dz * args->scale;
         }
-    copy_lane_state(state, &local);
     for (int k = 0; checks_derivatives && k < LANES; k++)
-        state->derivative_nan += derivative_nan[k];
+        local.derivative_nan += derivative_nan[k];
+    copy_lane_state(state, &local);
 }
 
 /* The common combinations of outputs have specialised loops; the others share a loop that writes
@@ -227,8 +227,8 @@ static int formula_overflows_unseen(fl_formula f, const real *p)
 /* Computes those results of elements [i, n) again that are infinite or NaN although no operand is
  * NaN; all results if formula_overflows_unseen(). The other results of these elements stay, as
  * their bits must not depend on what else is wanted. Returns whether a value changed. */
-static int apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i,
-                          int64_t n)
+static __attribute__((noinline, cold)) int
+apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i, int64_t n)
 {
     const int all = formula_overflows_unseen(call->formula, args->params);
     double option[FL_PARAMS];
@@ -263,8 +263,9 @@ static int apply_extended(const fl_call *call, int outputs, const formula_args *
 }
 
 /* Copies operands that the results of a tile overwrite: apply_extended() reads them again. */
-static void save_operands(const formula_args *args, int outputs, int64_t n, const real **operand,
-                          real (*tile)[TILE])
+static __attribute__((noinline)) void save_operands(const formula_args *args, int outputs,
+                                                    int64_t n, const real **operand,
+                                                    real (*tile)[TILE])
 {
     for (int k = 0; k < FL_OPERANDS; k++)
         for (int i = 0; operand[k] && operand[k] != tile[k] && i <= FL_OPERANDS; i++)
@@ -442,9 +443,9 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
 
     const int extreme = inexact_weights || call->grad_exponent != 0;
     if (outputs & VALUE) {
-        fl_dd sum = weight ? (fl_dd){0, 0} : reduce_lanes(&state.sum);
         losses.l = l;
-        emit_losses(call, first, n, &losses, weight ? NULL : &sum, divisor, weight, partial);
+        fl_dd sum = weight ? sum_unit_losses(&losses, n) : reduce_lanes(&state.sum);
+        emit_losses(call, first, n, &losses, sum, divisor, weight, partial);
         if (weight && call->output[FL_LOSSES]) {
             if (inexact_weights)
                 scale_extreme_tile(l, &losses.weight, 0, 1, 0, n);

@@ -97,7 +97,7 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
         for (int64_t i = 0; i < n; i++)
             l[i] = (real)rows[i].loss;
         const unit_losses losses = {.weight = w, .l = l, .target_length = 1};
-        emit_losses(call, first, n, &losses, NULL, &w, weight, partial);
+        emit_losses(call, first, n, &losses, sum_unit_losses(&losses, n), &w, weight, partial);
         for (int64_t i = 0; weight && i < n; i++)
             l[i] = (real)(weight[i] * rows[i].loss);
         fl_store(call->output[FL_LOSSES], first, n, l);

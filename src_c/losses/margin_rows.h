@@ -109,7 +109,7 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
         if (call->sample_weight.data)
             by = sample_weights_only(divisor);
     }
-    emit_losses(call, first, n, &losses, NULL, &by, active, partial);
+    emit_losses(call, first, n, &losses, sum_unit_losses(&losses, n), &by, active, partial);
     if (call->output[FL_LOSSES])
         margin_rows_store_values(call, first, n, rows);
 }

@@ -30,8 +30,6 @@ static INLINE void add_to_lane(lane_sum *sum, int k, double v)
 #endif
 }
 
-/* Array by array, which gcc clears with vector stores: it clears the struct by `rep stos`, whose
- * bytes are not forwarded to the loads of a loop. */
 static INLINE void clear_lane_sum(lane_sum *sum)
 {
     memset(sum->hi, 0, sizeof sum->hi);

@@ -243,9 +243,10 @@ static inline double unit_term(double product, const unit_losses *t, const unit_
 
 /* The divisor d of unit i is the product of weights in `divisor`; those with active (n) = 0 are
  * removed. NULL for ones. */
-static inline void emit_unit_terms(const fl_call *call, int64_t first, int64_t n,
-                                   const unit_losses *t, const unit_weights *divisor,
-                                   const double *active, fl_partial *partial)
+static __attribute__((noinline)) void emit_unit_terms(const fl_call *call, int64_t first, int64_t n,
+                                                      const unit_losses *t,
+                                                      const unit_weights *divisor,
+                                                      const double *active, fl_partial *partial)
 {
     if (call->wants_moments)
         emit_moments(n, t, divisor, partial);
@@ -283,20 +284,19 @@ static __attribute__((noinline, cold)) void add_extreme_losses(int64_t n, const 
 }
 
 /* Emits the losses of units [first, first + n), if wants_losses(): adds them to Σ l and emits the
- * terms of each unit. `sum` is Σ l if the loop of the formula has formed it, else NULL; it then
- * follows from t. The units add `divisor` to Σ d; those with active (n) = 0, which may be NULL for
- * ones, are removed. `active` is not read unless wants_unit_terms(). */
+ * terms of each unit. `sum` is sum_unit_losses(t, n). The units add `divisor` to Σ d; those with
+ * active (n) = 0, which may be NULL for ones, are removed. `active` is not read unless
+ * wants_unit_terms(). */
 static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, const unit_losses *t,
-                               const fl_dd *sum, const unit_weights *divisor, const double *active,
+                               fl_dd sum, const unit_weights *divisor, const double *active,
                                fl_partial *partial)
 {
-    fl_dd total = sum ? *sum : sum_unit_losses(t, n);
     if (n == 1 && t->target_length != 1) /* a sequence */
-        total = (fl_dd){total.hi / t->target_length, 0};
-    if (is_ordinary_sum(total.hi, &t->weight))
-        partial->sum = dd_add(partial->sum, total);
+        sum = (fl_dd){sum.hi / t->target_length, 0};
+    if (is_ordinary_sum(sum.hi, &t->weight))
+        partial->sum = dd_add(partial->sum, sum);
     else
-        add_extreme_losses(n, t, total, partial);
+        add_extreme_losses(n, t, sum, partial);
     if (wants_unit_terms(call))
         emit_unit_terms(call, first, n, t, divisor, active, partial);
 }
