@@ -531,7 +531,8 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
     q, ce = y * no + (1 - y) * yes, (1 - y) * more + y * less
     power = q**gamma
     steeper = gamma * q ** (gamma - 1) * ce if gamma else mpf(0)
-    reach = 1 + abs(x) + gamma * (ce + (q ** (gamma - 1) if q else mpf(0)))
+    power_slope = gamma * q ** (gamma - 1) if q else mpf(0)  # times an error of q
+    reach = 1 + abs(x) + gamma * ce + power_slope
     argument = abs(0 if gamma in (0, 1, 2) else gamma * log(q))
     argument += 4 * gamma  # q is within 2 ULP, so its power is within 2 gamma ULP
     value = total(a * power * ce, floor=reach)
@@ -547,7 +548,7 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
         -a * steeper * yes,
         a * power * less,
         -a * power * more,
-        floor=reach,
+        floor=reach + power_slope * (less + more),
     )
     return with_exponent_error(value, argument), {
         "input": with_exponent_error(slope, argument),
