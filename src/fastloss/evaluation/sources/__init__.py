@@ -8,7 +8,8 @@ hdf5.py, zarr.py
 hdf5_storage.py
              the files of an HDF5 dataset, and which parts are missing
 arrow.py     columns of Arrow in memory
-tables.py    columns of files: Parquet, Arrow, CSV, JSON Lines
+table_formats.py, tables.py, table_sources.py
+             columns of files: Parquet, Arrow, CSV, JSON Lines; folders of them
 parts.py     arrays in several files
 paths.py     names of arrays in files
 """
@@ -30,7 +31,8 @@ from fastloss.evaluation.sources.npy import open_npy, open_npz, read_magic
 from fastloss.evaluation.sources.parts import PartsSource
 from fastloss.evaluation.sources.paths import expand, is_path, split_member
 from fastloss.evaluation.sources.source import Source
-from fastloss.evaluation.sources.tables import format_of, open_folder, open_table
+from fastloss.evaluation.sources.table_formats import format_of
+from fastloss.evaluation.sources.table_sources import open_folder, open_table
 from fastloss.evaluation.sources.zarr import ZarrSource, open_zarr, zarr_metadata
 
 __all__ = ["Source", "is_path", "open_labels", "open_source", "read_array"]

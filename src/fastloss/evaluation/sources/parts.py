@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastloss.evaluation.sources.source import Source
-from fastloss.evaluation.sources.tables import files_fingerprint
+from fastloss.evaluation.sources.table_sources import files_fingerprint
 
 
 class PartsSource(Source):
