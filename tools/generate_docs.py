@@ -131,6 +131,7 @@ def command_sections():
         )
         yield from (f"## fastloss {name}", "", f"    {usage}", "")
         text = f"{overview.description} {overview.epilog or ''}".replace("~", "\\~")
+        text = re.sub(r"fastloss [\w ]+ --help", r"`\g<0>`", text)  # as text, -- is a dash
         yield from (*textwrap.wrap(text, WIDTH, break_on_hyphens=False), "")
         if rows:
             yield from (*table(["argument or option", ""], rows), "")
