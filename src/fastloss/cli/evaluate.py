@@ -114,6 +114,13 @@ def evaluate_parser(losses: Mapping[str, Any]) -> Parser:
         "labels, one per row or one per loss",
     )
     add(
+        "--baseline",
+        metavar="FILE",
+        help="another prediction for the same targets, of the shape of the input: also print its "
+        "value, and the difference of the losses, input minus baseline, with its paired standard "
+        "error; z is their ratio",
+    )
+    add(
         "--perplexity",
         action="store_true",
         help=f"also print exp of the mean, for {' and '.join(PERPLEXITY_LOSSES)}",
@@ -209,6 +216,7 @@ def _evaluate(
                 progress=progress,
                 missing_chunks=arguments["missing_chunks"],
                 class_axis=arguments.get("class_axis"),
+                baseline=arguments["baseline"],
             )
     except KeyboardInterrupt:
         if state is None or not os.path.exists(state):
