@@ -84,7 +84,7 @@ def totals(result):
 
 
 def alone(result):
-    """The figures of an evaluation or accumulator, as `totals` has those of a baseline."""
+    """The figures of an evaluation or accumulator, as `totals` writes them for a baseline."""
     groups = result.groups if getattr(result, "by", True) else None
     return repr(([result.value, result.stderr, result.sum, result.weight, result.count], groups))
 

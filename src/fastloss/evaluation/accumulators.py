@@ -30,7 +30,7 @@ __all__ = ["Accumulator", "BaselineTotals", "Difference", "Totals"]
 _VERSION = 3  # of pickles and of the result of to_dict()
 _MAX_COUNT = 2**62  # of losses or rows, so that sums of two counts fit into an int64
 
-# The sums of a comparison are among those of the groups, so that a batch is added to all of them at
+# The dict of the groups also holds the sums of a comparison, so that a batch is added to all sums at
 # once. Their keys are (part,) for all losses and (part, label) for a group; labels are no tuples.
 _PARTS = ("baseline", "difference")
 
@@ -60,7 +60,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class BaselineTotals(Totals):
-    """Sums of the losses of a baseline: `Totals`, and those of each class or group.
+    """Sums of the losses of a baseline, and of each class or group.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class BaselineTotals(Totals):
 
 @dataclass(frozen=True)
 class Difference(Totals):
-    """Losses of the input minus those of the baseline; if negative, the input is better.
+    """Losses of the input minus losses of the baseline; if negative, the input is better.
 
     Let l and b be the losses of input and baseline, with their weights, d the contribution of each
     to `weight`, e = l − b, m = Σ e / Σ d and n = `count`. `sum` is Σ e, and `value` of the
@@ -158,7 +158,7 @@ class Accumulator:
     >>> pair.value, pair.baseline.value, pair.difference.value
     (0.1875, 0.875, -0.6875)
     >>> round(pair.difference.stderr, 6)
-    0.491691
+    0.482776
     """
 
     def __init__(
@@ -497,7 +497,7 @@ class Accumulator:
 
     @property
     def baseline(self) -> BaselineTotals:
-        """Totals of the losses of the baseline, bitwise those of an accumulator of its own."""
+        """Totals of the losses of the baseline, bitwise identical to its own accumulator's."""
         self._check_compares()
         sums, groups = self._sums_and_groups()
         by_label = None if self._by is None else self._group_totals(groups, "baseline", Totals)
@@ -506,8 +506,8 @@ class Accumulator:
 
     @property
     def difference(self) -> Difference:
-        """Totals of the losses of the input minus those of the baseline, with their paired standard
-        error; if negative, the input is better."""
+        """Totals of the losses of the input minus the losses of the baseline, with their paired
+        standard error; if negative, the input is better."""
         self._check_compares()
         sums, groups = self._sums_and_groups()
         by_label = (
@@ -518,7 +518,7 @@ class Accumulator:
 
     @property
     def compares(self) -> bool:
-        """Whether losses are compared with those of a baseline."""
+        """Whether losses are compared with the losses of a baseline."""
         return self._compares
 
     def _check_compares(self) -> None:
@@ -697,7 +697,7 @@ class _PairedUnits:
     def added_to(self, groups: dict[Any, LossSums], sums: LossSums) -> dict[Any, LossSums]:
         """New sums of the groups and of the comparison, with the units added.
 
-        The terms of the units of the input become those of the differences.
+        This replaces the terms of the input's units by the differences.
         """
         units, grouped = self._units, self._grouped
         added = dict(self._others)

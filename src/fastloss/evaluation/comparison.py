@@ -19,7 +19,7 @@ BASELINE = "baseline"  # the key of a baseline in a batch, and of the array of t
 def baseline_arrays(losses: Sequence[Loss], baseline: Any) -> dict[str, Any]:
     """The arrays of a baseline: "baseline" is the first operand, "baseline var" the one named var.
 
-    The names of the operands are those of the first loss.
+    Operands have their names in the first loss.
     """
     operands = losses[0].operands
     if not isinstance(baseline, Mapping):
@@ -54,7 +54,7 @@ def replaced_operand(operands: Sequence[str], key: str) -> str:
 def with_baseline(
     operands: Sequence[str], arrays: Sequence[Any], baseline: Mapping[str, Any]
 ) -> list[Any]:
-    """The operands with those of the baseline in place of those of the input."""
+    """The operands of the baseline, which shares all others with the input."""
     by_name = dict(zip(operands, arrays, strict=True))
     by_name |= {replaced_operand(operands, key): value for key, value in baseline.items()}
     return list(by_name.values())

@@ -319,9 +319,7 @@ def _partial(
             try:
                 moved = with_classes_moved(accumulator.criterion, class_axis, arrays)
                 other = others and with_classes_moved(accumulator.criterion, class_axis, others)
-                accumulator._add_batch(
-                    moved, sample_weight, labels, element_weights, baseline=other
-                )
+                accumulator._add_batch(moved, sample_weight, labels, element_weights, False, other)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{error} [{location}]") from error
     weight_arrays = (array for by_name in weights for array in by_name.values())

@@ -43,7 +43,7 @@ class EvaluationInput:
 
     @property
     def compares(self) -> bool:
-        """Whether losses are compared with those of a baseline."""
+        """Whether losses are compared with the losses of a baseline."""
         return self.baseline is not None
 
     def is_batches(self) -> bool:

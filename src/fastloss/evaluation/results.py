@@ -57,11 +57,11 @@ class Evaluation:
         The sums, which can be merged with another evaluation.
     baseline : BaselineTotals, or None
         With a baseline: ``value``, ``stderr``, ``sum``, ``weight``, ``count`` and ``groups`` of its
-        losses, bitwise those of an evaluation of the baseline alone.
+        losses, bitwise identical to an evaluation of the baseline alone.
     difference : Difference, or None
-        With a baseline: the same of the losses of the input minus those of the baseline, where
-        ``stderr`` is the paired standard error and ``z`` is ``value / stderr``. If negative, the
-        input is better.
+        With a baseline: the same figures of the losses of the input minus the losses of the
+        baseline, where ``stderr`` is the paired standard error and ``z`` is ``value / stderr``. If
+        negative, the input is better.
     """
 
     criterion: Criterion
