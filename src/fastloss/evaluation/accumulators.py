@@ -30,8 +30,8 @@ __all__ = ["Accumulator", "BaselineTotals", "Difference", "Totals"]
 _VERSION = 3  # of pickles and of the result of to_dict()
 _MAX_COUNT = 2**62  # of losses or rows, so that sums of two counts fit into an int64
 
-# The dict of the groups also holds the sums of a comparison, so that a batch is added to all sums at
-# once. Their keys are (part,) for all losses and (part, label) for a group; labels are no tuples.
+# The dict of the groups also holds the sums of a comparison, so that a batch is added to all sums
+# at once. Their keys are (part,) for all losses and (part, label) for a group; no label is a tuple.
 _PARTS = ("baseline", "difference")
 
 _AnyTotals = TypeVar("_AnyTotals", bound="Totals")
@@ -324,7 +324,8 @@ class Accumulator:
             try:
                 version, groups = running.version, running.groups
                 others = _binding.group_copies(groups, [("baseline",)], turn.sums)
-                pair = self._pair(turn.sums, others, arrays, baseline, group, options, unreduced)
+                units = UnitOutputs(values=unreduced, terms=True)
+                pair = self._pair(turn.sums, others, units, arrays, baseline, group, options)
                 if running.commit(turn, pair.added_to(groups, turn.sums), version):
                     return pair.values
             finally:
@@ -332,7 +333,8 @@ class Accumulator:
         # The turn is lost, or others have changed the sums in the meantime.
         so_far = self._sums
         sums, others = so_far.next_rows(), {("baseline",): so_far.next_rows()}
-        pair = self._pair(sums, others, arrays, baseline, group, options, unreduced)
+        units = UnitOutputs(values=unreduced, terms=True)
+        pair = self._pair(sums, others, units, arrays, baseline, group, options, so_far.rows)
         self._add(sums, pair.added_to({}, sums))
         return pair.values
 
@@ -340,17 +342,18 @@ class Accumulator:
         self,
         sums: LossSums,
         others: dict[Any, LossSums],
+        units: UnitOutputs,
         arrays: Sequence[Any],
         baseline: Sequence[Any],
         group: Any,
         options: dict[str, Any],
-        unreduced: bool,
+        rows_before: int | None = None,
     ) -> "_PairedUnits":
         """The units of a batch, which is added to `sums` of the input and `others` of the
-        baseline."""
+        baseline. `rows_before` are the rows of other batches, if `sums` lacks them."""
         loss: Any = self._criterion.loss
-        units, other_units = UnitOutputs(values=unreduced, terms=True), UnitOutputs(terms=True)
-        rows_before = sums.rows
+        other_units = UnitOutputs(terms=True)
+        rows_before = sums.rows if rows_before is None else rows_before
         loss._update(sums, units, *arrays, **options)
         try:
             loss._update(others["baseline",], other_units, *baseline, **options)
