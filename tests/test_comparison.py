@@ -424,6 +424,64 @@ def test_threads_chunks_and_files(by, tmp_path):
     assert got != expected or by is None
 
 
+@pytest.mark.parametrize("kind", ["list", "hdf5", "zarr", "npz", "arrow", "parquet", "bfloat16"])
+def test_kinds_of_baselines(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y, old = rng.normal(size=(3, 30_000)).astype(np.float32)
+    data: object = None
+    if kind == "list":
+        data, old = old.tolist(), old.astype(np.float64)
+    elif kind == "hdf5":
+        h5py = pytest.importorskip("h5py")
+        data = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=old, chunks=(777,))
+    elif kind == "zarr":
+        data = pytest.importorskip("zarr").array(old, chunks=(777,))
+    elif kind == "npz":
+        np.savez(tmp_path / "x.npz", x=old, other=old + 1)
+        data = f"{tmp_path}/x.npz:x"
+    elif kind == "bfloat16":
+        data = old = old.astype(pytest.importorskip("ml_dtypes").bfloat16)
+    else:
+        pa = pytest.importorskip("pyarrow")
+        data = pa.chunked_array([old[:5], old[5:]])
+        if kind == "parquet":
+            pq = pytest.importorskip("pyarrow.parquet")
+            pq.write_table(pa.table({"x": data}), tmp_path / "x.parquet", row_group_size=999)
+            data = f"{tmp_path}/x.parquet:x"
+    expected = fl.evaluate(fl.MSELoss(), x, y, baseline=old)
+    assert expected.baseline.value == fl.mse_loss(old, y)
+    for chunk_rows in (1, None):
+        result = fl.evaluate(fl.MSELoss(), x, y, baseline=data, chunk_rows=chunk_rows)
+        assert totals(result.baseline) == totals(expected.baseline)
+        assert totals(result.difference) == totals(expected.difference)
+
+
+MEASURE = r"""
+import re, sys
+import fastloss as fl
+def peak():  # ru_maxrss would include the peak of the parent process
+    return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) // 1024
+peaks = []
+for path in sys.argv[1:]:
+    fl.evaluate(fl.mse_loss, path, path, baseline=path)
+    peaks.append(peak())
+print(peaks[-1] - peaks[0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    paths = [tmp_path / f"{megabytes}.npy" for megabytes in (20, 400)]
+    for path, megabytes in zip(paths, (20, 400), strict=True):
+        rows = megabytes * 2**20 // 32
+        header = {"descr": "<f8", "fortran_order": False, "shape": (rows, 4)}
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + rows * 32)  # sparse: zeros without disk space
+    growth = subprocess.check_output([sys.executable, "-c", MEASURE, *paths], text=True)
+    assert int(growth) < 20  # MB
+
+
 def test_classes_on_the_last_axis():
     rng = np.random.default_rng(0)
     x, old = rng.normal(size=(2, 12, 7, 4)).astype(np.float32)
@@ -493,6 +551,26 @@ def test_predictions_with_their_variance(tmp_path):
     batch = {"input": x, "target": y, "var": var, "baseline": {"input": old, "var": old_var}}
     got = fl.evaluate(fl.gaussian_nll_loss, [batch], baseline=True)
     assert totals(got.difference) == totals(result.difference)
+
+
+def test_a_variance_that_all_rows_share(da):
+    rng = np.random.default_rng(0)
+    x, y, old = rng.normal(size=(3, 10_000, 3))
+    var, shared = rng.uniform(0.5, 2, (10_000, 3)), rng.uniform(0.5, 2, (1, 3))
+    for new_var, old_var in ((var, shared), (shared, var), (shared, shared + 1)):
+        baseline = {"var": old_var, "input": old}
+        result = fl.evaluate(fl.gaussian_nll_loss, x, y, new_var, baseline=baseline, chunk_rows=1)
+        assert result.value == pytest.approx(fl.gaussian_nll_loss(x, y, new_var), rel=1e-13)
+        expected = fl.gaussian_nll_loss(old, y, old_var)
+        assert result.baseline.value == pytest.approx(expected, rel=1e-13)
+        blocks = [da.from_array(a, chunks=(3000, -1)) for a in (x, y)]
+        got = fl.evaluate(fl.gaussian_nll_loss, *blocks, new_var, baseline=baseline)
+        assert got.baseline.value == pytest.approx(expected, rel=1e-13)
+        assert got.difference.value == pytest.approx(result.difference.value, rel=1e-12)
+    with pytest.raises(ValueError, match=r"baseline: .*var"):
+        fl.evaluate(fl.gaussian_nll_loss, x, y, var, baseline={"var": var[:, :2]})
+    with pytest.raises(ValueError, match=r"leading dimensions differ: .* and baseline var"):
+        fl.evaluate(fl.gaussian_nll_loss, x, y, var, baseline={"var": var[:-1]})
 
 
 # ---- accumulators --------------------------------------------------------------------------------

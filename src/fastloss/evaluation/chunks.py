@@ -26,7 +26,6 @@ from fastloss.evaluation.comparison import (
     BASELINE,
     baseline_arrays,
     check_shape,
-    replaced_operand,
 )
 from fastloss.evaluation.digests import describe, update_crc
 from fastloss.evaluation.inputs import (
@@ -264,12 +263,12 @@ class RowReader:
             for key, source in sources.items()
             if source is leader or (not whole and is_row_aligned(key, source.shape, leader.shape))
         }
-        for key in self._baseline:
-            operand = replaced_operand(self._operands, key)
+        if BASELINE in sources:
+            operand = self._operands[0]
             try:
-                check_shape(key, sources[key].shape, operand, sources[operand].shape)
+                check_shape(sources[BASELINE].shape, operand, sources[operand].shape)
             except ValueError as error:
-                described = f"{operand}: {sources[operand]}, {key}: {sources[key]}"
+                described = f"{operand}: {sources[operand]}, baseline: {sources[BASELINE]}"
                 raise ValueError(f"{error} [{described}]") from error
         for source in self._streamed.values():
             if source.rows != leader.rows:

@@ -46,22 +46,19 @@ def _key(operands: Sequence[str], name: str) -> str:
     return BASELINE if name == operands[0] else f"{BASELINE} {name}"
 
 
-def replaced_operand(operands: Sequence[str], key: str) -> str:
-    """The operand that an array of a baseline replaces, by its key in `baseline_arrays`."""
-    return operands[0] if key == BASELINE else key.removeprefix(f"{BASELINE} ")
-
-
 def with_baseline(
     operands: Sequence[str], arrays: Sequence[Any], baseline: Mapping[str, Any]
 ) -> list[Any]:
     """The operands of the baseline, which shares all others with the input."""
-    by_name = dict(zip(operands, arrays, strict=True))
-    by_name |= {replaced_operand(operands, key): value for key, value in baseline.items()}
-    return list(by_name.values())
+    return [
+        baseline.get(_key(operands, name), array)
+        for name, array in zip(operands, arrays, strict=True)
+    ]
 
 
-def check_shape(key: str, shape: Sequence[Any], operand: str, other: Sequence[Any]) -> None:
-    """Raises an error unless an array of a baseline has the shape of the operand, or is 0-d.
+def check_shape(shape: Sequence[Any], operand: str, other: Sequence[Any]) -> None:
+    """Raises an error unless the first operand of a baseline has the shape of the input's, or one
+    of them is 0-d. The loss itself checks further operands, such as a variance.
 
     Lengths that Dask does not know are NaN.
     """
@@ -71,8 +68,8 @@ def check_shape(key: str, shape: Sequence[Any], operand: str, other: Sequence[An
     elif not len(shape) or not len(other):
         return
     raise ValueError(
-        f"{key} has shape {tuple(shape)}, and {operand} has shape {tuple(other)}: both must have "
-        "the same shape"
+        f"baseline has shape {tuple(shape)}, and {operand} has shape {tuple(other)}: both must "
+        "have the same shape"
     )
 
 
@@ -89,10 +86,9 @@ def as_pair(
         is_replaced = second[k] is not first[k]
         first[k] = _as_operand(first[k], name)
         if is_replaced:
-            key = _key(operands, name)
-            second[k] = _as_operand(second[k], key)
-            if not name.startswith("target"):
-                check_shape(key, np.shape(second[k]), name, np.shape(first[k]))
+            second[k] = _as_operand(second[k], _key(operands, name))
+            if k == 0:
+                check_shape(np.shape(second[k]), name, np.shape(first[k]))
         else:
             second[k] = first[k]
     return first, second

@@ -28,7 +28,6 @@ from fastloss.evaluation.comparison import (
     BASELINE,
     baseline_arrays,
     check_shape,
-    replaced_operand,
     with_baseline,
 )
 from fastloss.evaluation.inputs import (
@@ -104,9 +103,8 @@ def _block_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
     leader = arrays[leader_name]
     _check_sequences(criteria, [arrays[name] for name in operands])
     baseline = [] if not inputs.compares else list(baseline_arrays(inputs.losses, inputs.baseline))
-    for key in baseline:
-        operand = replaced_operand(operands, key)
-        check_shape(key, np.shape(arrays[key]), operand, np.shape(arrays[operand]))
+    if BASELINE in baseline:
+        check_shape(np.shape(arrays[BASELINE]), operands[0], np.shape(arrays[operands[0]]))
 
     leader_shape = np.shape(leader)
     row_aligned = [
