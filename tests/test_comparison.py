@@ -291,6 +291,12 @@ def test_dtypes_may_differ():
         assert result.difference.stderr == pytest.approx(float(expected[2]), rel=1e-9)
 
 
+def test_input_and_baseline_of_other_shapes_for_scalars():
+    running = fl.MSELoss().accumulator(baseline=True)
+    with pytest.raises(ValueError, match=r"input has losses of shape \(\), and the baseline of"):
+        running.update(1.0, 2.0, baseline=[1.0, 2.0])
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
 def test_reductions(reduction):
     rng = np.random.default_rng(5)
@@ -1157,6 +1163,29 @@ def test_command_line_json(files, capsys):
     assert out.count(repr(figures["difference"]["value"])) == 1
     status, out, _ = run(capsys, "cross_entropy", new, labels, "--json")
     assert "baseline" not in json.loads(out)
+
+
+def test_command_line_with_several_predictions(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.uniform(0.5, 2, (20, 4)) for name in "abcdef"}
+    arrays["sign"] = rng.choice([-1.0, 1.0], 20)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    a, b, c, d, e, sign = (str(tmp_path / f"{name}.npy") for name in [*"abcde", "sign"])
+    for argv, operands in (
+        (
+            ["gaussian_nll_loss", a, b, c, "--baseline", d, "--baseline-var", e],
+            "dbe",
+        ),
+        (["gaussian_nll_loss", a, b, c, "--baseline-var", e], "abe"),
+        (["gaussian_nll_loss", a, b, c, "--baseline", d], "dbc"),
+        (["triplet_margin_loss", a, b, c, "--baseline", d, "--baseline-negative", e], "dbe"),
+        (["cosine_embedding_loss", a, b, sign, "--baseline-input2", e], ["a", "e", "sign"]),
+    ):
+        status, out, err = run(capsys, *argv, "--json")
+        assert (status, err) == (0, "")
+        expected = getattr(fl, argv[0])(*(arrays[name] for name in operands))
+        assert json.loads(out)["baseline"]["value"] == expected
 
 
 def test_command_line_errors(files, capsys, tmp_path):

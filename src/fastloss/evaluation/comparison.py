@@ -76,10 +76,10 @@ def check_shape(shape: Sequence[Any], operand: str, other: Sequence[Any]) -> Non
 def as_pair(
     operands: Sequence[str], arrays: Sequence[Any], baseline: Sequence[Any]
 ) -> tuple[list[Any], list[Any]]:
-    """The operands of the input and of the baseline, each array-like converted once.
+    """The operands of the input and of the baseline, each array-like converted once, after a check
+    of their shapes.
 
-    Python scalars remain, since they have no dtype of their own. Input and baseline must have the
-    same shape.
+    Python scalars remain, since they have no dtype of their own.
     """
     first, second = list(arrays), list(baseline)
     for k, name in enumerate(operands[: len(first)]):
@@ -107,8 +107,8 @@ def subtract_terms(units: UnitOutputs, other: UnitOutputs) -> None:
     terms, others = units.weighted_loss, other.weighted_loss
     if terms.shape != others.shape:
         raise ValueError(
-            f"the losses of input have shape {terms.shape}, and those of the baseline "
-            f"{others.shape}: both must have the same shape"
+            f"input has losses of shape {terms.shape}, and the baseline of shape {others.shape}: "
+            "both must have the same shape"
         )
     if not (
         np.array_equal(units.unit_counted, other.unit_counted)
