@@ -238,6 +238,20 @@ def test_standard_error_of_correlated_losses_is_that_of_their_differences():
     assert result.difference.stderr < independent / 20
 
 
+def test_equal_models_differ_by_about_one_standard_error():
+    rng = np.random.default_rng(0)
+    z = []
+    for _ in range(500):
+        y, shared = rng.normal(size=(2, 200))
+        x, old = y + shared + 0.3 * rng.normal(size=(2, 200))
+        weights = rng.integers(1, 4, 200)
+        result = fl.evaluate(fl.MSELoss(), x, y, baseline=old, sample_weight=weights)
+        z.append(result.difference.z)
+    assert 0.9 < np.std(z) < 1.1
+    assert abs(np.mean(z)) < 0.15
+    assert 0.02 < np.mean(np.abs(z) > 1.96) < 0.08
+
+
 def test_the_sign_says_which_is_better():
     y = np.arange(10.0)
     good, bad = y + 0.1, y + np.linspace(1, 2, 10)
@@ -1136,6 +1150,7 @@ def test_command_line(files, capsys):
     lines = dict(line.split("  ", 1) for line in out.split("\n\n")[0].splitlines())
     lines = {name: text.strip() for name, text in lines.items()}
     assert lines["baseline"] == repr(expected.baseline.value)
+    assert lines["baseline stderr"] == f"{expected.baseline.stderr:.3g}"
     assert lines["difference"] == repr(expected.difference.value)
     assert lines["difference stderr"] == f"{expected.difference.stderr:.3g}"
     assert lines["z"] == f"{expected.difference.z:.3g}"

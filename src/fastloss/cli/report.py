@@ -73,7 +73,10 @@ class Report:
             return {}
         for key in label:
             baseline, difference = baseline.groups[key], difference.groups[key]
-        figures = {"baseline": repr(baseline.value)}
+        figures = {
+            "baseline": repr(baseline.value),
+            "baseline stderr": f"{baseline.stderr:.3g}",
+        }
         if self.perplexity:
             figures["baseline perplexity"] = repr(_perplexity(baseline))
         return {
