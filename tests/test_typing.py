@@ -54,6 +54,8 @@ d: list[fl.Evaluation] = fl.evaluate(fl.mse_loss, x, y)
 e: dict[int, fl.Evaluation] = fl.evaluate({"mse": fl.mse_loss}, x, y)
 fl.evaluate(fl.mse_loss, x, y).mean
 fl.MSELoss().accumulator(by="label")
+fl.MSELoss().accumulator(baseline="old.npy")
+fl.evaluate(fl.mse_loss, x, y, baseline=x).difference.z
 skl.mean_squared_error(x, y, multioutput="raw")
 skl.mean_squared_error(x, y, [1.0])
 f: float = skl.mean_squared_error(x, y, multioutput="raw_values")

@@ -78,6 +78,18 @@ stderr: float = evaluation.stderr + evaluations[0].stderr
 if by_margin.groups is not None:
     stderr += by_margin.groups[0].stderr
 
+compared: fl.Evaluation = fl.evaluate(fl.MSELoss(), p, p, baseline=p)
+if compared.difference is not None:
+    z: float = compared.difference.z
+    if compared.difference.groups is not None:
+        z += compared.difference.groups["a"].z
+baselines: list[fl.Evaluation] = fl.evaluate(
+    [fl.MSELoss()], [{"input": p, "target": p, "baseline": p}], baseline=True
+)
+pair: fl.Accumulator = fl.MSELoss().accumulator(baseline=True)
+pair.update(p, p, baseline=p)
+stderr = pair.difference.stderr - pair.baseline.stderr
+
 running: fl.Accumulator = fl.MSELoss().accumulator(by="group")
 running.update(p, p, group=["a", "b"])
 total = (running + fl.Accumulator.from_json(running.to_json())).value

@@ -198,7 +198,7 @@ def criteria_stub():
         "    def get_params(self, deep: bool = True) -> dict[str, Any]: ...",
         "    def set_params(self, **options: Any) -> Self: ...",
         "    def accumulator(",
-        '        self, *, by: Literal["class", "group"] | None = None',
+        '        self, *, by: Literal["class", "group"] | None = None, baseline: bool = False',
         "    ) -> Accumulator: ...",
         "",
     ]

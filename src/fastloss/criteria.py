@@ -100,11 +100,11 @@ class Criterion(BoundLoss):
             setattr(self, name, value)
         return self
 
-    def accumulator(self, *, by=None):
+    def accumulator(self, *, by=None, baseline=False):
         """Return a running loss over batches; see `fastloss.Accumulator`."""
         from fastloss.evaluation.accumulators import Accumulator  # loads json and threading
 
-        return Accumulator(self, by=by)
+        return Accumulator(self, by=by, baseline=baseline)
 
     def __repr__(self):
         options = ", ".join(

@@ -114,6 +114,19 @@ def evaluate_parser(losses: Mapping[str, Any]) -> Parser:
         "labels, one per row or one per loss",
     )
     add(
+        "--baseline",
+        metavar="FILE",
+        help="another prediction for the same targets, of the shape of the input: also print its "
+        "value, and the difference of the losses, input minus baseline, with its paired standard "
+        "error; z is their ratio",
+    )
+    for name in _further_predictions(first):
+        add(
+            f"--baseline-{name.replace('_', '-')}",
+            metavar="FILE",
+            help=f"{name} of the baseline; without it, the baseline has the {name} of the input",
+        )
+    add(
         "--perplexity",
         action="store_true",
         help=f"also print exp of the mean, for {' and '.join(PERPLEXITY_LOSSES)}",
@@ -155,6 +168,20 @@ def evaluate_parser(losses: Mapping[str, Any]) -> Parser:
         'JSON lacks are "NaN", "Infinity", "-Infinity"',
     )
     return parser
+
+
+def _further_predictions(loss: Any) -> list[str]:
+    """The arrays of a loss, after the first, that another model may predict."""
+    return [name for name in loss.operands[1:] if not name.startswith("target")]
+
+
+def _baseline(loss: Any, arguments: Mapping[str, Any]) -> Any:
+    """The baseline as `evaluate` takes it: a file, or a dict of files if there are several."""
+    names = {name: f"baseline_{name}" for name in _further_predictions(loss)}
+    files = {loss.operands[0]: arguments["baseline"]}
+    files |= {name: arguments[option] for name, option in names.items()}
+    files = {name: file for name, file in files.items() if file is not None}
+    return arguments["baseline"] if files.keys() <= {loss.operands[0]} else files
 
 
 def _check_by(by: str | None) -> None:
@@ -209,6 +236,7 @@ def _evaluate(
                 progress=progress,
                 missing_chunks=arguments["missing_chunks"],
                 class_axis=arguments.get("class_axis"),
+                baseline=_baseline(next(iter(losses.values())), arguments),
             )
     except KeyboardInterrupt:
         if state is None or not os.path.exists(state):

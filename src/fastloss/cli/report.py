@@ -33,7 +33,8 @@ class Report:
         tables = []
         if len(self.evaluations) == 1:
             lines = {"loss": first, "reduction": self.reduction}
-            lines |= {**self._figures(evaluation), **_pass_figures(evaluation)}
+            lines |= {**self._figures(evaluation), **self._compared_figures(evaluation)}
+            lines |= _pass_figures(evaluation)
             if self.per_sample:
                 lines["per sample"] = escape_controls(self.per_sample[first])
         else:
@@ -64,10 +65,31 @@ class Report:
             figures["perplexity"] = repr(_perplexity(totals))
         return {**figures, "losses": f"{totals.count:,}"}
 
+    def _compared_figures(self, evaluation: Evaluation, *label: Any) -> dict[str, str]:
+        """The figures of the baseline and of the difference, of all losses or of a group."""
+        baseline: Any = evaluation.baseline
+        difference: Any = evaluation.difference
+        if baseline is None:
+            return {}
+        for key in label:
+            baseline, difference = baseline.groups[key], difference.groups[key]
+        figures = {
+            "baseline": repr(baseline.value),
+            "baseline stderr": f"{baseline.stderr:.3g}",
+        }
+        if self.perplexity:
+            figures["baseline perplexity"] = repr(_perplexity(baseline))
+        return {
+            **figures,
+            "difference": repr(difference.value),
+            "difference stderr": f"{difference.stderr:.3g}",
+            "z": f"{difference.z:.3g}",
+        }
+
     def _loss_table(self) -> list[list[str]]:
         rows = []
         for name, evaluation in self.evaluations.items():
-            row = {"loss": name, **self._figures(evaluation)}
+            row = {"loss": name, **self._figures(evaluation), **self._compared_figures(evaluation)}
             if self.per_sample:
                 row["per sample"] = escape_controls(self.per_sample[name])
             rows.append(row)
@@ -78,7 +100,9 @@ class Report:
         for name, evaluation in self.evaluations.items():
             loss = {"loss": name} if len(self.evaluations) > 1 else {}
             for label, totals in (evaluation.groups or {}).items():
-                rows.append({**loss, self.group_noun: str(label), **self._figures(totals)})
+                compared = self._compared_figures(evaluation, label)
+                figures = {**self._figures(totals), **compared}
+                rows.append({**loss, self.group_noun: str(label), **figures})
         return _table(rows)
 
     def _object(self, name: str) -> dict[str, Any]:
@@ -87,9 +111,11 @@ class Report:
         result |= {"reduction": self.reduction, **evaluation.to_dict()}
         if self.perplexity:
             result["perplexity"] = json_float(_perplexity(evaluation))
-            groups = (evaluation.groups or {}).values()
-            for group, totals in zip(result.get("groups", []), groups, strict=True):
-                group["perplexity"] = json_float(_perplexity(totals))
+            _add_perplexity(result.get("groups", []), evaluation.groups)
+            if evaluation.baseline is not None:
+                baseline = result["baseline"]
+                baseline["perplexity"] = json_float(_perplexity(evaluation.baseline))
+                _add_perplexity(baseline.get("groups", []), evaluation.baseline.groups)
         if self.per_sample:
             result["per_sample"] = self.per_sample[name]
         return result
@@ -98,6 +124,12 @@ class Report:
 def _perplexity(totals: Evaluation | Totals) -> float:
     with np.errstate(over="ignore"):
         return float(np.exp(totals.value))
+
+
+def _add_perplexity(objects: list[dict[str, Any]], groups: Mapping[Any, Totals] | None) -> None:
+    """Adds the perplexity of each group to its object."""
+    for group, totals in zip(objects, (groups or {}).values(), strict=True):
+        group["perplexity"] = json_float(_perplexity(totals))
 
 
 def _pass_figures(evaluation: Evaluation) -> dict[str, str]:

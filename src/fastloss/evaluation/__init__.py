@@ -6,6 +6,7 @@
     chunks.py         readers that cut arrays into chunks of whole blocks, and read ahead
     sources/          the rows of one array, by format
     accumulators.py   running sums of the losses, which merge across processes
+    comparison.py     a baseline: the paired difference of two predictions
     checkpoint.py     the state file, from which an interrupted evaluation resumes
     digests.py        checksums that show whether data and losses are still the same
     writers.py        unreduced losses

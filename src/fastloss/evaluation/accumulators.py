@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,23 @@ from fastloss import _binding, _errors, criteria
 from fastloss._arrays import as_array
 from fastloss._binding import LossSums, RunningSums, Turn, UnitOutputs
 from fastloss._labels import as_labels, encode_labels
+from fastloss.evaluation.comparison import (
+    as_pair,
+    baseline_arrays,
+    subtract_terms,
+    with_baseline,
+)
 
-__all__ = ["Accumulator", "Totals"]
+__all__ = ["Accumulator", "BaselineTotals", "Difference", "Totals"]
 
-_VERSION = 2  # of pickles and of the result of to_dict()
+_VERSION = 3  # of pickles and of the result of to_dict()
 _MAX_COUNT = 2**62  # of losses or rows, so that sums of two counts fit into an int64
+
+# The dict of the groups also holds the sums of a comparison, so that a batch is added to all sums
+# at once. Their keys are (part,) for all losses and (part, label) for a group; no label is a tuple.
+_PARTS = ("baseline", "difference")
+
+_AnyTotals = TypeVar("_AnyTotals", bound="Totals")
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,50 @@ class Totals:
     count: int
 
 
+@dataclass(frozen=True)
+class BaselineTotals(Totals):
+    """Sums of the losses of a baseline, and of each class or group.
+
+    Attributes
+    ----------
+    groups : dict of Totals, or None
+        By label; None without classes or groups.
+    """
+
+    groups: dict[Any, Totals] | None = None
+
+
+@dataclass(frozen=True)
+class Difference(Totals):
+    """Losses of the input minus losses of the baseline; if negative, the input is better.
+
+    Let l and b be the losses of input and baseline, with their weights, d the contribution of each
+    to `weight`, e = l − b, m = Σ e / Σ d and n = `count`. `sum` is Σ e, and `value` of the
+    reduction "mean" is m. `stderr` is the standard error of paired samples,
+    √(n/(n − 1) Σ (e − m d)²) / Σ d, which takes account of the correlation of l and b.
+
+    Attributes
+    ----------
+    value, stderr : float
+        The reduced difference and its paired standard error, assuming independent rows.
+    sum, weight : float
+        The sum of the differences, and the divisor of "mean".
+    count : int
+        Number of losses, without those removed by a weight of 0 or by ``ignore_index``.
+    groups : dict of Difference, or None
+        By label; None without classes or groups, and within a group.
+    """
+
+    groups: "dict[Any, Difference] | None" = None
+
+    @property
+    def z(self) -> float:
+        """``value / stderr``; NaN if both are 0, as for equal predictions."""
+        if self.stderr == 0:
+            return math.copysign(math.inf, self.value) if self.value else math.nan
+        return self.value / self.stderr
+
+
 class Accumulator:
     """Running loss of a criterion over batches, as returned by ``criterion.accumulator()``.
 
@@ -66,11 +122,15 @@ class Accumulator:
     by : {None, "class", "group"}, default None
         Also sums the losses of each class of the targets, or of each group, whose labels are passed
         to every `update`. An update then needs 25 bytes of temporary memory per loss.
+    baseline : bool, default False
+        Also sums the losses of another prediction, which is passed to every `update`, and their
+        paired differences. An update then computes both losses and needs 51 bytes of temporary
+        memory per loss.
 
     Raises
     ------
     TypeError
-        If `criterion` is not a criterion.
+        If `criterion` is not a criterion, or `baseline` is not a bool.
     ValueError
         If the reduction is "none", or if `by` is "class" and the targets are not classes.
 
@@ -89,15 +149,36 @@ class Accumulator:
     >>> other = fl.Accumulator.from_json(accumulator.to_json())
     >>> (accumulator + other).count
     8
+
+    Which of two models is better:
+
+    >>> pair = fl.MSELoss().accumulator(baseline=True)
+    >>> pair.update([1.0, 2.0, 2.5], [1.0, 2.5, 2.0], baseline=[1.5, 3.5, 2.0])
+    >>> pair.update([4.0], [3.5], baseline=[2.0])
+    >>> pair.value, pair.baseline.value, pair.difference.value
+    (0.1875, 0.875, -0.6875)
+    >>> round(pair.difference.stderr, 6)
+    0.482776
     """
 
-    def __init__(self, criterion: criteria.Criterion, *, by: str | None = None):
+    def __init__(
+        self,
+        criterion: criteria.Criterion,
+        *,
+        by: str | None = None,
+        baseline: bool = False,
+    ):
         if not isinstance(criterion, criteria.Criterion):
             raise TypeError(
                 f"criterion must be a criterion, such as fastloss.MSELoss(), got {criterion!r}"
             )
         if by not in (None, "class", "group"):
             raise ValueError(f"by must be None, 'class' or 'group', got {by!r}")
+        if not isinstance(baseline, bool):
+            raise TypeError(
+                f"baseline of an accumulator must be True or False, got {baseline!r}: its arrays "
+                "are passed to update()"
+            )
         self._criterion = copy.copy(criterion)
         self._options = self._criterion.get_params()
         loss: Any = criterion.loss
@@ -105,7 +186,7 @@ class Accumulator:
             raise ValueError("reduction='none' has no single value: use 'mean' or 'sum'")
         if by == "class" and loss._target_domain is None:
             raise ValueError(f"by='class': the targets of {loss.__name__} are not classes")
-        self._by = by
+        self._by, self._compares = by, baseline
         self._running = RunningSums()
 
     @property
@@ -127,6 +208,7 @@ class Accumulator:
         *arrays: ArrayLike,
         sample_weight: ArrayLike | None = None,
         group: ArrayLike | None = None,
+        baseline: Any = None,
     ) -> None:
         """Adds a batch.
 
@@ -139,6 +221,12 @@ class Accumulator:
         group : array_like of labels
             Labels of the groups: integers, floats, strings or dates, one per loss or one per entry
             of the leading axis of the losses. Required with ``by="group"``, not accepted otherwise.
+        baseline : array_like, or dict of them
+            Another prediction, of the shape of the first array or 0-d. It may have another dtype:
+            each loss is computed as in a call of its own. A dict has the arrays that differ by
+            name, such as ``{"input": ..., "var": ...}``. Losses of several predictions, such as
+            ``triplet_margin_loss``, require a dict. Required with ``baseline=True``, not accepted
+            otherwise.
 
         Raises
         ------
@@ -149,7 +237,10 @@ class Accumulator:
             If a sum of losses or weights is out of the range of float64, or below its normal
             numbers and not 0. The accumulator is left unchanged.
         """
-        self._add_batch(arrays, sample_weight, group)
+        loss: Any = self._criterion.loss
+        if baseline is not None and self._compares and len(arrays) == len(loss.operands):
+            baseline = with_baseline(loss.operands, arrays, baseline_arrays([loss], baseline))
+        self._add_batch(arrays, sample_weight, group, baseline=baseline)
 
     def _add_batch(
         self,
@@ -158,10 +249,12 @@ class Accumulator:
         group: Any,
         element_weights: dict[str, Any] | None = None,
         unreduced: bool = False,
+        baseline: Any = None,
     ) -> Any:
         """Adds a batch; returns its unreduced losses if `unreduced`.
 
-        `element_weights` are `weight` and `pos_weight` of these rows.
+        `element_weights` are `weight` and `pos_weight` of these rows, `baseline` all arrays of the
+        loss for the other prediction.
         """
         loss: Any = self._criterion.loss
         options = {**self._options, **element_weights} if element_weights else self._options
@@ -172,12 +265,19 @@ class Accumulator:
                 "group= holds the label of each loss: it is required with by='group' and not "
                 "accepted otherwise"
             )
+        if (baseline is None) == self._compares:
+            raise TypeError(
+                "baseline= holds another prediction: it is required by an accumulator with "
+                "baseline=True and not accepted otherwise"
+            )
         units = UnitOutputs(values=unreduced, terms=self._by is not None)
         # Each array-like is converted once: the kernel and the groups must read the same array.
         if self._by == "class":
             arrays = _with_target_array(loss, arrays)
         elif self._by == "group":
             group = as_labels(group, "group")
+        if self._compares:
+            return self._add_pair(arrays, baseline, group, options, unreduced)
         running = self._running
         turn = running.begin()
         if turn is not None:
@@ -201,6 +301,68 @@ class Accumulator:
             grouped = self._grouped(arrays, group, units, so_far.rows)
             self._add(sums, grouped.added_to({}, sums))
         return units.values
+
+    def _add_pair(
+        self,
+        arrays: Sequence[Any],
+        baseline: Sequence[Any],
+        group: Any,
+        options: dict[str, Any],
+        unreduced: bool,
+    ) -> Any:
+        """Adds a batch of two predictions; returns the unreduced losses of the input."""
+        loss: Any = self._criterion.loss
+        if len(arrays) == len(loss.operands):  # otherwise the loss raises an error
+            arrays, baseline = as_pair(loss.operands, arrays, baseline)
+        if options.get("sample_weight") is not None:
+            weight = options["sample_weight"]
+            if not isinstance(weight, (bool, int, float)):
+                options["sample_weight"] = as_array(weight, "sample_weight")
+        running = self._running
+        turn = running.begin()
+        if turn is not None:
+            try:
+                version, groups = running.version, running.groups
+                others = _binding.group_copies(groups, [("baseline",)], turn.sums)
+                units = UnitOutputs(values=unreduced, terms=True)
+                pair = self._pair(turn.sums, others, units, arrays, baseline, group, options)
+                if running.commit(turn, pair.added_to(groups, turn.sums), version):
+                    return pair.values
+            finally:
+                turn.end()
+        # The turn is lost, or others have changed the sums in the meantime.
+        so_far = self._sums
+        sums, others = so_far.next_rows(), {("baseline",): so_far.next_rows()}
+        units = UnitOutputs(values=unreduced, terms=True)
+        pair = self._pair(sums, others, units, arrays, baseline, group, options, so_far.rows)
+        self._add(sums, pair.added_to({}, sums))
+        return pair.values
+
+    def _pair(
+        self,
+        sums: LossSums,
+        others: dict[Any, LossSums],
+        units: UnitOutputs,
+        arrays: Sequence[Any],
+        baseline: Sequence[Any],
+        group: Any,
+        options: dict[str, Any],
+        rows_before: int | None = None,
+    ) -> "_PairedUnits":
+        """The units of a batch, which is added to `sums` of the input and `others` of the
+        baseline. `rows_before` are the rows of other batches, if `sums` lacks them."""
+        loss: Any = self._criterion.loss
+        other_units = UnitOutputs(terms=True)
+        rows_before = sums.rows if rows_before is None else rows_before
+        loss._update(sums, units, *arrays, **options)
+        try:
+            loss._update(others["baseline",], other_units, *baseline, **options)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise type(error)(f"baseline: {error}") from error
+        grouped = None
+        if self._by is not None:
+            grouped = self._grouped(arrays, group, units, rows_before)
+        return _PairedUnits(units, other_units, others, grouped)
 
     def _grouped(
         self, arrays: Sequence[Any], group: Any, units: UnitOutputs, rows_before: int
@@ -237,13 +399,15 @@ class Accumulator:
         Raises
         ------
         ValueError
-            If `criterion` or `by` differ.
+            If `criterion`, `by` or `baseline` differ.
         """
         other = copy.copy(other)  # it may be `self`, or be updated by another thread
-        if self._by != other._by or not self._criterion == other._criterion:
+        if (self._by, self._compares) != (other._by, other._compares) or not (
+            self._criterion == other._criterion
+        ):
             raise ValueError(
-                f"{other._description()} cannot be merged into {self._description()}: criterion "
-                "and by must be equal"
+                f"{other._description()} cannot be merged into {self._description()}: criterion, "
+                "by and baseline must be equal"
             )
         self._merge_sums(other)
 
@@ -332,24 +496,67 @@ class Accumulator:
         if self._by is None:
             raise ValueError("there are no groups: pass by='class' or by='group' to accumulator()")
         _, groups = self._sums_and_groups()
-        totals = {label: self._totals(sums) for label, sums in groups.items()}
+        return self._group_totals(groups, None, Totals)
+
+    @property
+    def baseline(self) -> BaselineTotals:
+        """Totals of the losses of the baseline, bitwise identical to its own accumulator's."""
+        self._check_compares()
+        sums, groups = self._sums_and_groups()
+        by_label = None if self._by is None else self._group_totals(groups, "baseline", Totals)
+        sums = groups.get(("baseline",), sums)
+        return BaselineTotals(**self._totals(sums), groups=by_label)
+
+    @property
+    def difference(self) -> Difference:
+        """Totals of the losses of the input minus the losses of the baseline, with their paired
+        standard error; if negative, the input is better."""
+        self._check_compares()
+        sums, groups = self._sums_and_groups()
+        by_label = (
+            None if self._by is None else self._group_totals(groups, "difference", Difference)
+        )
+        sums = groups.get(("difference",), sums)
+        return Difference(**self._totals(sums), groups=by_label)
+
+    @property
+    def compares(self) -> bool:
+        """Whether losses are compared with the losses of a baseline."""
+        return self._compares
+
+    def _check_compares(self) -> None:
+        if not self._compares:
+            raise ValueError("there is no baseline: pass baseline=True to accumulator()")
+
+    def _group_totals(
+        self, groups: dict[Any, LossSums], part: str | None, cls: type[_AnyTotals]
+    ) -> dict[Any, _AnyTotals]:
+        """Totals of the groups of the input, or of a part of a comparison, sorted by label."""
+        totals = {
+            label: cls(**self._totals(sums)) for label, sums in _labelled(groups, part).items()
+        }
         labels = sorted(totals, key=lambda label: (isinstance(label, str), label))
         return {label: totals[label] for label in labels}
 
-    def _totals(self, sums: LossSums) -> Totals:
-        return Totals(
-            value=sums.value(self.reduction),
-            stderr=sums.stderr(self.reduction),
-            sum=sums.sum,
-            weight=sums.weight,
-            count=sums.count,
-        )
+    def _totals(self, sums: LossSums) -> dict[str, Any]:
+        return {
+            "value": sums.value(self.reduction),
+            "stderr": sums.stderr(self.reduction),
+            "sum": sums.sum,
+            "weight": sums.weight,
+            "count": sums.count,
+        }
 
     def __repr__(self) -> str:
-        return f"<{self._description()}: {self.value!r} over {self.count} losses>"
+        text = f"<{self._description()}: {self.value!r} over {self.count} losses"
+        if self._compares:
+            difference = self.difference
+            text += f", difference {difference.value!r} ± {difference.stderr:.2g}"
+        return f"{text}>"
 
     def _description(self) -> str:
-        return f"Accumulator of {self._criterion}" + (f" by {self._by}" if self._by else "")
+        text = f"Accumulator of {self._criterion}" + (f" by {self._by}" if self._by else "")
+        return text + (" against a baseline" if self._compares else "")
 
     # ---- pickle and JSON -------------------------------------------------------------------------
 
@@ -372,16 +579,22 @@ class Accumulator:
             raise ValueError(
                 f"{name} is not a criterion of fastloss and cannot be written as JSON: use pickle"
             )
-        return {
+        sums, groups = state["_sums"], state["_group_sums"]
+        result = {
             "version": _VERSION,
             "criterion": name,
             "options": {key: _option_to_json(key, value) for key, value in self._options.items()},
             "by": self._by,
-            "sums": _sums_to_json(state["_sums"]),
-            "groups": [
-                [label, _sums_to_json(sums)] for label, sums in state["_group_sums"].items()
-            ],
+            "compares": self._compares,
+            "sums": _sums_to_json(sums),
+            "groups": _groups_to_json(_labelled(groups, None)),
         }
+        for part in _PARTS if self._compares else ():
+            result[part] = {
+                "sums": _sums_to_json(groups.get((part,), sums)),
+                "groups": _groups_to_json(_labelled(groups, part)),
+            }
+        return result
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Accumulator":
@@ -406,23 +619,23 @@ class Accumulator:
             raise ValueError(f"{state['criterion']} is not a criterion of fastloss")
         options = {name: _option_from_json(value) for name, value in state["options"].items()}
         criterion = getattr(criteria, state["criterion"])(**options)
-        accumulator = cls(criterion, by=state["by"])
+        accumulator = cls(criterion, by=state["by"], baseline=state["compares"])
         accumulator._restore_sums(state)
         return accumulator
 
     def _restore_sums(self, state: dict[str, Any]) -> None:
         """Sets the sums from the `to_dict` of an equal accumulator."""
-        sums, groups = _sums_from_json(state["sums"]), {}
-        for label, group in state["groups"]:
-            if not isinstance(label, (int, float, str)):
-                raise ValueError(f"{label!r} is not a label")
-            groups[label] = _sums_from_json(group)
-        if len(groups) != len(state["groups"]):
-            raise ValueError("a group appears twice")
+        sums, groups = _sums_from_json(state["sums"]), _groups_from_json(state["groups"])
         count = sum(group.count for group in groups.values())
         if count != (0 if self._by is None else sums.count):
             raise ValueError(f"groups of {count} losses, but {sums.count} losses in all")
-        self._running = RunningSums(sums, groups)
+        by_key: dict[Any, LossSums] = dict(groups)
+        for part in _PARTS:
+            if (part in state) != self._compares:
+                raise ValueError(f"compares is {self._compares}, and {part} is contradictory")
+            if self._compares:
+                by_key |= _part_from_json(state[part], part, sums, groups)
+        self._running = RunningSums(sums, by_key)
 
     def to_json(self) -> str:
         """`to_dict` as one line of JSON."""
@@ -458,12 +671,67 @@ class _GroupedUnits:
             codes[contributes] = contributing_codes
         return cls(distinct.tolist(), codes, units)
 
+    def of_part(self, part: str, units: UnitOutputs) -> "_GroupedUnits":
+        """Units of the same losses in the groups of a part of a comparison."""
+        return _GroupedUnits([(part, name) for name in self.names], self.codes, units)
+
     def added_to(self, groups: dict[Any, LossSums], sums: LossSums) -> dict[Any, LossSums]:
         """New sums of the groups of these units, with the units added; `sums` are of all losses."""
         added = _binding.group_copies(groups, self.names, sums)
         if added:
             _binding.add_unit_terms(list(added.values()), self.codes, self.units)
         return added
+
+
+class _PairedUnits:
+    """The units of a batch of two predictions, which can be added once."""
+
+    def __init__(
+        self,
+        units: UnitOutputs,
+        other_units: UnitOutputs,
+        others: dict[Any, LossSums],
+        grouped: _GroupedUnits | None,
+    ):
+        self.values = units.values
+        self._units, self._other_units = units, other_units
+        self._others, self._grouped = others, grouped
+
+    def added_to(self, groups: dict[Any, LossSums], sums: LossSums) -> dict[Any, LossSums]:
+        """New sums of the groups and of the comparison, with the units added.
+
+        This replaces the terms of the input's units by the differences.
+        """
+        units, grouped = self._units, self._grouped
+        added = dict(self._others)
+        if grouped is not None:
+            added |= grouped.added_to(groups, sums)
+            added |= grouped.of_part("baseline", self._other_units).added_to(groups, sums)
+        subtract_terms(units, self._other_units)
+        if grouped is not None:
+            added |= grouped.of_part("difference", units).added_to(groups, sums)
+        codes = np.zeros(units.weighted_loss.size, np.int64)
+        (total,) = _GroupedUnits([("difference",)], codes, units).added_to(groups, sums).values()
+        added["difference",] = _with_rows_of(self._others["baseline",], total)
+        return added
+
+
+def _with_rows_of(other: LossSums, sums: LossSums) -> LossSums:
+    """Sums with the number of rows, and of losses in a row, of others."""
+    count, _, _, *numbers = sums.to_tuple()
+    _, rows, divide, *_ = other.to_tuple()
+    return _binding.sums_from_tuple(count, rows, divide, *numbers)
+
+
+def _labelled(groups: dict[Any, LossSums], part: str | None) -> dict[Any, LossSums]:
+    """By label, the sums of the groups of the input, or of a part of a comparison."""
+    if part is None:
+        return {key: sums for key, sums in groups.items() if not isinstance(key, tuple)}
+    return {
+        key[1]: sums
+        for key, sums in groups.items()
+        if isinstance(key, tuple) and key[0] == part and len(key) == 2
+    }
 
 
 def _merged(groups: dict[Any, LossSums], others: dict[Any, LossSums]) -> dict[Any, LossSums]:
@@ -586,6 +854,35 @@ def _sums_from_json(numbers: list[Any]) -> LossSums:
     if not all(type(n) is int and 0 <= n <= _MAX_COUNT for n in (count, rows)):
         raise ValueError(f"{count} losses in {rows} rows")
     return _binding.sums_from_tuple(count, rows, *map(float, sums))
+
+
+def _groups_to_json(groups: dict[Any, LossSums]) -> list[Any]:
+    return [[label, _sums_to_json(sums)] for label, sums in groups.items()]
+
+
+def _groups_from_json(groups: list[Any]) -> dict[Any, LossSums]:
+    by_label = {}
+    for label, sums in groups:
+        if not isinstance(label, (int, float, str)):
+            raise ValueError(f"{label!r} is not a label")
+        by_label[label] = _sums_from_json(sums)
+    if len(by_label) != len(groups):
+        raise ValueError("a group appears twice")
+    return by_label
+
+
+def _part_from_json(
+    state: dict[str, Any], part: str, sums: LossSums, groups: dict[Any, LossSums]
+) -> dict[Any, LossSums]:
+    """The sums of a part of a comparison, which has the losses of `sums` and `groups`."""
+    part_sums, part_groups = _sums_from_json(state["sums"]), _groups_from_json(state["groups"])
+    if (part_sums.count, part_sums.rows) != (sums.count, sums.rows) or (
+        {label: group.count for label, group in part_groups.items()}
+        != {label: group.count for label, group in groups.items()}
+    ):
+        raise ValueError(f"the losses of its {part} are not those of its input")
+    by_key: dict[Any, LossSums] = {(part, label): group for label, group in part_groups.items()}
+    return {(part,): part_sums, **by_key}
 
 
 def _option_to_json(name: str, value: Any) -> Any:

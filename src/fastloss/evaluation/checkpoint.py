@@ -2,7 +2,8 @@
 
     version        version of the format
     checksum       of all other entries
-    identity       criteria, data, per_sample and arithmetic of the evaluation that saved it
+    identity       baseline, criteria, data, per_sample and arithmetic of the evaluation that saved
+                   it
     position       number of rows or batches that are done
     bytes          number of bytes that were read
     seconds        time that was spent
@@ -23,7 +24,7 @@ from typing import Any
 from fastloss.evaluation import files
 from fastloss.evaluation.sources.source import with_filename
 
-_VERSION = 3
+_VERSION = 4
 
 
 class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):

@@ -22,6 +22,11 @@ from typing import Any
 import numpy as np
 
 from fastloss._errors import shape_message
+from fastloss.evaluation.comparison import (
+    BASELINE,
+    baseline_arrays,
+    check_shape,
+)
 from fastloss.evaluation.digests import describe, update_crc
 from fastloss.evaluation.inputs import (
     ELEMENT_WEIGHTS,
@@ -50,6 +55,7 @@ class Chunk:
     element_weights: list[dict[str, Any]]
     next_position: int  # of the reader: rows or batches up to the end of this chunk
     nbytes: int
+    baseline: dict[str, Any] = field(default_factory=dict)  # as `baseline_arrays` names them
     streamed: dict[Any, Any] = field(default_factory=dict)  # arrays that have these rows, by key
 
 
@@ -76,6 +82,7 @@ class BatchReader:
                 f"reads {', '.join(inputs.operands)}, or an iterable of batches"
             )
         self._operands, self._criteria = inputs.operands, inputs.criteria
+        self._losses, self._compares = inputs.losses, inputs.compares
         self._no_weights: list[dict[str, Any]] = [{} for _ in inputs.criteria]
         self._batches: Iterable[Any] = batches
         self._number = 0
@@ -98,18 +105,23 @@ class BatchReader:
                     yield storage_of(criterion.get_params()[name], name)
         if isinstance(self._batches, (list, tuple)):
             for number, batch in enumerate(self._batches):
-                yield from self._storages(batch_by_name(self._operands, batch, number), number)
+                by_name = batch_by_name(self._operands, batch, number, self._compares)
+                yield from self._storages({**by_name, **self._baseline(by_name)}, number)
 
     def chunk_storages(self, chunk: Chunk) -> Iterator[Storage]:
         """Where the data of a batch are, as far as `storages` has not shown them."""
         if not isinstance(self._batches, (list, tuple)):
             by_name = dict(zip(self._operands, chunk.arrays, strict=True))
-            by_name["sample_weight"] = chunk.sample_weight
+            by_name |= {"sample_weight": chunk.sample_weight, **chunk.baseline}
             yield from self._storages(by_name, self._number)
+
+    def _baseline(self, by_name: dict[str, Any]) -> dict[str, Any]:
+        """The arrays of the baseline of a batch."""
+        return baseline_arrays(self._losses, by_name[BASELINE]) if self._compares else {}
 
     def _storages(self, by_name: dict[str, Any], number: int) -> Iterator[Storage]:
         for name, value in by_name.items():
-            if value is not None:
+            if value is not None and not isinstance(value, dict):
                 shape = getattr(value, "shape", "unknown")
                 yield storage_of(value, f"{name} of batch {number}, of shape {shape}")
 
@@ -126,7 +138,7 @@ class BatchReader:
 
     def record(self, chunk: Chunk) -> None:
         """Adds a chunk that is done to the digests."""
-        self._trail.add(chunk.arrays, chunk.sample_weight, chunk.group)
+        self._trail.add(chunk.arrays, chunk.sample_weight, chunk.group, chunk.baseline)
 
     def digests(self) -> Any:
         """JSON-serializable checksums of the batches that were recorded."""
@@ -136,16 +148,18 @@ class BatchReader:
         """The batches from a position on; those before it must have the digests."""
         number = -1
         for number, batch in enumerate(self._batches):
-            by_name = batch_by_name(self._operands, batch, number)
+            by_name = batch_by_name(self._operands, batch, number, self._compares)
+            baseline = self._baseline(by_name)
             arrays = [by_name[name] for name in self._operands]
             weight, group = by_name.get("sample_weight"), by_name.get("group")
             if number < position:
-                self._trail.add(arrays, weight, group)
+                self._trail.add(arrays, weight, group, baseline)
                 self._trail.check(digests)
                 continue
             self._number = number
-            nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)
-            yield Chunk(arrays, weight, group, self._no_weights, number + 1, nbytes)
+            read = (*arrays, *baseline.values())
+            nbytes = sum(getattr(array, "nbytes", 0) for array in read)
+            yield Chunk(arrays, weight, group, self._no_weights, number + 1, nbytes, baseline)
         if number + 1 < position:
             raise ValueError(
                 f"there are {number + 1} batches, but the state has done {position}: pass all "
@@ -164,10 +178,13 @@ class _Trail:
         self._marks: list[dict[str, Any]] = []
         self._last: dict[str, Any] = {"batches": 0, "rows": 0, "crc": 0, "last": ""}
 
-    def add(self, arrays: Sequence[Any], sample_weight: Any, group: Any) -> None:
+    def add(
+        self, arrays: Sequence[Any], sample_weight: Any, group: Any, baseline: dict[str, Any]
+    ) -> None:
         texts, crc, rows = [], self._last["crc"], None
         values = (*arrays, sample_weight, group)
-        for name, value in zip(self._names, values, strict=True):
+        by_name = {**dict(zip(self._names, values, strict=True)), **baseline}
+        for name, value in by_name.items():
             if value is None:
                 continue
             text, array = describe(value, name)
@@ -221,6 +238,7 @@ class RowReader:
         self._operands, self._criteria_count = inputs.operands, len(inputs.criteria)
         self._class_axis = inputs.class_axis
         arrays = self._arrays = inputs.arrays()
+        self._baseline = [key for key in arrays if str(key).split()[0] == BASELINE]
         opened = stack.enter_context(contextlib.ExitStack())
         self._sources = {}
         for key, value in arrays.items():
@@ -245,6 +263,13 @@ class RowReader:
             for key, source in sources.items()
             if source is leader or (not whole and is_row_aligned(key, source.shape, leader.shape))
         }
+        if BASELINE in sources:
+            operand = self._operands[0]
+            try:
+                check_shape(sources[BASELINE].shape, operand, sources[operand].shape)
+            except ValueError as error:
+                described = f"{operand}: {sources[operand]}, baseline: {sources[BASELINE]}"
+                raise ValueError(f"{error} [{described}]") from error
         for source in self._streamed.values():
             if source.rows != leader.rows:
                 raise ValueError(
@@ -399,6 +424,7 @@ class RowReader:
                     element_weights_by_criterion(arrays, self._criteria_count),
                     min(start + self._step, max(rows, 1)),
                     sum(array.nbytes for array in streamed),
+                    {key: arrays[key] for key in self._baseline},
                     by_key,
                 )
 

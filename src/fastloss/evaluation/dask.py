@@ -24,6 +24,12 @@ from fastloss._labels import as_labels
 from fastloss._runtime import get_num_threads, num_threads
 from fastloss.criteria import Criterion
 from fastloss.evaluation.accumulators import Accumulator
+from fastloss.evaluation.comparison import (
+    BASELINE,
+    baseline_arrays,
+    check_shape,
+    with_baseline,
+)
 from fastloss.evaluation.inputs import (
     ELEMENT_WEIGHTS,
     EvaluationInput,
@@ -76,7 +82,10 @@ def evaluate_dask(inputs: EvaluationInput, threads: int | None, **options: Any) 
         partials = _block_partials(inputs, threads)
     # Created before the computation, because this checks the options. Unlike partial results, these
     # have the criteria with their arrays.
-    accumulators = [criterion.accumulator(by=inputs.by) for criterion in inputs.criteria]
+    accumulators = [
+        criterion.accumulator(by=inputs.by, baseline=inputs.compares)
+        for criterion in inputs.criteria
+    ]
     partial = _merge_tree(partials)
     for accumulator, other in zip(accumulators, partial.accumulators, strict=True):
         accumulator._merge_sums(other)
@@ -93,6 +102,9 @@ def _block_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
     leader_name = next((name for name in operands if np.ndim(arrays[name])), operands[0])
     leader = arrays[leader_name]
     _check_sequences(criteria, [arrays[name] for name in operands])
+    baseline = [] if not inputs.compares else list(baseline_arrays(inputs.losses, inputs.baseline))
+    if BASELINE in baseline:
+        check_shape(np.shape(arrays[BASELINE]), operands[0], np.shape(arrays[operands[0]]))
 
     leader_shape = np.shape(leader)
     row_aligned = [
@@ -124,6 +136,7 @@ def _block_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
         criteria=[_without_arrays(criterion) for criterion in criteria],
         by=inputs.by,
         keys=list(arrays),
+        baseline=baseline,
         threads=threads,
         class_axis=inputs.class_axis,
     )
@@ -215,7 +228,9 @@ def _rechunk_rows(name: str, array: Any, leader_name: str, leader: Any, chunks: 
     return array.rechunk(whole)
 
 
-def _evaluate_block(position, *blocks, criteria, by, keys, threads, class_axis) -> Partial:
+def _evaluate_block(
+    position, *blocks, criteria, by, keys, baseline, threads, class_axis
+) -> Partial:
     number, first_row = position[0].tolist()
     arrays = dict(zip(keys, blocks, strict=True))
     location = f"in block {number}"
@@ -231,6 +246,7 @@ def _evaluate_block(position, *blocks, criteria, by, keys, threads, class_axis) 
         location,
         threads,
         class_axis,
+        {key: arrays[key] for key in baseline},
     )
 
 
@@ -244,14 +260,23 @@ def _batch_partials(inputs: EvaluationInput, threads: int | None) -> list[Delaye
     weights = dask.delayed([_weights_of(criterion) for criterion in criteria], traverse=False)
     task = dask.delayed(_evaluate_batch)
     return [
-        task(number, batch, without_arrays, inputs.by, weights, threads, inputs.class_axis)
+        task(
+            number,
+            batch,
+            without_arrays,
+            inputs.by,
+            weights,
+            threads,
+            inputs.class_axis,
+            inputs.compares,
+        )
         for number, batch in enumerate(batches)
     ]
 
 
-def _evaluate_batch(number, batch, criteria, by, weights, threads, class_axis) -> Partial:
-    operands = criteria[0].loss.operands
-    by_name = batch_by_name(operands, batch, number)
+def _evaluate_batch(number, batch, criteria, by, weights, threads, class_axis, compares) -> Partial:
+    operands, losses = criteria[0].loss.operands, [criterion.loss for criterion in criteria]
+    by_name = batch_by_name(operands, batch, number, compares)
     return _partial(
         criteria,
         by,
@@ -262,6 +287,7 @@ def _evaluate_batch(number, batch, criteria, by, weights, threads, class_axis) -
         f"in batch {number}",
         threads,
         class_axis,
+        baseline_arrays(losses, by_name[BASELINE]) if compares else {},
     )
 
 
@@ -280,19 +306,22 @@ def _without_arrays(criterion: Criterion) -> Criterion:
 
 
 def _partial(
-    criteria, by, arrays, sample_weight, labels, weights, location, threads, class_axis
+    criteria, by, arrays, sample_weight, labels, weights, location, threads, class_axis, baseline
 ) -> Partial:
     """The partial result of one block, computed on the thread of a worker."""
-    accumulators = [criterion.accumulator(by=by) for criterion in criteria]
+    compares, operands = bool(baseline), criteria[0].loss.operands
+    accumulators = [criterion.accumulator(by=by, baseline=compares) for criterion in criteria]
+    others = with_baseline(operands, arrays, baseline) if compares else None
     with num_threads(threads or _threads_per_task()):
         for accumulator, element_weights in zip(accumulators, weights, strict=True):
             try:
                 moved = with_classes_moved(accumulator.criterion, class_axis, arrays)
-                accumulator._add_batch(moved, sample_weight, labels, element_weights)
+                other = others and with_classes_moved(accumulator.criterion, class_axis, others)
+                accumulator._add_batch(moved, sample_weight, labels, element_weights, False, other)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{error} [{location}]") from error
     weight_arrays = (array for by_name in weights for array in by_name.values())
-    arrays_read = (*arrays, sample_weight, labels, *weight_arrays)
+    arrays_read = (*arrays, *baseline.values(), sample_weight, labels, *weight_arrays)
     return Partial(accumulators, sum(getattr(array, "nbytes", 0) for array in arrays_read))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastloss._arrays import as_array, is_dask
 from fastloss.criteria import Criterion
+from fastloss.evaluation.comparison import BASELINE, baseline_arrays
 
 ELEMENT_WEIGHTS = ("weight", "pos_weight")  # options that may hold a weight for each element
 
@@ -25,13 +26,25 @@ class EvaluationInput:
     chunk_rows: int | None
     missing_chunks: Literal["warn", "error", "fill"] | None = None
     class_axis: int | None = None  # of the input and of probabilities; None is the loss's own
+    baseline: Any = None  # another prediction; True if the batches hold one
 
     def __post_init__(self) -> None:
         check_class_axis(self.criteria, self.class_axis)
+        if self.baseline is False:
+            self.baseline = None
 
     @property
     def operands(self) -> tuple[str, ...]:
         return self.criteria[0].loss.operands
+
+    @property
+    def losses(self) -> list[Any]:
+        return [criterion.loss for criterion in self.criteria]
+
+    @property
+    def compares(self) -> bool:
+        """Whether losses are compared with the losses of a baseline."""
+        return self.baseline is not None
 
     def is_batches(self) -> bool:
         """Whether the data are batches rather than the arrays of the loss."""
@@ -42,6 +55,11 @@ class EvaluationInput:
                     "sample_weight, labels in by, chunk_rows and missing_chunks require arrays: "
                     "for batches, pass dicts with sample_weight and group"
                 )
+            if self.compares and self.baseline is not True:
+                raise TypeError(
+                    "baseline holds arrays, and the data are batches: pass baseline=True, and "
+                    "batches that are dicts with a baseline"
+                )
             return True
         if self.by == "group" and self.labels is None:
             raise TypeError("by='group' requires batches with a group: for arrays, pass labels")
@@ -51,6 +69,10 @@ class EvaluationInput:
                 f"({', '.join(self.operands)}) or one iterable of batches, but {len(self.data)} "
                 "were passed"
             )
+        if self.baseline is True:
+            raise TypeError(
+                "baseline=True requires batches with a baseline: for arrays, pass the prediction"
+            )
         return False
 
     def arrays(self) -> dict[Any, Any]:
@@ -59,6 +81,8 @@ class EvaluationInput:
         The keys of weights of elements are (number of the criterion, name).
         """
         arrays: dict[Any, Any] = dict(zip(self.operands, self.data, strict=False))
+        if self.compares and self.baseline is not True:
+            arrays |= baseline_arrays(self.losses, self.baseline)
         arrays |= {"sample_weight": self.sample_weight, "by": self.labels}
         for k, criterion in enumerate(self.criteria):
             arrays |= {(k, name): criterion.get_params().get(name) for name in ELEMENT_WEIGHTS}
@@ -84,20 +108,39 @@ def element_weights_by_criterion(arrays: dict[Any, Any], criteria: int) -> list[
     ]
 
 
-def batch_by_name(operands: tuple[str, ...], batch: Any, number: int) -> dict[str, Any]:
-    """The arrays of a batch by name, with `sample_weight` and `group` if it has them."""
+def batch_by_name(
+    operands: tuple[str, ...], batch: Any, number: int, compares: bool
+) -> dict[str, Any]:
+    """The arrays of a batch by name, with `sample_weight` and `group` if it has them.
+
+    It must have a baseline if `compares`.
+    """
     names = (*operands, "sample_weight")
+    required = {*operands, BASELINE} if compares else {*operands}
     if isinstance(batch, dict):
-        unknown = set(batch) - {*names, "group"}
-        if not unknown and set(operands) <= set(batch):
+        unknown = set(batch) - required - {"sample_weight", "group"}
+        if not unknown and required <= set(batch):
             return batch
-    elif isinstance(batch, (tuple, list)) and len(batch) in (len(names) - 1, len(names)):
+        if unknown == {BASELINE}:
+            raise TypeError(
+                f"batch {number} has a baseline: pass baseline=True to compare its losses"
+            )
+    elif (
+        isinstance(batch, (tuple, list))
+        and len(batch) in (len(names) - 1, len(names))
+        and not compares
+    ):
         return dict(zip(names, batch, strict=False))
     description = f"a {type(batch).__name__}"
     if isinstance(batch, dict):
         description += f" of {', '.join(map(str, batch)) or 'nothing'}"
     elif isinstance(batch, (tuple, list)):
         description += f" of {len(batch)}"
+    if compares:
+        raise TypeError(
+            f"batch {number} is {description}: with baseline=True, it must be a dict of "
+            f"{', '.join(operands)} and baseline (and sample_weight)"
+        )
     raise TypeError(
         f"batch {number} is {description}: it must be a tuple of {', '.join(operands)} "
         "(and sample_weight), or a dict of them"
@@ -184,4 +227,4 @@ def is_row_aligned(key: Any, shape: tuple[int, ...], leader: tuple[int, ...]) ->
     broadcast = same_ndim and shape[0] == 1 != leader[0]
     if isinstance(key, tuple):  # weights of elements broadcast to the input, from its last axis on
         return same_ndim and not broadcast
-    return not (key == "var" and broadcast)
+    return not (key in ("var", f"{BASELINE} var") and broadcast)

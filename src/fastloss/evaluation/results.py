@@ -1,16 +1,23 @@
 """`Evaluation`: the result of evaluating a criterion, and how it is displayed."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastloss import _binding
 from fastloss._runtime import get_num_threads
 from fastloss.criteria import Criterion
-from fastloss.evaluation.accumulators import Accumulator, Totals, json_float
+from fastloss.evaluation.accumulators import (
+    Accumulator,
+    BaselineTotals,
+    Difference,
+    Totals,
+    json_float,
+)
 
 _MAX_DISPLAYED_GROUPS = 20
+_NOT_FIGURES = ("criterion", "groups", "remarks", "accumulator", "baseline", "difference")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ class Evaluation:
         meant for another loss, such as probabilities for a loss of logits. Empty with Dask.
     accumulator : Accumulator
         The sums, which can be merged with another evaluation.
+    baseline : BaselineTotals, or None
+        With a baseline: ``value``, ``stderr``, ``sum``, ``weight``, ``count`` and ``groups`` of its
+        losses, bitwise identical to an evaluation of the baseline alone.
+    difference : Difference, or None
+        With a baseline: the same figures of the losses of the input minus the losses of the
+        baseline, where ``stderr`` is the paired standard error and ``z`` is ``value / stderr``. If
+        negative, the input is better.
     """
 
     criterion: Criterion
@@ -65,6 +79,8 @@ class Evaluation:
     missing_chunks: int
     remarks: tuple[str, ...]
     accumulator: Accumulator = field(repr=False, compare=False)
+    baseline: BaselineTotals | None = None
+    difference: Difference | None = None
 
     @classmethod
     def _of(
@@ -92,6 +108,8 @@ class Evaluation:
             missing_chunks=missing_chunks,
             remarks=remarks,
             accumulator=accumulator,
+            baseline=accumulator.baseline if accumulator.compares else None,
+            difference=accumulator.difference if accumulator.compares else None,
         )
 
     @property
@@ -103,6 +121,9 @@ class Evaluation:
     def _figures(self) -> Iterator[tuple[str, str]]:
         yield "criterion", repr(self.criterion)
         yield "value", f"{self.value!r} ± {self.stderr:.2g}"
+        if self.baseline is not None and self.difference is not None:
+            yield "baseline", _with_stderr(self.baseline)
+            yield "difference", f"{_with_stderr(self.difference)}, z = {self.difference.z:.3g}"
         yield "losses", f"{self.count:,}, weight {self.weight:,.16g}"
         yield "rows", f"{self.rows:,}"
         if self.missing_chunks:
@@ -113,18 +134,37 @@ class Evaluation:
         for remark in self.remarks:
             yield "remark", remark
 
-    def _group_rows(self) -> Iterator[tuple[str, str, str, str]]:
+    def _group_head(self) -> tuple[str, ...]:
+        compared = () if self.baseline is None else ("baseline", "difference", "stderr", "z")
+        return ("", "value", "stderr", *compared, "losses")
+
+    def _group_rows(self) -> Iterator[tuple[str, ...]]:
         groups = list((self.groups or {}).items())
         for label, totals in groups[:_MAX_DISPLAYED_GROUPS]:
-            yield str(label), f"{totals.value!r}", f"{totals.stderr:.2g}", f"{totals.count:,}"
+            yield (
+                str(label),
+                f"{totals.value!r}",
+                f"{totals.stderr:.2g}",
+                *self._compared_cells(label),
+                f"{totals.count:,}",
+            )
         if len(groups) > _MAX_DISPLAYED_GROUPS:
-            yield f"({len(groups) - _MAX_DISPLAYED_GROUPS:,} more)", "", "", ""
+            more = f"({len(groups) - _MAX_DISPLAYED_GROUPS:,} more)"
+            yield (more, *[""] * (len(self._group_head()) - 1))
+
+    def _compared_cells(self, label: Any) -> Iterator[str]:
+        """The baseline and the difference of a group."""
+        if self.baseline is not None and self.difference is not None:
+            difference = (self.difference.groups or {})[label]
+            yield f"{(self.baseline.groups or {})[label].value!r}"
+            yield f"{difference.value!r}"
+            yield f"{difference.stderr:.2g}"
+            yield f"{difference.z:.3g}"
 
     def __repr__(self) -> str:
         tables = [align_columns(list(self._figures()))]
         if self.groups:
-            head = ("", "value", "stderr", "losses")
-            tables.append(align_columns([head, *self._group_rows()]))
+            tables.append(align_columns([self._group_head(), *self._group_rows()]))
         return "\n".join(tables)
 
     def _repr_html_(self) -> str:
@@ -134,7 +174,7 @@ class Evaluation:
 
         text = table(self._figures())
         if self.groups:
-            names = "".join(f"<th>{name}</th>" for name in ("", "value", "stderr", "losses"))
+            names = "".join(f"<th>{name}</th>" for name in self._group_head())
             text += table(self._group_rows(), f"<tr>{names}</tr>")
         return text
 
@@ -143,16 +183,34 @@ class Evaluation:
         figures = {
             name: json_float(value)
             for name, value in vars(self).items()
-            if name not in ("criterion", "groups", "remarks", "accumulator")
+            if name not in _NOT_FIGURES
         }
         result: dict[str, Any] = {"criterion": repr(self.criterion), **figures}
         result["remarks"] = list(self.remarks)
         if self.groups is not None:
-            result["groups"] = [
-                {"label": label} | {name: json_float(value) for name, value in vars(totals).items()}
-                for label, totals in self.groups.items()
-            ]
+            result["groups"] = _groups_to_json(self.groups)
+        if self.baseline is not None and self.difference is not None:
+            result["baseline"] = _part_to_json(self.baseline)
+            result["difference"] = _part_to_json(self.difference)
         return result
+
+
+def _with_stderr(totals: Totals) -> str:
+    return f"{totals.value!r} ± {totals.stderr:.2g}"
+
+
+def _totals_to_json(totals: Totals) -> dict[str, Any]:
+    figures = {name: json_float(v) for name, v in vars(totals).items() if name != "groups"}
+    return figures | ({"z": json_float(totals.z)} if isinstance(totals, Difference) else {})
+
+
+def _part_to_json(totals: BaselineTotals | Difference) -> dict[str, Any]:
+    groups = {} if totals.groups is None else {"groups": _groups_to_json(totals.groups)}
+    return _totals_to_json(totals) | groups
+
+
+def _groups_to_json(groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:
+    return [{"label": label} | _totals_to_json(totals) for label, totals in groups.items()]
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
