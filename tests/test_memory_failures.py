@@ -1,8 +1,8 @@
 """Allocations that fail, leaks, and memory that is freed too early: laws of
 tests/allocation_laws.py, each in a process with an allocator that counts and fails.
 
-These take one case of each loss; `python -m tests.allocation_laws LAW --complete` takes all, on more
-numbers of threads, in about an hour."""
+These take one case of each loss; `python -m tests.allocation_laws LAW --complete` takes all, on
+more numbers of threads."""
 
 import pytest
 
