@@ -18,8 +18,8 @@ typedef struct {
 } fl_scaled;
 
 fl_scaled fl_scaled_of(double v, int64_t exponent); /* v 2^exponent */
-/* v 2^exponent of a weight; |m| < 2^64. Of a large weight, 2^e leaves room for other factors that
- * it is multiplied by. */
+/* v 2^exponent for a weight, with |m| < 2^64: the power 2^e of a large weight can then be
+ * multiplied by other factors without overflow. */
 fl_scaled fl_scaled_of_weight(double v, int64_t exponent);
 
 fl_scaled fl_scaled_times(fl_scaled a, double b); /* the mantissa is rounded to double */
