@@ -375,19 +375,19 @@ LOSSES = list(dict.fromkeys(case.loss for case in CASES))
 
 # Each numeric option at the ends of its range and where its formula changes, for every loss that
 # has it: {loss: {option: values}}. Values between which nothing changes are one of them.
-MARGINS = (-1e30, 0.0, 1e-30, 0.3, 1e30)
+MARGINS = (-1.7e308, -1e30, 0.0, 1e-300, 1e-30, 0.3, 1e30, 1.7e308)
 OPTION_CORNERS = {
     "smooth_l1_loss": {"beta": (0.0, 1e-310, 1e-40, 1e-30, 0.3, 1e30, 3e38, 1.7e308, INF)},
     "huber_loss": {"delta": (1e-310, 1e-40, 1e-30, 0.3, 1e30, 3e38, 1.7e308, INF)},
-    "poisson_nll_loss": {"eps": (0.0, 1e-40, 1e-8, 1.0, 1e30)},
-    "gaussian_nll_loss": {"eps": (0.0, 1e-40, 1e-6, 1.0, 1e30, 1.7e308)},
+    "poisson_nll_loss": {"eps": (0.0, 1e-300, 1e-40, 1e-8, 1.0, 1e30, 3e38, 1.7e308)},
+    "gaussian_nll_loss": {"eps": (0.0, 1e-300, 1e-40, 1e-6, 1.0, 1e30, 1.7e308)},
     "hinge_embedding_loss": {"margin": MARGINS},
     "margin_ranking_loss": {"margin": MARGINS},
     "sigmoid_focal_loss": {
-        "alpha": (-1.0, 0.0, 1e-9, 0.3, 1 - 1e-9, 1.0),
-        "gamma": (0.0, 1e-9, 0.7, 1.0, 2.0, 2.1, 30.0, 1e3),
+        "alpha": (-1.0, 0.0, 1e-300, 1e-9, 0.3, 1 - 1e-9, 1.0),
+        "gamma": (0.0, 1e-300, 1e-9, 0.7, 1.0, 2.0, 2.1, 30.0, 1e3, 1e30, 1.7e308),
     },
-    "pinball_loss": {"quantile": (0.0, 1e-9, 0.99, 1 - 1e-9, 1.0)},
+    "pinball_loss": {"quantile": (0.0, 1e-300, 1e-9, 0.99, 1 - 1e-9, 1.0)},
     "tweedie_deviance_loss": {
         "power": (
             *(-1e6, -100.0, -3.1, -1.0, -0.3, -0.1, -0.001, 0.0),
@@ -400,7 +400,7 @@ OPTION_CORNERS = {
     "cosine_embedding_loss": {"margin": (-1.0, -0.3, 0.0, 0.3, 1.0)},
     "triplet_margin_loss": {
         "margin": (1e-300, 1e-30, 0.3, 1e30, 1.7e308),
-        "p": (1e-12, 1e-6, 0.02, 0.9, 1.1, 2.0, 7.3, 600.0, 1e6, INF),
+        "p": (1e-300, 1e-12, 1e-6, 0.02, 0.9, 1.1, 2.0, 7.3, 600.0, 1e6, 1e300, INF),
         "eps": (0.0, 1e-300, 1e-30, 1e-6, 1.0, 1.7e308),
     },
 }

@@ -175,6 +175,11 @@ def bits_of_1p_exp(x):
     return int(1.45 * min(abs(x), DEEPEST))
 
 
+def bits_of_power(p):
+    """The number of bits that x^p and x^(1/p) need in addition to the bits of x."""
+    return abs(mp.mag(p)) if mp.isfinite(p) else 0
+
+
 # ---- Registration --------------------------------------------------------------------------------
 
 XY = ("input", "target")
@@ -271,13 +276,13 @@ def at_bits(extra=lambda *operands: 0):
 
 
 def along_rows(formula):
-    """Evaluates a formula of rows with BITS bits; a NaN in an operand or as the value makes all
-    results NaN."""
+    """Evaluates a formula of rows with BITS bits, and more for its power p; a NaN in an operand or
+    as the value makes all results NaN."""
 
     @wraps(formula)
     def loss(*operands, **options):
         entries = itertools.chain(*(v if isinstance(v, list) else [v] for v in operands))
-        with mp.workprec(BITS):
+        with mp.workprec(BITS + bits_of_power(options.get("p", mpf(1)))):
             value, gradients = formula(*operands, **options)
             if any(mp.isnan(v) for v in entries) or mp.isnan(value.value):
                 nan = total(NAN)
@@ -521,9 +526,10 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
     (1 - alpha) (1 - y), or 1 if alpha is -1. For infinite x, the limit.
     """
     if mp.isinf(x):
+        reach = FAR / gamma if 0 < gamma < 1 else FAR  # where exp(-gamma x) is 0
         (near, slopes), (far, others) = (
             sigmoid_focal.__wrapped__(logit * mp.sign(x), y, alpha=alpha, gamma=gamma)
-            for logit in (FAR, 2 * FAR)
+            for logit in (reach, 2 * reach)
         )
         return _limit(near, far), {name: _limit(slopes[name], others[name]) for name in slopes}
     yes, no, more, less = sigmoid(x), sigmoid(-x), softplus(x), softplus(-x)
@@ -535,6 +541,7 @@ def sigmoid_focal(x, y, *, alpha=0.25, gamma=2.0):
     reach = 1 + abs(x) + gamma * ce + power_slope
     argument = abs(0 if gamma in (0, 1, 2) else gamma * log(q))
     argument += 4 * gamma  # q is within 2 ULP, so its power is within 2 gamma ULP
+    argument = argument if gamma <= 1024 else mpf(0)  # beyond, in extended precision
     value = total(a * power * ce, floor=reach)
     slope = total(
         a * steeper * (1 - 2 * y) * yes * no,
@@ -944,8 +951,8 @@ def _distance(u, v, p, eps, bits):
     zero = total(mpf(0))
     if not largest:
         return zero, [zero] * len(e)
+    near = [rounds_to_zero(largest - abs(a), bits, b) for a, b in zip(e, reach, strict=True)]
     if p == INF:
-        near = [rounds_to_zero(largest - abs(a), bits, b) for a, b in zip(e, reach, strict=True)]
         ties = sum(abs(a) == largest for a in e)
         norm = with_term(max(reach), total(largest))
         if not mp.isfinite(largest):
@@ -968,11 +975,13 @@ def _distance(u, v, p, eps, bits):
     slopes = [sign(a) * (abs(a) / norm) ** (p - 1) if a else mpf(0) for a in e]
     size = max(norm, mp.fsum(abs(s) * b for s, b in zip(slopes, reach, strict=True)))
     gradient = []
-    for a, s, b, k in zip(e, slopes, reach, depths, strict=True):
+    for a, s, b, k, n in zip(e, slopes, reach, depths, near, strict=True):
         off = abs(p - 1) * (b / abs(a) + size / norm) if a else mpf(0)
         number = with_exponent_error(with_term(abs(s) * off, total(s)), abs(p - 1) * (k + depth))
         if b and rounds_to_zero(a, bits, b):  # the sign of e is rounding
             number = either_side_of_kink(with_term(2 * (b / norm) ** (p - 1), number), bits)
+        if p > mpf(2) ** bits and n:  # as for p = inf: rounding decides which entries are largest
+            number = either_side_of_kink(with_term(1, number), bits)
         gradient.append(number)
     return with_exponent_error(with_term(size, total(norm)), depth), gradient
 
@@ -1252,7 +1261,7 @@ def excess(got, numbers, dtype):
     """The error of each entry of `got` relative to the promised bound: at most 1 if it holds.
 
     NaN and infinities must match. Results that overflow count as the first power of two out of
-    range.
+    range; where the exact result is out of range by more than its bound, they must overflow.
     """
     end = mpf(2) ** int(np.finfo(dtype).maxexp)
 
@@ -1261,7 +1270,10 @@ def excess(got, numbers, dtype):
             return 0.0 if mp.isnan(got) and mp.isnan(value) else np.inf
         if mp.isinf(value):
             return 0.0 if got == value else np.inf
+        overflows = abs(value) - bound > end
         got, value = (max(-end, min(end, v)) for v in (got, value))
+        if overflows and got != value:
+            return np.inf
         return float(abs(got - value) / bound)
 
     with mp.workprec(BITS):
@@ -1491,7 +1503,8 @@ UNROUNDED = ("alpha", "gamma", "label_smoothing", "p", "power", "quantile")
 
 
 def _in_type(formula, options, dtype):
-    """The scalar options of a formula, those that are lengths rounded to the compute type."""
+    """The scalar options of a formula, those that are lengths rounded to the compute type, unless
+    this would make them infinite or 0."""
     scalars = []
     for name, parameter in inspect.signature(formula).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -1503,7 +1516,9 @@ def _in_type(formula, options, dtype):
             value = mpf(float(value))
         elif isinstance(parameter.default, float):
             with np.errstate(over="ignore"):
-                value = mpf(float(dtype.type(value)))
+                rounded = float(dtype.type(value))
+            in_range = np.isinf(rounded) <= np.isinf(value) and (rounded != 0) >= (value != 0)
+            value = mpf(rounded if in_range else float(value))
         scalars.append((name, value))
     return tuple(scalars)
 

@@ -347,3 +347,23 @@ def test_weights_of_all_scales_on_any_number_of_threads(low, dtype):
                 results.append(call.value_and_grad(*arrays, sample_weight=weights))
         assert_bitwise(results[0], results[1])
         assert_close(results[0][0], total / divisor, size / divisor)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("loss", [fl.nll_loss, fl.cross_entropy, fl.multi_margin_loss])
+def test_gradients_of_the_largest_class_weights(loss, reduction):
+    """A weight near 1.8e308 multiplies gradients that are finite; so do large factors with it."""
+    x = np.log(np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.8, 0.1, 0.1]]))
+    y, weight = np.arange(3), np.array([1.7e308, 1.1e308, 3e307])
+    for factors in ({}, {"grad_output": 3.0, "sample_weight": np.full(3, 0.125)}):
+        options = {"reduction": reduction, **factors}
+        if reduction == "none" and factors:
+            options["grad_output"] = np.full(3, 3.0)
+        expected = loss.grad(x, y, weight=weight * 2.0**-64, **options) * 2.0**64
+        assert np.isfinite(expected).all()
+        assert_bitwise(loss.grad(x, y, weight=weight, **options), expected)
+    assert_bitwise(
+        loss(x, y, weight=weight, reduction="mean"),
+        loss(x, y, weight=weight * 2.0**-64, reduction="mean")
+        * (2.0**64 if loss is fl.multi_margin_loss else 1),
+    )

@@ -93,7 +93,7 @@ static __attribute__((noinline, cold)) void class_rows_set_exponents(const fl_ca
     for (int64_t p = 0; p < r->n; p++) {
         r->exponent[p] = call->class_weight_exponent;
         if (mode == HARD) {
-            fl_scaled w = fl_scaled_of(r->label_weight[p], r->exponent[p]);
+            fl_scaled w = fl_scaled_of_weight(r->label_weight[p], r->exponent[p]);
             r->label_weight[p] = w.m;
             r->exponent[p] = w.e;
         }

@@ -44,6 +44,58 @@ static fl_extended margin_ranking(ext d, ext z, ext margin)
     return of_difference(hinge < 0 ? 0 : hinge, slope);
 }
 
+/* x if y = 1, else max(0, m - x) */
+static fl_extended hinge_embedding(ext x, ext y, ext margin)
+{
+    ext hinge = margin - x;
+    if (y == 1)
+        return (fl_extended){.l = x, .dx = 1};
+    return (fl_extended){.l = hinge < 0 ? 0 : hinge, .dx = hinge < 0 ? 0 : -1};
+}
+
+/* α_t, and its derivative dα_t/dy */
+typedef struct {
+    ext v, slope;
+} focal_weight;
+
+/* The limit of focal() at x = inf, where q -> 1 - y and e = q x; at x = -inf by symmetry, with
+ * 1 - y for y. If q -> 0, q^γ decreases faster than x increases. */
+static fl_extended focal_at_infinity(ext q, ext gamma, focal_weight a)
+{
+    if (q == 0)
+        return (fl_extended){.dy = gamma > 0 || a.v == 0 ? 0 : -INFINITY};
+    ext growth = a.slope * q - a.v * (gamma + 1);
+    return (fl_extended){
+        .l = times(a.v, INFINITY), .dx = a.v * powl(q, gamma) * q, .dy = times(growth, INFINITY)};
+}
+
+/* α_t q^γ e, with log q formed from 1 - q where q is close to 1 */
+static fl_extended focal(ext x, ext y, ext alpha, ext gamma)
+{
+    const focal_weight a = {alpha < 0 ? 1 : alpha * y + (1 - alpha) * (1 - y),
+                            alpha < 0 ? 0 : 2 * alpha - 1};
+    if (x == INFINITY)
+        return focal_at_infinity(1 - y, gamma, a);
+    if (x == -INFINITY) {
+        fl_extended r = focal_at_infinity(y, gamma, (focal_weight){a.v, -a.slope});
+        return (fl_extended){.l = r.l, .dx = -r.dx, .dy = -r.dy};
+    }
+    const ext t = expl(-fabsl(x)), log1p_t = log1pl(t), near = 1 / (1 + t), far = t / (1 + t);
+    const ext yes = x < 0 ? far : near, no = x < 0 ? near : far; /* σ(x), σ(-x) */
+    const ext softplus_x = (x > 0 ? x : 0) + log1p_t, softplus_neg_x = (x < 0 ? -x : 0) + log1p_t;
+    const ext e = (1 - y) * softplus_x + y * softplus_neg_x;
+    const ext q = (1 - y) * yes + y * no, one_minus_q = (1 - y) * no + y * yes;
+    ext log_q = q < 0.5L ? logl(q) : log1pl(-one_minus_q);
+    if (y == 0 || y == 1)
+        log_q = y == 0 ? -softplus_neg_x : -softplus_x;
+    const ext power = expl(times(gamma, log_q)), ratio = q == 0 ? 1 : e / q;
+    const ext steeper = gamma * power * ratio;
+    return (fl_extended){
+        .l = a.v * power * e,
+        .dx = a.v * (steeper * (1 - 2 * y) * yes * no + power * ((1 - y) * yes - y * no)),
+        .dy = a.slope * power * e + a.v * (steeper * (no - yes) - power * x)};
+}
+
 /* Adds Stirling's approximation of log y!. As y grows without bound, y log y exceeds the other
  * terms. */
 static fl_extended add_stirling(fl_extended r, ext x, ext y)
@@ -162,13 +214,22 @@ int fl_elementwise_extended(fl_formula formula, const double *p, double x, doubl
         return d == d;
     case FL_FORMULA_huber:
         *result = huber(d, p[0]);
-        return is_finite;
+        return d == d;
     case FL_FORMULA_pinball:
         *result = pinball(d, p[0]);
-        return is_finite;
+        return d == d;
+    case FL_FORMULA_hinge_embedding:
+        *result = hinge_embedding(x, y, p[0]);
+        return 1;
     case FL_FORMULA_margin_ranking:
         *result = margin_ranking(d, z, p[0]);
-        return is_finite;
+        return d == d;
+    case FL_FORMULA_sigmoid_focal:
+        *result = focal(x, y, p[0], p[1]);
+        return 1;
+    case FL_FORMULA_sigmoid_focal_squared:
+        *result = focal(x, y, p[0], 2);
+        return 1;
     case FL_FORMULA_poisson_nll:
         *result = poisson_nll(x, y, p[0], 0);
         return 1;

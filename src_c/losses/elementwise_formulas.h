@@ -32,6 +32,9 @@ enum {
     FORMULA_PARAMS = 5
 };
 
+/* Beyond this γ, sigmoid_focal is computed by fl_elementwise_extended(). */
+static const double FOCAL_LARGE_GAMMA = 1024;
+
 static const real HALF_LOG_2PI = (real)0.918938533204672741780;
 
 /* max(a, b); NaN if a is NaN. b is never NaN. */

@@ -217,26 +217,48 @@ static int lane_state_overflows(const lane_state *state)
     return reduce_sum(nan, LANES) + (double)state->derivative_nan != 0;
 }
 
-/* Whether the formula can return a wrong result that is finite: with an infinite β, if |d|
- * overflows, it is not less than β. */
-static int formula_overflows_unseen(fl_formula f, const real *p)
+/* Whether the formula can return a wrong result that is finite, because of its options (FL_PARAMS):
+ * - smooth_l1 with an infinite β, as |d| is not less than β if it overflows;
+ * - poisson_nll with a large ε, as x + ε may overflow;
+ * - sigmoid_focal with a large γ, which multiplies the relative error of q;
+ * - a formula of reals if one of its options leaves the range of real. */
+static int formula_needs_extended(fl_formula f, const double *option)
 {
-    return f == FL_FORMULA_smooth_l1 && p[0] == REAL_INFINITY;
+    switch (f) {
+    case FL_FORMULA_sigmoid_focal:
+        return option_leaves_range(option[0]) || option_leaves_range(option[1]) ||
+               option[1] > FOCAL_LARGE_GAMMA;
+    case FL_FORMULA_smooth_l1:
+        return option_leaves_range(option[0]) || option[0] == (double)REAL_INFINITY;
+    case FL_FORMULA_sigmoid_focal_squared:
+    case FL_FORMULA_huber:
+    case FL_FORMULA_pinball:
+    case FL_FORMULA_hinge_embedding:
+    case FL_FORMULA_margin_ranking:
+    case FL_FORMULA_gaussian_nll:
+    case FL_FORMULA_gaussian_nll_full:
+        return option_leaves_range(option[0]);
+    case FL_FORMULA_poisson_nll:
+    case FL_FORMULA_poisson_nll_full:
+        return option_leaves_range(option[0]) || option[0] >= REAL_LARGEST_ULP / 2;
+    default:
+        return 0;
+    }
 }
 
 /* Computes those results of elements [i, n) again that are infinite or NaN although no operand is
- * NaN; all results if formula_overflows_unseen(). The other results of these elements stay, as
+ * NaN; all results if formula_needs_extended(). The other results of these elements stay, as
  * their bits must not depend on what else is wanted. Returns whether a value changed. */
 static __attribute__((noinline, cold)) int
 apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i, int64_t n)
 {
-    const int all = formula_overflows_unseen(call->formula, args->params);
+    const int all = formula_needs_extended(call->formula, call->params);
     double option[FL_PARAMS];
     int changed = 0;
     outputs &= all || formula_overflow(call->formula) == ALL_RESULTS ? ~0 : VALUE;
     for (int k = 0; k < FL_PARAMS; k++)
         option[k] =
-            options_are_rounded(call->formula) ? (double)(real)call->params[k] : call->params[k];
+            options_are_rounded(call->formula) ? round_option(call->params[k]) : call->params[k];
     for (; i < n; i++) {
         double operand[FL_OPERANDS], nan = 0;
         int nonfinite = 0; /* a set of results, as `outputs` */
@@ -338,7 +360,7 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
 {
     const int64_t whole = n - n % LANES;
     const overflow_scope overflow = formula_overflow(call->formula);
-    const int unseen = formula_overflows_unseen(call->formula, args->params);
+    const int needs_extended = formula_needs_extended(call->formula, call->params);
     int streamed = 0, values_changed = 0;
     for (int k = 0; k < FL_OPERANDS; k++)
         streamed |= is_streamed(call, k, scale_later);
@@ -350,7 +372,7 @@ static void apply_tile(const fl_call *call, int outputs, const formula_args *arg
             apply_tail(call->formula, outputs, args, i, next - i, state);
         if (!streamed && next < n)
             continue;
-        if (overflow != NO_RESULT && (unseen || lane_state_overflows(state)))
+        if (needs_extended || (overflow != NO_RESULT && lane_state_overflows(state)))
             values_changed |= apply_extended(call, outputs, args, streamed ? i : 0, next);
         for (int k = 0; streamed && k < FL_OPERANDS; k++)
             if (is_streamed(call, k, scale_later))
@@ -426,7 +448,8 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
     formula_args args = {.result = {l, grad[0], grad[1], grad[2]},
                          .scale = scale_later ? 1 : (real)scale};
-    if (outputs != VALUE && formula_overflow(call->formula) != NO_RESULT)
+    if (outputs != VALUE && (formula_overflow(call->formula) != NO_RESULT ||
+                             formula_needs_extended(call->formula, call->params)))
         save_operands(&args, outputs, n, operand, operand_tile);
     for (int k = 0; k < FL_OPERANDS; k++)
         args.operand[k] = operand[k] ? operand[k] : operand[0];

@@ -18,6 +18,12 @@ typedef struct {
 /* The norms of triplet_margin: of a - p, a - n, p - n. */
 enum { AP, AN, PN, NORMS };
 
+/* The logarithm of a distance, count + mean. For a small p, count = log(k)/p for k entries that are
+ * not 0, which may be so large that the sum would lose the digits of the mean. */
+typedef struct {
+    long double count, mean;
+} log_distance;
+
 typedef struct {
     double loss;
     double hinge_slope; /* dl/dc or dl/dδ(a, p): 1, -1, 0 beyond the hinge, NaN for a NaN loss */
@@ -25,7 +31,7 @@ typedef struct {
     fl_dd dot;               /* x_1·x_2, each divided by its scale */
     double cosine;           /* c */
     int is_extended;         /* a distance overflows: log_length holds the logarithms of all */
-    long double log_length[NORMS];
+    log_distance log_length[NORMS];
 } embedding_row;
 
 /* x[k] is operand k of the rows and columns of the span, a matrix (n, columns). */

@@ -122,7 +122,7 @@ void SUFFIXED(fl_embedding)(const fl_call *call, fl_phase phase, int64_t first, 
                                .swap = call->formula == FL_FORMULA_triplet_margin_swap,
                                .margin = call->params[0],
                                .p = call->params[1],
-                               .epsilon = (double)(real)call->params[2]};
+                               .epsilon = round_option(call->params[2])};
     config.operand_count = config.is_cosine ? 2 : 3;
     config.norm_count = config.swap ? 3 : 2;
     for (int64_t n; first < last; first += n) {

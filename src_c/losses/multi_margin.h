@@ -27,7 +27,7 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
         row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
         row->active &= row->class_weight != 0;
         if (call->grad_exponent != 0 || has_extreme_weight(&row->class_weight, 1)) {
-            const fl_scaled w = fl_scaled_of(row->class_weight, 0);
+            const fl_scaled w = fl_scaled_of_weight(row->class_weight, 0);
             row->class_weight = w.m;
             row->exponent = w.e;
             load_gradient_scale(call, first + i, 1, &row->sample_weight, &row->exponent,
@@ -67,6 +67,12 @@ static long double multi_margin_extended_hinge(const margin_row *row, double mar
     return j == row->label || z <= 0 ? 0 : z;
 }
 
+/* p z^(p-1) */
+static long double multi_margin_extended_slope(int squared, long double z)
+{
+    return squared ? 2 * z : z > 0;
+}
+
 static void multi_margin_extended_sums(const fl_call *call, int64_t unit, double margin,
                                        int squared, margin_row *row)
 {
@@ -80,19 +86,24 @@ static void multi_margin_extended_sums(const fl_call *call, int64_t unit, double
         for (int64_t j = 0; j < n; j++) {
             long double z = multi_margin_extended_hinge(row, margin, from + j, x[j]);
             row->extended_sum += squared ? z * z : z;
-            row->extended_slope_sum += squared ? 2 * z : z > 0;
+            row->extended_slope_sum += multi_margin_extended_slope(squared, z);
         }
     }
 }
 
-/* The gradient with respect to entries [from, from + n) of a row, p = 2; g may be x. */
-static void multi_margin_extended_gradient(const margin_row *row, double margin, double scale,
-                                           int64_t from, int64_t n, const real *x, real *g)
+/* The gradient with respect to entries [from, from + n) of a row; g may be x. */
+static void multi_margin_extended_gradient(const margin_row *row, double margin, int squared,
+                                           double scale, int64_t from, int64_t n, const real *x,
+                                           real *g)
 {
-    for (int64_t j = 0; j < n; j++)
-        g[j] = from + j == row->label
-                   ? (real)(-scale * row->extended_slope_sum)
-                   : (real)(scale * 2 * multi_margin_extended_hinge(row, margin, from + j, x[j]));
+    /* A NaN in the row makes its whole gradient NaN. */
+    const long double nan = row->extended_sum == row->extended_sum ? 0 : row->extended_sum;
+    for (int64_t j = 0; j < n; j++) {
+        long double z = multi_margin_extended_hinge(row, margin, from + j, x[j]);
+        long double slope = from + j == row->label ? -row->extended_slope_sum
+                                                   : multi_margin_extended_slope(squared, z);
+        g[j] = (real)(scale * slope + nan);
+    }
 }
 
 static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
@@ -100,7 +111,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
 {
     const int64_t C = call->unit_size;
     const int squared = call->params[0] == 2, single_span = C > 0 && span_width(call) == C;
-    const double margin = (double)(real)call->params[1];
+    const double margin = round_option(call->params[1]);
     ALIGNED real x_tile[TILE], g_tile[TILE];
     ALIGNED double z[TILE], square[TILE];
 
@@ -136,7 +147,9 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
     for (int64_t i = 0; i < n; i++) {
         margin_row *row = &rows[i];
         row->loss = row->sum.hi / (double)call->unit_size;
-        if (REAL_IS_DOUBLE && row->active && row->sum.hi == __builtin_inf()) {
+        /* m - x_y may overflow, and then be added to an infinity of the other sign. */
+        if (REAL_IS_DOUBLE && row->active && row->sum.hi - row->sum.hi != 0 &&
+            (row->sum.hi == __builtin_inf() || row->gap.hi - row->gap.hi != 0)) {
             multi_margin_extended_sums(call, first + i, margin, squared, row);
             const long double mean = row->extended_sum / call->unit_size;
             const int is_weighted = margin_rows_are_weighted(call);
@@ -162,9 +175,10 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
             /* A NaN in the row makes its whole gradient NaN. */
             double nan = row->sum.hi == row->sum.hi || !row->active ? 0 : row->sum.hi;
             real *g_row = g + i * columns;
-            if (row->is_extended && squared) {
+            if (row->is_extended) {
                 const real *x = fl_load(&call->operand[0], start + i * columns, columns, x_tile);
-                multi_margin_extended_gradient(row, margin, scale, at.from, columns, x, g_row);
+                multi_margin_extended_gradient(row, margin, squared, scale, at.from, columns, x,
+                                               g_row);
                 continue;
             }
             for (int64_t j = 0; j < columns; j++)

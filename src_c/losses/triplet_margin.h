@@ -69,14 +69,20 @@ static void triplet_norm_pass(const embedding_config *config, row_span at, embed
  */
 static const double SMALL_P = REAL_IS_DOUBLE ? 0.5 : 1e-6;
 
-/* log δ(u, v) of a row, -inf for 0, where u and v are operands of the row. NaN if one of them holds
- * an infinity or a NaN. */
-static long double triplet_log_distance(const embedding_config *config, int64_t row, int u, int v)
+/* Below this p, powers are formed as expm1(p log), of which the sum keeps its digits: no term is
+ * close to -1. */
+static const double P_OF_SMALL_POWERS = 1e-3;
+
+/* log δ(u, v) of a row, mean = -inf for 0, where u and v are operands of the row. NaN if one of
+ * them holds an infinity or a NaN. */
+static log_distance triplet_log_distance(const embedding_config *config, int64_t row, int u, int v)
 {
     const fl_call *call = config->call;
     const int64_t D = call->unit_size;
     ALIGNED real u_tile[TILE], v_tile[TILE];
-    long double max = 0, sum = 0;
+    const long double p = config->p;
+    const int small_powers = p < P_OF_SMALL_POWERS;
+    long double max = 0, sum = 0, count = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int64_t from = 0, n; from < D; from += n) {
             n = D - from < TILE ? D - from : TILE;
@@ -86,29 +92,43 @@ static long double triplet_log_distance(const embedding_config *config, int64_t 
                 long double e = fabsl((long double)a[i] - (long double)b[i] + config->epsilon);
                 if (pass == 0)
                     max = e > max || e != e ? e : max;
-                else if (config->p < INFINITY && e > 0)
-                    sum += powl(e / max, config->p);
+                else if (p < INFINITY && e > 0) {
+                    sum += small_powers ? expm1l(p * logl(e / max)) : powl(e / max, p);
+                    count++;
+                }
             }
             if (max - max != 0)
-                return (long double)NAN;
+                return (log_distance){0, (long double)NAN};
         }
-    return logl(max) + (config->p < INFINITY && max > 0 ? logl(sum) / config->p : 0);
+    if (p == INFINITY || max == 0)
+        return (log_distance){0, logl(max)};
+    if (!small_powers)
+        return (log_distance){0, logl(max) + logl(sum) / p};
+    return (log_distance){logl(count) / p, logl(max) + log1pl(sum / count) / p};
 }
 
-/* margin + exp(log_near) - exp(log_far) */
-static double triplet_gap(long double margin, long double log_near, long double log_far)
+/* log a - log b; 0 if both are -inf */
+static long double triplet_log_ratio(log_distance a, log_distance b)
 {
-    if (log_near == log_far)
+    return (a.count - b.count) + (a.mean == b.mean ? 0 : a.mean - b.mean);
+}
+
+static long double triplet_length(log_distance d) { return expl(d.count + d.mean); }
+
+/* margin + near - far */
+static double triplet_gap(long double margin, log_distance log_near, log_distance log_far)
+{
+    const long double log_ratio = triplet_log_ratio(log_near, log_far);
+    if (log_ratio == 0)
         return (double)margin;
-    long double near = expl(log_near), far = expl(log_far);
+    long double near = triplet_length(log_near), far = triplet_length(log_far);
     if (near < HUGE_VALL || far < HUGE_VALL)
         return (double)(margin + near - far);
-    return log_near > log_far ? INFINITY : -INFINITY;
+    return log_ratio > 0 ? INFINITY : -INFINITY;
 }
 
 /* Sets the derivatives of the minimum of two distances, or of increasing functions of them. */
-static INLINE void triplet_set_min_weights(int swap, long double an, long double pn,
-                                           embedding_row *row)
+static INLINE void triplet_set_min_weights(int swap, double an, double pn, embedding_row *row)
 {
     double swapped = !swap || !(pn <= an) ? 0 : pn < an ? 1 : 0.5;
     row->norm[AN].min_weight = 1 - swapped;
@@ -119,51 +139,56 @@ static INLINE void triplet_set_min_weights(int swap, long double an, long double
 static double triplet_extended_gap(const embedding_config *config, int64_t unit, double gap,
                                    embedding_row *row)
 {
-    long double *log_length = row->log_length;
+    log_distance *log_length = row->log_length;
     log_length[AP] = triplet_log_distance(config, unit, 0, 1);
     log_length[AN] = triplet_log_distance(config, unit, 0, 2);
     log_length[PN] = config->swap ? triplet_log_distance(config, unit, 1, 2) : log_length[AN];
-    const long double an = log_length[AN], pn = log_length[PN];
-    if (log_length[AP] != log_length[AP] || an != an || pn != pn)
-        return gap;
+    for (int k = 0; k < NORMS; k++)
+        if (log_length[k].mean != log_length[k].mean)
+            return gap;
     row->is_extended = 1;
-    triplet_set_min_weights(config->swap, an, pn, row);
-    return triplet_gap(config->margin, log_length[AP], pn < an ? pn : an);
+    const long double log_ratio = triplet_log_ratio(log_length[PN], log_length[AN]);
+    triplet_set_min_weights(config->swap, 0, log_ratio < 0 ? -1 : log_ratio > 0, row);
+    return triplet_gap(config->margin, log_length[AP], log_length[log_ratio < 0 ? PN : AN]);
 }
 
-/* The derivative of a distance by an entry e: sign(e) exp(log_slope). */
+/* The derivative of a distance by an entry e: sign(e) exp(log_size.count + log_size.mean). */
 typedef struct {
-    long double sign, log_slope;
+    long double sign;
+    log_distance log_size;
 } triplet_slope;
 
 static triplet_slope triplet_extended_slope(const embedding_config *config,
                                             const embedding_row *row, int k, real u, real v)
 {
     long double e = (long double)u - (long double)v + config->epsilon, p = config->p;
-    triplet_slope s = {e > 0 ? 1 : e < 0 ? -1 : 0, 0};
+    const log_distance length = row->log_length[k];
+    triplet_slope s = {e > 0 ? 1 : e < 0 ? -1 : 0, {0, 0}};
     if (p == INFINITY)
-        s.log_slope = logl(fabsl(e)) < row->log_length[k] ? -HUGE_VALL : -logl(row->norm[k].ties);
+        s.log_size.mean = logl(fabsl(e)) < length.mean ? -HUGE_VALL : -logl(row->norm[k].ties);
     else if (p != 1 && e != 0)
-        s.log_slope = (p - 1) * (logl(fabsl(e)) - row->log_length[k]);
+        s.log_size =
+            (log_distance){(1 - p) * length.count, (1 - p) * (length.mean - logl(fabsl(e)))};
     if (k != AP && row->norm[k].min_weight == 0)
         s.sign = 0;
     else if (k != AP)
-        s.log_slope += logl(row->norm[k].min_weight);
+        s.log_size.mean += logl(row->norm[k].min_weight);
     return s;
 }
 
 /* a - b */
 static double triplet_slope_difference(triplet_slope a, triplet_slope b)
 {
-    long double difference = a.sign * expl(a.log_slope) - b.sign * expl(b.log_slope);
-    if (a.sign == b.sign && a.log_slope == b.log_slope)
+    const long double log_ratio = triplet_log_ratio(a.log_size, b.log_size);
+    const long double a_size = triplet_length(a.log_size), b_size = triplet_length(b.log_size);
+    const long double difference = a.sign * a_size - b.sign * b_size;
+    if (a.sign == b.sign && log_ratio == 0)
         return 0;
     if (a.sign == 0 || b.sign == 0)
-        return (double)(a.sign == 0 ? (b.sign == 0 ? 0 : -b.sign * expl(b.log_slope))
-                                    : a.sign * expl(a.log_slope));
+        return (double)(a.sign == 0 ? (b.sign == 0 ? 0 : -b.sign * b_size) : a.sign * a_size);
     if (difference == difference)
         return (double)difference;
-    return (double)(a.log_slope > b.log_slope ? a.sign : -b.sign) * INFINITY;
+    return (double)(log_ratio > 0 ? a.sign : -b.sign) * INFINITY;
 }
 
 /* As triplet_gradient(), of a row with infinite distances. */

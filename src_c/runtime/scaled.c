@@ -15,6 +15,12 @@ fl_scaled fl_scaled_of(double v, int64_t exponent)
     return (fl_scaled){m, e + exponent};
 }
 
+fl_scaled fl_scaled_of_weight(double v, int64_t exponent)
+{
+    const fl_scaled w = fl_scaled_of(v, exponent);
+    return w.e > 900 ? (fl_scaled){w.m * 0x1p64, w.e - 64} : w;
+}
+
 fl_scaled fl_scaled_times(fl_scaled a, double b)
 {
     fl_scaled factor = fl_scaled_of(b, a.e);

@@ -27,7 +27,8 @@ typedef uint64_t uint_real;
 #define REAL_MANTISSA_BITS 52
 #define REAL_EXPONENT_BIAS 1023
 #define REAL_EPSILON 0x1p-52
-#define REAL_MIN 0x1p-1022 /* the smallest normal number */
+#define REAL_MIN 0x1p-1022       /* the smallest normal number */
+#define REAL_LARGEST_ULP 0x1p971 /* of the largest number */
 #define REAL_INFINITY __builtin_inf()
 #define REAL_NAN __builtin_nan("")
 #define FABS(x) __builtin_fabs(x)
@@ -42,6 +43,7 @@ typedef uint32_t uint_real;
 #define REAL_EXPONENT_BIAS 127
 #define REAL_EPSILON 0x1p-23f
 #define REAL_MIN 0x1p-126f
+#define REAL_LARGEST_ULP 0x1p104f
 #define REAL_INFINITY __builtin_inff()
 #define REAL_NAN __builtin_nanf("")
 #define FABS(x) __builtin_fabsf(x)
@@ -79,6 +81,20 @@ typedef uint32_t uint_real;
 /* Independent partial results of a reduction: the elements of one AVX-512 register, two AVX2 or
  * four SSE2 registers. */
 #define LANES ((int)(64 / sizeof(real)))
+
+/* Whether a finite option that is not 0 would be infinite or 0 as a real. */
+static inline int option_leaves_range(double option)
+{
+    const real rounded = (real)option;
+    return !REAL_IS_DOUBLE && option - option == 0 &&
+           (rounded - rounded != 0 || (rounded == 0 && option != 0));
+}
+
+/* An option that is a length, as documented: rounded to real, unless real does not hold it. */
+static inline double round_option(double option)
+{
+    return option_leaves_range(option) ? option : (double)(real)option;
+}
 
 /* Reinterpret a real as an integer and back. Both compile to no instruction and vectorise. */
 static INLINE uint_real real_bits(real x)
