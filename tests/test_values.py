@@ -194,6 +194,8 @@ def test_corners(case, dtype, check, complete):
     rng = np.random.default_rng([5, *case.id.encode()])
     arrays = case.corners(dtype) if case.unit == "element" else case.edge_cases(dtype)
     size, most = len(case.leading(arrays[0])), 120 if complete else 40
+    if case.options.get("p") in (1e-300, 1e300):
+        most //= 10  # the references need thousands of digits
     if size > most:
         arrays = case.at(arrays, np.sort(rng.choice(size, most, replace=False)))
         size = most

@@ -160,33 +160,35 @@ static void class_rows_emit_losses(const fl_call *call, target_mode mode, const 
                                    const double *v_double, real *l, fl_partial *partial)
 {
     double product[FL_ROW_BATCH], active[FL_ROW_BATCH];
-    unit_losses losses = {.l = v, .l_double = v_double, .target_length = 1};
+    unit_weights weight = {0};
     if (!wants_losses(call))
         return;
     if (class_rows_are_weighted(call)) {
-        losses.weight = sample_weights_only(r->sample_weight);
+        weight = sample_weights_only(r->sample_weight);
         if (mode == HARD && (call->operand[2].data || label_weight)) {
             for (int64_t p = 0; label_weight && p < r->n; p++)
                 product[p] = r->sample_weight[p] * label_weight[p];
-            losses.weight.product = label_weight ? product : r->divisor;
-            losses.weight.loss_weight = label_weight ? label_weight : r->label_weight;
+            weight.product = label_weight ? product : r->divisor;
+            weight.loss_weight = label_weight ? label_weight : r->label_weight;
         }
-        losses.weight.exponent = r->has_exponents ? r->exponent : NULL;
+        weight.exponent = r->has_exponents ? r->exponent : NULL;
     }
     unit_weights divisor = {.product = r->divisor};
     if (wants_unit_terms(call)) {
         for (int64_t p = 0; p < r->n; p++)
             active[p] = r->active[p];
-        divisor.sample_weight = losses.weight.sample_weight;
+        divisor.sample_weight = weight.sample_weight;
         if (mode != SOFT && call->operand[2].data) {
             divisor.loss_weight = r->label_weight;
-            divisor.exponent = losses.weight.exponent;
+            divisor.exponent = weight.exponent;
         }
     }
+    const unit_losses losses = {
+        .weight = &weight, .l = v, .l_double = v_double, .target_length = 1};
     emit_losses(call, r->first, r->n, &losses, sum_unit_losses(&losses, r->n), &divisor, active,
                 partial);
-    for (int64_t p = 0; losses.weight.exponent && p < r->n; p++)
-        l[p] = (real)scaled_weight(&losses.weight, p, unit_loss(&losses, p));
+    for (int64_t p = 0; weight.exponent && p < r->n; p++)
+        l[p] = (real)scaled_weight(&weight, p, unit_loss(&losses, p));
     fl_store(call->output[FL_LOSSES], r->first, r->n, l);
 }
 

@@ -126,7 +126,7 @@ static void ctc_write_value(const fl_call *call, int64_t n, double loss, double 
     const unit_weights w = sample_weights_only(product);
     real unweighted = (real)loss, l = (real)(loss * weight);
     const unit_losses losses = {
-        .weight = w, .l = &unweighted, .target_length = ctc_target_length(call, n)};
+        .weight = &w, .l = &unweighted, .target_length = ctc_target_length(call, n)};
     emit_losses(call, n, 1, &losses, sum_unit_losses(&losses, 1), &w, &weight, partial);
     fl_store(call->output[FL_LOSSES], n, 1, &l);
 }

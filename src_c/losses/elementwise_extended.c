@@ -58,26 +58,30 @@ typedef struct {
     ext v, slope;
 } focal_weight;
 
+/* log q for q = 1 - r: accurate where q is close to 1 too */
+static ext log_of_complement(ext q, ext r) { return q < 0.5L ? logl(q) : log1pl(-r); }
+
 /* The limit of focal() at x = inf, where q -> 1 - y and e = q x; at x = -inf by symmetry, with
  * 1 - y for y. If q -> 0, q^γ decreases faster than x increases. */
-static fl_extended focal_at_infinity(ext q, ext gamma, focal_weight a)
+static fl_extended focal_at_infinity(ext q, ext one_minus_q, ext gamma, focal_weight a)
 {
     if (q == 0)
         return (fl_extended){.dy = gamma > 0 || a.v == 0 ? 0 : -INFINITY};
-    ext growth = a.slope * q - a.v * (gamma + 1);
+    ext growth = a.slope * q - a.v * (gamma + 1),
+        power = expl(times(gamma, log_of_complement(q, one_minus_q)));
     return (fl_extended){
-        .l = times(a.v, INFINITY), .dx = a.v * powl(q, gamma) * q, .dy = times(growth, INFINITY)};
+        .l = times(a.v, INFINITY), .dx = a.v * power * q, .dy = times(growth, INFINITY)};
 }
 
-/* α_t q^γ e, with log q formed from 1 - q where q is close to 1 */
+/* α_t q^γ e */
 static fl_extended focal(ext x, ext y, ext alpha, ext gamma)
 {
     const focal_weight a = {alpha < 0 ? 1 : alpha * y + (1 - alpha) * (1 - y),
                             alpha < 0 ? 0 : 2 * alpha - 1};
     if (x == INFINITY)
-        return focal_at_infinity(1 - y, gamma, a);
+        return focal_at_infinity(1 - y, y, gamma, a);
     if (x == -INFINITY) {
-        fl_extended r = focal_at_infinity(y, gamma, (focal_weight){a.v, -a.slope});
+        fl_extended r = focal_at_infinity(y, 1 - y, gamma, (focal_weight){a.v, -a.slope});
         return (fl_extended){.l = r.l, .dx = -r.dx, .dy = -r.dy};
     }
     const ext t = expl(-fabsl(x)), log1p_t = log1pl(t), near = 1 / (1 + t), far = t / (1 + t);
@@ -85,7 +89,7 @@ static fl_extended focal(ext x, ext y, ext alpha, ext gamma)
     const ext softplus_x = (x > 0 ? x : 0) + log1p_t, softplus_neg_x = (x < 0 ? -x : 0) + log1p_t;
     const ext e = (1 - y) * softplus_x + y * softplus_neg_x;
     const ext q = (1 - y) * yes + y * no, one_minus_q = (1 - y) * no + y * yes;
-    ext log_q = q < 0.5L ? logl(q) : log1pl(-one_minus_q);
+    ext log_q = log_of_complement(q, one_minus_q);
     if (y == 0 || y == 1)
         log_q = y == 0 ? -softplus_neg_x : -softplus_x;
     const ext power = expl(times(gamma, log_q)), ratio = q == 0 ? 1 : e / q;

@@ -246,16 +246,54 @@ static int formula_needs_extended(fl_formula f, const double *option)
     }
 }
 
+/* What is the same for all tiles of a block. */
+typedef struct {
+    real params[FORMULA_PARAMS];
+    overflow_scope overflow;
+    int needs_extended;
+    int outputs;     /* the wanted results: a set of VALUE, DX, ... */
+    int streams;     /* the gradients that are streamed while the formula is applied, not stored at
+                        the end: a set of DX, ... */
+    int scale_later; /* than in the formula's loop */
+    double scale;    /* of the gradients */
+} block_plan;
+
+static block_plan plan_block(const fl_call *call)
+{
+    block_plan plan = {
+        .overflow = formula_overflow(call->formula),
+        .needs_extended = formula_needs_extended(call->formula, call->params),
+        .outputs = wants_losses(call) ? VALUE : 0,
+    };
+    set_formula_params(call->formula, call->params, plan.params);
+    /* The scale is applied by the formula's loop or, if there are weights or a real might not hold
+     * it, later in double. It is rounded to real in either case, so that weights of 1 change
+     * nothing. */
+    const double magnitude = __builtin_fabs(call->grad_scale);
+    const int fits_real = magnitude == 0 || (magnitude > 1e-30 && magnitude < 1e30);
+    plan.scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
+    plan.scale_later = call->sample_weight.data || call->weight.data ||
+                       call->grad_output_array.data || !fits_real || call->grad_exponent != 0;
+    for (int k = 0; k < FL_OPERANDS; k++) {
+        const fl_array *gradient = call->output[FL_GRADIENT + k];
+        plan.outputs |= gradient ? DX << k : 0;
+        plan.streams |= gradient && gradient->non_temporal && !plan.scale_later ? DX << k : 0;
+    }
+    return plan;
+}
+
 /* Computes those results of elements [i, n) again that are infinite or NaN although no operand is
  * NaN; all results if formula_needs_extended(). The other results of these elements stay, as
  * their bits must not depend on what else is wanted. Returns whether a value changed. */
-static __attribute__((noinline, cold)) int
-apply_extended(const fl_call *call, int outputs, const formula_args *args, int64_t i, int64_t n)
+static __attribute__((noinline, cold)) int apply_extended(const fl_call *call,
+                                                          const block_plan *plan,
+                                                          const formula_args *args, int64_t i,
+                                                          int64_t n)
 {
-    const int all = formula_needs_extended(call->formula, call->params);
+    const int all = plan->needs_extended,
+              outputs = plan->outputs & (all || plan->overflow == ALL_RESULTS ? ~0 : VALUE);
     double option[FL_PARAMS];
     int changed = 0;
-    outputs &= all || formula_overflow(call->formula) == ALL_RESULTS ? ~0 : VALUE;
     for (int k = 0; k < FL_PARAMS; k++)
         option[k] =
             options_are_rounded(call->formula) ? round_option(call->params[k]) : call->params[k];
@@ -285,17 +323,18 @@ apply_extended(const fl_call *call, int outputs, const formula_args *args, int64
 }
 
 /* Copies operands that the results of a tile overwrite: apply_extended() reads them again. */
-static __attribute__((noinline)) void save_operands(const formula_args *args, int outputs,
-                                                    int64_t n, const real **operand,
-                                                    real (*tile)[TILE])
+static __attribute__((noinline)) void save_operands(formula_args *args, int outputs, int64_t n,
+                                                    const real **operand, real (*tile)[TILE])
 {
-    for (int k = 0; k < FL_OPERANDS; k++)
+    for (int k = 0; k < FL_OPERANDS; k++) {
         for (int i = 0; operand[k] && operand[k] != tile[k] && i <= FL_OPERANDS; i++)
             if (outputs & VALUE << i && args->result[i] < operand[k] + n &&
                 operand[k] < args->result[i] + n) {
                 memcpy(tile[k], operand[k], (size_t)n * sizeof(real));
                 operand[k] = tile[k];
             }
+        args->operand[k] = operand[k] ? operand[k] : operand[0];
+    }
 }
 
 /* Sums the gradient d (n) of operand k where `period` consecutive units share one entry. The sums
@@ -333,7 +372,9 @@ static int load_unit_weights(const fl_call *call, int64_t first, int64_t n,
                              unit_weights *w)
 {
     int64_t inexact = 0;
-    *w = sample_weights_only(sample_weight);
+    w->product = w->sample_weight = sample_weight; /* not by a copy, which would stall */
+    w->loss_weight = NULL;
+    w->exponent = NULL;
     if (!call->weight.data)
         return 0;
     w->loss_weight = fl_load_double(&call->weight, first, n, loss_weight);
@@ -347,35 +388,25 @@ static int load_unit_weights(const fl_call *call, int64_t first, int64_t n,
     return inexact > 0;
 }
 
-/* Whether gradient k is streamed while the formula is applied, not stored at the end. */
-static int is_streamed(const fl_call *call, int k, int scale_later)
-{
-    return call->output[FL_GRADIENT + k] && call->output[FL_GRADIENT + k]->non_temporal &&
-           !scale_later;
-}
-
 /* Applies the formula to the tile, and streams gradients. */
-static void apply_tile(const fl_call *call, int outputs, const formula_args *args, int scale_later,
+static void apply_tile(const fl_call *call, const block_plan *plan, const formula_args *args,
                        int64_t first, int64_t n, lane_state *state)
 {
     const int64_t whole = n - n % LANES;
-    const overflow_scope overflow = formula_overflow(call->formula);
-    const int needs_extended = formula_needs_extended(call->formula, call->params);
-    int streamed = 0, values_changed = 0;
-    for (int k = 0; k < FL_OPERANDS; k++)
-        streamed |= is_streamed(call, k, scale_later);
+    const int streams = plan->streams != 0;
+    int values_changed = 0;
     for (int64_t i = 0, next; i < n; i = next) {
-        next = streamed && i + STREAM_CHUNK < whole ? i + STREAM_CHUNK : i < whole ? whole : n;
+        next = streams && i + STREAM_CHUNK < whole ? i + STREAM_CHUNK : i < whole ? whole : n;
         if (i < whole)
-            dispatch_formula(call->formula, outputs, args, i, next, state);
+            dispatch_formula(call->formula, plan->outputs, args, i, next, state);
         else
-            apply_tail(call->formula, outputs, args, i, next - i, state);
-        if (!streamed && next < n)
+            apply_tail(call->formula, plan->outputs, args, i, next - i, state);
+        if (!streams && next < n)
             continue;
-        if (needs_extended || (overflow != NO_RESULT && lane_state_overflows(state)))
-            values_changed |= apply_extended(call, outputs, args, streamed ? i : 0, next);
-        for (int k = 0; streamed && k < FL_OPERANDS; k++)
-            if (is_streamed(call, k, scale_later))
+        if (plan->needs_extended || (plan->overflow != NO_RESULT && lane_state_overflows(state)))
+            values_changed |= apply_extended(call, plan, args, streams ? i : 0, next);
+        for (int k = 0; streams && k < FL_OPERANDS; k++)
+            if (plan->streams & DX << k)
                 fl_store(call->output[FL_GRADIENT + k], first + i, next - i,
                          args->result[1 + k] + i);
     }
@@ -401,22 +432,23 @@ static __attribute__((noinline, cold)) void scale_extreme_tile(real *v, const un
     }
 }
 
-static void run_tile(const fl_call *call, const real *params, fl_phase phase, int64_t first,
+static void run_tile(const fl_call *call, const block_plan *plan, fl_phase phase, int64_t first,
                      int64_t n, fl_partial *partial)
 {
     ALIGNED real operand_tile[FL_OPERANDS][TILE], grad_tile[FL_OPERANDS][TILE], value_tile[TILE];
     ALIGNED double sample_weight_tile[TILE], loss_weight_tile[TILE], weight_tile[TILE],
         grad_output_tile[TILE];
     const real *operand[FL_OPERANDS];
+    formula_args args;
 
     const double *sample_weight = load_sample_weight(call, first, n, sample_weight_tile, partial);
-    unit_losses losses = {.target_length = 1};
-    const int inexact_weights = load_unit_weights(call, first, n, sample_weight, loss_weight_tile,
-                                                  weight_tile, &losses.weight);
-    const double *weight = losses.weight.product;
+    unit_weights weights;
+    const int inexact_weights =
+        load_unit_weights(call, first, n, sample_weight, loss_weight_tile, weight_tile, &weights);
+    const double *weight = weights.product;
     const unit_weights sample_weights = sample_weights_only(sample_weight),
-                       *divisor = call->mean_divisor == FL_BY_ALL_WEIGHTS ? &losses.weight
-                                                                          : &sample_weights;
+                       *divisor =
+                           call->mean_divisor == FL_BY_ALL_WEIGHTS ? &weights : &sample_weights;
     add_divisors(divisor, n, partial);
     add_count(weight, n, partial);
     for (int k = 0; k < FL_OPERANDS; k++) {
@@ -424,6 +456,7 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
         operand[k] = needed && call->operand[k].data
                          ? fl_load(&call->operand[k], first, n, operand_tile[k])
                          : 0;
+        args.operand[k] = operand[k] ? operand[k] : operand[0];
     }
     if (phase == FL_PREPARE) {
         check_operands(call, operand, first, n, weight, partial);
@@ -431,32 +464,22 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
     }
 
     const double *grad_output = load_grad_output(call, first, n, grad_output_tile);
-    int outputs = wants_losses(call) ? VALUE : 0;
+    const int outputs = plan->outputs;
     real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile), *grad[FL_OPERANDS];
     for (int k = 0; k < FL_OPERANDS; k++) {
         int per_unit = call->output[FL_GRADIENT + k] && !call->broadcast_period[k];
-        outputs |= call->output[FL_GRADIENT + k] ? DX << k : 0;
         grad[k] = per_unit ? fl_output_buffer(call->output[FL_GRADIENT + k], first, n, grad_tile[k])
                            : grad_tile[k];
     }
-    /* The scale is applied by the formula's loop or, if there are weights or a real might not hold
-     * it, later in double. It is rounded to real in either case, so that weights of 1 change
-     * nothing. */
-    double magnitude = __builtin_fabs(call->grad_scale);
-    int fits_real = magnitude == 0 || (magnitude > 1e-30 && magnitude < 1e30);
-    int scale_later = weight || grad_output || !fits_real || call->grad_exponent != 0;
-    double scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
-    formula_args args = {.result = {l, grad[0], grad[1], grad[2]},
-                         .scale = scale_later ? 1 : (real)scale};
-    if (outputs != VALUE && (formula_overflow(call->formula) != NO_RESULT ||
-                             formula_needs_extended(call->formula, call->params)))
+    for (int k = 0; k <= FL_OPERANDS; k++)
+        args.result[k] = k == 0 ? l : grad[k - 1];
+    args.scale = plan->scale_later ? 1 : (real)plan->scale;
+    if (outputs != VALUE && (plan->overflow != NO_RESULT || plan->needs_extended))
         save_operands(&args, outputs, n, operand, operand_tile);
-    for (int k = 0; k < FL_OPERANDS; k++)
-        args.operand[k] = operand[k] ? operand[k] : operand[0];
-    memcpy(args.params, params, sizeof args.params);
+    memcpy(args.params, plan->params, sizeof args.params);
     lane_state state;
     clear_lane_state(&state);
-    apply_tile(call, outputs, &args, scale_later, first, n, &state);
+    apply_tile(call, plan, &args, first, n, &state);
     uint_real flags = 0;
     for (int k = 0; k < LANES; k++)
         flags |= state.domain_flag[k];
@@ -466,24 +489,24 @@ static void run_tile(const fl_call *call, const real *params, fl_phase phase, in
 
     const int extreme = inexact_weights || call->grad_exponent != 0;
     if (outputs & VALUE) {
-        losses.l = l;
-        fl_dd sum = weight ? sum_unit_losses(&losses, n) : reduce_lanes(&state.sum);
+        const unit_losses losses = {.weight = &weights, .l = l, .target_length = 1};
+        const fl_dd sum = weight ? sum_unit_losses(&losses, n) : reduce_lanes(&state.sum);
         emit_losses(call, first, n, &losses, sum, divisor, weight, partial);
         if (weight && call->output[FL_LOSSES]) {
             if (inexact_weights)
-                scale_extreme_tile(l, &losses.weight, 0, 1, 0, n);
+                scale_extreme_tile(l, &weights, 0, 1, 0, n);
             else
                 scale_tile(l, weight, 0, 1, n);
         }
         fl_store(call->output[FL_LOSSES], first, n, l);
     }
     for (int k = 0; k < FL_OPERANDS; k++) {
-        if (!(outputs & DX << k) || is_streamed(call, k, scale_later))
+        if (!(outputs & DX << k) || plan->streams & DX << k)
             continue;
         if (extreme)
-            scale_extreme_tile(grad[k], &losses.weight, grad_output, scale, call->grad_exponent, n);
-        else if (scale_later)
-            scale_tile(grad[k], weight, grad_output, scale, n);
+            scale_extreme_tile(grad[k], &weights, grad_output, plan->scale, call->grad_exponent, n);
+        else if (plan->scale_later)
+            scale_tile(grad[k], weight, grad_output, plan->scale, n);
         if (call->broadcast_period[k])
             reduce_broadcast_grad(call, k, grad[k], first, n, partial);
         else
@@ -510,10 +533,9 @@ static int64_t tile_units(const fl_call *call, int64_t first, int64_t last)
 void SUFFIXED(fl_elementwise)(const fl_call *call, fl_phase phase, int64_t first, int64_t last,
                               fl_partial *partial)
 {
-    real params[FORMULA_PARAMS];
-    set_formula_params(call->formula, call->params, params);
+    const block_plan plan = plan_block(call);
     for (int64_t n; first < last; first += n) {
         n = tile_units(call, first, last);
-        run_tile(call, params, phase, first, n, partial);
+        run_tile(call, &plan, phase, first, n, partial);
     }
 }

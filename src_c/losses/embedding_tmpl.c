@@ -96,7 +96,7 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
         real *l = fl_output_buffer(call->output[FL_LOSSES], first, n, value_tile);
         for (int64_t i = 0; i < n; i++)
             l[i] = (real)rows[i].loss;
-        const unit_losses losses = {.weight = w, .l = l, .target_length = 1};
+        const unit_losses losses = {.weight = &w, .l = l, .target_length = 1};
         emit_losses(call, first, n, &losses, sum_unit_losses(&losses, n), &w, weight, partial);
         for (int64_t i = 0; weight && i < n; i++)
             l[i] = (real)(weight[i] * rows[i].loss);

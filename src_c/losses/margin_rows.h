@@ -75,8 +75,8 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
     double l_double[FL_ROW_BATCH], sample[FL_ROW_BATCH], class_weight[FL_ROW_BATCH],
         product[FL_ROW_BATCH], divisor[FL_ROW_BATCH], active[FL_ROW_BATCH];
     int64_t exponent[FL_ROW_BATCH], any_exponent = 0;
-    unit_losses losses = {.l = l, .target_length = 1};
-    unit_weights by = {0};
+    unit_weights weight = {0}, by = {0};
+    unit_losses losses = {.weight = &weight, .l = l, .target_length = 1};
     for (int64_t i = 0; i < n; i++)
         partial->count += rows[i].active;
     if (!wants_losses(call))
@@ -91,10 +91,10 @@ static void margin_rows_emit(const fl_call *call, int64_t first, int64_t n, cons
             exponent[i] = rows[i].exponent;
             any_exponent |= exponent[i];
         }
-        losses.weight = (unit_weights){.product = product,
-                                       .sample_weight = sample,
-                                       .loss_weight = class_weight,
-                                       .exponent = any_exponent ? exponent : NULL};
+        weight = (unit_weights){.product = product,
+                                .sample_weight = sample,
+                                .loss_weight = class_weight,
+                                .exponent = any_exponent ? exponent : NULL};
     }
     if (call->weight.data) { /* l is a sum with weights of any scale */
         for (int64_t i = 0; i < n; i++)

@@ -91,7 +91,7 @@ static inline void add_count(const double *active, int64_t n, fl_partial *partia
  *     product[i] v 2^exponent[i] / target_length,
  * formed in double from v = l[i], the loss without its weights. */
 typedef struct {
-    unit_weights weight;
+    const unit_weights *weight;
     const real *l;
     const double *l_double; /* instead of l, for losses that are sums with weights of any scale:
                            rounded to the precision of real, but not to its range */
@@ -107,28 +107,28 @@ static INLINE double unit_loss(const unit_losses *t, int64_t i)
 /* v of unit i times its weights. */
 static INLINE double weighted_unit_loss(const unit_losses *t, int64_t i)
 {
-    const double *w = t->weight.product;
+    const double *w = t->weight->product;
     return !w ? unit_loss(t, i) : w[i] == 0 ? 0 : w[i] * unit_loss(t, i);
 }
 
 static INLINE double weighted_real_at(const void *t, int64_t i)
 {
     const unit_losses *losses = t;
-    const double w = losses->weight.product[i], v = (double)losses->l[i];
+    const double w = losses->weight->product[i], v = (double)losses->l[i];
     return w == 0 ? 0 : w * v;
 }
 
 static INLINE double weighted_double_at(const void *t, int64_t i)
 {
     const unit_losses *losses = t;
-    const double w = losses->weight.product[i], v = losses->l_double[i];
+    const double w = losses->weight->product[i], v = losses->l_double[i];
     return w == 0 ? 0 : w * v;
 }
 
 /* Σ over n units, without exponents and target_length. */
 static inline fl_dd sum_unit_losses(const unit_losses *t, int64_t n)
 {
-    if (!t->weight.product)
+    if (!t->weight->product)
         return t->l_double ? sum_doubles(t->l_double, n) : sum_tile(t->l, n);
     return t->l_double ? sum_entries(weighted_double_at, t, n)
                        : sum_entries(weighted_real_at, t, n);
@@ -179,7 +179,7 @@ static __attribute__((noinline, cold)) void emit_extreme_moments(int64_t n, cons
 {
     for (int64_t i = 0; i < n; i++)
         moments_add(&partial->moments,
-                    scaled_weight(&t->weight, i, unit_loss(t, i)) / t->target_length,
+                    scaled_weight(t->weight, i, unit_loss(t, i)) / t->target_length,
                     divisor->product ? scaled_weight(divisor, i, 1) : 1);
 }
 
@@ -189,11 +189,11 @@ static inline void emit_moments(int64_t n, const unit_losses *t, const unit_weig
 {
     const double *d = divisor->product;
     fl_moments *moments = &partial->moments;
-    if (t->weight.exponent || divisor->exponent)
+    if (t->weight->exponent || divisor->exponent)
         emit_extreme_moments(n, t, divisor, partial);
-    else if (t->weight.product && t->l_double)
+    else if (t->weight->product && t->l_double)
         accumulate_moments(moments, n, weighted_double_at, t, d, t->target_length);
-    else if (t->weight.product)
+    else if (t->weight->product)
         accumulate_moments(moments, n, weighted_real_at, t, d, t->target_length);
     else if (t->l_double)
         accumulate_moments(moments, n, double_at, t->l_double, d, t->target_length);
@@ -255,7 +255,7 @@ static __attribute__((noinline)) void emit_unit_terms(const fl_call *call, int64
         double loss = is_active ? weighted_unit_loss(t, i) : 0,
                d = divisor->product ? divisor->product[i] : 1;
         if (is_active) {
-            loss = unit_term(loss, t, &t->weight, i, partial);
+            loss = unit_term(loss, t, t->weight, i, partial);
             d = unit_term(d, NULL, divisor, i, partial);
         }
         call->weighted_loss[first + i] = loss / t->target_length;
@@ -268,7 +268,7 @@ static __attribute__((noinline)) void emit_unit_terms(const fl_call *call, int64
 static __attribute__((noinline, cold)) void add_extreme_losses(int64_t n, const unit_losses *t,
                                                                fl_dd sum, fl_partial *partial)
 {
-    const unit_weights *w = &t->weight;
+    const unit_weights *w = t->weight;
     int64_t tiny = 0;
     for (int64_t i = 0; i < n; i++)
         tiny += (weight_at(w->sample_weight, i) != 0) & (weight_at(w->loss_weight, i) != 0) &
@@ -293,7 +293,7 @@ static inline void emit_losses(const fl_call *call, int64_t first, int64_t n, co
 {
     if (n == 1 && t->target_length != 1) /* a sequence */
         sum = (fl_dd){sum.hi / t->target_length, 0};
-    if (is_ordinary_sum(sum.hi, &t->weight))
+    if (is_ordinary_sum(sum.hi, t->weight))
         partial->sum = dd_add(partial->sum, sum);
     else
         add_extreme_losses(n, t, sum, partial);
