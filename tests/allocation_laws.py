@@ -2,8 +2,8 @@
 
     python -m tests.allocation_laws {native,interpreter,leaks,freed} [--complete]
 
-The name of a law is that of the function below that checks it. It prints the number of calls and
-what it found, and exits with status 1 if that is more than nothing.
+Each law is a function of this name below. Prints the number of calls and the violations, and exits
+with status 1 if there are any.
 """
 
 import argparse
@@ -139,7 +139,7 @@ class Call:
         pass
 
     def state(self):
-        """What a call that fails must leave unchanged."""
+        """A checksum of everything that a failing call must leave unchanged."""
         checksum = 0
         for array in self.inputs:
             checksum = zlib.crc32(array.tobytes(), checksum)

@@ -35,7 +35,7 @@ _folders = []
 def run_module(module, *args, preload, env=None):
     """The standard output of `python -m module`, which must exit with status 0."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLOSS_", "OMP_"))}
-    # What a sanitizer has put there must come first.
+    # A sanitizer's library must come first.
     before = os.environ.get("LD_PRELOAD")
     environ |= {
         "LD_PRELOAD": f"{before} {library(preload)}" if before else str(library(preload)),

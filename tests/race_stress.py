@@ -3,7 +3,7 @@
     python -m tests.race_stress [--seconds 5] [--seed 0]
 
 Threads that come and go make random calls with teams of changing sizes, and compare each result
-with that of one thread. Exits with status 1 if one differs. In a build with ThreadSanitizer
+with the result on one thread. Exits with status 1 if one differs. In a build with ThreadSanitizer
 (FASTLOSS_SANITIZE=thread) it reports races, if libtsan is in LD_PRELOAD.
 """
 

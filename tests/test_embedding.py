@@ -81,7 +81,7 @@ def test_difference_of_infinite_distances(dtype, each_isa):
 @pytest.mark.parametrize("p", [5e-324, 1e-300, 1e-14, 1e-6, 1e-3])
 @floats
 def test_power_near_zero(p, dtype, each_isa):
-    """Of a single entry, every norm is its size."""
+    """Every norm of a single entry is its absolute value."""
     a, near, far = (np.full((1, 1), v, dtype) for v in (0, 0.5, 0.125))
     for _ in each_isa():
         value, gradients = fl.triplet_margin_loss.value_and_grad(a, near, far, p=p, eps=0)

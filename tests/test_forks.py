@@ -121,7 +121,7 @@ PROGRAM = (
             return x
 
     def fork_and_return(child):
-        '''Forks; the child goes on with what the parent does.'''
+        '''Forks; the child continues as the parent does.'''
         pid = os.fork()
         if pid:
             assert os.waitpid(pid, 0)[1] == 0
@@ -185,6 +185,6 @@ CHILDREN = [
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.rotate("child")
 def test_fork(stage, child):
-    """Parent and child compute, end, and have the bits of one thread."""
+    """Parent and child compute the bits of one thread, and end."""
     call = f"{stage}({child})"
     python(PROGRAM.replace("{stage}({child})", call))

@@ -75,7 +75,7 @@ def sevens(a):
 
 
 def gaps(view):
-    """The entries of the buffer between those of a view, of 7s unless they were written to."""
+    """The gaps in the buffer of a view, all 7 unless they were written to."""
     inside = np.zeros(view.base.shape, bool)
     if view.base.shape[-1] == 3 * view.shape[-1]:
         inside[..., 1::3] = True

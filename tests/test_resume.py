@@ -717,7 +717,7 @@ def test_power_cuts_after_the_last_chunk(crash, small, monkeypatch):
 
 
 def test_power_cuts_with_the_state_in_another_folder(small, tmp_path, monkeypatch, complete):
-    """Syncing the folder of the state does not sync that of the losses."""
+    """Syncing the folder of the state does not sync the folder of the losses."""
     monkeypatch.setattr(evaluator, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(evaluator, "CHECKPOINT_FRACTION", 1e9)
     evaluate, check, folder = small

@@ -1,7 +1,7 @@
 """`python -m tests.ulp`: the largest error of each loss, in ULP of the largest term of its formula.
 
-Prints a line for each choice of options (those of the cases, and each numeric option over its
-whole range), dtype and result: the errors of fastloss and, if it is installed, of torch on the
+Prints a line for each choice of options (from the cases, and each numeric option over its whole
+range), dtype and result: the errors of fastloss and, if it is installed, of torch on the
 adversarial operands of the tests. `bound` is the largest error of fastloss as a fraction of the
 promised bound. Terms that overflow are left out of the ULP, but not of the bound, and `inf` marks
 an infinity or NaN where the result is finite, or the reverse.

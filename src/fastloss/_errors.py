@@ -75,8 +75,8 @@ def _shape_error(describe, name, shape, other_name, other_shape):
 def shape_message(error, shapes, stored):
     """The message of an error about shapes, for whole arrays in place of some of their rows.
 
-    `shapes` are those of the whole arrays by name. An array whose name is in `stored` is in a file,
-    whose reader cannot reshape it.
+    `shapes` holds the shapes of the whole arrays by name. An array whose name is in `stored` is in
+    a file, whose reader cannot reshape it.
     """
     describe, own_shapes = getattr(error, "shapes", (None, {}))
     if describe is None:

@@ -1,5 +1,5 @@
-/* Elementwise losses in extended precision: see elementwise_extended.h. The formulas are those of
- * elementwise_formulas.h, in their plain form. */
+/* Elementwise losses in extended precision, see elementwise_extended.h: the formulas of
+ * elementwise_formulas.h in plain form. */
 #include "losses/elementwise_extended.h"
 
 #include <math.h>

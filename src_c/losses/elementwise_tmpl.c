@@ -246,7 +246,7 @@ static int formula_needs_extended(fl_formula f, const double *option)
     }
 }
 
-/* What is the same for all tiles of a block. */
+/* Decisions that hold for all tiles of a block. */
 typedef struct {
     real params[FORMULA_PARAMS];
     overflow_scope overflow;

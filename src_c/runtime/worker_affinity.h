@@ -25,7 +25,7 @@ void fl_join_team(fl_team *team, int number);
  * ends with the next call (2.7 -> 0.4 ms for the first call of a thread). */
 int fl_spare_threads(const fl_team *team, int threads);
 
-/* The thread id of worker `number`, 0 if there is none. For tests. */
+/* The thread id of worker `number`, or 0. For tests. */
 int fl_team_worker(const fl_team *team, int number);
 
 #endif

@@ -1,5 +1,5 @@
 /* The part of an OpenMP runtime that the library calls, on POSIX threads, in place of libgomp, by
- * LD_PRELOAD: ThreadSanitizer understands its synchronisation, as it does not that of libgomp.
+ * LD_PRELOAD: ThreadSanitizer understands its synchronisation, unlike libgomp's.
  *
  * It is as unhelpful as OpenMP allows: a team that shrinks ends threads, and the threads of a team
  * have other numbers in each region. The caller changes its processor often, and the process is

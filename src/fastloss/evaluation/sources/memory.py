@@ -62,7 +62,7 @@ class SlicedLabels:
     statuses: tuple[Any, ...]
 
     def __init__(self, name: str, data: Any, file: Any = None, status: Any = None):
-        """`file` is closed at the end, `status` is that of the file of the data."""
+        """`file` is closed at the end, `status` is the status of the data's file."""
         self.name, self._data, self._file, self.backing = name, data, file, None
         self.shape, self.nbytes, self.missing_chunks = tuple(data.shape), 0, 0
         self.rows = self.shape[0] if self.shape else 1

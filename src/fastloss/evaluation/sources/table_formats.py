@@ -23,7 +23,7 @@ class TableFormat:
         The type of each column by name, in order; of CSV and JSON as the first rows suggest.
     count(path, types)
         The rows at which reading may start, each with the number of rows up to the next; `types`
-        are those of the columns that are read.
+        holds the types of the columns that are read.
     batches(path, types, index, size)
         The columns of batches from start `index` on, of at most `size` rows where the format can
         cut them.
