@@ -161,7 +161,7 @@ MOVE = r"pass np\.moveaxis\(input, -1, 1\), or class_axis=-1 .*--class-axis -1"
     ],
 )
 def test_remedies_for_shapes(loss, input, target, message):
-    """In calls, criteria, batches and evaluations in chunks, messages have the shapes of the arrays."""
+    """Calls, criteria, batches and evaluations in chunks name the shapes of the whole arrays."""
     bound = criterion_of(loss)()
     calls = [
         lambda: loss(input, target),
