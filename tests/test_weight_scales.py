@@ -367,3 +367,32 @@ def test_gradients_of_the_largest_class_weights(loss, reduction):
         loss(x, y, weight=weight * 2.0**-64, reduction="mean")
         * (2.0**64 if loss is fl.multi_margin_loss else 1),
     )
+
+
+@floats
+@pytest.mark.parametrize("broadcast", [False, True])
+@pytest.mark.parametrize(
+    ("weight", "grad_output"),
+    [(1e300, 1e20), (1.7e308, 10.0), (1e-300, 1e-20), (1e-310, 1e300), (1e300, 1e-300), (2.0, 3.0)],
+)
+def test_weight_times_grad_output_out_of_range(weight, grad_output, broadcast, dtype):
+    """The product of the two need not be in the range of float64 where the gradient is."""
+    x = np.array([1e-30, 0, 3], dtype)
+    weights, upstream = np.full(3, weight), grad_output if broadcast else np.full(3, grad_output)
+    gradient = fl.mse_loss.grad(
+        x,
+        np.zeros(3),
+        weight=weights,
+        reduction="sum" if broadcast else "none",
+        grad_output=upstream,
+    )
+    for got, v in zip(gradient, x, strict=True):
+        exact = 2 * Fraction(float(v)) * Fraction(weight) * Fraction(grad_output)
+        if exact > Fraction(float(np.finfo(dtype).max)):
+            assert got == np.inf
+        else:
+            info = np.finfo(dtype)
+            bound = max(
+                4 * exact * Fraction(float(info.eps)), Fraction(float(info.smallest_subnormal))
+            )
+            assert abs(Fraction(float(got)) - exact) <= bound

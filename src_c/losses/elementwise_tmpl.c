@@ -256,6 +256,8 @@ typedef struct {
                         the end: a set of DX, ... */
     int scale_later; /* than in the formula's loop */
     double scale;    /* of the gradients */
+    int may_be_extreme; /* unless all results are floats that a factor below 1 multiplies, weights
+                           can take a product of factors out of the range of double */
 } block_plan;
 
 static block_plan plan_block(const fl_call *call)
@@ -274,6 +276,7 @@ static block_plan plan_block(const fl_call *call)
     plan.scale = fits_real ? (double)(real)call->grad_scale : call->grad_scale;
     plan.scale_later = call->sample_weight.data || call->weight.data ||
                        call->grad_output_array.data || !fits_real || call->grad_exponent != 0;
+    plan.may_be_extreme = REAL_IS_DOUBLE || call->grad_output_array.data || magnitude > 1;
     for (int k = 0; k < FL_OPERANDS; k++) {
         const fl_array *gradient = call->output[FL_GRADIENT + k];
         plan.outputs |= gradient ? DX << k : 0;
@@ -487,7 +490,9 @@ static void run_tile(const fl_call *call, const block_plan *plan, fl_phase phase
     if (flags >= SIGN_BIT && !call->prepare)
         check_operands(call, operand, first, n, weight, partial);
 
-    const int extreme = inexact_weights || call->grad_exponent != 0;
+    int extreme = inexact_weights || call->grad_exponent != 0;
+    if (outputs != VALUE && plan->scale_later && plan->may_be_extreme)
+        extreme |= has_extreme_factor(weight, grad_output, plan->scale, n);
     if (outputs & VALUE) {
         const unit_losses losses = {.weight = &weights, .l = l, .target_length = 1};
         const fl_dd sum = weight ? sum_unit_losses(&losses, n) : reduce_lanes(&state.sum);

@@ -353,9 +353,28 @@ static inline void load_gradient_scale(const fl_call *call, int64_t first, int64
                    (grad_output ? grad_output[i] : 1);
 }
 
+/* Whether a product of finite, nonzero factors is not a normal number. */
+static inline int is_extreme_product(double product)
+{
+    const double size = __builtin_fabs(product);
+    return (size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023);
+}
+
+/* Whether a factor of scale_tile() may overflow or underflow although a result does not. */
+static inline int has_extreme_factor(const double *weight, const double *grad_output, double scale,
+                                     int64_t n)
+{
+    int64_t extreme = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double w = weight ? weight[i] : 1, g = grad_output ? grad_output[i] : 1;
+        extreme += (is_extreme_product(w * scale) | is_extreme_product(w * scale * g)) & (w != 0) &
+                   (g != 0);
+    }
+    return extreme > 0 && scale != 0;
+}
+
 /* v := scale weight grad_output v, exactly 0 where weight = 0 removes the entry. weight (n) and
- * grad_output (n) may be NULL for ones. The product is formed in double: it then overflows only if
- * the result does. */
+ * grad_output (n) may be NULL for ones. */
 static inline void scale_tile(real *v, const double *weight, const double *grad_output,
                               double scale, int64_t n)
 {
