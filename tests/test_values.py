@@ -112,8 +112,8 @@ def check(each_isa):
         keywords = keywords | {"reduction": "none"}
         wrt = case.differentiable(loss)
         exact = _exact_results(case, arrays, keywords)
-        # A weight of elements multiplies results as rounded to the type, which may be infinite:
-        # losses, and the gradient 2 (x - y) of mse_loss.
+        # A weight of elements multiplies losses and derivatives as rounded to the type, which may be
+        # infinite: 2 (x - y) of mse_loss.
         overflows = {}
         if not case.weighs_classes and keywords.get("weight") is not None:
             for name, number in _exact_results(case, arrays, {**keywords, "weight": None}).items():
@@ -139,8 +139,7 @@ def check(each_isa):
                     continue
                 checked[name].append(result.tobytes())
                 excess = references.excess(result, exact[name], dtype)
-                if name == "value" or case.loss == "mse_loss":
-                    excess[np.isinf(result) & (result == overflows.get(name, 0))] = 0
+                excess[np.isinf(result) & (result == overflows.get(name, 0))] = 0
                 arrays_by_unit = map(case.leading, (excess, result, exact[name].value))
                 _assert_within_bound(*arrays_by_unit, (isa, name), describe_unit)
 
@@ -193,7 +192,7 @@ def test_corners(case, dtype, check, complete):
     """Every option and operand at the ends of its range, where terms overflow or have limits."""
     rng = np.random.default_rng([5, *case.id.encode()])
     arrays = case.corners(dtype) if case.unit == "element" else case.edge_cases(dtype)
-    size, most = len(case.leading(arrays[0])), 120 if complete else 40
+    size, most = len(case.leading(arrays[0])), 60 if complete else 30
     if case.options.get("p") in (1e-300, 1e300):
         most //= 10  # the references need thousands of digits
     if size > most:
