@@ -112,8 +112,8 @@ def check(each_isa):
         keywords = keywords | {"reduction": "none"}
         wrt = case.differentiable(loss)
         exact = _exact_results(case, arrays, keywords)
-        # A weight of elements multiplies losses and derivatives as rounded to the type, which may be
-        # infinite: 2 (x - y) of mse_loss.
+        # A weight of elements multiplies losses and derivatives as rounded to the type, which may
+        # be infinite: 2 (x - y) of mse_loss.
         overflows = {}
         if not case.weighs_classes and keywords.get("weight") is not None:
             for name, number in _exact_results(case, arrays, {**keywords, "weight": None}).items():
