@@ -37,15 +37,12 @@ FLAGS = [
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
     "-Wno-unused-parameter",  # all formulas share one signature
+    "-fno-thread-jumps",  # threading consecutive selections makes masks of masks
 ]
 
-# Further flags, if the compiler knows them: gcc does.
-OPTIONAL_FLAGS = [
-    "-fno-thread-jumps",  # threading consecutive selections makes masks of masks
-    # By default arrays are cleared by 16 bytes or by `rep stos`, neither of which is forwarded to
-    # the wider loads of a loop.
-    *("-mstore-max=256", "-mstore-max=512"),
-]
+# Left out if the compiler does not know them: gcc does. By default it clears arrays by 16 bytes or
+# by `rep stos`, neither of which is forwarded to the wider loads of a loop: hence -mstore-max.
+OPTIONAL_FLAGS = ["-fno-thread-jumps", "-mstore-max=256", "-mstore-max=512"]
 
 # The instruction sets, weakest first, and their flags. dispatch.c chooses at run time.
 X86 = [
@@ -80,7 +77,7 @@ KERNELS = [
         source,
         f"{isa}_{real}",
         [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
-        FLAGS + KERNEL_FLAGS + OPTIONAL_FLAGS[:1] + isa_flags,
+        FLAGS + KERNEL_FLAGS + isa_flags,
     )
     for isa, isa_flags in ISAS
     for real, is_double in REALS

@@ -383,9 +383,9 @@ static int load_unit_weights(const fl_call *call, int64_t first, int64_t n,
     w->loss_weight = fl_load_double(&call->weight, first, n, loss_weight);
     w->product = sample_weight ? product : w->loss_weight;
     for (int64_t i = 0; sample_weight && i < n; i++) {
-        double value = loss_weight[i] * sample_weight[i], size = __builtin_fabs(value);
+        double value = loss_weight[i] * sample_weight[i];
         int removed = (loss_weight[i] == 0) | (sample_weight[i] == 0);
-        inexact += (removed == 0) & ((size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023));
+        inexact += (removed == 0) & is_extreme_product(value);
         product[i] = removed ? 0 : value == 0 ? 0x1p-1022 : value;
     }
     return inexact > 0;

@@ -43,6 +43,13 @@ static inline int64_t weight_exponent(const unit_weights *w, int64_t i)
     return w->exponent ? w->exponent[i] : 0;
 }
 
+/* Whether a product of finite, nonzero factors is not a normal number. */
+static inline int is_extreme_product(double product)
+{
+    const double size = __builtin_fabs(product);
+    return (size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023);
+}
+
 /* Whether any of n weights is so large or small that its product with a factor of a gradient may be
  * out of the range of double, though the gradient is not. */
 static inline int has_extreme_weight(const double *weight, int64_t n)
@@ -230,10 +237,10 @@ static inline double unit_term(double product, const unit_losses *t, const unit_
                  c = weight_at(w->loss_weight, i);
     if (w->exponent)
         product = scaled_weight(w, i, v);
-    const double size = __builtin_fabs(product);
-    if (!w->product || (size >= 0x1p-1022 && size <= 0x1.fffffffffffffp1023) || s == 0 || c == 0 ||
-        v == 0 || (s - s) + (c - c) + (v - v) != 0)
+    if (!w->product || !is_extreme_product(product) || s == 0 || c == 0 || v == 0 ||
+        (s - s) + (c - c) + (v - v) != 0)
         return product;
+    const double size = __builtin_fabs(product);
     if (size > 1)
         partial->bad_terms |= FL_TERM_OVERFLOWS;
     else
@@ -351,13 +358,6 @@ static inline void load_gradient_scale(const fl_call *call, int64_t first, int64
     for (int64_t i = 0; i < n; i++)
         scale[i] = call->grad_scale * (sample_weight ? sample_weight[i] : 1) *
                    (grad_output ? grad_output[i] : 1);
-}
-
-/* Whether a product of finite, nonzero factors is not a normal number. */
-static inline int is_extreme_product(double product)
-{
-    const double size = __builtin_fabs(product);
-    return (size < 0x1p-1022) | (size > 0x1.fffffffffffffp1023);
 }
 
 /* Whether a factor of scale_tile() may overflow or underflow although a result does not. */

@@ -167,7 +167,7 @@ class ColumnsLayout:
 
 
 def _first_row(table: Table) -> list[Any] | None:
-    """The columns of the first row, None if there is none."""
+    """The columns of the first row, or None in a table without rows."""
     with contextlib.closing(table.batches(0, 1)) as batches:
         return next(([a[:1] for a in arrays] for arrays in batches if len(arrays[0])), None)
 
