@@ -24,6 +24,7 @@ from fastloss import cli
 from fastloss.evaluation import evaluator
 from fastloss.evaluation.accumulators import Accumulator
 from tests.drawn_case import DrawnCase
+from tests.stored_arrays import stored
 from tests.test_accumulators import CRITERIA, FLOATS, STEADY, SUM_TOLERANCE, over
 
 floats = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
@@ -448,26 +449,7 @@ def test_threads_chunks_and_files(by, tmp_path):
 def test_kinds_of_baselines(kind, tmp_path):
     rng = np.random.default_rng(0)
     x, y, old = rng.normal(size=(3, 30_000)).astype(np.float32)
-    data: object = None
-    if kind == "list":
-        data, old = old.tolist(), old.astype(np.float64)
-    elif kind == "hdf5":
-        h5py = pytest.importorskip("h5py")
-        data = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=old, chunks=(777,))
-    elif kind == "zarr":
-        data = pytest.importorskip("zarr").array(old, chunks=(777,))
-    elif kind == "npz":
-        np.savez(tmp_path / "x.npz", x=old, other=old + 1)
-        data = f"{tmp_path}/x.npz:x"
-    elif kind == "bfloat16":
-        data = old = old.astype(pytest.importorskip("ml_dtypes").bfloat16)
-    else:
-        pa = pytest.importorskip("pyarrow")
-        data = pa.chunked_array([old[:5], old[5:]])
-        if kind == "parquet":
-            pq = pytest.importorskip("pyarrow.parquet")
-            pq.write_table(pa.table({"x": data}), tmp_path / "x.parquet", row_group_size=999)
-            data = f"{tmp_path}/x.parquet:x"
+    data, old = stored(kind, old, tmp_path)
     expected = fl.evaluate(fl.MSELoss(), x, y, baseline=old)
     assert expected.baseline.value == fl.mse_loss(old, y)
     for chunk_rows in (1, None):

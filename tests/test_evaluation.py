@@ -18,6 +18,7 @@ import pytest
 
 import fastloss as fl
 from fastloss.evaluation import chunks
+from tests.stored_arrays import stored
 
 ALL = [getattr(fl, name) for name in fl.losses.__all__]
 LOSSES = [loss for loss in ALL if "input_lengths" not in getattr(loss, "operands", "input_lengths")]
@@ -594,25 +595,7 @@ def test_python_scalars_do_not_change_the_dtype(number):
 @pytest.mark.parametrize("kind", ["memmap", "list", "hdf5", "zarr", "arrow", "parquet"])
 def test_kinds_of_data(kind, tmp_path):
     x, y = make(fl.mse_loss, (30_000,))
-    if kind == "memmap":
-        np.save(tmp_path / "x.npy", x)
-        data = np.load(tmp_path / "x.npy", mmap_mode="r")
-    elif kind == "list":
-        data = x.tolist()
-        x = x.astype(np.float64)
-    elif kind == "hdf5":
-        h5py = pytest.importorskip("h5py")
-        data = h5py.File(tmp_path / "x.h5", "w").create_dataset("x", data=x, chunks=(777,))
-    elif kind == "zarr":
-        zarr = pytest.importorskip("zarr")
-        data = zarr.array(x, chunks=(777,))
-    else:
-        pa = pytest.importorskip("pyarrow")
-        data = pa.chunked_array([x[:5], x[5:]])
-        if kind == "parquet":
-            pq = pytest.importorskip("pyarrow.parquet")
-            pq.write_table(pa.table({"x": data}), tmp_path / "x.parquet", row_group_size=999)
-            data = f"{tmp_path}/x.parquet:x"
+    data, x = stored(kind, x, tmp_path)
     for chunk_rows in (1, None):
         result = fl.evaluate(fl.MSELoss(), data, y, chunk_rows=chunk_rows)
         assert bits(result.value) == bits(fl.mse_loss(x, y))
