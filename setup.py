@@ -186,7 +186,9 @@ class Build(build_ext):
         if job.source.stem == BINDING.stem:
             translate(BINDING, force=self.force)
         label = f"{job.folder}/{job.source.stem}"
-        record = Record(self.object_of(job), f"{self.compiler_text} {numpy.__version__} {job}")
+        command = f"{self.compiler_text} {numpy.__version__} {job}"
+        # pip builds with a NumPy in a folder of its own each time.
+        record = Record(self.object_of(job), command.replace(numpy.get_include(), "numpy"))
         if not self.force and record.is_up_to_date():
             return f"{label} is up to date"
         record.remove()

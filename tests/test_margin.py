@@ -62,7 +62,7 @@ def test_gradient_of_squares_that_overflow(classes, layout, each_isa):
 def test_multilabel_margin_of_long_rows(rows, dtype, isa):
     """Rows of up to a tile are on the stack."""
     tile = TILE[dtype]
-    for classes in (tile - 1, tile, tile + 1, 2 * tile - 1, 2 * tile, 2 * tile + 1, 5 * tile):
+    for classes in (tile - 1, tile, tile + 1, 2 * tile - 1, 2 * tile, 3 * tile, 5 * tile):
         x = np.random.default_rng(classes).integers(-3, 4, (rows, classes)).astype(dtype)
         labels = np.full((rows, classes), -1)
         labels[:, :2] = classes - 1, 5

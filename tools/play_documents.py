@@ -80,7 +80,7 @@ def play(document, clone, env):
                 print(f"--- not run: {reason}\n")
                 continue
             start = time.perf_counter()
-            if " uvicorn " in command:
+            if re.match(r"(\w+=\S* )*uvicorn ", command):
                 service, status, output = serve(command, clone, env)
             else:
                 done = subprocess.run(

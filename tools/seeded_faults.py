@@ -930,6 +930,8 @@ class Clone:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider"]
         if self._sanitize or any(tests):
             command += ["-p", "no:xdist"]
+        if self._sanitize:
+            command.append("--capture=sys")  # else reports of sanitizers are lost
         if complete:
             command.append("--complete")
         timeout = AIMED_TIMEOUT if tests else TIMEOUT
@@ -949,7 +951,8 @@ class Clone:
             name = signal.Signals(-result.returncode).name
             test = re.findall(r'File "\S*/(tests/test_\w+\.py)", line \d+ in (\w+)', result.stderr)
             return f"{name} in {'::'.join(test[-1]) if test else 'an unknown test'}"
-        raise RuntimeError(f"pytest ended with {result.returncode}:\n{result.stdout[-2000:]}")
+        output = (result.stdout + result.stderr)[-2000:]
+        raise RuntimeError(f"pytest ended with {result.returncode}:\n{output}")
 
 
 def sanitizer_environment():
