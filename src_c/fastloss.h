@@ -132,7 +132,7 @@ typedef enum { FL_PREPARE, FL_MAIN, FL_SPLIT_PARTIAL, FL_SPLIT_COMBINE, FL_SPLIT
 enum { FL_ROW_BATCH = 128 };
 
 /* The argument that an error is in: the number of an operand, or one of these. */
-enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_NOWHERE = -1 };
+enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_GRADIENT_FACTOR, FL_NOWHERE = -1 };
 
 /* How the units of a call are cut into blocks: each holds whole rows, that is entries of the
  * leading axis, or a segment of one. It depends on the family, the trailing shape and the compute

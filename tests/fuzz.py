@@ -11,6 +11,7 @@ findings as well.
 
 import argparse
 import faulthandler
+import math
 import signal
 import subprocess
 import sys
@@ -480,7 +481,8 @@ def check_memory(call, problem):
     for _ in range(2):
         results = [a for r in results for a in (r if isinstance(r, (tuple, list)) else [r])]
     for buffer, array, before in call.memory:
-        is_out = problem is None and any(result is array for result in results)
+        is_written = problem is None or "the sum of the " in str(problem)
+        is_out = is_written and any(result is array for result in results)
         if not is_out and buffer.tobytes() != before:
             raise Finding("an input has changed" + " before an error" * (problem is not None))
         if is_out:
@@ -571,6 +573,8 @@ def check_other_methods(call, result, copies):
 
 def ratio(total, weight):
     """The mean from the results of `sums`."""
+    if weight == 0:
+        return math.nan
     with np.errstate(all="ignore"):
         return float(np.float64(total) / weight)
 

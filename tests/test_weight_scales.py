@@ -9,7 +9,7 @@ import pytest
 import fastloss as fl
 from tests import references
 from tests.bitwise import assert_bitwise
-from tests.drawn_case import DrawnCase, cases, cases_where, floats
+from tests.drawn_case import DrawnCase, by_row, cases, cases_where, floats
 
 ROWS = 300
 EXPONENTS = (-1074, -1030, -960, -500, -149, -130, 129, 300, 700, 1015)
@@ -396,3 +396,68 @@ def test_weight_times_grad_output_out_of_range(weight, grad_output, broadcast, d
                 4 * exact * Fraction(float(info.eps)), Fraction(float(info.smallest_subnormal))
             )
             assert abs(Fraction(float(got)) - exact) <= bound
+
+
+def without_weights(draw):
+    draw.keywords = {k: v for k, v in draw.keywords.items() if k not in ("sample_weight", "weight")}
+    return draw
+
+
+@cases
+@floats
+def test_sample_weight_times_grad_output_out_of_range(case, dtype):
+    """Exact, or an error that names the first row whose gradient has an infinite factor."""
+    draw = without_weights(DrawnCase(case, (5,), dtype))
+    gradients = draw.grad("none", grad_output=np.ones(5))
+    weights, upstream = np.full(5, 2.0**1000), np.full(5, 2.0**-1000)
+    in_range = {"sample_weight": weights, "grad_output": upstream}
+    assert_bitwise(draw.grad("none", **in_range), gradients)
+    upstream[3] = 2.0**100
+    if case.unit != "element":
+        with pytest.raises(OverflowError, match=rf"^{case.loss}: grad_output times .* index \[3\]"):
+            draw.grad("none", **in_range)
+        return
+    with np.errstate(over="ignore"):
+        gradients = [np.where(np.arange(5) == 3, np.ldexp(g, 1100), g) for g in gradients]
+    assert_bitwise(draw.grad("none", **in_range), tuple(gradients))
+
+
+@by_row
+def test_input_is_kept_when_the_factor_of_a_gradient_is_infinite(case):
+    draw = without_weights(DrawnCase(case, (5,), np.float64))
+    before = draw.arrays[0].copy()
+    with pytest.raises(OverflowError, match=f"^{case.loss}: grad_output times "):
+        draw.loss.grad(
+            *draw.arrays,
+            **draw.keywords,
+            wrt=draw.wrt[0],
+            out=draw.arrays[0],
+            reduction="none",
+            sample_weight=np.full(5, 1e300),
+            grad_output=np.full(5, 1e20),
+        )
+    assert_bitwise(draw.arrays[0], before)
+
+
+def test_class_weights_bring_infinite_factors_back():
+    """sample_weight times grad_output may overflow where their product with w_c does not."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(4, 3)), rng.integers(0, 3, 4)
+    large = {"sample_weight": np.full(4, 2.0**1000), "grad_output": np.full(4, 2.0**100)}
+    weight = np.full(3, 2.0**-1000)
+    for loss in (fl.multi_margin_loss, fl.cross_entropy, fl.nll_loss):
+        expected = loss.grad(x, y, reduction="none", grad_output=np.full(4, 2.0**100))
+        assert_bitwise(loss.grad(x, y, weight=weight, reduction="none", **large), expected)
+    many = rng.uniform(size=(4, 3))
+    loss = fl.multilabel_soft_margin_loss
+    with np.errstate(over="ignore"):
+        expected = np.ldexp(loss.grad(x, many, reduction="none", grad_output=np.ones(4)), 1030)
+    got = loss.grad(
+        np.vstack([x[:3], [[900.0, 900, 900]]]),
+        np.vstack([many[:3], np.ones((1, 3))]),
+        weight=np.full((4, 3), 2.0**40),
+        reduction="none",
+        grad_output=np.full(4, 2.0**990),
+    )
+    assert_bitwise(got[:3], expected[:3])
+    assert_bitwise(got[3], np.zeros(3))  # not inf times 0

@@ -7,6 +7,7 @@ cdef extern from "fastloss.h" nogil:
     enum: FL_PARAMS
     enum: FL_AT_SAMPLE_WEIGHT
     enum: FL_NO_MEMORY
+    enum: FL_GRADIENT_FACTOR
     enum: FL_LOSSES
     enum: FL_GRADIENT
     enum: FL_SECOND_DERIVATIVE

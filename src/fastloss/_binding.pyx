@@ -1936,6 +1936,8 @@ cdef class Call:
         index = list(map(int, np.unravel_index(bad.error_unit, shape))) if shape else []
         if k == FL_NO_MEMORY:
             return MemoryError(f"{self.loss.name}: no memory for a sample")
+        if k == FL_GRADIENT_FACTOR:
+            return _errors.gradient_factor(self.loss.name, index)
         if self.loss.shapes == FL_SHAPES_SEQUENCES and k < FL_AT_SAMPLE_WEIGHT:
             place = bad.error_unit + self.rows_before
             if k == 1:

@@ -452,6 +452,15 @@ def sum_out_of_range(loss, is_sum):
     )
 
 
+def gradient_factor(loss, index):
+    """Finite weights and grad_output whose product, the factor of a gradient, is infinite."""
+    place = f" at index [{', '.join(map(str, index))}]" if index else ""
+    return OverflowError(
+        f"{loss}: grad_output times the weights{place} is out of the range of float64: divide "
+        "grad_output by a power of two, and multiply the gradient by it"
+    )
+
+
 def _classes(name, classes):
     if classes < 2:
         return f"{name} has {'one class (0)' if classes else 'no classes'}"

@@ -86,7 +86,8 @@ out : ndarray or tuple of ndarray, optional
     a plain call, it receives the losses and requires reduction="none". In ``grad``, it receives the
     gradient, and is a tuple if there are several. In ``value_and_grad``, it receives the gradient
     or gradients and, with reduction="none", is the pair (losses, gradients). It may be exactly the
-    argument that it is the gradient of; any other overlap with an argument is an error.""",
+    argument that it is the gradient of; any other overlap with an argument is an error. If the
+    value is an OverflowError, ``out`` holds the gradient.""",
     "returns": """\
 Returns
 -------

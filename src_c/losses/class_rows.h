@@ -54,11 +54,13 @@ static int64_t class_rows_per_batch(int64_t C)
 }
 
 /* Reports the first active row whose label is not a class. */
-static void class_rows_record_bad_label(const fl_call *call, const row_batch *r,
-                                        const int64_t *label, fl_partial *partial)
+static __attribute__((noinline, cold)) void
+class_rows_record_bad_label(const fl_call *call, const row_batch *r, const int64_t *label,
+                            const double *sample_weight, fl_partial *partial)
 {
     for (int64_t p = 0; p < r->n; p++)
-        if (r->sample_weight[p] != 0 && label[p] != call->ignore_index && r->active[p] == 0) {
+        if (weight_at(sample_weight, p) != 0 && label[p] != call->ignore_index &&
+            r->active[p] == 0) {
             record_error(partial, r->first + p, 1, 0);
             break;
         }
@@ -100,6 +102,28 @@ static __attribute__((noinline, cold)) void class_rows_set_exponents(const fl_ca
     }
 }
 
+/* Sets label, active and sample_weight of the rows. Returns the number of active rows, and in *bad
+ * that of invalid labels. label (n) is NULL if SOFT, sample_weight (n) for ones. */
+static INLINE int64_t class_rows_activate(const fl_call *call, row_batch *r, const int64_t *label,
+                                          const double *sample_weight, int64_t *bad)
+{
+    const int is_soft = label == NULL;
+    int64_t wanted_rows = 0, active_rows = 0;
+    for (int64_t p = 0; p < r->n; p++) {
+        const int64_t y = label ? label[p] : -1;
+        const double s = sample_weight ? sample_weight[p] : 1;
+        const int64_t wanted = (s != 0) & (is_soft | (y != call->ignore_index)),
+                      active = wanted & (is_soft | ((y >= 0) & (y < call->unit_size)));
+        wanted_rows += wanted;
+        active_rows += active;
+        r->label[p] = active ? y : -1;
+        r->sample_weight[p] = active ? s : 0;
+        r->active[p] = active ? 1 : 0;
+    }
+    *bad = wanted_rows - active_rows;
+    return active_rows;
+}
+
 /* Loads labels and weights of rows [first, first + n), checks them, and adds the rows to Σ d and to
  * the count. A sample weight of 0 or the label ignore_index removes a row; so does, if HARD, a
  * label whose class weight is 0. */
@@ -107,49 +131,45 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
                             fl_partial *partial)
 {
     const int64_t first = r->first, n = r->n;
-    int64_t label_tile[FL_ROW_BATCH], bad = 0;
+    int64_t label_tile[FL_ROW_BATCH], active, bad;
     double tile[FL_ROW_BATCH];
-    const int labelled = mode != SOFT, unlabelled = !labelled;
+    const int labelled = mode != SOFT, weighted = labelled && call->operand[2].data;
     const int64_t *label = labelled ? fl_load_index(&call->operand[1], first, n, label_tile) : 0;
     const double *sample_weight = load_sample_weight(call, first, n, tile, partial);
-    for (int64_t p = 0; p < n; p++)
-        r->sample_weight[p] = sample_weight ? sample_weight[p] : 1;
-    for (int64_t p = 0; p < n; p++) {
-        int64_t y = labelled ? label[p] : 0;
-        int active = (r->sample_weight[p] != 0) & (unlabelled | (y != call->ignore_index));
-        int is_class = unlabelled | ((y >= 0) & (y < call->unit_size));
-        bad += active & (1 - is_class);
-        active &= is_class;
-        r->active[p] = (real)active;
-        r->label[p] = labelled && active ? y : -1;
-    }
+    if (labelled && !sample_weight)
+        active = class_rows_activate(call, r, label, 0, &bad);
+    else if (labelled)
+        active = class_rows_activate(call, r, label, sample_weight, &bad);
+    else
+        active = class_rows_activate(call, r, 0, sample_weight, &bad);
     if (bad > 0)
-        class_rows_record_bad_label(call, r, label, partial);
+        class_rows_record_bad_label(call, r, label, sample_weight, partial);
 
-    const int weighted = labelled && call->operand[2].data;
     for (int64_t p = 0; p < n; p++)
         r->label_weight[p] = 1;
-    if (weighted)
-        for (int64_t p = 0; p < n; p++)
-            if (r->label[p] >= 0)
-                r->label_weight[p] = fl_class_weight(call, r->label[p]);
-    for (int64_t p = 0; p < n; p++) {
-        r->sample_weight[p] = r->active[p] == 0 ? 0 : r->sample_weight[p];
-        r->divisor[p] = r->sample_weight[p] * r->label_weight[p];
-    }
-    class_rows_add_divisors(call, mode, r, partial);
-    if (weighted && mode == HARD)
-        for (int64_t p = 0; p < n; p++)
-            r->active[p] = r->label_weight[p] == 0 ? 0 : r->active[p];
+    for (int64_t p = 0; weighted && p < n; p++)
+        if (r->label[p] >= 0)
+            r->label_weight[p] = fl_class_weight(call, r->label[p]);
     for (int64_t p = 0; p < n; p++)
-        partial->count += r->active[p] != 0;
+        r->divisor[p] = r->sample_weight[p] * r->label_weight[p];
+    if (class_rows_are_weighted(call))
+        class_rows_add_divisors(call, mode, r, partial);
+    else
+        partial->divisor_sum = dd_add(partial->divisor_sum, (fl_dd){(double)active, 0});
+    for (int64_t p = 0; weighted && mode == HARD && p < n; p++) {
+        const int is_removed = (r->active[p] != 0) & (r->label_weight[p] == 0);
+        r->active[p] = is_removed ? 0 : r->active[p];
+        active -= is_removed;
+    }
+    partial->count += active;
     r->has_exponents = call->operand[2].data && call->class_weight_exponent != 0;
     if (weighted && mode == HARD) /* products of two extreme weights need not be extreme */
         r->has_exponents = call->grad_exponent != 0 || has_extreme_weight(r->label_weight, n);
     if (r->has_exponents)
         class_rows_set_exponents(call, mode, r);
-    load_gradient_scale(call, first, n, r->sample_weight, r->has_exponents ? r->exponent : NULL,
-                        r->grad_scale);
+    if (wants_gradients(call))
+        load_gradient_scale(call, first, n, r->sample_weight, r->has_exponents ? r->exponent : NULL,
+                            r->grad_scale, partial);
 }
 
 /* Emits the unreduced losses (n): v without weights, or if `v_double`, with the weights of classes

@@ -109,12 +109,12 @@ static double ctc_target_length(const fl_call *call, int64_t n)
 }
 
 /* The factor of a sample's gradients. */
-static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight)
+static double ctc_gradient_scale(const fl_call *call, int64_t n, double weight, fl_partial *partial)
 {
     if (call->formula == FL_FORMULA_ctc_posteriors)
         return 1;
     double scale;
-    load_gradient_scale(call, n, 1, &weight, NULL, &scale);
+    load_gradient_scale(call, n, 1, &weight, NULL, &scale, partial);
     return scale / ctc_target_length(call, n);
 }
 

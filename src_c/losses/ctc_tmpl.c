@@ -101,14 +101,14 @@ static void ctc_finish_pass(const fl_call *call, int64_t n, ctc_direction direct
     if (pass->midpoint < pass->T)
         total = ctc_total_probability(pass, opposite, recompute);
     double loss = ctc_neg_log_likelihood(pass, opposite, total);
-    const int is_finite = loss - loss == 0;
+    const int has_posteriors = is_finite(loss);
     if (loss == __builtin_inf() && call->sequences.zero_infinity)
         loss = 0;
     if (direction == CTC_ALPHA)
         ctc_write_sample(call, n, loss, weight, partial);
-    if (wants_gradient && is_finite)
-        ctc_write_gradient(pass, opposite, recompute, total, ctc_gradient_scale(call, n, weight),
-                           partial);
+    if (wants_gradient && has_posteriors)
+        ctc_write_gradient(pass, opposite, recompute, total,
+                           ctc_gradient_scale(call, n, weight, partial), partial);
     else if (wants_gradient)
         ctc_write_undefined_gradient(pass, loss, partial);
     fl_scratch_free(recompute);
@@ -124,6 +124,8 @@ static void ctc_prepare(const fl_call *call, int64_t n, fl_partial *partial)
     if (call->output[FL_GRADIENT] && call->formula == FL_FORMULA_ctc &&
         !ctc_gradient_is_separate(call))
         ctc_check_frames(call, n, 0, call->sequences.frames[n], partial);
+    if (call->output[FL_GRADIENT])
+        ctc_gradient_scale(call, n, weight, partial);
     ctc_load_labels(call, n, NULL, partial);
 }
 

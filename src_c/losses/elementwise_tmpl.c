@@ -420,21 +420,6 @@ static void apply_tile(const fl_call *call, const block_plan *plan, const formul
         add_to_lane(&state->sum, (int)(i % LANES), (double)args->result[0][i]);
 }
 
-/* scale_tile() with the factor 2^exponent, where products of some of the factors may overflow or
- * underflow though the result does not. */
-static __attribute__((noinline, cold)) void scale_extreme_tile(real *v, const unit_weights *w,
-                                                               const double *grad_output,
-                                                               double scale, int64_t exponent,
-                                                               int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const double factors[] = {(double)v[i], weight_at(w->sample_weight, i),
-                                  weight_at(w->loss_weight, i), scale, weight_at(grad_output, i)};
-        v[i] =
-            factors[1] == 0 || factors[2] == 0 ? 0 : (real)fl_scaled_product(factors, 5, exponent);
-    }
-}
-
 static void run_tile(const fl_call *call, const block_plan *plan, fl_phase phase, int64_t first,
                      int64_t n, fl_partial *partial)
 {

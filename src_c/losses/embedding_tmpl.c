@@ -74,6 +74,8 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
         label = fl_load(&call->operand[2], first, n, label_tile);
         check_tile(label, n, call->spec[2].domain, weight, 2, first, 1, partial);
     }
+    if (wants_gradients(call))
+        load_gradient_scale(call, first, n, weight, NULL, grad_scale, partial);
     if (phase == FL_PREPARE)
         return;
 
@@ -105,7 +107,6 @@ static void embedding_run_rows(const embedding_config *config, fl_phase phase, i
     if (!wants_gradients(call))
         return;
 
-    load_gradient_scale(call, first, n, weight, NULL, grad_scale);
     for (int64_t i = 0, batch; i < n; i += batch) {
         batch = rows_per_tile(call, n - i);
         embedding_write_gradients(config, (row_span){.first = first + i, .n = batch}, rows + i,

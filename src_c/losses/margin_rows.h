@@ -14,7 +14,7 @@ typedef struct {
     int active; /* 0 if a weight of 0 or an invalid label removes the row, whatever it holds */
     double sample_weight;
     double loss;         /* l 2^-exponent, before the sample weight and w_y */
-    double grad_scale;   /* factor of dl/dx, before the loss's own weight */
+    double grad_scale;   /* factor of dl/dx */
     int64_t label;       /* multi_margin: y */
     double class_weight; /* multi_margin: w_y 2^-exponent; else 1 */
     int64_t exponent;    /* 0 unless a weight is extreme */
@@ -32,7 +32,9 @@ static void margin_rows_init(const fl_call *call, int64_t first, int64_t n, marg
 {
     double weight_tile[FL_ROW_BATCH], scale[FL_ROW_BATCH];
     const double *weight = load_sample_weight(call, first, n, weight_tile, partial);
-    load_gradient_scale(call, first, n, weight, NULL, scale);
+    /* w_y may bring an infinite factor back into range. */
+    load_gradient_scale(call, first, n, weight, NULL, scale,
+                        call->operand[2].data ? NULL : partial);
     for (int64_t i = 0; i < n; i++) {
         double s = weight ? weight[i] : 1;
         rows[i] = (margin_row){.active = s != 0,

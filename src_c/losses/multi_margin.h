@@ -26,14 +26,20 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
         }
         row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
         row->active &= row->class_weight != 0;
-        if (call->grad_exponent != 0 || has_extreme_weight(&row->class_weight, 1)) {
-            const fl_scaled w = fl_scaled_of_weight(row->class_weight, 0);
-            row->class_weight = w.m;
-            row->exponent = w.e;
-            load_gradient_scale(call, first + i, 1, &row->sample_weight, &row->exponent,
-                                &row->grad_scale);
+        double w_y = row->class_weight;
+        const int is_extreme = call->grad_exponent != 0 || has_extreme_weight(&w_y, 1);
+        if (is_extreme || !is_finite(row->grad_scale)) {
+            const fl_scaled w = fl_scaled_of_weight(w_y, 0);
+            w_y = w.m;
+            load_gradient_scale(call, first + i, 1, &row->sample_weight, &w.e, &row->grad_scale,
+                                partial);
             row->grad_scale /= (double)call->unit_size;
+            if (is_extreme) {
+                row->class_weight = w.m;
+                row->exponent = w.e;
+            }
         }
+        row->grad_scale *= w_y;
     }
 }
 
@@ -171,7 +177,7 @@ static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int
         real *g = fl_output_buffer(call->output[FL_GRADIENT], start, size, g_tile);
         for (int64_t i = 0; i < n; i++) {
             const margin_row *row = &rows[i];
-            double scale = row->active ? row->grad_scale * row->class_weight : 0;
+            double scale = row->active ? row->grad_scale : 0;
             /* A NaN in the row makes its whole gradient NaN. */
             double nan = row->sum.hi == row->sum.hi || !row->active ? 0 : row->sum.hi;
             real *g_row = g + i * columns;

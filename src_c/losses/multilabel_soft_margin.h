@@ -116,6 +116,9 @@ static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t 
             for (int k = 0; k < 2; k++)
                 if (!rows[i].active)
                     memset(g[k] + offset, 0, (size_t)columns * sizeof *g[k]);
+                else if (w && has_extreme_factor(w + offset, 0, rows[i].grad_scale, columns))
+                    scale_extreme_tile(g[k] + offset, &(unit_weights){.loss_weight = w + offset}, 0,
+                                       rows[i].grad_scale, 0, columns);
                 else if (w)
                     scale_tile(g[k] + offset, w + offset, 0, rows[i].grad_scale, columns);
                 else

@@ -20,14 +20,16 @@ static INLINE fl_dd fast_two_sum(double a, double b)
     return (fl_dd){hi, b - (hi - a)};
 }
 
+static INLINE int is_finite(double v) { return v - v == 0; }
+
 /* The rounding error `lo` of a sum, or 0 in place of inf and NaN, which would turn an infinite sum
  * into NaN. */
-static INLINE double finite_or_zero(double lo) { return lo - lo == 0 ? lo : 0; }
+static INLINE double finite_or_zero(double lo) { return is_finite(lo) ? lo : 0; }
 
 static inline fl_dd dd_add_double(fl_dd a, double b)
 {
     fl_dd sum = two_sum(a.hi, b);
-    if (sum.hi - sum.hi != 0) /* inf and NaN have no rounding error */
+    if (!is_finite(sum.hi)) /* inf and NaN have no rounding error */
         return (fl_dd){sum.hi, 0};
     return fast_two_sum(sum.hi, sum.lo + a.lo);
 }

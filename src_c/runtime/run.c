@@ -258,6 +258,8 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     alloc_split_state(call);
     set_gradient_scale(call, NULL);
     if (call->prepare) {
+        if (call->mean)
+            call->grad_scale = 0; /* not known yet */
         status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
         set_gradient_scale(call, &prepared);
     }

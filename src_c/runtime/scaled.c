@@ -4,7 +4,6 @@
 #include <float.h>
 #include <math.h>
 
-static int is_finite(double v) { return v - v == 0; }
 
 fl_scaled fl_scaled_of(double v, int64_t exponent)
 {

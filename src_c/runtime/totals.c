@@ -8,7 +8,6 @@
 #include <float.h>
 #include <math.h>
 
-static int is_finite(double v) { return v - v == 0; }
 
 static int out_of_range(int sum, int divisor)
 {

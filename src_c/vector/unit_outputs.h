@@ -344,20 +344,42 @@ load_extreme_gradient_scale(const fl_call *call, int64_t n, const double *sample
     }
 }
 
+/* Records the first of units [first, first + n) whose gradients have an infinite factor although
+ * its own factors are finite: times a derivative of 0 it would be NaN. */
+static __attribute__((noinline, cold)) void
+record_infinite_factor(const fl_call *call, int64_t first, int64_t n, const double *sample_weight,
+                       const double *scale, fl_partial *partial)
+{
+    if (!wants_gradients(call) || !is_finite(call->grad_scale))
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        double element;
+        const double *grad_output = load_grad_output(call, first + i, 1, &element);
+        if (!is_finite(scale[i]) && is_finite(weight_at(sample_weight, i)) &&
+            is_finite(weight_at(grad_output, 0)))
+            record_error(partial, first + i, FL_GRADIENT_FACTOR, 0);
+    }
+}
+
 /* scale[i] := grad_scale sample_weight[i] grad_output[i] 2^exponent[i], the factor of the gradients
- * of unit first + i, i < n. sample_weight (n) may be NULL for ones, exponent (n) for zeros. */
+ * of unit first + i, i < n. sample_weight (n) may be NULL for ones, exponent (n) for zeros.
+ * An infinite factor is recorded unless `partial` is NULL. */
 static inline void load_gradient_scale(const fl_call *call, int64_t first, int64_t n,
                                        const double *sample_weight, const int64_t *exponent,
-                                       double *scale)
+                                       double *scale, fl_partial *partial)
 {
     const double *grad_output = load_grad_output(call, first, n, scale);
-    if (call->grad_exponent != 0 || exponent) {
+    int64_t infinite = 0;
+    if (call->grad_exponent != 0 || exponent)
         load_extreme_gradient_scale(call, n, sample_weight, grad_output, exponent, scale);
-        return;
-    }
+    else
+        for (int64_t i = 0; i < n; i++)
+            scale[i] = call->grad_scale * (sample_weight ? sample_weight[i] : 1) *
+                       (grad_output ? grad_output[i] : 1);
     for (int64_t i = 0; i < n; i++)
-        scale[i] = call->grad_scale * (sample_weight ? sample_weight[i] : 1) *
-                   (grad_output ? grad_output[i] : 1);
+        infinite += !is_finite(scale[i]);
+    if (infinite > 0 && partial)
+        record_infinite_factor(call, first, n, sample_weight, scale, partial);
 }
 
 /* Whether a factor of scale_tile() may overflow or underflow although a result does not. */
@@ -381,6 +403,20 @@ static inline void scale_tile(real *v, const double *weight, const double *grad_
     for (int64_t i = 0; i < n; i++) {
         double factor = (weight ? weight[i] : 1) * scale * (grad_output ? grad_output[i] : 1);
         v[i] = weight && weight[i] == 0 ? 0 : (real)(factor * (double)v[i]);
+    }
+}
+
+/* scale_tile() with the factor 2^exponent, where products of some of the factors may overflow or
+ * underflow though the result does not. */
+static __attribute__((noinline, cold, unused)) void
+scale_extreme_tile(real *v, const unit_weights *w, const double *grad_output, double scale,
+                   int64_t exponent, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double factors[] = {(double)v[i], weight_at(w->sample_weight, i),
+                                  weight_at(w->loss_weight, i), scale, weight_at(grad_output, i)};
+        v[i] =
+            factors[1] == 0 || factors[2] == 0 ? 0 : (real)fl_scaled_product(factors, 5, exponent);
     }
 }
 
