@@ -93,34 +93,36 @@ static INLINE void softmax_grad_soft_xy(const softmax_config *s, lane_block b, s
     softmax_grad_soft(s, b, state, columns, weighted, 1);
 }
 
-/* Fills in what the gradients need of each lane, and computes dl/dx_y of each row. */
+/* Fills in what the gradients need of each lane, and computes dl/dx_y of each row. Lanes after the
+ * last row are ignored. */
 static void softmax_grad_prepare(const softmax_config *s, const row_batch *r, const class_tile *t,
                                  softmax_state *states, softmax_results *results)
 {
-    real e_label[FL_ROW_BATCH];
-    for (int64_t i = 0; i < t->at.n; i++) {
+    const int columns = s->single_row ? 1 : LANES;
+    for (int64_t i = 0; i < t->at.n; i += LANES) {
         const int64_t row = t->first_row + i;
-        e_label[i] = EXP_NEGATIVE(results->x_label[row] - results->max[row]);
-    }
-    for (int64_t i = 0; i < t->at.n; i++) {
-        const int64_t row = t->first_row + i, k = i % LANES;
-        const double R = results->R[row], w = r->label_weight[row];
-        const double grad_scale_over_S = r->grad_scale[row] / (1 + R);
         softmax_state *state = &states[i / LANES];
-        state->active[k] = r->active[row];
-        state->grad_scale[k] = r->grad_scale[row];
-        state->smoothed_label_weight[k] = s->one_minus_eps * w;
-        double q = w, q_sum_excl = 0;
-        if (s->mode == HARD)
-            state->grad_scale_over_S[k] = grad_scale_over_S * w;
-        else {
-            const fl_dd w_sum = results->weight_sum[row];
-            state->grad_scale_over_S[k] = grad_scale_over_S;
-            q = (s->one_minus_eps + s->eps_over_C) * w;
-            q_sum_excl = s->eps_over_C * ((w_sum.hi - w) + w_sum.lo);
+        real e_label[LANES];
+#pragma omp simd
+        for (int k = 0; k < columns; k++)
+            e_label[k] = EXP_NEGATIVE(results->x_label[row + k] - results->max[row + k]);
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            const double R = results->R[row + k], w = r->label_weight[row + k];
+            const double grad_scale_over_S = r->grad_scale[row + k] / (1 + R);
+            double q = w, q_sum_excl = 0;
+            state->active[k] = r->active[row + k];
+            state->grad_scale[k] = r->grad_scale[row + k];
+            state->smoothed_label_weight[k] = s->one_minus_eps * w;
+            state->grad_scale_over_S[k] = grad_scale_over_S * (s->mode == HARD ? w : 1);
+            if (s->mode != HARD) {
+                const fl_dd w_sum = results->weight_sum[row + k];
+                q = (s->one_minus_eps + s->eps_over_C) * w;
+                q_sum_excl = s->eps_over_C * ((w_sum.hi - w) + w_sum.lo);
+            }
+            double dx = softmax_grad_class(grad_scale_over_S, (double)e_label[k], R, q, q_sum_excl);
+            results->dx_label[row + k] = r->active[row + k] == 0 ? 0 : (real)dx;
         }
-        double dx = softmax_grad_class(grad_scale_over_S, (double)e_label[i], R, q, q_sum_excl);
-        results->dx_label[row] = r->active[row] == 0 ? 0 : (real)dx;
     }
     if (s->single_row)
         for (int k = 1; k < LANES; k++) {

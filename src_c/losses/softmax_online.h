@@ -378,6 +378,21 @@ static void softmax_combine_part(const softmax_config *s, softmax_state *state, 
 
 /* --- rows --- */
 
+/* Stores x_y of the rows whose label is in the tile. The value for a row without label is not
+ * used. */
+static INLINE void softmax_store_labelled(const softmax_config *s, const class_tile *t,
+                                          softmax_results *results)
+{
+    const int whole_rows = t->at.from == 0 && t->at.to == s->C && s->mode != SOFT;
+    for (int64_t i = 0; whole_rows && s->C > 0 && i < t->at.n; i++) {
+        const int64_t label = t->label[i] < 0 ? 0 : t->label[i];
+        results->x_label[t->first_row + i] = t->x[class_tile_index(t, label, i)];
+    }
+    for (int64_t i = 0; !whole_rows && i < t->at.n; i++)
+        if (class_tile_has_label(t, i))
+            results->x_label[t->first_row + i] = t->x[class_tile_index(t, t->label[i], i)];
+}
+
 /* Accumulates one part of the classes of a tile's rows into the states of the tile's lane blocks,
  * and stores x_y of the rows whose label is in this part. Fills the exp cache, if there is one. */
 static void softmax_accumulate_part(const softmax_config *s, class_tile *t, softmax_state *states,
@@ -392,9 +407,7 @@ static void softmax_accumulate_part(const softmax_config *s, class_tile *t, soft
         if (s->mode == SOFT)
             class_tile_check_probabilities(s, t, partial);
         class_tile_apply(s, t, states, softmax_update_candidate_max, 0);
-        for (int64_t i = 0; i < t->at.n; i++)
-            if (class_tile_has_label(t, i))
-                results->x_label[t->first_row + i] = t->x[class_tile_index(t, t->label[i], i)];
+        softmax_store_labelled(s, t, results);
         if (s->single_row)
             lanes_broadcast(states->candidate_max, reduce_real_max(states->candidate_max, LANES));
         for (int i = 0; i < n; i++)

@@ -479,17 +479,79 @@ static INLINE void transpose_4x4(strided_lines from, strided_lines to)
     WRITE(quad, to.at + 3 * to.stride, SHUFFLE4(AC, BD, 2, 6, 3, 7));
 }
 
-/* Transposes lines x columns entries, each at least 4, by squares; the last squares overlap. */
-static void transpose(strided_lines from, int64_t lines, strided_lines to, int64_t columns)
+#if defined(__AVX2__) && !REAL_IS_DOUBLE
+/* In each half of the registers: column k of rows 0 to 3 replaces row k. */
+static INLINE void transpose_halves(__m256 row[4])
+{
+    __m256 ac = _mm256_unpacklo_ps(row[0], row[2]), AC = _mm256_unpackhi_ps(row[0], row[2]);
+    __m256 bd = _mm256_unpacklo_ps(row[1], row[3]), BD = _mm256_unpackhi_ps(row[1], row[3]);
+    row[0] = _mm256_unpacklo_ps(ac, bd);
+    row[1] = _mm256_unpackhi_ps(ac, bd);
+    row[2] = _mm256_unpacklo_ps(AC, BD);
+    row[3] = _mm256_unpackhi_ps(AC, BD);
+}
+
+/* Transposes 8 lines x 4 columns. */
+static INLINE void transpose_8x4(strided_lines from, strided_lines to)
+{
+    __m256 row[4];
+    for (int k = 0; k < 4; k++) {
+        const float *upper = (const float *)(const void *)(from.at + k * from.stride),
+                    *lower = (const float *)(const void *)(from.at + (k + 4) * from.stride);
+        row[k] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)),
+                                      _mm_loadu_ps(lower), 1);
+    }
+    transpose_halves(row);
+    for (int k = 0; k < 4; k++)
+        _mm256_storeu_ps((float *)(void *)(to.at + k * to.stride), row[k]);
+}
+
+/* Transposes 4 lines x 8 columns. */
+static INLINE void transpose_4x8(strided_lines from, strided_lines to)
+{
+    __m256 row[4];
+    for (int k = 0; k < 4; k++)
+        row[k] = _mm256_loadu_ps((const float *)(const void *)(from.at + k * from.stride));
+    transpose_halves(row);
+    for (int k = 0; k < 4; k++) {
+        _mm_storeu_ps((float *)(void *)(to.at + k * to.stride), _mm256_castps256_ps128(row[k]));
+        _mm_storeu_ps((float *)(void *)(to.at + (k + 4) * to.stride),
+                      _mm256_extractf128_ps(row[k], 1));
+    }
+}
+#endif
+
+typedef void transpose_fn(strided_lines from, strided_lines to);
+
+/* Transposes lines x columns entries, by blocks of at most that size; the last blocks overlap. */
+static INLINE void transpose_by(transpose_fn transpose_block, int block_lines, int block_columns,
+                                strided_lines from, int64_t lines, strided_lines to,
+                                int64_t columns)
 {
     const int64_t size = sizeof(real);
-    for (int64_t line = 0; line < lines; line += 4)
-        for (int64_t column = 0; column < columns; column += 4) {
-            int64_t i = line + 4 < lines ? line : lines - 4;
-            int64_t j = column + 4 < columns ? column : columns - 4;
-            transpose_4x4((strided_lines){from.at + i * from.stride + j * size, from.stride},
-                          (strided_lines){to.at + j * to.stride + i * size, to.stride});
+    for (int64_t line = 0; line < lines; line += block_lines)
+        for (int64_t column = 0; column < columns; column += block_columns) {
+            int64_t i = line + block_lines < lines ? line : lines - block_lines;
+            int64_t j = column + block_columns < columns ? column : columns - block_columns;
+            transpose_block((strided_lines){from.at + i * from.stride + j * size, from.stride},
+                            (strided_lines){to.at + j * to.stride + i * size, to.stride});
         }
+}
+
+/* Transposes lines x columns entries, each at least 4. */
+static void transpose(strided_lines from, int64_t lines, strided_lines to, int64_t columns)
+{
+#if defined(__AVX2__) && !REAL_IS_DOUBLE
+    if (lines >= 8 && lines >= columns) {
+        transpose_by(transpose_8x4, 8, 4, from, lines, to, columns);
+        return;
+    }
+    if (columns >= 8) {
+        transpose_by(transpose_4x8, 4, 8, from, lines, to, columns);
+        return;
+    }
+#endif
+    transpose_by(transpose_4x4, 4, 4, from, lines, to, columns);
 }
 
 typedef enum { ARRAY_TO_TILE, TILE_TO_ARRAY } direction;
