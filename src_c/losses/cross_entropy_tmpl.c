@@ -23,29 +23,29 @@
 
 _Static_assert(FL_CLASSES_PER_PART % TILE_2D == 0, "a part is cut into whole tiles");
 
-/* Emits the unreduced losses of all rows. */
-static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
-                               const softmax_results *results, fl_partial *partial)
+/* The losses of all rows: l with all weights; if `weighted`, in l_double without sample weights,
+ * HARD also without w_y. HARD: label_weight is w_y times the power of two that l_double is divided
+ * by, and the result is whether there is one other than 1. */
+static INLINE int cross_entropy_losses(const softmax_config *s, const target_mode mode,
+                                       const int weighted, const row_batch *r,
+                                       const softmax_results *results, real *l, double *l_double,
+                                       double *label_weight)
 {
-    const fl_call *call = s->call;
-    const int is_weighted = class_rows_are_weighted(call),
-              sums_weights = s->mode != HARD && s->class_weight;
-    real L[FL_ROW_BATCH], value_tile[FL_ROW_BATCH], unweighted[FL_ROW_BATCH],
-        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
-    double l_double[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
+    real L[FL_ROW_BATCH];
     int any_overflows = 0;
     for (int64_t p = 0; p < r->n; p++)
         L[p] = LOG1P((real)results->R[p]);
     for (int64_t p = 0; p < r->n; p++) {
-        const double w = r->label_weight[p], max = results->max[p], x = results->x_label[p];
+        const double w = weighted ? r->label_weight[p] : 1;
+        const double max = results->max[p], x = results->x_label[p];
         const int overflows = REAL_IS_DOUBLE && max - x == __builtin_inf();
         const double scale = overflows ? 0.25 : 1, unscale = overflows ? 16 : 1;
         const double label_loss = (max * scale - x * scale) + (double)L[p] * scale;
         double value = w * scale * label_loss;
-        if (s->mode == HARD) {
+        if (mode == HARD) {
             value *= unscale;
         } else {
-            const double factor = s->mode == SOFT ? 1 : s->eps_over_C;
+            const double factor = mode == SOFT ? 1 : s->eps_over_C;
             const double gap_sum = results->weighted_gap_sum[p], w_sum = results->weight_sum[p].hi;
             double terms = gap_sum + w_sum * (double)L[p];
             terms *= factor;
@@ -53,18 +53,42 @@ static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
                 terms =
                     (gap_sum == __builtin_inf() ? results->extended_gap_sum[p] : gap_sum * factor) +
                     w_sum * factor * (double)L[p];
-            if (s->mode == SOFT)
+            if (mode == SOFT)
                 value = terms;
             else
                 value =
                     (s->one_minus_eps * w == 0 ? 0 : s->one_minus_eps * value * unscale) + terms;
         }
-        l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
-        label_weight[p] = overflows ? 4 * w : w; /* of label_loss */
+        const double sample_weight = weighted ? r->sample_weight[p] : 1;
+        l[p] = r->active[p] == 0 ? 0 : (real)(sample_weight * value);
+        if (weighted)
+            l_double[p] = mode == HARD ? label_loss : value;
+        if (weighted || REAL_IS_DOUBLE)
+            label_weight[p] = overflows ? 4 * w : w;
         any_overflows |= overflows;
-        if (is_weighted)
-            l_double[p] = s->mode == HARD ? label_loss : value;
     }
+    return any_overflows;
+}
+
+/* Emits the unreduced losses of all rows. */
+static void cross_entropy_emit(const softmax_config *s, const row_batch *r,
+                               const softmax_results *results, fl_partial *partial)
+{
+    const fl_call *call = s->call;
+    const int is_weighted = class_rows_are_weighted(call),
+              sums_weights = s->mode != HARD && s->class_weight;
+    real value_tile[FL_ROW_BATCH], unweighted[FL_ROW_BATCH],
+        *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile);
+    double l_double[FL_ROW_BATCH], label_weight[FL_ROW_BATCH];
+    int any_overflows;
+    if (s->mode == HARD && !is_weighted)
+        any_overflows = cross_entropy_losses(s, HARD, 0, r, results, l, l_double, label_weight);
+    else if (s->mode == HARD)
+        any_overflows = cross_entropy_losses(s, HARD, 1, r, results, l, l_double, label_weight);
+    else if (s->mode == SMOOTHED)
+        any_overflows = cross_entropy_losses(s, SMOOTHED, 1, r, results, l, l_double, label_weight);
+    else
+        any_overflows = cross_entropy_losses(s, SOFT, 1, r, results, l, l_double, label_weight);
     for (int64_t p = 0; is_weighted && p < r->n; p++) {
         unweighted[p] = r->active[p] == 0 ? 0 : (real)l_double[p];
         if (sums_weights)

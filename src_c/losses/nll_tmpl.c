@@ -15,26 +15,29 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     class_rows_load(call, HARD, r, partial);
     if (phase == FL_PREPARE)
         return;
+    const int is_weighted = class_rows_are_weighted(call);
     real x[FL_ROW_BATCH], dx[FL_ROW_BATCH]; /* of the labels */
     real value_tile[FL_ROW_BATCH], unweighted_tile[FL_ROW_BATCH],
         *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile),
-        *unweighted = class_rows_are_weighted(call) ? unweighted_tile : l;
-    for (int64_t p = 0; p < r->n; p++)
+        *unweighted = is_weighted ? unweighted_tile : l;
+    for (int64_t p = 0; C == 0 && p < r->n; p++)
         x[p] = 0;
     fl_gather(&call->operand[0], C, r->first, r->n, r->label, x);
-    for (int64_t p = 0; p < r->n; p++) {
-        double value = -r->label_weight[p] * (double)x[p];
-        double slope = -r->grad_scale[p] * r->label_weight[p];
-        real slope_or_nan = x[p] == x[p] ? (real)slope : x[p];
-        l[p] = r->active[p] == 0 ? 0 : (real)(r->sample_weight[p] * value);
-        dx[p] = r->active[p] == 0 ? 0 : slope_or_nan;
-    }
+    for (int64_t p = 0; p < r->n; p++)
+        unweighted[p] = r->active[p] == 0 ? 0 : -x[p];
+    for (int64_t p = 0; is_weighted && p < r->n; p++)
+        l[p] = r->active[p] == 0
+                   ? 0
+                   : (real)(r->sample_weight[p] * (-r->label_weight[p] * (double)x[p]));
     if (call->output[FL_GRADIENT]) {
+        for (int64_t p = 0; p < r->n; p++) {
+            const real slope = (real)(-r->grad_scale[p] * r->label_weight[p]),
+                       slope_or_nan = x[p] == x[p] ? slope : x[p];
+            dx[p] = r->active[p] == 0 ? 0 : slope_or_nan;
+        }
         fl_clear_rows(call->output[FL_GRADIENT], C, r->first, r->n);
         fl_scatter(call->output[FL_GRADIENT], C, r->first, r->n, r->label, dx);
     }
-    for (int64_t p = 0; unweighted != l && p < r->n; p++)
-        unweighted[p] = r->active[p] == 0 ? 0 : -x[p];
     class_rows_emit_losses(call, HARD, r, NULL, unweighted, NULL, l, partial);
 }
 

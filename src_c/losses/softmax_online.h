@@ -193,6 +193,26 @@ static INLINE void softmax_exp_shifted(const softmax_config *s, lane_block b, so
     }
 }
 
+/* Returns e, or 0 if e = 1, which adds 1 to the counter. Floats take one instruction less by masks;
+ * SSE2 has none for doubles. */
+#if REAL_IS_DOUBLE
+typedef real one_counter;
+static INLINE real remove_one(real e, one_counter *count)
+{
+    const real one = e == 1 ? 1 : 0;
+    *count += one;
+    return e - one;
+}
+#else
+typedef int_real one_counter;
+static INLINE real remove_one(real e, one_counter *count)
+{
+    const uint_real mask = e == 1 ? ~(uint_real)0 : 0;
+    *count -= (int_real)mask; /* -1 or 0 */
+    return real_from_bits(real_bits(e) & ~mask);
+}
+#endif
+
 /* Adds e to exp_sum_rest, or counts it if it equals 1. This is not fused with softmax_exp_shifted:
  * the loop would have more instructions than a reorder buffer holds. */
 static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
@@ -201,16 +221,15 @@ static INLINE void softmax_accumulate_exp(const softmax_config *s, lane_block b,
 {
     lane_sum rest;
     copy_lane_sum(&rest, &state->exp_sum_rest);
-    real one_count[LANES]; /* of this tile */
+    one_counter one_count[LANES]; /* of this tile */
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         one_count[k] = 0;
     for (int64_t i = 0; i < b.vectors; i++)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            real e = b.e[i * b.stride + k], one = e == 1 ? REAL_C(1.0) : REAL_C(0.0);
-            one_count[k] += one;
-            add_to_lane(&rest, k, (double)(e - one));
+            const real e = b.e[i * b.stride + k];
+            add_to_lane(&rest, k, (double)remove_one(e, &one_count[k]));
         }
 #pragma omp simd
     for (int k = 0; k < LANES; k++)

@@ -4,7 +4,6 @@
 #include <float.h>
 #include <math.h>
 
-
 fl_scaled fl_scaled_of(double v, int64_t exponent)
 {
     int e = 0;

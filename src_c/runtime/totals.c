@@ -8,7 +8,6 @@
 #include <float.h>
 #include <math.h>
 
-
 static int out_of_range(int sum, int divisor)
 {
     return (sum ? FL_SUM_OUT_OF_RANGE : 0) | (divisor ? FL_DIVISOR_OUT_OF_RANGE : 0);

@@ -59,12 +59,11 @@ typedef struct {
 
 fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at);
 
-/* Gathers entry[i] of each row from `first` on into out (n). A row with a negative index is
- * skipped. */
+/* Gathers entry[i] of each row from `first` on into out (n), 0 for a negative index. */
 void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                real *out);
 
-/* Scatters from (n) to the same entries. */
+/* Scatters from (n) to the same entries; none for a negative index. */
 void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                 const real *from);
 

@@ -197,17 +197,19 @@ static void load_double_run(const fl_array *array, char *at, int64_t stride, int
 static void load_index_run(const fl_array *array, char *at, int64_t stride, int64_t n, void *tile)
 {
     int64_t *out = tile;
-    if (!array->swapped && (array->dtype == FL_I32 || array->dtype == FL_I64)) {
-        for (int64_t i = 0; array->dtype == FL_I32 && i < n; i++)
-            out[i] = READ(int32_t, at + i * stride);
-        for (int64_t i = 0; array->dtype == FL_I64 && i < n; i++)
-            out[i] = READ(int64_t, at + i * stride);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        swapped_entry swapped;
-        out[i] = read_index(native_entry(array, at + i * stride, &swapped), array->dtype);
-    }
+    if (array->swapped) {
+        for (int64_t i = 0; i < n; i++) {
+            swapped_entry native = swap_entry(at + i * stride, array->dtype);
+            out[i] = read_index(native.bytes, array->dtype);
+        }
+    } else if (array->dtype == FL_I64 && stride == 8)
+        memcpy(out, at, (size_t)n * 8);
+    else if (array->dtype == FL_I32 && stride == 4)
+        for (int64_t i = 0; i < n; i++)
+            out[i] = READ(int32_t, at + i * 4);
+    else
+        for (int64_t i = 0; i < n; i++)
+            out[i] = read_index(at + i * stride, array->dtype);
 }
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -610,15 +612,20 @@ void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, co
                real *out)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
-        strided_rows s = strided_rows_from(array, size, first + i);
+        const strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
+        if (array->is_direct) {
+            for (int64_t k = 0; k < rows; k++) {
+                const int64_t e = entry[i + k] < 0 ? 0 : entry[i + k];
+                const real value = READ(real, s.at + k * s.row_stride + e * s.entry_stride);
+                out[i + k] = entry[i + k] < 0 ? 0 : value;
+            }
+            continue;
+        }
         for (int64_t k = i; k < i + rows; k++) {
             const char *at = s.at + (k - i) * s.row_stride + entry[k] * s.entry_stride;
             swapped_entry swapped;
-            if (entry[k] >= 0)
-                out[k] = array->is_direct
-                             ? READ(real, at)
-                             : read_real(native_entry(array, at, &swapped), array->dtype);
+            out[k] = entry[k] < 0 ? 0 : read_real(native_entry(array, at, &swapped), array->dtype);
         }
     }
 }
@@ -627,12 +634,15 @@ void fl_scatter(const fl_array *array, int64_t size, int64_t first, int64_t n, c
                 const real *from)
 {
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
-        strided_rows s = strided_rows_from(array, size, first + i);
+        const strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
-        for (int64_t k = i; k < i + rows; k++)
-            if (entry[k] >= 0)
-                store_run(array, s.at + (k - i) * s.row_stride + entry[k] * s.entry_stride, 0, 1,
-                          (void *)&from[k]);
+        for (int64_t k = i; k < i + rows; k++) {
+            char *at = s.at + (k - i) * s.row_stride + entry[k] * s.entry_stride;
+            if (entry[k] >= 0 && array->is_direct)
+                memcpy(at, &from[k], sizeof(real));
+            else if (entry[k] >= 0)
+                store_run(array, at, 0, 1, (void *)&from[k]);
+        }
     }
 }
 
