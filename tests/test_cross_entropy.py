@@ -7,6 +7,7 @@ import pytest
 from mpmath import mp
 
 import fastloss as fl
+from tests import references
 from tests.bitwise import assert_bitwise
 from tests.drawn_case import floats
 
@@ -19,6 +20,52 @@ def test_label_smoothing_of_distant_logits(isa):
     x = np.array([[3e38, -3e38] * 5], np.float32)
     exact = 0.01 * 5 * 2 * float(x[0, 0])
     assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("repeats", [5, 200, 40_000])
+def test_gaps_between_floats_that_overflow(repeats, threads, isa):
+    """Gaps of 6e38, which no float holds, of which the loss has a tenth."""
+    x = np.array([[3e38, -3e38] * repeats], np.float32)
+    exact = 0.05 * 2 * float(x[0, 0])  # half of the classes are below, of smoothed weight 0.1
+    probabilities = (np.where(x > 0, 0.95, 0.05) / repeats).astype(np.float32)
+    with fl.num_threads(threads):
+        assert fl.cross_entropy(x, [0], label_smoothing=0.1) == pytest.approx(exact, rel=1e-6)
+        assert fl.cross_entropy(x, probabilities) == pytest.approx(exact, rel=1e-6)
+        x[0, 1] = -np.inf
+        assert fl.cross_entropy(x, probabilities) == np.inf
+        probabilities[0, 1] = 0
+        exact = (repeats - 1) * float(probabilities[0, 3]) * 2 * float(x[0, 0])
+        assert fl.cross_entropy(x, probabilities) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-42, 1e30])
+@pytest.mark.parametrize("grad_output", [1, 1e-42, 1e30])
+@pytest.mark.parametrize("smoothing", [0, 0.1])
+@pytest.mark.parametrize("kind", ["label", "one", "close", "drawn"])
+def test_gradients_of_rows_keep_their_bound(kind, smoothing, grad_output, scale, each_isa):
+    """Rows whose gradients are formed in float, at the ends of the range of their factors too."""
+    if kind == "label" and scale != 1:
+        return  # a class index has no scale
+    rng = np.random.default_rng(0)
+    classes, rows = 270, 3
+    x = (rng.standard_normal((rows, classes)) * [[0.3], [3], [20]]).astype(np.float32)
+    x[1, 7] = 40  # and 100 below it is a probability near the smallest float
+    x[1, 8] = -60
+    drawn = {
+        "one": np.eye(classes)[[3, 7, 100]],
+        "close": np.exp(x - x.max(1, keepdims=True).astype(float)),
+        "drawn": rng.random((rows, classes)) ** 4,
+    }
+    target = np.array([0, 7, 100])
+    if kind != "label":
+        target = drawn[kind] / drawn[kind].sum(1, keepdims=True)
+        target = (target * scale).astype(np.float32)
+    options = {"label_smoothing": smoothing, "reduction": "none"}
+    upstream = np.full(rows, grad_output)
+    exact = references.reduced("cross_entropy", (x, target), options | {"grad_output": upstream})
+    grad = fl.cross_entropy.grad(x, target, grad_output=upstream, **options)
+    assert references.excess(grad, exact[1]["input"], np.float32).max() <= 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -217,8 +217,9 @@ static void row_parts_combine(const softmax_config *s, const row_batch *r, void 
         softmax_combine_part(s, &state, &part_state);
     }
     row_part_store_state(s, first, &state);
-    if (REAL_IS_DOUBLE && s->mode != HARD && first->weighted_gap_sum.hi == __builtin_inf())
-        first->extended_gap_sum = softmax_extended_gap_sum(s, r->first, first->running_max);
+    if (s->mode != HARD)
+        softmax_mend_gap_sum(s, r->first, first->running_max, &first->weighted_gap_sum.hi,
+                             &first->extended_gap_sum);
     if (r->label[0] >= 0) {
         const row_part *labelled = parts[r->label[0] / s->classes_per_part];
         first->x_label = labelled->x_label;

@@ -93,6 +93,50 @@ static INLINE void softmax_grad_soft_xy(const softmax_config *s, lane_block b, s
     softmax_grad_soft(s, b, state, columns, weighted, 1);
 }
 
+/* Whether softmax_grad_row() applies to a single row of floats without class weights: its factors
+ * are so close to 1 that a product leaves the range of floats only where dl/dx does. */
+static int softmax_grad_is_ordinary(const softmax_config *s, const softmax_state *state)
+{
+    const double scale = __builtin_fabs(state->grad_scale_over_S[0]), Q = state->weight_sum.hi[0];
+    if (REAL_IS_DOUBLE || !s->single_row || s->class_weight || state->active[0] == 0)
+        return 0;
+    return scale <= 1 && scale >= 0x1p-100 &&
+           (s->mode == SMOOTHED || (s->eps_over_C == 0 && Q >= 0.5 && Q <= 2));
+}
+
+/* dl/dx of a single row, SMOOTHED or, if `soft`, SOFT without smoothing, in real. Q - y_j is exact
+ * but for its last rounding: Q is in two parts. */
+static INLINE void softmax_grad_row(const softmax_config *s, lane_block b, softmax_state *state,
+                                    const int columns, const int soft)
+{
+    const double Q = state->weight_sum.hi[0],
+                 q_sum_excl = s->eps_over_C * (Q - 1) + state->smoothed_label_weight[0];
+    const real scale = (real)state->grad_scale_over_S[0], R = (real)state->R[0],
+               rescale = (real)b.exp_rescale, Q_hi = (real)Q, Q_lo = (real)(Q - (double)Q_hi);
+    for (int64_t i = 0; i < b.vectors; i++)
+#pragma omp simd
+        for (int k = 0; k < columns; k++) {
+            const int64_t j = i * b.stride + k;
+            const real e = b.e[j] * rescale, q = soft ? b.y[j] : (real)s->eps_over_C;
+            const real others = soft ? (Q_hi - q) + Q_lo : (real)q_sum_excl;
+            b.dx[j] = scale * FMA(e, others, -(q * (R + (1 - e))));
+        }
+}
+
+static INLINE void softmax_grad_smoothed_row(const softmax_config *s, lane_block b,
+                                             softmax_state *state, const int columns,
+                                             const int weighted)
+{
+    softmax_grad_row(s, b, state, columns, 0);
+}
+
+static INLINE void softmax_grad_soft_row(const softmax_config *s, lane_block b,
+                                         softmax_state *state, const int columns,
+                                         const int weighted)
+{
+    softmax_grad_row(s, b, state, columns, 1);
+}
+
 /* Fills in what the gradients need of each lane, and computes dl/dx_y of each row. Lanes after the
  * last row are ignored. */
 static void softmax_grad_prepare(const softmax_config *s, const row_batch *r, const class_tile *t,
@@ -142,6 +186,7 @@ static void softmax_grad_write(const softmax_config *s, class_tile *t, softmax_s
     const int wants_y = s->call->output[FL_GRADIENT + 1] != NULL;
     const int recomputes_exp = s->classes_per_tile < s->C && !t->exp_cache;
     const int64_t classes = s->single_row && recomputes_exp ? TILE : s->classes_per_tile;
+    const int is_ordinary = softmax_grad_is_ordinary(s, states);
     if (wants_y)
         for (int i = 0; i < class_tile_lane_blocks(s, t); i++)
             for (int k = 0; k < LANES; k++)
@@ -163,8 +208,12 @@ static void softmax_grad_write(const softmax_config *s, class_tile *t, softmax_s
             class_tile_apply(s, t, states, softmax_exp_shifted, 0);
         if (wants_y)
             class_tile_apply_weighted(s, t, states, softmax_grad_soft_xy);
+        else if (s->mode == SOFT && is_ordinary)
+            class_tile_apply(s, t, states, softmax_grad_soft_row, 0);
         else if (s->mode == SOFT)
             class_tile_apply_weighted(s, t, states, softmax_grad_soft_x);
+        else if (s->mode == SMOOTHED && is_ordinary)
+            class_tile_apply(s, t, states, softmax_grad_smoothed_row, 0);
         else if (s->mode == SMOOTHED)
             class_tile_apply_weighted(s, t, states, softmax_grad_smoothed);
         else

@@ -253,14 +253,20 @@ static INLINE void lane_block_class_weights(const softmax_config *s, lane_block 
 }
 
 /* Adds q and q a if `soft`, else w and w a. A factor of exactly 0 removes the class, whatever x
- * holds; a product that underflows to 0 does not. */
+ * holds; a product that underflows to 0 does not. Floats: a may overflow, which
+ * softmax_mend_gap_sum() mends. */
 static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane_block b,
                                                    softmax_state *state, const int columns,
-                                                   const int weighted, const int soft)
+                                                   const int weighted, const int soft,
+                                                   const int smoothed)
 {
     lane_sum weight_sum, gap_sum;
+    real shift[LANES];
     copy_lane_sum(&weight_sum, &state->weight_sum);
     copy_lane_sum(&gap_sum, &state->weighted_gap_sum);
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
+        shift[k] = softmax_shift(state->running_max[k]);
     if (!weighted && !soft)
         for (int k = 0; k < columns; k++)
             add_to_lane(&weight_sum, k, (double)b.vectors);
@@ -271,20 +277,23 @@ static INLINE void softmax_accumulate_target_terms(const softmax_config *s, lane
             __builtin_prefetch(b.y_next + i * b.y_next_stride);
 #pragma omp simd
         for (int k = 0; k < columns; k++) {
-            int64_t j = i * b.stride + k;
-            double a = (double)softmax_shift(state->running_max[k]) - (double)b.x[j];
-            double q = 1, qa = a;
-            if (soft) {
-                q = s->one_minus_eps * (double)b.y[j] + s->eps_over_C;
-                qa = q == 0 ? 0 : q * a;
-            }
+            const int64_t j = i * b.stride + k;
+            real a = shift[k] - b.x[j];
+            if (soft && !smoothed)
+                a = b.y[j] == 0 ? 0 : a;
+            double q = 1;
+            if (soft)
+                q = smoothed ? s->one_minus_eps * (double)b.y[j] + s->eps_over_C : (double)b.y[j];
             if (weighted) {
+                a = w[k] == 0 ? 0 : a;
+                add_to_lane(&gap_sum, k, w[k] * (q * (double)a));
                 q *= w[k];
-                qa = w[k] == 0 ? 0 : w[k] * qa;
-            }
+            } else if (soft)
+                add_product_to_lane(&gap_sum, k, q, (double)a);
+            else
+                add_to_lane(&gap_sum, k, (double)a);
             if (weighted || soft)
                 add_to_lane(&weight_sum, k, q);
-            add_to_lane(&gap_sum, k, qa);
         }
     }
     copy_lane_sum(&state->weight_sum, &weight_sum);
@@ -295,14 +304,21 @@ static INLINE void softmax_accumulate_smoothed_terms(const softmax_config *s, la
                                                      softmax_state *state, const int columns,
                                                      const int weighted)
 {
-    softmax_accumulate_target_terms(s, b, state, columns, weighted, 0);
+    softmax_accumulate_target_terms(s, b, state, columns, weighted, 0, 1);
 }
 
 static INLINE void softmax_accumulate_soft_terms(const softmax_config *s, lane_block b,
                                                  softmax_state *state, const int columns,
                                                  const int weighted)
 {
-    softmax_accumulate_target_terms(s, b, state, columns, weighted, 1);
+    softmax_accumulate_target_terms(s, b, state, columns, weighted, 1, 0);
+}
+
+static INLINE void softmax_accumulate_smoothed_soft_terms(const softmax_config *s, lane_block b,
+                                                          softmax_state *state, const int columns,
+                                                          const int weighted)
+{
+    softmax_accumulate_target_terms(s, b, state, columns, weighted, 1, 1);
 }
 
 /* --- reductions --- */
@@ -444,8 +460,10 @@ static void softmax_accumulate_part(const softmax_config *s, class_tile *t, soft
         class_tile_apply(s, t, states, softmax_accumulate_exp, 0);
         if (s->mode == SMOOTHED)
             class_tile_apply_weighted(s, t, states, softmax_accumulate_smoothed_terms);
-        if (s->mode == SOFT)
+        if (s->mode == SOFT && s->eps_over_C == 0)
             class_tile_apply_weighted(s, t, states, softmax_accumulate_soft_terms);
+        else if (s->mode == SOFT)
+            class_tile_apply_weighted(s, t, states, softmax_accumulate_smoothed_soft_terms);
     }
     if (s->single_row)
         softmax_reduce_lanes(s, states);
@@ -485,7 +503,7 @@ static void softmax_finish(const softmax_config *s, const class_tile *t, softmax
     }
 }
 
-/* extended_gap_sum of a row of doubles. */
+/* Σ q_c a_c of a row in extended precision; SMOOTHED: Σ w_c a_c, for doubles ε/C Σ w_c a_c. */
 static double softmax_extended_gap_sum(const softmax_config *s, int64_t unit, real max)
 {
     ALIGNED real x_tile[TILE], y_tile[TILE];
@@ -496,13 +514,25 @@ static double softmax_extended_gap_sum(const softmax_config *s, int64_t unit, re
         const real *y =
             s->mode == SOFT ? fl_load(&s->call->operand[1], unit * s->C + from, n, y_tile) : x;
         for (int64_t c = 0; c < n; c++) {
-            double factor = s->eps_over_C;
+            double factor = s->mode == SMOOTHED && !REAL_IS_DOUBLE ? 1 : s->eps_over_C;
             factor += s->mode == SOFT ? s->one_minus_eps * (double)y[c] : 0;
             factor *= s->class_weight ? s->class_weight[from + c] : 1;
             sum += factor == 0 ? 0 : factor * ((long double)max - (long double)x[c]);
         }
     }
     return (double)sum;
+}
+
+/* Mends the gap sum of a row if it is infinite: a sum of doubles may have overflowed though the
+ * loss does not, and a gap of floats though the sum does not. */
+static void softmax_mend_gap_sum(const softmax_config *s, int64_t unit, real max, double *gap_sum,
+                                 double *extended_gap_sum)
+{
+    if (*gap_sum != __builtin_inf())
+        return;
+    *extended_gap_sum = softmax_extended_gap_sum(s, unit, max);
+    if (!REAL_IS_DOUBLE)
+        *gap_sum = *extended_gap_sum;
 }
 
 /* Accumulates all parts of a tile's rows, combines them in order and stores the results. */
@@ -519,11 +549,14 @@ static void softmax_rows(const softmax_config *s, class_tile *t, softmax_state *
     }
     t->exp_cache = exp_cache;
     softmax_finish(s, t, states, results);
-    if (REAL_IS_DOUBLE && s->mode != HARD)
-        for (int64_t row = t->first_row; row < t->first_row + t->at.n; row++)
-            if (results->weighted_gap_sum[row] == __builtin_inf())
-                results->extended_gap_sum[row] = softmax_extended_gap_sum(
-                    s, t->at.first + row - t->first_row, results->max[row]);
+    int64_t infinite = 0;
+    for (int64_t row = t->first_row; s->mode != HARD && row < t->first_row + t->at.n; row++)
+        infinite += results->weighted_gap_sum[row] == __builtin_inf();
+    for (int64_t i = 0; infinite > 0 && i < t->at.n; i++) {
+        const int64_t row = t->first_row + i;
+        softmax_mend_gap_sum(s, t->at.first + i, results->max[row], &results->weighted_gap_sum[row],
+                             &results->extended_gap_sum[row]);
+    }
 }
 
 #endif
