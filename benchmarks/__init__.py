@@ -17,6 +17,7 @@ Modules:
 - ``worker.py``: such a process; ``peers.py``: its handle, and the comparison of results
 - ``load.py``: programs that burn a core, and CPU quotas; ``pools.py``: libraries with threads;
   ``callers.py``: several callers in one process
-- ``measure.py``: rounds, ratios and means; ``roofline.py``, ``roofline.c``: the machine's limits
+- ``measure.py``: rounds, ratios and means; ``commits.py``: builds of other commits, as peers
+- ``roofline.py``, ``roofline.c``, ``roofline_math.h``: the limits of the machine
 - ``format.py``, ``chart.py``: text, tables and the chart; ``cli.py``: command-line options
 """

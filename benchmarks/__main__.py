@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
-from benchmarks import chart, cli
+from benchmarks import chart, cli, commits
 from benchmarks.cells import cells
 from benchmarks.format import cell_lines, closing_lines, introduction
 from benchmarks.measure import Effort, means, measure
@@ -42,6 +42,13 @@ def parse_arguments(argv):
         action="append",
         default=[],
     )
+    add(
+        "--commit",
+        metavar="REV",
+        action="append",
+        default=[],
+        help="build this commit of the repository and measure it like another library; repeatable",
+    )
     add("--rounds", type=int, help="rounds per cell; default: 5, or 3 with --quick")
     add("--chart", metavar="FILE", help="plot the geometric means to this file (matplotlib)")
     return parser.parse_args(argv)
@@ -53,9 +60,9 @@ def open_roofline(stack, options):
         roofline = Roofline(peer, options.dtype)
         roofline.measure_round(0.05)
     except PeerError as error:
-        print(f"roofline     left out: {error}")
+        print(f"{'roofline':<17}left out: {error}")
         return None
-    print(f"roofline     {peer.version}")
+    print(f"{'roofline':<17}{peer.version}")
     return roofline
 
 
@@ -80,9 +87,11 @@ def main(argv=None):
         rounds=effort.rounds,
     )
     results = []
+    builds = dict(commits.build(revision) for revision in options.commit)
     with ExitStack() as stack:
         print(f"{run['processor']}, {options.threads} threads, Python {run['python']}")
-        peers = open_peers(stack, names, options.threads, dict(options.python), options.isa)
+        pythons = dict(options.python)
+        peers = open_peers(stack, names, options.threads, pythons, options.isa, builds)
         roofline = open_roofline(stack, options)
         cache = cache_size()
         print(introduction(effort.rounds))

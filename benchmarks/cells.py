@@ -4,6 +4,7 @@
 needs of it along to the processes of the peers, whose environments may have NumPy alone.
 """
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -176,16 +177,15 @@ VARIANTS = {
     "probabilities": {"target": probability},
     "power 1.5": {"power": 1.5},
 }
-VARIANT_POWERS = {"power 1.5": 2}  # of x and of y; another power of the same number is a product
 
 
 @dataclass(frozen=True)
 class Loss:
     """The benchmarks of a loss.
 
-    `exps` and `logs` are the fewest that an entry of the input needs, whatever a kernel does: a
-    power is one of each, and what is needed once per row does not count. They bound the time from
-    below, and so does the default of 0; None if no bound is known.
+    `exps` and `logs` are the fewest that an entry of the input needs by itself with the data of
+    its cells, whatever a kernel does; what is needed once per row does not count. They bound the
+    time from below, and so does the default of 0; None if no bound is known.
     """
 
     arrays: tuple[Callable, ...]  # draws each operand
@@ -205,13 +205,13 @@ DECLARED = {
     "poisson_nll_loss": {"exps": 1, "target": count},
     "gaussian_nll_loss": {"logs": 1},
     "gamma_nll_loss": {"exps": 1},
-    "tweedie_deviance_loss": {
+    "tweedie_deviance_loss": {  # powers of 0 and 1.5 are products and square roots
         "variants": ("", "power 1.5"),
         "input": positive,
         "target": positive,
     },
     "kl_div": {"logs": 1, "input": log_probability, "target": fraction},
-    "binary_cross_entropy": {"logs": 2, "input": fraction},
+    "binary_cross_entropy": {"logs": 1, "input": fraction},  # of x or of 1 - x: y is 0 or 1
     "binary_cross_entropy_with_logits": {"exps": 1, "logs": 1},
     "sigmoid_focal_loss": {"exps": 1, "logs": 1},
     "soft_margin_loss": {"exps": 1, "logs": 1},
@@ -291,21 +291,24 @@ class Cell:
             arrays[1] = options.pop("target")
         return arrays, options
 
+    @property
+    def entries(self):
+        """The number of entries of the input; the last side of a sequence's shape is its labels."""
+        return math.prod(self.shape[:-1] if self.spec.sizes == SEQUENCES else self.shape)
+
     def work(self, arrays):
-        """{product: the least bytes read and written, arrays read, exps and logs}, or None."""
+        """{product: the least bytes read and written, exps and logs}, or None."""
         spec = self.spec
         if spec.exps is None:
             return None
-        powers = VARIANT_POWERS.get(self.variant, 0)
         read = [x.nbytes for x in arrays]
         if spec.sparse is not None:
             rows = arrays[0].size // self.shape[1]
             read[spec.sparse] = rows * min(CACHE_LINE, read[spec.sparse] // rows)
         common = {
             "read": sum(read),
-            "streams": sum(n > sum(read) / 10 for n in read),
-            "exp": arrays[0].size * (spec.exps + powers),
-            "log": arrays[0].size * (spec.logs + powers),
+            "exp": arrays[0].size * spec.exps,
+            "log": arrays[0].size * spec.logs,
         }
         value = common | {"write": 0}
         gradient = common | {"write": sum(x.nbytes for x in arrays[: spec.wrt])}

@@ -8,9 +8,10 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.cells import GROUPS
-from benchmarks.peers import Late, PeerError, disagreement
+from benchmarks.peers import Late, PeerError, disagreement, is_fastloss
 
 PRODUCTS = ("value", "gradient", "out")
 
@@ -87,6 +88,7 @@ def measure(cell, peers, effort):
         "cell": cell.name,
         "loss": cell.loss,
         "group": cell.group,
+        "entries": cell.entries,
         "work": work,
         "figures": figures,
     }
@@ -130,6 +132,16 @@ def figures_with_ratio(results, product, peer=None):
     ]
 
 
+def fastest(results, product):
+    """The pair (result, figure) of the fastest other library, for each cell that has one."""
+    best = {}
+    for result, figure in figures_with_ratio(results, product):
+        ratio = figure["ratio"][product]
+        if not is_fastloss(figure["peer"]) and ratio < best.get(result["cell"], (math.inf,))[0]:
+            best[result["cell"]] = ratio, result, figure
+    return [(result, figure) for _, result, figure in best.values()]
+
+
 def geometric_mean(values):
     return math.exp(statistics.fmean(map(math.log, values)))
 
@@ -139,22 +151,32 @@ def means(results):
 
     "all" has the cells of `GROUPS`; half precision is not among them.
     """
-    result = {}
+    peers = dict.fromkeys(f["peer"] for r in results for f in r["figures"] if "ratio" in f)
+    return {peer: _means(partial(figures_with_ratio, results, peer=peer)) for peer in peers}
+
+
+def fastest_means(results):
+    """The means over the fastest other library in each cell, by group and product."""
+    return _means(partial(fastest, results))
+
+
+def _means(pairs_of):
+    """By group and product; `pairs_of(product)` are pairs (result, figure)."""
+    found = {}
     groups = {group: (group,) for group in GROUPS} | {"all": GROUPS, "half": ("half",)}
-    for peer in dict.fromkeys(f["peer"] for r in results for f in r["figures"] if "ratio" in f):
-        for title, group in groups.items():
-            for product in PRODUCTS:
-                ratios = [
-                    (f["ratio"][product], r["cell"])
-                    for r, f in figures_with_ratio(results, product, peer)
-                    if r["group"] in group
-                ]
-                if ratios:
-                    smallest, cell = min(ratios)
-                    result.setdefault(peer, {}).setdefault(title, {})[product] = {
-                        "mean": geometric_mean([ratio for ratio, _ in ratios]),
-                        "smallest": smallest,
-                        "cell": cell,
-                        "cells": len(ratios),
-                    }
-    return result
+    for title, group in groups.items():
+        for product in PRODUCTS:
+            ratios = [
+                (figure["ratio"][product], result["cell"])
+                for result, figure in pairs_of(product)
+                if result["group"] in group
+            ]
+            if ratios:
+                smallest, cell = min(ratios)
+                found.setdefault(title, {})[product] = {
+                    "mean": geometric_mean([ratio for ratio, _ in ratios]),
+                    "smallest": smallest,
+                    "cell": cell,
+                    "cells": len(ratios),
+                }
+    return found

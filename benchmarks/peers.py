@@ -115,20 +115,36 @@ class Peer:
         self.close()
 
 
-def open_peers(stack, names, threads, pythons=None, isa=None, report=print):
-    """Open fastloss and the peers that are installed; an `ExitStack` closes them."""
+def open_peers(stack, names, threads, pythons=None, isa=None, builds=None, report=print):
+    """Open fastloss, `builds` of it and the peers that are installed; an `ExitStack` closes them.
+
+    `builds` has the folder to import from for each name, as `commits.build` returns them.
+    """
     peers = {}
-    for name in ("fastloss", *names):
+    builds = builds or {}
+    for name in ("fastloss", *builds, *names):
+        python = (pythons or {}).get(name, sys.executable)
+        path, environment = builds.get(name), None
+        if path is not None:
+            others = os.environ.get("PYTHONPATH")
+            environment = {"PYTHONPATH": os.pathsep.join(filter(None, (str(path), others)))}
         try:
-            peer = Peer(name, threads, (pythons or {}).get(name, sys.executable), isa)
+            peer = Peer(name.partition(" ")[0], threads, python, isa, environment)
         except PeerError as error:
-            if name == "fastloss":
-                raise SystemExit(f"fastloss cannot be used: {error}") from None
-            report(f"{name:<12} left out: {error}")
-        else:
-            peers[name] = stack.enter_context(peer)
-            report(f"{name:<12} {peer.version}")
+            if is_fastloss(name):
+                raise SystemExit(f"{name} cannot be used: {error}") from None
+            report(f"{name:<17}left out: {error}")
+            continue
+        peers[name] = stack.enter_context(peer)
+        report(f"{name:<17}{peer.version}")
+        if path is not None and str(path) not in peer.version:
+            raise SystemExit(f"{name} is not imported from {path}")
     return peers
+
+
+def is_fastloss(name):
+    """Whether a peer is fastloss or a build of it, not another library."""
+    return name.partition(" ")[0] == "fastloss"
 
 
 def disagreement(result, reference, dtype, slack=1):

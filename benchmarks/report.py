@@ -16,7 +16,9 @@ from benchmarks.cells import GROUPS
 from benchmarks.chart import SHOWN, chart, description
 from benchmarks.format import (
     RATE_NAMES,
+    entry_text,
     figure_of,
+    headline_means,
     mean_text,
     rate_text,
     ratio_text,
@@ -25,11 +27,12 @@ from benchmarks.format import (
     time_text,
     title,
 )
-from benchmarks.measure import PRODUCTS
+from benchmarks.measure import PRODUCTS, fastest
 
 ROOT = Path(__file__).parents[1]
 MARKERS = ("<!-- benchmarks: python -m benchmarks.report -->", "<!-- /benchmarks -->")
 
+SMALLEST = 5  # ratios that are named for each product
 HEADS = {"value": "value", "gradient": "value and gradient", "out": "value and gradient, `out=`"}
 
 
@@ -40,24 +43,20 @@ def machine(made):
 
 
 def mean_rows(made):
-    for peer, groups in made["means"].items():
+    for peer, groups in headline_means(made).items():
         for group, products in groups.items():
             count = max(m["cells"] for m in products.values())
             texts = (mean_text(products.get(p)) for p in PRODUCTS)
             yield [title(peer), group, str(count), *texts]
 
 
-def worst(made, product):
-    """The smallest ratio of any peer, in words."""
-    found = [
-        (groups["all"][product]["smallest"], groups["all"][product]["cell"], peer)
-        for peer, groups in made["means"].items()
-        if product in groups.get("all", {})
-    ]
-    if not found:
-        return None
-    ratio, cell, peer = min(found)
-    return f"{HEADS[product]}: {ratio_text(ratio)}, `{cell}` against {title(peer)}"
+def smallest_text(made, product):
+    """The smallest ratios to the fastest other library of a cell, in words."""
+    pairs = sorted(fastest(made["cells"], product), key=lambda pair: pair[1]["ratio"][product])
+    return ", ".join(
+        f"{ratio_text(figure['ratio'][product])} `{result['cell']}` ({title(figure['peer'])})"
+        for result, figure in pairs[:SMALLEST]
+    )
 
 
 def means_section(made):
@@ -65,7 +64,10 @@ def means_section(made):
         ["library", "cells", "number", *HEADS.values()],
         mean_rows(made),
     )
-    yield from (f"- Smallest, {text}" for text in filter(None, (worst(made, p) for p in PRODUCTS)))
+    for product in PRODUCTS:
+        text = smallest_text(made, product)
+        if text:
+            yield f"- Smallest ratios, {HEADS[product]}: {text}"
     yield ""
 
 
@@ -75,11 +77,12 @@ def cell_rows(made, product, peers):
         for peer in peers:
             figure = figure_of(result, peer, product)
             if figure is None or figure["median"] is None:
-                row += ["-"] * (2 if peer == "fastloss" else 1)
+                row += ["-"] * (3 if peer == "fastloss" else 1)
                 continue
             text = f"{time_text(figure['median']).strip()} ±{100 * figure['spread']:.0f}%"
             if peer == "fastloss":
-                row += [text, share_text(figure["share"]) if "share" in figure else "-"]
+                row += [text, entry_text(figure["median"], result["entries"])]
+                row.append(share_text(figure["share"]) if "share" in figure else "-")
             else:
                 ratio = figure.get("ratio", {}).get(product)
                 row.append(f"{text}, {ratio_text(ratio)}" if ratio else text)
@@ -108,12 +111,12 @@ def cells_section(made):
     yield ""
     if made["limits"]:
         yield from table(
-            ["limit of the machine, measured in this run", "rate"],
+            ["limit of the machine, best of this run", "rate"],
             [[RATE_NAMES[name], rate_text(name, rate)] for name, rate in made["limits"].items()],
         )
     for product in PRODUCTS:
         yield from (f"### Cells: {HEADS[product]}", "")
-        heads = ["cell", "fastloss", "of the limit", *map(title, peers[1:])]
+        heads = ["cell", "fastloss", "ns per entry", "of the limit", *map(title, peers[1:])]
         yield from table(heads, cell_rows(made, product, peers))
     yield from without_times(made)
     yield ""
@@ -173,9 +176,11 @@ def document(made, others):
     yield "Times are medians over alternating rounds, ± half their range; ratios are within one"
     yield "run. A result that disagrees with fastloss has no time. Means are geometric, over the"
     yield "cells of a size class, with the smallest ratio in parentheses: small cells are a few KB,"
-    yield "cached ones fit in the caches; half precision is not in the overall mean. The limit of"
-    yield "a cell is the larger of two times, at the rates below: memory traffic, if the arrays"
-    yield "exceed the caches, and the exps and logs, as few as the mathematics allows, in L1."
+    yield "cached ones fit in the caches; half precision is not in the overall mean. The fastest"
+    yield "library is that of each cell and product. Nanoseconds per entry of the input are"
+    yield "fastloss's. The limit of a cell is the larger of two times, at the rates below: memory"
+    yield "traffic, if the arrays have twice the size of the caches or more, and the exps and logs,"
+    yield "as few as the mathematics allows, by a frozen copy of the library's arithmetic in L1."
     yield ""
     yield from command_lines(made)
     yield from means_section(made)
@@ -207,7 +212,7 @@ def summary(made):
     heads = [f"{what}, {group}" for what in ("value", "with gradient") for group in groups]
     rows = (
         [title(peer)] + [mean_text(found.get(group, {}).get(p)) for p in SHOWN for group in groups]
-        for peer, found in made["means"].items()
+        for peer, found in headline_means(made).items()
     )
     yield from table(["", *heads], rows)
     yield from picture(made, "docs/")

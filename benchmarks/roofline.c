@@ -1,19 +1,20 @@
-/* Measures the roofline of the machine: memory bandwidth of one and two streams, with and without
- * non-temporal stores, and the throughput of the kernels' exp and log on data in the L1 cache.
- * with_roofline.py compiles this file for the local processor when it is needed. Each function
- * returns the number of bytes it moved or of calls it made.
+/* Measures the roofline of the machine: memory bandwidth of loops that read and write, and the
+ * throughput of exp and log on data in the L1 cache. with_roofline.py compiles this file for the
+ * local processor when it is needed. Each function returns the number of bytes it moved or of calls
+ * it made.
  *
- * Reads sum integers, which lets the compiler reorder the additions. */
-#include "vector/vector_math.h"
+ * x, y and z hold n integers, a multiple of 8, and begin at a cache line. Reads sum integers, which
+ * lets the compiler reorder the additions. */
+#include "roofline_math.h"
 
 #ifdef __SSE2__
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 /* Receives the sums, so that they are not optimised away. */
-static volatile double sink;
+volatile double sink;
 
-int64_t read_one(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t read_one(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
     uint64_t sum = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : sum)
@@ -23,7 +24,7 @@ int64_t read_one(int threads, int64_t n, const uint64_t *x, uint64_t *y)
     return n * (int64_t)sizeof *x;
 }
 
-int64_t read_two(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t read_two(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
     uint64_t sum = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : sum)
@@ -33,34 +34,49 @@ int64_t read_two(int threads, int64_t n, const uint64_t *x, uint64_t *y)
     return 2 * n * (int64_t)sizeof *x;
 }
 
-/* Stores a and b, non-temporally if the instruction set can. y is aligned to 16 bytes. */
-static INLINE void stream(uint64_t *y, uint64_t a, uint64_t b)
+/* Stores a cache line, non-temporally and as a whole if the instruction set can. */
+static INLINE void stream(uint64_t *to, const uint64_t from[8])
 {
-#ifdef __SSE2__
-    _mm_stream_si128((__m128i *)y, _mm_set_epi64x((int64_t)b, (int64_t)a));
+#if defined(__AVX512F__)
+    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+    for (int k = 0; k < 8; k += 4)
+        _mm256_stream_si256((void *)(to + k), _mm256_loadu_si256((const void *)(from + k)));
+#elif defined(__SSE2__)
+    for (int k = 0; k < 8; k += 2)
+        _mm_stream_si128((void *)(to + k), _mm_loadu_si128((const void *)(from + k)));
 #else
-    y[0] = a;
-    y[1] = b;
+    __builtin_memcpy(to, from, 64);
 #endif
 }
 
-/* n is a multiple of 8 here and in write(). */
-int64_t copy(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t triad(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
+{
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < n; i += 8) {
+        uint64_t line[8];
+        for (int k = 0; k < 8; k++)
+            line[k] = x[i + k] ^ y[i + k];
+        stream(z + i, line);
+    }
+    return 3 * n * (int64_t)sizeof *x;
+}
+
+int64_t copy(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < n; i += 8)
-        for (int k = 0; k < 8; k += 2)
-            stream(y + i + k, x[i + k], x[i + k + 1]);
+        stream(z + i, x + i);
     return 2 * n * (int64_t)sizeof *x;
 }
 
-int64_t write(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t write(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
+    static const uint64_t zeros[8];
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < n; i += 8)
-        for (int k = 0; k < 8; k += 2)
-            stream(y + i + k, (uint64_t)i, (uint64_t)i);
-    return n * (int64_t)sizeof *y;
+        stream(z + i, zeros);
+    return n * (int64_t)sizeof *z;
 }
 
 /* --- Data in the L1 cache --- */
@@ -88,20 +104,20 @@ static INLINE real sum_repeatedly(real low, function f)
     return total;
 }
 
-int64_t exp_calls(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t exp_calls(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
     real sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
-    sum += sum_repeatedly(-1, EXP);
+    sum += sum_repeatedly(-1, exp_of);
     sink = sum;
     return (int64_t)threads * REPEATS * L1_ELEMENTS;
 }
 
-int64_t log_calls(int threads, int64_t n, const uint64_t *x, uint64_t *y)
+int64_t log_calls(int threads, int64_t n, const uint64_t *x, const uint64_t *y, uint64_t *z)
 {
     real sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
-    sum += sum_repeatedly((real)0.5, LOG);
+    sum += sum_repeatedly((real)0.5, log_of);
     sink = sum;
     return (int64_t)threads * REPEATS * L1_ELEMENTS;
 }

@@ -1,13 +1,16 @@
 """The roofline of the machine, measured along with the cells, and the share that a cell reaches.
 
-The roofline of a cell is the least time that its memory traffic and arithmetic need at the measured
-rates. The share is this time over the time that was measured.
+The roofline of a cell is the least time that its memory traffic and arithmetic need at the best
+rates that were measured. The share is this time over the time that was measured.
 """
 
-import statistics
+from itertools import product
 from pathlib import Path
 
 from benchmarks.cells import Cell
+
+# What part of the bytes that a loop moves it reads; it writes the others.
+READ_PARTS = {"read_one": 1, "read_two": 1, "triad": 2 / 3, "copy": 1 / 2, "write": 0}
 
 
 class Roofline:
@@ -25,8 +28,8 @@ class Roofline:
             times.append(median)
 
     def rates(self):
-        """Bytes or calls per second, as medians of the rounds so far."""
-        return {n: self._amounts[n] / statistics.median(t) for n, t in self._times.items()}
+        """Bytes or calls per second, in the best of the rounds so far: no median is a limit."""
+        return {name: self._amounts[name] / min(times) for name, times in self._times.items()}
 
 
 def cache_size():
@@ -38,21 +41,26 @@ def cache_size():
     return max(sizes) or 32 << 20
 
 
+def memory_seconds(read, write, rates):
+    """The least time in which a mix of two of the measured loops reads and writes these bytes."""
+    total = read + write
+    times = []
+    for more, less in product(READ_PARTS, READ_PARTS):
+        if READ_PARTS[more] >= read / total >= READ_PARTS[less]:
+            gap = READ_PARTS[more] - READ_PARTS[less]
+            by_more = total * (read / total - READ_PARTS[less]) / gap if gap else total
+            times.append(by_more / rates[more] + (total - by_more) / rates[less])
+    return min(times)
+
+
 def least_seconds(work, rates, cache):
     """The larger of the times for memory traffic and for exps and logs; 0 if neither is known.
 
-    The smaller of the bytes read and written are moved at the rate of a copy in both directions,
-    the remaining ones at the rate of reading or writing. Arrays that fit into the cache cause no
-    traffic.
+    Arrays that together have less than twice the size of the cache cause no traffic, or some that
+    is not known: a part of them is in the cache from call to call.
     """
-    memory = 0
     read, write = work["read"], work["write"]
-    if read + write > cache:
-        both = min(read, write)
-        reading = rates["read_one" if work["streams"] == 1 else "read_two"]
-        memory = (
-            2 * both / rates["copy"] + (read - both) / reading + (write - both) / rates["write"]
-        )
+    memory = memory_seconds(read, write, rates) if read + write >= 2 * cache else 0
     return max(memory, work["exp"] / rates["exp_calls"] + work["log"] / rates["log_calls"])
 
 

@@ -1,8 +1,10 @@
 """Benchmarks: the table of cells, agreement of the peers, refused results, limits, documents."""
 
+import ctypes
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,14 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import callers, chart, neighbours, pools, report, sporadic_calls, worker
-from benchmarks.cells import HALVES, Cell, cells
-from benchmarks.format import TITLES, cell_lines
+from benchmarks import __main__ as command
+from benchmarks import (
+    callers,
+    chart,
+    commits,
+    neighbours,
+    pools,
+    report,
+    sporadic_calls,
+    with_roofline,
+    worker,
+)
+from benchmarks.cells import CACHE_LINE, HALVES, Cell, cells, losses
+from benchmarks.format import FASTEST, TITLES, cell_lines, closing_lines
 from benchmarks.load import Burners, Quota
-from benchmarks.measure import Effort, add_ratios, check, means, measure
+from benchmarks.measure import Effort, add_ratios, check, fastest_means, means, measure
 from benchmarks.neighbours import RECOVERY, burst_figures, figures_of, variants_of
 from benchmarks.peers import NAMES, Late, Missing, Peer, PeerError, disagreement, open_peers
-from benchmarks.roofline import Roofline, add_shares, least_seconds
+from benchmarks.roofline import Roofline, add_shares, least_seconds, memory_seconds
 
 SMALL = {c.name: c for c in cells() if c.group == "small"}
 CELL = SMALL["mse_loss 64x10"]
@@ -178,26 +191,64 @@ def test_late_peer_is_left_out():
 # ---- limits
 
 
-def test_work_of_cells():
-    def work(name):
-        cell = next(c for c in cells() if c.name == name)
-        return cell.work(cell.data()[0])
+# The exps and logs of an entry, counted in the formulas by hand; other losses need none. Powers of
+# the Tweedie deviance are square roots, and a target of 0 or 1 selects one of two logarithms.
+EXPS_AND_LOGS = {
+    "log_cosh_loss": (1, 1),
+    "poisson_nll_loss": (1, 0),
+    "gaussian_nll_loss": (0, 1),
+    "gamma_nll_loss": (1, 0),
+    "kl_div": (0, 1),
+    "binary_cross_entropy": (0, 1),
+    "binary_cross_entropy_with_logits": (1, 1),
+    "sigmoid_focal_loss": (1, 1),
+    "soft_margin_loss": (1, 1),
+    "multilabel_soft_margin_loss": (1, 1),
+    "cross_entropy": (1, 0),
+}
 
-    n = 256 * 1000
-    entries = {"read": 8 * n, "streams": 2, "exp": n, "log": n}
-    made = work("binary_cross_entropy_with_logits 256x1000")
-    assert made["value"] == entries | {"write": 0}
-    assert made["gradient"] == made["out"] == entries | {"write": 4 * n}
-    assert work("cross_entropy 256x1000")["value"]["read"] == 4 * n + 8 * 256
-    assert work("nll_loss 256x1000")["value"]["read"] == (64 + 8) * 256
-    assert work("nll_loss 256x1000")["value"]["exp"] == 0
-    assert work("tweedie_deviance_loss power 1.5 64x10")["value"]["exp"] == 2 * 640
-    assert work("margin_ranking_loss 64x10")["out"]["write"] == 2 * 4 * 640
+
+@pytest.mark.parametrize("cell", SMALL.values(), ids=SMALL)
+def test_work_of_cells(cell):
+    arrays = cell.data()[0]
+    n = arrays[0].size
+    assert cell.entries == n
+    work = cell.work(arrays)
+    if cell.loss.startswith("ctc"):
+        assert work is None
+        return
+    exps, logs = EXPS_AND_LOGS.get(cell.loss, (0, 0))
+    written = sum(arrays[k].nbytes for k in range(losses()[cell.loss].wrt))
+    for product in report.PRODUCTS:
+        made = work[product]
+        assert (made["exp"], made["log"]) == (exps * n, logs * n)
+        assert made["write"] == (0 if product == "value" else written)
+        if cell.spec.sparse is None:
+            assert made["read"] == sum(x.nbytes for x in arrays)
+
+
+def test_targets_that_select_one_logarithm():
+    target = SMALL["binary_cross_entropy 64x10"].data()[0][1]
+    assert set(np.unique(target)) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["nll_loss 256x1000", "nll_loss 1Mix10"])
+def test_sparse_reads(name):
+    """The work has at most the cache lines that the labels select, and nearly all of them."""
+    cell = next(c for c in cells() if c.name == name)
+    (x, labels), _ = cell.data()
+    rows, classes = x.shape
+    entries = np.arange(rows) * classes + labels
+    lines = len(np.unique(entries * x.itemsize // CACHE_LINE))
+    read = cell.work((x, labels))["value"]["read"] - labels.nbytes
+    assert 0.95 * read <= lines * CACHE_LINE
+    assert lines * CACHE_LINE <= 1.05 * read
 
 
 RATES = {
     "read_one": 10.0,
     "read_two": 20.0,
+    "triad": 30.0,
     "copy": 40.0,
     "write": 5.0,
     "exp_calls": 2.0,
@@ -205,22 +256,34 @@ RATES = {
 }
 
 
+def test_memory_limit_is_the_best_mix_of_loops():
+    slow = RATES | {"triad": 1.0}
+    assert memory_seconds(100, 0, RATES) == 100 / 20
+    assert memory_seconds(0, 100, RATES) == 100 / 5
+    assert memory_seconds(20, 20, RATES) == 40 / 40
+    assert memory_seconds(20, 10, RATES) == pytest.approx(30 / 30)
+    assert memory_seconds(20, 10, slow) == pytest.approx(20 / 40 + 10 / 20)
+    assert memory_seconds(100, 20, slow) == pytest.approx(40 / 40 + 80 / 20)
+    assert memory_seconds(20, 120, RATES) == pytest.approx(40 / 40 + 100 / 5)
+    # Reading alone may be slower than reading along with writing.
+    rates = RATES | {"read_one": 1.0, "read_two": 1.0}
+    assert memory_seconds(90, 30, rates) == pytest.approx(90 / 30 + 30 / 1)
+
+
 def test_limit_is_the_larger_of_memory_and_arithmetic():
-    work = {"read": 100, "streams": 1, "write": 0, "exp": 0, "log": 0}
-    assert least_seconds(work, RATES, cache=99) == 10
-    assert least_seconds(work, RATES, cache=100) == 0
-    assert least_seconds(work | {"streams": 2}, RATES, cache=0) == 5
-    assert least_seconds(work | {"write": 20}, RATES, cache=0) == 40 / 40 + 80 / 10
-    assert least_seconds(work | {"write": 120}, RATES, cache=0) == 200 / 40 + 20 / 5
+    work = {"read": 80, "write": 20, "exp": 0, "log": 0}
+    memory = memory_seconds(80, 20, RATES)
+    assert least_seconds(work, RATES, cache=50) == memory
+    assert least_seconds(work, RATES, cache=51) == 0
     assert least_seconds(work | {"exp": 4, "log": 8}, RATES, cache=100) == 2 + 2
-    assert least_seconds(work | {"exp": 4, "log": 8}, RATES, cache=0) == 10
+    assert least_seconds(work | {"exp": 4, "log": 8}, RATES, cache=0) == max(memory, 4)
 
 
 def test_shares_of_the_limit():
     result = made_up()["cells"][1]
     add_shares(result, RATES, cache=0)
     ours = [f for f in result["figures"] if f["peer"] == "fastloss"]
-    assert [f["share"] for f in ours] == [10 / 20, 10 / 40, 10 / 40]
+    assert [f["share"] for f in ours] == [5 / 20, 5 / 40, 5 / 40]
     small = made_up()["cells"][0]
     add_shares(small, RATES, cache=0)
     assert not any("share" in f for f in small["figures"])
@@ -235,7 +298,44 @@ def test_measured_limits():
         roofline.measure_round(1e-4)
         assert roofline.rates().keys() == RATES.keys()
         assert all(rate > 0 for rate in roofline.rates().values())
-        assert roofline._amounts["read_two"] == roofline._amounts["copy"] == 2 * 4 * (16 << 20)
+        amounts = [roofline._amounts[name] for name in ("write", "read_two", "copy", "triad")]
+        assert amounts == [k * 4 * (16 << 20) for k in (1, 2, 2, 3)]
+        roofline._times = {name: [2.0, 1.0, 4.0] for name in RATES}
+        assert roofline.rates() == roofline._amounts  # the best round is the limit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_snapshot_computes_exp_and_log(dtype):
+    """And needs nothing of the library: only its own folder is searched for files to include."""
+    try:
+        library = with_roofline.build(dtype == "float64")
+    except ImportError as error:
+        pytest.skip(str(error))
+    n = 8192 // np.dtype(dtype).itemsize
+    x = np.arange(n) / n
+    for name, f, low in (("exp_calls", np.exp, -1), ("log_calls", np.log, 0.5)):
+        calls = getattr(library, name)(1, 0, None, None, None)
+        total = ctypes.c_double.in_dll(library, "sink").value
+        assert total == pytest.approx(calls / n * f(low + x).sum(), rel=1e-4)
+
+
+def test_measured_loops_read_and_write():
+    try:
+        library = with_roofline.build(False)
+    except ImportError as error:
+        pytest.skip(str(error))
+    x, y, z = (with_roofline.lines(1 << 16).view(np.uint64) for _ in range(3))
+    assert not any(a.ctypes.data % CACHE_LINE for a in (x, y, z))
+    x[:], y[:] = np.arange(x.size), 7
+    expected = {"triad": x ^ y, "copy": x, "write": 0 * x}
+    for name, written in expected.items():
+        arguments = (ctypes.c_void_p(a.ctypes.data) for a in (x, y, z))
+        getattr(library, name)(2, ctypes.c_int64(x.size), *arguments)
+        np.testing.assert_array_equal(z, written)
+    for name, total in (("read_one", x.sum()), ("read_two", (x ^ y).sum())):
+        arguments = (ctypes.c_void_p(a.ctypes.data) for a in (x, y, z))
+        getattr(library, name)(2, ctypes.c_int64(x.size), *arguments)
+        assert ctypes.c_double.in_dll(library, "sink").value == total
 
 
 # ---- neighbours
@@ -456,11 +556,12 @@ def made_up():
         ]
         theirs = [figure("torch", "value", 4 * scale), figure("torch", "gradient", 32 * scale)]
         wrong = figure("numpy", "value", None) | {"refused": "value 1 where fastloss has 2"}
-        work = {"read": 100, "streams": 1, "write": 0, "exp": 0, "log": 0}
+        work = {"read": 100, "write": 0, "exp": 0, "log": 0}
         made = {
             "cell": cell,
             "loss": "mse_loss",
             "group": group,
+            "entries": 10**9,
             "work": dict.fromkeys(report.PRODUCTS, work),
             "figures": [*ours, *theirs, wrong],
         }
@@ -486,6 +587,37 @@ def test_geometric_means():
     assert found == {"mean": pytest.approx(4), "smallest": 2, "cell": "mse_loss 16Mi", "cells": 2}
 
 
+def with_jax_and_a_commit():
+    """The run above; JAX is faster than PyTorch by value in the small cell, and a commit faster
+    than both."""
+    made = made_up()
+    small, large = made["cells"]
+    small["figures"] += [figure("jax", "value", 3), figure("jax", "gradient", 36)]
+    large["figures"] += [figure("jax", "value", 80), figure("fastloss a10cbad", "out", 20)]
+    small["figures"] += [figure("fastloss a10cbad", "value", 1)]
+    for result in made["cells"]:
+        add_ratios(result["figures"])
+    made["versions"] |= {"jax": "4", "fastloss a10cbad": "1"}
+    return made | {"means": means(made["cells"])}
+
+
+def test_ratio_to_the_fastest_library_of_each_cell():
+    made = with_jax_and_a_commit()
+    value = {"mean": pytest.approx(math.sqrt(1.5 * 2)), "smallest": 1.5, "cell": "mse_loss 64x10"}
+    assert fastest_means(made["cells"])["all"]["value"] == value | {"cells": 2}
+    # The fastest by value need not be the fastest with the gradient.
+    assert fastest_means(made["cells"])["small"]["out"]["mean"] == pytest.approx(8)
+    page = list(report.means_section(made))
+    assert f"| {FASTEST} | small | 1 | 1.50x (1.50x) | 8.00x (8.00x) | 8.00x (8.00x) |" in page
+    assert "| fastloss a10cbad | large | 1 | - | - | 0.50x (0.50x) |" in page
+    small, large = "`mse_loss 64x10`", "`mse_loss 16Mi`"
+    assert f"- Smallest ratios, value: 1.50x {small} (JAX), 2.00x {large} (PyTorch)" in page
+    assert f"| {FASTEST} | 1.50x (1.50x) | 2.00x (2.00x) |" in "\n".join(report.summary(made))
+    assert any(line.startswith(f"{FASTEST}, small (1 cells)") for line in closing_lines(made))
+    # Of one library nothing is the fastest.
+    assert FASTEST not in "\n".join([*report.means_section(made_up()), *closing_lines(made_up())])
+
+
 def test_report_writes_the_documents(tmp_path):
     pytest.importorskip("matplotlib")
     run = tmp_path / "run.json"
@@ -503,7 +635,8 @@ def test_report_writes_the_documents(tmp_path):
     assert "| PyTorch | 2.00x (2.00x) | 2.00x (2.00x) | 8.00x (8.00x) | 8.00x (8.00x) |" in shown
     assert "Some CPU, 2 threads, Python 3.13" in shown
     page = (tmp_path / "docs" / "performance.md").read_text()
-    assert "| `mse_loss 16Mi` | 20 s ±1% | - | 40 s ±1%, 2.00x | - |" in page
+    assert "| cell | fastloss | ns per entry | of the limit | PyTorch | NumPy |" in page
+    assert "| `mse_loss 16Mi` | 20 s ±1% | 20 | - | 40 s ±1%, 2.00x | - |" in page
     assert "- refused: `mse_loss 16Mi`, NumPy, value: value 1 where fastloss has 2" in page
     for name, folder in (("performance.png", "docs/"), ("performance-narrow.png", "docs/")):
         assert (tmp_path / folder / name).read_bytes().startswith(b"\x89PNG")
@@ -520,6 +653,108 @@ def test_readme_has_the_markers():
 
 def test_every_peer_has_a_title_and_a_style():
     assert set(TITLES) == set(chart.STYLES) == set(NAMES)
+
+
+# ---- commits
+
+
+OLDER = """
+import numpy as np
+
+def set_num_threads(n): pass
+def show_config(form): return {"instruction set": "none"}
+
+__version__ = "0.0.1"
+
+def mse_loss(x, y):
+    return float(np.mean((x - y) ** 2, dtype=np.float64))
+
+def value_and_grad(x, y, out=None):
+    return mse_loss(x, y), np.multiply(x - y, 2 / x.size, out=out)
+
+mse_loss.value_and_grad = value_and_grad
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository, in place of this one, whose last commit has a package in Python."""
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    root = tmp_path / "repository"
+    package = root / "src" / "fastloss"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(OLDER)
+    (root / "setup.py").write_text("import sys\nprint('arguments', sys.argv)\nsys.exit(0)\n")
+    monkeypatch.setattr(commits, "ROOT", root)
+    monkeypatch.setattr(commits, "FOLDER", tmp_path / "commits")
+    identity = {
+        f"GIT_{who}_{what}": "t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    for name, value in identity.items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "older"]):
+        subprocess.run(["git", *arguments], cwd=root, check=True)
+    return root
+
+
+def test_commit_runs_as_a_peer(repository, tmp_path, capfd):
+    file = tmp_path / "run.json"
+    (repository / "src" / "fastloss" / "__init__.py").write_text(
+        "raise ValueError('not committed')"
+    )
+    options = ["--filter", "^(mse|l1)_loss 64x10$", "--threads", "1", "--json", str(file)]
+    options += ["--quick", "--peers", "numpy", "--rounds", "2", "--commit", "HEAD"]
+    assert command.main(options) == 0
+    made = json.loads(file.read_text())
+    head = commits.git("HEAD", "rev-parse", "HEAD").decode()
+    name = f"fastloss {head[:7]}"
+    assert made["means"].keys() == {name, "numpy"}
+    assert made["versions"][name].startswith("0.0.1 (none) from ")
+    absent, result = made["cells"]  # the commit has no l1_loss
+    assert not [f for f in absent["figures"] if f["peer"] == name]
+    figures = {f["product"]: f for f in result["figures"] if f["peer"] == name}
+    assert list(figures) == list(report.PRODUCTS)
+    for product, figure in figures.items():
+        assert len(figure["rounds"]) == 2
+        assert list(figure["ratio"]) == [product]  # its out= against fastloss's
+    assert name in capfd.readouterr().out
+
+
+def test_commit_is_built_in_place_once_extracted(repository):
+    name, path = commits.build("HEAD")
+    (path / "object").write_text("kept")
+    assert commits.build("HEAD~0") == (name, path)
+    assert sorted(p.name for p in path.iterdir()) == ["fastloss", "object"]
+    assert [p.name for p in commits.FOLDER.iterdir()] == [path.parent.name]
+
+
+def test_build_that_fails(repository):
+    (repository / "setup.py").write_text("raise SystemExit('no compiler here')")
+    subprocess.run(["git", "commit", "-q", "-a", "-m", "broken"], cwd=repository, check=True)
+    with pytest.raises(
+        SystemExit, match=r"(?s)--commit HEAD: fastloss .* does not build.*no compiler here"
+    ):
+        commits.build("HEAD")
+    commits.build("HEAD~1")
+
+
+def test_commit_that_is_not_there(repository, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"--commit nothing: git: .*bad revision 'nothing'"):
+        commits.build("nothing")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(commits, "ROOT", tmp_path / "elsewhere")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"--commit HEAD: git: .*not a git repository"):
+        commits.build("HEAD")
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit, match=r"--commit HEAD: git is not installed"):
+        commits.build("HEAD")
+
+
+def test_build_that_is_not_imported(tmp_path):
+    with ExitStack() as stack, pytest.raises(SystemExit, match="fastloss 1234567 is not imported"):
+        open_peers(stack, [], 1, builds={"fastloss 1234567": tmp_path}, report=lambda line: None)
 
 
 # ---- command lines
