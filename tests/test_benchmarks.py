@@ -326,7 +326,7 @@ def test_measured_loops_read_and_write():
         pytest.skip(str(error))
     x, y, z = (with_roofline.lines(1 << 16).view(np.uint64) for _ in range(3))
     assert not any(a.ctypes.data % CACHE_LINE for a in (x, y, z))
-    x[:], y[:] = np.arange(x.size), 7
+    x[:], y[:] = np.arange(x.size), 1 << 20
     expected = {"triad": x ^ y, "copy": x, "write": 0 * x}
     for name, written in expected.items():
         arguments = (ctypes.c_void_p(a.ctypes.data) for a in (x, y, z))
@@ -644,6 +644,15 @@ def test_report_writes_the_documents(tmp_path):
         assert f'"{folder}{name}"' in shown
     assert "over PyTorch for each loss" in page
     assert "from 2.00x to 8.00x" in page
+
+
+def test_rows_have_a_column_for_each_head():
+    made = with_jax_and_a_commit()
+    made["cells"][0]["figures"][0] |= {"median": None, "refused": "value nan"}
+    peers = list(made["versions"])
+    rows = list(report.cell_rows(made, "value", peers))
+    assert {len(row) for row in rows} == {len(peers) + 3}
+    assert rows[0][:4] == ["`mse_loss 64x10`", "-", "-", "-"]
 
 
 def test_readme_has_the_markers():
