@@ -1,5 +1,6 @@
 """Cross entropy: limits, long rows, and rows that several threads split."""
 
+import math
 import time
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_gaps_between_floats_that_overflow(repeats, threads, isa):
         assert fl.cross_entropy(x, probabilities) == pytest.approx(exact, rel=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1, 1e-42, 1e30])
+@pytest.mark.parametrize("scale", [1, 1e-42, 3e37])
 @pytest.mark.parametrize("grad_output", [1, 1e-42, 1e30])
 @pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("kind", ["label", "one", "close", "drawn"])
@@ -66,6 +67,25 @@ def test_gradients_of_rows_keep_their_bound(kind, smoothing, grad_output, scale,
     exact = references.reduced("cross_entropy", (x, target), options | {"grad_output": upstream})
     grad = fl.cross_entropy.grad(x, target, grad_output=upstream, **options)
     assert references.excess(grad, exact[1]["input"], np.float32).max() <= 1
+
+
+@pytest.mark.parametrize("classes", [10, 300])
+def test_gradients_of_confident_probabilities(classes, each_isa):
+    """dl/dx_j = (e_j Σ q_c - q_j Σ e_c)/S, sums over the other classes, however small they are."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, classes)).astype(np.float32)
+    x[:, 3] += 15
+    target = rng.random((20, classes)) * 1e-5
+    target[:, 3] = 1 - target[:, 4:].sum(1)
+    target = target.astype(np.float32)
+    grad = fl.cross_entropy.grad(x, target, reduction="none")
+    for row in range(len(x)):
+        e, q = np.exp(x[row].astype(float) - x[row, 3]), target[row].astype(float)
+        for j in range(classes):
+            terms = e[j] * math.fsum(np.delete(q, j)), q[j] * math.fsum(np.delete(e, j))
+            terms = np.array(terms) / math.fsum(e)
+            bound = 16 * np.spacing(np.float32(terms.max()))  # exponents of 20 included
+            assert abs(float(grad[row, j]) - (terms[0] - terms[1])) <= bound
 
 
 @pytest.mark.parametrize("threads", [1, 2])
