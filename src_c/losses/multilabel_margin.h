@@ -12,7 +12,9 @@
 
 #include "losses/margin_rows.h"
 #include "runtime/checked_size.h"
+#include "runtime/interrupt.h"
 #include "vector/lanes.h"
+#include "vector/radix_sort.h"
 
 #include <math.h>
 #include <string.h>
@@ -20,12 +22,12 @@
 /* Scratch for n whole rows, each padded to a multiple of LANES: on the stack for rows that fit into
  * a tile, from the scratch pool for a longer row. */
 typedef struct {
-    int64_t width;    /* C rounded up to a multiple of LANES */
-    double *x;        /* (n, width), 0 in the padding */
-    double *is_label; /* (n, width), 0 or 1, 1 in the padding */
-    double *slope;    /* (width), C dl/dx of one row */
-    int64_t *label;   /* (n, C) */
-    real *g;          /* (n, C), the gradient */
+    int64_t width;  /* C rounded up to a multiple of LANES */
+    double *x;      /* (n, width), 0 in the padding */
+    double *listed; /* (n, width), how many times a class is in the list, 1 in the padding */
+    double *slope;  /* (width), C dl/dx of one row */
+    int64_t *label; /* (n, C) */
+    real *g;        /* (n, C), the gradient */
 } multilabel_margin_scratch;
 
 static multilabel_margin_scratch multilabel_margin_scratch_at(double *memory, int64_t width,
@@ -34,7 +36,7 @@ static multilabel_margin_scratch multilabel_margin_scratch_at(double *memory, in
     double *slope = memory + 2 * n * width, *label = slope + width;
     return (multilabel_margin_scratch){.width = width,
                                        .x = memory,
-                                       .is_label = memory + n * width,
+                                       .listed = memory + n * width,
                                        .slope = slope,
                                        .label = (int64_t *)label,
                                        .g = (real *)(label + n * C)};
@@ -78,13 +80,12 @@ static void multilabel_margin_load_labels(const fl_call *call, int64_t first, in
     }
 }
 
-/* Copies a row's scores to x (width) and marks its labels in is_label (width), since the gradient
- * may overwrite the scores in place. */
-static void multilabel_margin_load_row(const fl_call *call, int64_t unit, const int64_t *label,
-                                       const multilabel_margin_scratch *scratch, double *x,
-                                       double *is_label)
+/* Copies a row's scores to x (width), since the gradient may overwrite them in place, and counts
+ * its labels by class in listed (width). Returns how many there are. */
+static int64_t multilabel_margin_load_row(const fl_call *call, int64_t unit, const int64_t *label,
+                                          int64_t width, double *x, double *listed)
 {
-    const int64_t C = call->unit_size, width = scratch->width;
+    const int64_t C = call->unit_size;
     ALIGNED real tile[TILE];
     for (int64_t from = 0, size; from < C; from += size) {
         size = C - from < TILE ? C - from : TILE;
@@ -95,16 +96,28 @@ static void multilabel_margin_load_row(const fl_call *call, int64_t unit, const 
     for (int64_t c = C; c < width; c++)
         x[c] = 0;
     for (int64_t c = 0; c < width; c++)
-        is_label[c] = c >= C;
-    for (int64_t j = 0; j < C && label[j] >= 0; j++)
-        is_label[label[j]] = 1;
+        listed[c] = c >= C;
+    int64_t labels = 0;
+    for (; labels < C && label[labels] >= 0; labels++)
+        listed[label[labels]] += 1;
+    return labels;
 }
+
+/* A row as its sums read it. */
+typedef struct {
+    int64_t C, width, labels;
+    const int64_t *label;
+    const double *x, *listed;
+    double *slope; /* C dl/dx; NULL: not requested */
+} multilabel_margin_row;
+
+/* ---- Few labels: each with each class ------------------------------------------------------- */
 
 /* Adds Σ_{k∉T} max(0, z_jk) for one label j to the lanes of sum, and its derivatives to slope if
  * with_grad. is_exact promises that 1 - x_j + x_k is exact in double. */
 static INLINE void multilabel_margin_add_label(const int with_grad, const int is_exact,
                                                int64_t label, int64_t width, const double *x,
-                                               const double *is_label, lane_sum *sum, double *slope)
+                                               const double *listed, lane_sum *sum, double *slope)
 {
     const fl_dd gap = margin_gap(1, (real)x[label]);
     double positives[LANES] = {0};
@@ -114,7 +127,7 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
             double z = is_exact ? gap.hi + x[i + k] : margin_at(gap, x[i + k]);
-            int is_positive = !(z <= 0) & (is_label[i + k] == 0);
+            int is_positive = !(z <= 0) & (listed[i + k] == 0);
             double one = is_positive ? 1 : 0;
             add_to_lane(&local, k, is_positive ? z : 0);
             if (with_grad) {
@@ -128,47 +141,218 @@ static INLINE void multilabel_margin_add_label(const int with_grad, const int is
     slope[label] -= reduce_sum(positives, LANES); /* exact: counts */
 }
 
-/* l of a row of doubles whose sum overflows, though l may not. */
-static double multilabel_margin_extended_mean(int64_t C, const int64_t *label, const double *x,
-                                              const double *is_label)
+/* Returns C l of a row. */
+static INLINE double multilabel_margin_pairs(const int with_grad, const int is_exact,
+                                             const multilabel_margin_row *row)
 {
-    long double sum = 0;
-    for (int64_t j = 0; j < C && label[j] >= 0; j++)
-        for (int64_t k = 0; k < C; k++) {
-            long double z = 1 + ((long double)x[k] - x[label[j]]);
-            sum += z > 0 && is_label[k] == 0 ? z : 0;
-        }
-    return (double)(sum / C);
-}
-
-/* Returns l of a row; writes C dl/dx to slope (width) if with_grad. */
-static INLINE double multilabel_margin_row(const int with_grad, int64_t C, const int64_t *label,
-                                           int64_t width, const double *x, const double *is_label,
-                                           double *slope)
-{
-    int has_nan = 0, is_inexact = REAL_IS_DOUBLE;
     lane_sum sum;
     clear_lane_sum(&sum);
-    for (int64_t c = 0; c < width; c++) {
-        double size = fabs(x[c]);
-        has_nan |= x[c] != x[c];
+    if (with_grad)
+        for (int64_t c = 0; c < row->width; c++)
+            row->slope[c] = 0;
+    for (int64_t j = 0; j < row->labels; j++) {
+        multilabel_margin_add_label(with_grad, is_exact, row->label[j], row->width, row->x,
+                                    row->listed, &sum, row->slope);
+        if (row->width > FL_ASK_AFTER && fl_is_interrupted())
+            break;
+    }
+    return reduce_lanes(&sum).hi;
+}
+
+/* ---- Many labels: sorted -----------------------------------------------------------------------
+ *
+ * Let s_0 <= s_1 <= ... be the scores of the labels in ascending order. Class k∉T is within the
+ * margin of, or before, the first n labels in this order, its rank. For n > 0, with p = n - 1,
+ *
+ *     Σ_{i<n} (1 - s_i + x_k) = n (1 - s_p + x_k) + Σ_{i<p} (s_p - s_i) = n z_pk + S_p,
+ *     S_p = S_{p-1} + p (s_p - s_{p-1}).
+ *
+ * No term is negative, so nothing cancels, however large the scores are. For doubles, z, each
+ * difference, and the product of either with a count are rounded by 2^-53 of themselves, and sums
+ * keep their errors, so that C l is exact to 2^-52 before it is rounded, and l to 2^-51 of itself:
+ * less than 4 ULP. The derivatives are counts, and exact. */
+
+typedef struct {
+    real *score;    /* (labels), ascending */
+    fl_dd *lead;    /* (labels), S */
+    int64_t *rank;  /* (width), of a label: how many of the labels have lower scores */
+    int64_t *ahead; /* (labels + 1), how many of the classes k∉T have at least this rank */
+} multilabel_margin_order;
+
+static size_t multilabel_margin_order_bytes(const multilabel_margin_row *row)
+{
+    return size_add(size_of_array(sizeof(double), 4, row->labels + 1),
+                    size_of_array(sizeof(double), 1, row->width));
+}
+
+static multilabel_margin_order multilabel_margin_order_at(double *memory,
+                                                          const multilabel_margin_row *row)
+{
+    const int64_t size = row->labels + 1;
+    return (multilabel_margin_order){.lead = (fl_dd *)memory,
+                                     .ahead = (int64_t *)(memory + 2 * size),
+                                     .score = (real *)(memory + 3 * size),
+                                     .rank = (int64_t *)(memory + 4 * size)};
+}
+
+/* Whether to sort the labels. In pairs of a label and a class, to find the rank of a class costs 12
+ * to 60, and to sort a label about 4 times as much: measured with AVX2, and doubled because it may
+ * cost more of the pairs of AVX-512. Which one it is must not depend on the instruction set, as the
+ * bits would. */
+static int multilabel_margin_is_sorted(const multilabel_margin_row *row)
+{
+    const double C = (double)row->C, labels = (double)row->labels;
+    return C * labels > (REAL_IS_DOUBLE ? 16 : 48) * (C + 4 * labels + 128);
+}
+
+/* x + 1, rounded up: s < x + 1 exactly if s < next_margin(x). */
+static INLINE real multilabel_margin_end(real x)
+{
+    const real hi = x + 1, v = hi - x, lo = (x - (hi - v)) + (1 - v);
+    const int_real up = hi > 0 ? 1 : -1;
+    return lo > 0 ? real_from_bits(real_bits(hi) + (uint_real)up) : hi;
+}
+
+/* Binary searches for RANKS_AT_ONCE classes, which wait for memory together. Without a branch,
+ * which would be mispredicted at every second step. */
+enum { RANKS_AT_ONCE = 8 };
+
+static void multilabel_margin_find_ranks(const multilabel_margin_row *row,
+                                         const multilabel_margin_order *order)
+{
+    for (int64_t c = 0; c < row->width; c += RANKS_AT_ONCE) {
+        real end[RANKS_AT_ONCE];
+        int64_t rank[RANKS_AT_ONCE] = {0};
+        for (int k = 0; k < RANKS_AT_ONCE; k++) {
+            const real x = (real)row->x[c + k], margin = multilabel_margin_end(x);
+            end[k] = row->listed[c + k] == 0 ? margin : x;
+        }
+        for (int64_t left = row->labels, half; left > 1; left -= half) {
+            half = left / 2;
+            const real *last = order->score + half - 1;
+#pragma GCC unroll 8
+            for (int k = 0; k < RANKS_AT_ONCE; k++)
+                rank[k] += -(int64_t)(last[rank[k]] < end[k]) & half;
+        }
+        for (int k = 0; k < RANKS_AT_ONCE; k++)
+            order->rank[c + k] = rank[k] + (order->score[rank[k]] < end[k]);
+        if ((c + RANKS_AT_ONCE) % FL_ASK_AFTER == 0 && fl_is_interrupted())
+            return;
+    }
+}
+
+/* Whether some z is a difference of equal infinities. */
+static int multilabel_margin_is_undefined(const multilabel_margin_row *row,
+                                          const multilabel_margin_order *order)
+{
+    const double lowest = (double)order->score[0], highest = (double)order->score[row->labels - 1];
+    if (is_finite(lowest) && is_finite(highest))
+        return 0;
+    for (int64_t c = 0; c < row->C; c++) {
+        const double x = row->x[c];
+        if (row->listed[c] == 0 && !is_finite(x) && (x == lowest || x == highest))
+            return 1;
+    }
+    return 0;
+}
+
+/* Returns C l of a row, times unit, a power of two. */
+static INLINE double multilabel_margin_order_sum(const double unit,
+                                                 const multilabel_margin_row *row,
+                                                 const multilabel_margin_order *order)
+{
+    fl_dd lead = {0, 0};
+    for (int64_t j = 0; j < row->labels; j++) {
+        if (j > 0 && order->score[j] != order->score[j - 1]) {
+            const double step = unit * (double)order->score[j] - unit * (double)order->score[j - 1];
+            const fl_dd next = two_sum(lead.hi, (double)j * step);
+            lead = (fl_dd){next.hi, lead.lo + next.lo};
+        }
+        order->lead[j] = (fl_dd){lead.hi, finite_or_zero(lead.lo)};
+    }
+    lane_sum sum;
+    clear_lane_sum(&sum);
+    for (int64_t i = 0; i < row->width; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            const int64_t rank = order->rank[i + k], last = rank > 0 ? rank - 1 : 0;
+            const fl_dd gap = margin_gap(unit, (real)(unit * (double)order->score[last]));
+            const double z = margin_at(gap, unit * row->x[i + k]);
+            const int is_positive = (rank > 0) & (row->listed[i + k] == 0);
+            add_to_lane(&sum, k, is_positive ? (double)rank * z : 0);
+            add_to_lane(&sum, k, is_positive ? order->lead[last].hi : 0);
+            add_to_lane(&sum, k, is_positive ? order->lead[last].lo : 0);
+        }
+        if ((i + LANES) % FL_ASK_AFTER == 0 && fl_is_interrupted())
+            break;
+    }
+    return reduce_lanes(&sum).hi;
+}
+
+static void multilabel_margin_order_slopes(const multilabel_margin_row *row,
+                                           const multilabel_margin_order *order)
+{
+    int64_t *const ahead = order->ahead;
+    memset(ahead, 0, (size_t)(row->labels + 1) * sizeof *ahead);
+    for (int64_t c = 0; c < row->C; c++)
+        ahead[order->rank[c]] += row->listed[c] == 0;
+    for (int64_t j = row->labels; j > 0; j--)
+        ahead[j - 1] += ahead[j];
+    for (int64_t c = 0; c < row->C; c++) {
+        const int64_t rank = order->rank[c], next = rank < row->labels ? rank + 1 : rank;
+        const double listed = row->listed[c];
+        row->slope[c] = listed == 0 ? (double)rank : 0 - listed * (double)ahead[next];
+    }
+}
+
+/* Returns l of a row, and the slopes if with_grad. */
+static double multilabel_margin_sorted(const int with_grad, const multilabel_margin_row *row,
+                                       const multilabel_margin_order *order)
+{
+    for (int64_t j = 0; j < row->labels; j++)
+        order->score[j] = (real)row->x[row->label[j]];
+    radix_sort(row->labels, order->score, (real *)order->lead);
+    multilabel_margin_find_ranks(row, order);
+    if (multilabel_margin_is_undefined(row, order))
+        return NAN;
+    if (with_grad)
+        multilabel_margin_order_slopes(row, order);
+    double sum = multilabel_margin_order_sum(1, row, order);
+#if REAL_IS_DOUBLE
+    if (sum == INFINITY) /* though l may not be infinite; 1 is then negligible */
+        return multilabel_margin_order_sum(0x1p-100, row, order) / (double)row->C * 0x1p100;
+#endif
+    return sum / (double)row->C;
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+/* Returns l of a row and writes the slopes if with_grad; negative: no memory. */
+static INLINE double multilabel_margin_loss(const int with_grad, const multilabel_margin_row *row)
+{
+    int has_nan = 0, is_inexact = REAL_IS_DOUBLE;
+    for (int64_t c = 0; c < row->width; c++) {
+        double size = fabs(row->x[c]);
+        has_nan |= row->x[c] != row->x[c];
         is_inexact |= !((size == 0) | ((size >= 0x1p-22) & (size <= 0x1p6)));
     }
-    if (with_grad)
-        for (int64_t c = 0; c < width; c++)
-            slope[c] = 0;
-    for (int64_t j = 0; j < C && label[j] >= 0; j++)
-        if (is_inexact)
-            multilabel_margin_add_label(with_grad, 0, label[j], width, x, is_label, &sum, slope);
-        else
-            multilabel_margin_add_label(with_grad, 1, label[j], width, x, is_label, &sum, slope);
-    double total = has_nan ? NAN : reduce_lanes(&sum).hi;
-    if (REAL_IS_DOUBLE && total == INFINITY)
-        return multilabel_margin_extended_mean(C, label, x, is_label);
-    if (with_grad && total != total)
-        for (int64_t c = 0; c < C; c++)
-            slope[c] = total;
-    return total / (double)C;
+    const int is_sorted = multilabel_margin_is_sorted(row);
+    double l = NAN;
+    if (!has_nan && !is_sorted)
+        l = (is_inexact ? multilabel_margin_pairs(with_grad, 0, row)
+                        : multilabel_margin_pairs(with_grad, 1, row)) /
+            (double)row->C;
+    if (!has_nan && (is_sorted || (REAL_IS_DOUBLE && l == INFINITY))) {
+        double *memory = fl_scratch_alloc(multilabel_margin_order_bytes(row));
+        if (!memory)
+            return -1;
+        const multilabel_margin_order order = multilabel_margin_order_at(memory, row);
+        l = multilabel_margin_sorted(with_grad && is_sorted, row, &order);
+        fl_scratch_free(memory);
+    }
+    if (with_grad && l != l)
+        for (int64_t c = 0; c < row->C; c++)
+            row->slope[c] = l;
+    return l;
 }
 
 static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
@@ -190,20 +374,29 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
     if (phase == FL_MAIN) {
         for (int64_t i = 0; i < n; i++)
             if (rows[i].active)
-                multilabel_margin_load_row(call, first + i, scratch.label + i * C, &scratch,
-                                           scratch.x + i * width, scratch.is_label + i * width);
+                rows[i].label =
+                    multilabel_margin_load_row(call, first + i, scratch.label + i * C, width,
+                                               scratch.x + i * width, scratch.listed + i * width);
         real *g = with_grad && C > 0
                       ? fl_output_buffer(call->output[FL_GRADIENT], first * C, size, scratch.g)
                       : scratch.g;
         for (int64_t i = 0; i < n; i++) {
             margin_row *row = &rows[i];
-            const int64_t *label = scratch.label + i * C;
-            const double *x = scratch.x + i * width, *is_label = scratch.is_label + i * width;
-            if (row->active)
+            if (row->active) {
+                const multilabel_margin_row sums = {.C = C,
+                                                    .width = width,
+                                                    .labels = row->label,
+                                                    .label = scratch.label + i * C,
+                                                    .x = scratch.x + i * width,
+                                                    .listed = scratch.listed + i * width,
+                                                    .slope = scratch.slope};
                 row->loss =
-                    with_grad
-                        ? multilabel_margin_row(1, C, label, width, x, is_label, scratch.slope)
-                        : multilabel_margin_row(0, C, label, width, x, is_label, scratch.slope);
+                    with_grad ? multilabel_margin_loss(1, &sums) : multilabel_margin_loss(0, &sums);
+                if (row->loss < 0) {
+                    record_error(partial, first, FL_NO_MEMORY, 0);
+                    row->active = 0;
+                }
+            }
             if (!with_grad)
                 continue;
             for (int64_t c = 0; c < C; c++)

@@ -6,12 +6,14 @@
 #include "fastloss.h"
 #include "runtime/double_double.h"
 #include "runtime/fp_env.h"
+#include "runtime/interrupt.h"
 #include "runtime/moments.h"
 #include "runtime/parallel.h"
 #include "runtime/plan.h"
 #include "runtime/scaled.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -29,10 +31,43 @@ enum { ELEMENTS_PER_THREAD = 16384 };
 
 static const double INTERRUPT_SECONDS = 0.1;
 
+/* --- interrupts --- */
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef struct {
+    fl_interrupted ask;
+    double asked;      /* when */
+    atomic_int answer; /* once nonzero, no block begins on any thread */
+} interrupt_state;
+
+/* Of the call that runs on this thread; NULL on a worker, which must not ask. */
+static _Thread_local interrupt_state *caller_interrupt;
+
+int fl_is_interrupted(void)
+{
+    interrupt_state *state = caller_interrupt;
+    if (!state || !state->ask)
+        return 0;
+    int answer = atomic_load_explicit(&state->answer, memory_order_relaxed);
+    if (!answer && seconds() - state->asked >= INTERRUPT_SECONDS) {
+        answer = state->ask();
+        atomic_store_explicit(&state->answer, answer, memory_order_relaxed);
+        state->asked = seconds();
+    }
+    return answer;
+}
+
 /* --- a phase --- */
 
 typedef struct {
     const fl_call *call;
+    interrupt_state *interrupt;
     fl_kernel *kernel;
     fl_phase phase;
     int64_t first_block, blocks,
@@ -44,6 +79,8 @@ static void run_blocks(void *context, int64_t first, int64_t last)
 {
     const phase_context *c = context;
     for (int64_t i = first; i < last; i++) {
+        if (atomic_load_explicit(&c->interrupt->answer, memory_order_relaxed))
+            break;
         int64_t first_unit, last_unit;
         int64_t block = c->first_block + (i - c->first_block) * c->stride % c->blocks;
         fl_partial *partial = &c->partial[block - c->first_block];
@@ -54,13 +91,6 @@ static void run_blocks(void *context, int64_t first, int64_t last)
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_sfence(); /* non-temporal stores become visible before the block counts as done */
 #endif
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Gradient entries that span blocks: a double-double accumulates over the blocks, and each entry is
@@ -137,8 +167,7 @@ static int useful_threads(double work, int64_t blocks)
 
 /* One phase over all blocks, in batches, so that partials need little memory and interrupts are
  * handled promptly. */
-static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
-                           fl_interrupted interrupted, fl_partial *bad)
+static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals, fl_partial *bad)
 {
     const int64_t blocks = fl_phase_items(call, phase);
     const double work = phase_work(call, phase);
@@ -157,9 +186,11 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         batch = STACK_PARTIALS;
     }
     spanning_gradients spanning = {{{0, 0}}, {0}};
-    phase_context context = {
-        .call = call, .kernel = fl_selected_kernel(call), .phase = phase, .partial = partial};
-    double asked = interrupted ? seconds() : 0;
+    phase_context context = {.call = call,
+                             .interrupt = caller_interrupt,
+                             .kernel = fl_selected_kernel(call),
+                             .phase = phase,
+                             .partial = partial};
     fl_status status = FL_OK;
     for (int64_t first = 0; first < blocks && status == FL_OK; first += batch) {
         int64_t last = first + batch < blocks ? first + batch : blocks;
@@ -168,6 +199,10 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         context.stride = fl_family_of(call)->stride(last - first);
         fl_parallel(first, last, run_blocks, &context, threads,
                     block_work * (double)(last - first));
+        if (context.interrupt->answer || (last < blocks && fl_is_interrupted())) {
+            status = FL_INTERRUPTED;
+            break;
+        }
         for (int64_t block = first; block < last; block++) {
             const fl_partial *p = &partial[block - first];
             if (p->error_unit != FL_NOWHERE) {
@@ -178,12 +213,6 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
             add_partial(totals, p);
             if (phase == FL_MAIN)
                 accumulate_spanning(call, &spanning, block, p);
-        }
-        if (interrupted && status == FL_OK && last < blocks &&
-            seconds() - asked >= INTERRUPT_SECONDS) {
-            if (interrupted())
-                status = FL_INTERRUPTED;
-            asked = seconds();
         }
     }
     if (partial != on_stack)
@@ -214,16 +243,14 @@ static void free_split_state(fl_call *call)
 }
 
 /* FL_MAIN in phases that split units. */
-static fl_status run_split(const fl_call *call, fl_totals *totals, fl_interrupted interrupted,
-                           fl_partial *bad)
+static fl_status run_split(const fl_call *call, fl_totals *totals, fl_partial *bad)
 {
-    double start = seconds();
-    fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, interrupted, bad);
+    fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, bad);
     if (status == FL_OK && fl_family_of(call)->combines_parts)
-        status = run_phase(call, FL_SPLIT_COMBINE, totals, interrupted, bad);
-    if (status == FL_OK && interrupted && seconds() - start >= INTERRUPT_SECONDS && interrupted())
+        status = run_phase(call, FL_SPLIT_COMBINE, totals, bad);
+    if (status == FL_OK && fl_is_interrupted())
         status = FL_INTERRUPTED;
-    return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, interrupted, bad) : status;
+    return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, bad) : status;
 }
 
 /* --- a call --- */
@@ -253,6 +280,9 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 {
     fl_totals prepared = {0};
     fl_status status = FL_OK;
+    interrupt_state interrupt = {.ask = interrupted, .asked = interrupted ? seconds() : 0};
+    interrupt_state *const outer = caller_interrupt; /* a signal handler may call */
+    caller_interrupt = &interrupt;
     fp_mode saved = fp_enter();
     fl_plan(call);
     alloc_split_state(call);
@@ -260,15 +290,16 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     if (call->prepare) {
         if (call->mean)
             call->grad_scale = 0; /* not known yet */
-        status = run_phase(call, FL_PREPARE, &prepared, interrupted, bad);
+        status = run_phase(call, FL_PREPARE, &prepared, bad);
         set_gradient_scale(call, &prepared);
     }
     if (status == FL_OK && call->split_state)
-        status = run_split(call, totals, interrupted, bad);
+        status = run_split(call, totals, bad);
     else if (status == FL_OK)
-        status = run_phase(call, FL_MAIN, totals, interrupted, bad);
+        status = run_phase(call, FL_MAIN, totals, bad);
     free_split_state(call);
     fp_leave(saved);
+    caller_interrupt = outer;
     return status;
 }
 
