@@ -272,6 +272,11 @@ def large_calls(complete):
         }
         for shape, classes in shapes[case.unit]:
             yield from calls_of(case, shape, np.float32, classes, layouts, updates=complete)
+    scores = np.random.default_rng(0).normal(size=(3, 900))
+    half = np.where(np.arange(900) < 450, np.arange(900), -1)[None].repeat(3, 0)
+    loss, arrays = fl.multilabel_margin_loss, (scores, half)  # sorted
+    yield Call("many labels, values", loss, arrays, {"reduction": "none"})
+    yield Call("many labels, both", loss.value_and_grad, arrays, {})
 
 
 def ctc_calls(complete):

@@ -907,6 +907,36 @@ def test_ctrl_c_in_the_first_half_of_a_sequence():
 
 
 @signals
+@pytest.mark.parametrize("rows", [1, 2])
+def test_ctrl_c_inside_a_long_row(rows):
+    """Also on a worker, whose row ends with the caller's."""
+    python(
+        f"""
+        import signal
+        import numpy as np
+        import fastloss as fl
+
+        classes = 2**22
+        rng = np.random.default_rng(0)
+        x = np.resize(rng.normal(size=classes), ({rows}, classes))
+        labels = np.full(x.shape, -1, np.int32)
+        labels[:, : classes // 2] = rng.permutation(classes)[: classes // 2]
+        gradient = np.full(x.shape, 7.0)
+        fl.set_num_threads({rows}, fixed=True)
+        signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.05)  # of processor time
+        try:
+            fl.multilabel_margin_loss.grad(x, labels, out=gradient)
+        except KeyboardInterrupt:
+            assert (gradient == 7).all()
+            assert fl.multilabel_margin_loss(x[:, :5], labels[:, :5] * 0 - 1) == 0
+            raise SystemExit(0)
+        raise SystemExit(1)
+        """
+    )
+
+
+@signals
 def test_handler_that_raises_nothing():
     python(
         """

@@ -98,8 +98,8 @@ static int64_t multilabel_margin_load_row(const fl_call *call, int64_t unit, con
     for (int64_t c = 0; c < width; c++)
         listed[c] = c >= C;
     int64_t labels = 0;
-    for (; labels < C && label[labels] >= 0; labels++)
-        listed[label[labels]] += 1;
+    while (labels < C && label[labels] >= 0 && !fl_is_interrupted_after(labels + 1))
+        listed[label[labels++]] += 1;
     return labels;
 }
 
@@ -161,11 +161,11 @@ static INLINE double multilabel_margin_pairs(const int with_grad, const int is_e
 
 /* ---- Many labels: sorted -----------------------------------------------------------------------
  *
- * Let s_0 <= s_1 <= ... be the scores of the labels in ascending order. Class k∉T is within the
- * margin of, or before, the first n labels in this order, its rank. For n > 0, with p = n - 1,
+ * Let s_0 <= s_1 <= ... be the scores of the labels in ascending order, and let the rank n of a
+ * class k∉T be the number of labels with z_jk > 0: the first n. With n_b such classes of rank b or
+ * more, and the sums over k∉T of rank n > 0 and over labels b > 0,
  *
- *     Σ_{i<n} (1 - s_i + x_k) = n (1 - s_p + x_k) + Σ_{i<p} (s_p - s_i) = n z_pk + S_p,
- *     S_p = S_{p-1} + p (s_p - s_{p-1}).
+ *     C l = Σ_k n (1 - s_{n-1} + x_k) + Σ_b b n_{b+1} (s_b - s_{b-1}).
  *
  * No term is negative, so nothing cancels, however large the scores are. For doubles, z, each
  * difference, and the product of either with a count are rounded by 2^-53 of themselves, and sums
@@ -173,72 +173,37 @@ static INLINE double multilabel_margin_pairs(const int with_grad, const int is_e
  * less than 4 ULP. The derivatives are counts, and exact. */
 
 typedef struct {
-    real *score;    /* (labels), ascending */
-    fl_dd *lead;    /* (labels), S */
-    int64_t *rank;  /* (width), of a label: how many of the labels have lower scores */
-    int64_t *ahead; /* (labels + 1), how many of the classes k∉T have at least this rank */
+    int64_t *ahead; /* (labels + 1), n_b */
+    real *score;    /* (labels), s */
 } multilabel_margin_order;
 
-static size_t multilabel_margin_order_bytes(const multilabel_margin_row *row)
+static size_t multilabel_margin_order_bytes(int64_t labels)
 {
-    return size_add(size_of_array(sizeof(double), 4, row->labels + 1),
-                    size_of_array(sizeof(double), 1, row->width));
+    return size_add(size_of_array(sizeof(int64_t), 2, labels), sizeof(int64_t));
 }
 
-static multilabel_margin_order multilabel_margin_order_at(double *memory,
-                                                          const multilabel_margin_row *row)
+static multilabel_margin_order multilabel_margin_order_at(void *memory, int64_t labels)
 {
-    const int64_t size = row->labels + 1;
-    return (multilabel_margin_order){.lead = (fl_dd *)memory,
-                                     .ahead = (int64_t *)(memory + 2 * size),
-                                     .score = (real *)(memory + 3 * size),
-                                     .rank = (int64_t *)(memory + 4 * size)};
+    int64_t *ahead = memory;
+    return (multilabel_margin_order){.ahead = ahead, .score = (real *)(ahead + labels + 1)};
 }
 
-/* Whether to sort the labels. In pairs of a label and a class, to find the rank of a class costs 12
- * to 60, and to sort a label about 4 times as much: measured with AVX2, and doubled because it may
- * cost more of the pairs of AVX-512. Which one it is must not depend on the instruction set, as the
- * bits would. */
+/* Whether to sort the labels. In pairs of a label and a class, to find the rank of a class costs
+ * 12 to 60, and to sort a label about 4 times as much: measured with AVX2, and doubled because it
+ * may cost more of the pairs of AVX-512. Which one it is must not depend on the instruction set, as
+ * the bits would. */
 static int multilabel_margin_is_sorted(const multilabel_margin_row *row)
 {
     const double C = (double)row->C, labels = (double)row->labels;
     return C * labels > (REAL_IS_DOUBLE ? 16 : 48) * (C + 4 * labels + 128);
 }
 
-/* x + 1, rounded up: s < x + 1 exactly if s < next_margin(x). */
+/* x + 1, rounded up: s < x + 1 exactly if s < the result. */
 static INLINE real multilabel_margin_end(real x)
 {
     const real hi = x + 1, v = hi - x, lo = (x - (hi - v)) + (1 - v);
     const int_real up = hi > 0 ? 1 : -1;
     return lo > 0 ? real_from_bits(real_bits(hi) + (uint_real)up) : hi;
-}
-
-/* Binary searches for RANKS_AT_ONCE classes, which wait for memory together. Without a branch,
- * which would be mispredicted at every second step. */
-enum { RANKS_AT_ONCE = 8 };
-
-static void multilabel_margin_find_ranks(const multilabel_margin_row *row,
-                                         const multilabel_margin_order *order)
-{
-    for (int64_t c = 0; c < row->width; c += RANKS_AT_ONCE) {
-        real end[RANKS_AT_ONCE];
-        int64_t rank[RANKS_AT_ONCE] = {0};
-        for (int k = 0; k < RANKS_AT_ONCE; k++) {
-            const real x = (real)row->x[c + k], margin = multilabel_margin_end(x);
-            end[k] = row->listed[c + k] == 0 ? margin : x;
-        }
-        for (int64_t left = row->labels, half; left > 1; left -= half) {
-            half = left / 2;
-            const real *last = order->score + half - 1;
-#pragma GCC unroll 8
-            for (int k = 0; k < RANKS_AT_ONCE; k++)
-                rank[k] += -(int64_t)(last[rank[k]] < end[k]) & half;
-        }
-        for (int k = 0; k < RANKS_AT_ONCE; k++)
-            order->rank[c + k] = rank[k] + (order->score[rank[k]] < end[k]);
-        if ((c + RANKS_AT_ONCE) % FL_ASK_AFTER == 0 && fl_is_interrupted())
-            return;
-    }
 }
 
 /* Whether some z is a difference of equal infinities. */
@@ -256,72 +221,93 @@ static int multilabel_margin_is_undefined(const multilabel_margin_row *row,
     return 0;
 }
 
-/* Returns C l of a row, times unit, a power of two. */
-static INLINE double multilabel_margin_order_sum(const double unit,
-                                                 const multilabel_margin_row *row,
-                                                 const multilabel_margin_order *order)
+/* Binary searches at once, which wait for memory together. They have no branch, which would be
+ * mispredicted at every second step. */
+enum { SEARCHES = 8 };
+
+/* Returns the sum over k, times unit, a power of two; counts classes by rank in ahead; writes ranks
+ * to slope if with_grad: of a label, how many labels have lower scores. */
+static fl_dd multilabel_margin_rank(const int with_grad, double unit,
+                                    const multilabel_margin_row *row,
+                                    const multilabel_margin_order *order)
 {
-    fl_dd lead = {0, 0};
-    for (int64_t j = 0; j < row->labels; j++) {
-        if (j > 0 && order->score[j] != order->score[j - 1]) {
-            const double step = unit * (double)order->score[j] - unit * (double)order->score[j - 1];
-            const fl_dd next = two_sum(lead.hi, (double)j * step);
-            lead = (fl_dd){next.hi, lead.lo + next.lo};
-        }
-        order->lead[j] = (fl_dd){lead.hi, finite_or_zero(lead.lo)};
-    }
     lane_sum sum;
     clear_lane_sum(&sum);
-    for (int64_t i = 0; i < row->width; i += LANES) {
-        for (int k = 0; k < LANES; k++) {
-            const int64_t rank = order->rank[i + k], last = rank > 0 ? rank - 1 : 0;
-            const fl_dd gap = margin_gap(unit, (real)(unit * (double)order->score[last]));
-            const double z = margin_at(gap, unit * row->x[i + k]);
-            const int is_positive = (rank > 0) & (row->listed[i + k] == 0);
-            add_to_lane(&sum, k, is_positive ? (double)rank * z : 0);
-            add_to_lane(&sum, k, is_positive ? order->lead[last].hi : 0);
-            add_to_lane(&sum, k, is_positive ? order->lead[last].lo : 0);
+    memset(order->ahead, 0, (size_t)(row->labels + 1) * sizeof *order->ahead);
+    for (int64_t c = 0; c < row->width; c += SEARCHES) {
+        const double *x = row->x + c, *listed = row->listed + c;
+        real end[SEARCHES];
+        int64_t rank[SEARCHES] = {0};
+        for (int k = 0; k < SEARCHES; k++) {
+            const real score = (real)x[k], margin = multilabel_margin_end(score);
+            end[k] = listed[k] == 0 ? margin : score;
         }
-        if ((i + LANES) % FL_ASK_AFTER == 0 && fl_is_interrupted())
+        for (int64_t left = row->labels, half; left > 1; left -= half) {
+            half = left / 2;
+            const real *last = order->score + half - 1;
+#pragma GCC unroll 8
+            for (int k = 0; k < SEARCHES; k++)
+                rank[k] += -(int64_t)(last[rank[k]] < end[k]) & half;
+        }
+        for (int k = 0; k < SEARCHES; k++) {
+            rank[k] += order->score[rank[k]] < end[k];
+            const double last = (double)order->score[rank[k] > 0 ? rank[k] - 1 : 0];
+            const double z = margin_at(margin_gap(unit, (real)(unit * last)), unit * x[k]);
+            const int is_other = listed[k] == 0;
+            add_to_lane(&sum, (int)(c % LANES) + k,
+                        is_other & (rank[k] > 0) ? (double)rank[k] * z : 0);
+            order->ahead[rank[k]] += is_other;
+            if (with_grad)
+                row->slope[c + k] = (double)rank[k];
+        }
+        if (fl_is_interrupted_after(c + SEARCHES))
             break;
     }
-    return reduce_lanes(&sum).hi;
+    return reduce_lanes(&sum);
 }
 
-static void multilabel_margin_order_slopes(const multilabel_margin_row *row,
-                                           const multilabel_margin_order *order)
+/* C l, times unit. */
+static double multilabel_margin_order_sum(const int with_grad, double unit,
+                                          const multilabel_margin_row *row,
+                                          const multilabel_margin_order *order)
 {
+    const fl_dd near = multilabel_margin_rank(with_grad, unit, row, order);
+    const real *score = order->score;
     int64_t *const ahead = order->ahead;
-    memset(ahead, 0, (size_t)(row->labels + 1) * sizeof *ahead);
-    for (int64_t c = 0; c < row->C; c++)
-        ahead[order->rank[c]] += row->listed[c] == 0;
-    for (int64_t j = row->labels; j > 0; j--)
-        ahead[j - 1] += ahead[j];
-    for (int64_t c = 0; c < row->C; c++) {
-        const int64_t rank = order->rank[c], next = rank < row->labels ? rank + 1 : rank;
-        const double listed = row->listed[c];
-        row->slope[c] = listed == 0 ? (double)rank : 0 - listed * (double)ahead[next];
+    fl_dd sum = {0, 0};
+    for (int64_t b = row->labels - 1; b > 0; b--) {
+        const double step = unit * (double)score[b] - unit * (double)score[b - 1];
+        const int is_positive = (ahead[b + 1] > 0) & (score[b] != score[b - 1]);
+        const fl_dd next =
+            two_sum(sum.hi, is_positive ? (double)b * (double)ahead[b + 1] * step : 0);
+        sum = (fl_dd){next.hi, sum.lo + next.lo};
+        ahead[b] += ahead[b + 1];
     }
+    return dd_add(near, (fl_dd){sum.hi, finite_or_zero(sum.lo)}).hi;
 }
 
 /* Returns l of a row, and the slopes if with_grad. */
 static double multilabel_margin_sorted(const int with_grad, const multilabel_margin_row *row,
                                        const multilabel_margin_order *order)
 {
-    for (int64_t j = 0; j < row->labels; j++)
+    for (int64_t j = 0; j < row->labels && !fl_is_interrupted_after(j + 1); j++)
         order->score[j] = (real)row->x[row->label[j]];
-    radix_sort(row->labels, order->score, (real *)order->lead);
-    multilabel_margin_find_ranks(row, order);
+    radix_sort(row->labels, order->score, (real *)order->ahead);
+    if (fl_is_interrupted())
+        return 0;
     if (multilabel_margin_is_undefined(row, order))
         return NAN;
-    if (with_grad)
-        multilabel_margin_order_slopes(row, order);
-    double sum = multilabel_margin_order_sum(1, row, order);
-#if REAL_IS_DOUBLE
-    if (sum == INFINITY) /* though l may not be infinite; 1 is then negligible */
-        return multilabel_margin_order_sum(0x1p-100, row, order) / (double)row->C * 0x1p100;
-#endif
-    return sum / (double)row->C;
+    double l = multilabel_margin_order_sum(with_grad, 1, row, order) / (double)row->C;
+    if (REAL_IS_DOUBLE && l == INFINITY) /* the sum may be, and then 1 is negligible */
+        l = multilabel_margin_order_sum(with_grad, 0x1p-100, row, order) / (double)row->C * 0x1p100;
+    if (!with_grad || fl_is_interrupted()) /* ranks would be missing */
+        return l;
+    for (int64_t c = 0; c < row->C && !fl_is_interrupted_after(c + 1); c++) {
+        const double listed = row->listed[c];
+        if (listed > 0)
+            row->slope[c] = 0 - listed * (double)order->ahead[(int64_t)row->slope[c] + 1];
+    }
+    return l;
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
@@ -342,10 +328,10 @@ static INLINE double multilabel_margin_loss(const int with_grad, const multilabe
                         : multilabel_margin_pairs(with_grad, 1, row)) /
             (double)row->C;
     if (!has_nan && (is_sorted || (REAL_IS_DOUBLE && l == INFINITY))) {
-        double *memory = fl_scratch_alloc(multilabel_margin_order_bytes(row));
+        void *memory = fl_scratch_alloc(multilabel_margin_order_bytes(row->labels));
         if (!memory)
             return -1;
-        const multilabel_margin_order order = multilabel_margin_order_at(memory, row);
+        const multilabel_margin_order order = multilabel_margin_order_at(memory, row->labels);
         l = multilabel_margin_sorted(with_grad && is_sorted, row, &order);
         fl_scratch_free(memory);
     }
@@ -397,6 +383,8 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
                     row->active = 0;
                 }
             }
+            if (C > FL_ASK_AFTER && fl_is_interrupted())
+                break;
             if (!with_grad)
                 continue;
             for (int64_t c = 0; c < C; c++)

@@ -40,27 +40,30 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-typedef struct {
+typedef struct interrupt_state {
     fl_interrupted ask;
-    double asked;      /* when */
-    atomic_int answer; /* once nonzero, no block begins on any thread */
+    struct interrupt_state **caller; /* current_interrupt of the thread that may ask */
+    double asked;                    /* when */
+    atomic_int answer;               /* once nonzero, no block begins on any thread */
 } interrupt_state;
 
-/* Of the call that runs on this thread; NULL on a worker, which must not ask. */
-static _Thread_local interrupt_state *caller_interrupt;
+/* Of the call that this thread works on. */
+static _Thread_local interrupt_state *current_interrupt;
+
+static int interrupt_answer(interrupt_state *state)
+{
+    return atomic_load_explicit(&state->answer, memory_order_relaxed);
+}
 
 int fl_is_interrupted(void)
 {
-    interrupt_state *state = caller_interrupt;
-    if (!state || !state->ask)
-        return 0;
-    int answer = atomic_load_explicit(&state->answer, memory_order_relaxed);
-    if (!answer && seconds() - state->asked >= INTERRUPT_SECONDS) {
-        answer = state->ask();
-        atomic_store_explicit(&state->answer, answer, memory_order_relaxed);
+    interrupt_state *state = current_interrupt;
+    if (state->ask && state->caller == &current_interrupt && !interrupt_answer(state) &&
+        seconds() - state->asked >= INTERRUPT_SECONDS) {
+        atomic_store_explicit(&state->answer, state->ask(), memory_order_relaxed);
         state->asked = seconds();
     }
-    return answer;
+    return interrupt_answer(state);
 }
 
 /* --- a phase --- */
@@ -78,9 +81,9 @@ typedef struct {
 static void run_blocks(void *context, int64_t first, int64_t last)
 {
     const phase_context *c = context;
-    for (int64_t i = first; i < last; i++) {
-        if (atomic_load_explicit(&c->interrupt->answer, memory_order_relaxed))
-            break;
+    interrupt_state *const before = current_interrupt; /* NULL on a worker */
+    current_interrupt = c->interrupt;
+    for (int64_t i = first; i < last && !interrupt_answer(c->interrupt); i++) {
         int64_t first_unit, last_unit;
         int64_t block = c->first_block + (i - c->first_block) * c->stride % c->blocks;
         fl_partial *partial = &c->partial[block - c->first_block];
@@ -88,6 +91,7 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         fl_block_range(c->call, c->phase, block, &first_unit, &last_unit);
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
+    current_interrupt = before;
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_sfence(); /* non-temporal stores become visible before the block counts as done */
 #endif
@@ -187,7 +191,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     }
     spanning_gradients spanning = {{{0, 0}}, {0}};
     phase_context context = {.call = call,
-                             .interrupt = caller_interrupt,
+                             .interrupt = current_interrupt,
                              .kernel = fl_selected_kernel(call),
                              .phase = phase,
                              .partial = partial};
@@ -199,7 +203,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         context.stride = fl_family_of(call)->stride(last - first);
         fl_parallel(first, last, run_blocks, &context, threads,
                     block_work * (double)(last - first));
-        if (context.interrupt->answer || (last < blocks && fl_is_interrupted())) {
+        if (interrupt_answer(context.interrupt) || (last < blocks && fl_is_interrupted())) {
             status = FL_INTERRUPTED;
             break;
         }
@@ -280,9 +284,10 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 {
     fl_totals prepared = {0};
     fl_status status = FL_OK;
-    interrupt_state interrupt = {.ask = interrupted, .asked = interrupted ? seconds() : 0};
-    interrupt_state *const outer = caller_interrupt; /* a signal handler may call */
-    caller_interrupt = &interrupt;
+    interrupt_state *const outer = current_interrupt; /* a signal handler may call */
+    interrupt_state interrupt = {
+        .ask = interrupted, .caller = &current_interrupt, .asked = interrupted ? seconds() : 0};
+    current_interrupt = &interrupt;
     fp_mode saved = fp_enter();
     fl_plan(call);
     alloc_split_state(call);
@@ -299,7 +304,7 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
         status = run_phase(call, FL_MAIN, totals, bad);
     free_split_state(call);
     fp_leave(saved);
-    caller_interrupt = outer;
+    current_interrupt = outer;
     return status;
 }
 

@@ -15,11 +15,13 @@ static INLINE int sort_digit(real x, int shift)
     return (int)((bits ^ (negative | SIGN_BIT)) >> shift & 255);
 }
 
-/* Sorts x (n), which holds no NaN; spare (n) is overwritten. */
+/* Sorts x (n), which holds no NaN, unless interrupted; spare (n) is overwritten. */
 static void radix_sort(int64_t n, real *x, real *spare)
 {
     real *from = x, *to = spare;
     for (int shift = 0; shift < 8 * (int)sizeof(real); shift += 8) {
+        if (n > FL_ASK_AFTER && fl_is_interrupted())
+            break;
         int64_t next[256] = {0}, sum = 0; /* how many, then where the next one goes */
         for (int64_t i = 0; i < n; i++)
             next[sort_digit(from[i], shift)]++;
@@ -35,8 +37,6 @@ static void radix_sort(int64_t n, real *x, real *spare)
         real *swap = from;
         from = to;
         to = swap;
-        if (n > FL_ASK_AFTER && fl_is_interrupted())
-            break;
     }
     if (from != x)
         memcpy(x, from, (size_t)n * sizeof *x);
