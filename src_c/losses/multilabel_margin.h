@@ -366,7 +366,8 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
         real *g = with_grad && C > 0
                       ? fl_output_buffer(call->output[FL_GRADIENT], first * C, size, scratch.g)
                       : scratch.g;
-        for (int64_t i = 0; i < n; i++) {
+        int is_interrupted = 0;
+        for (int64_t i = 0; i < n && !is_interrupted; i++) {
             margin_row *row = &rows[i];
             if (row->active) {
                 const multilabel_margin_row sums = {.C = C,
@@ -383,14 +384,13 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
                     row->active = 0;
                 }
             }
-            if (C > FL_ASK_AFTER && fl_is_interrupted())
-                break;
-            if (!with_grad)
+            is_interrupted = C > FL_ASK_AFTER && fl_is_interrupted();
+            if (!with_grad || is_interrupted)
                 continue;
             for (int64_t c = 0; c < C; c++)
                 g[i * C + c] = row->active ? (real)(row->grad_scale * scratch.slope[c]) : 0;
         }
-        if (with_grad && C > 0)
+        if (with_grad && C > 0 && !is_interrupted)
             fl_store(call->output[FL_GRADIENT], first * C, size, g);
         margin_rows_emit(call, first, n, rows, partial);
     }
