@@ -115,10 +115,24 @@ FAULTS = [
     ),
     Fault(
         "src_c/losses/multilabel_margin.h",
-        "int is_positive = !(z <= 0) & (is_label[i + k] == 0);",
-        "int is_positive = !(z < 0) & (is_label[i + k] == 0);",
+        "int is_positive = !(z <= 0) & (listed[i + k] == 0);",
+        "int is_positive = !(z < 0) & (listed[i + k] == 0);",
         "multilabel_margin_loss has a gradient exactly at the margin",
         ("tests/test_margin.py",),
+    ),
+    Fault(
+        "src_c/losses/multilabel_margin.h",
+        "return lo > 0 ? real_from_bits(",
+        "return lo > 1 ? real_from_bits(",
+        "multilabel_margin_loss rounds the margin of a class before it is ranked",
+        ("tests/test_margin.py::test_multilabel_margin_of_many_labels",),
+    ),
+    Fault(
+        "src_c/losses/multilabel_margin.h",
+        "sum = (fl_dd){next.hi, sum.lo + next.lo};",
+        "sum = (fl_dd){next.hi, 0};",
+        "multilabel_margin_loss adds the gaps of sorted labels without their errors",
+        ("tests/test_margin.py::test_multilabel_margin_of_many_labels",),
     ),
     Fault(
         "src_c/losses/multilabel_soft_margin.h",
