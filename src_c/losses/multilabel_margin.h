@@ -153,7 +153,7 @@ static INLINE double multilabel_margin_pairs(const int with_grad, const int is_e
     for (int64_t j = 0; j < row->labels; j++) {
         multilabel_margin_add_label(with_grad, is_exact, row->label[j], row->width, row->x,
                                     row->listed, &sum, row->slope);
-        if (row->width > FL_ASK_AFTER && fl_is_interrupted())
+        if (row->C > FL_ASK_AFTER && fl_is_interrupted())
             break;
     }
     return reduce_lanes(&sum).hi;
@@ -293,14 +293,15 @@ static double multilabel_margin_sorted(const int with_grad, const multilabel_mar
     for (int64_t j = 0; j < row->labels && !fl_is_interrupted_after(j + 1); j++)
         order->score[j] = (real)row->x[row->label[j]];
     radix_sort(row->labels, order->score, (real *)order->ahead);
-    if (fl_is_interrupted())
+    const int is_long = row->C > FL_ASK_AFTER;
+    if (is_long && fl_is_interrupted())
         return 0;
     if (multilabel_margin_is_undefined(row, order))
         return NAN;
     double l = multilabel_margin_order_sum(with_grad, 1, row, order) / (double)row->C;
     if (REAL_IS_DOUBLE && l == INFINITY) /* the sum may be, and then 1 is negligible */
         l = multilabel_margin_order_sum(with_grad, 0x1p-100, row, order) / (double)row->C * 0x1p100;
-    if (!with_grad || fl_is_interrupted()) /* ranks would be missing */
+    if (!with_grad || (is_long && fl_is_interrupted())) /* ranks would be missing */
         return l;
     for (int64_t c = 0; c < row->C && !fl_is_interrupted_after(c + 1); c++) {
         const double listed = row->listed[c];

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* Entries of a loop that take less, even if they wait for memory. */
+/* Elements that take less, even if they wait for memory: only in longer units does a kernel ask. */
 enum { FL_ASK_AFTER = 1 << 16 };
 
 /* Whether the call was interrupted. The kernel then returns, with any result: it is discarded. */

@@ -42,28 +42,36 @@ static double seconds(void)
 
 typedef struct interrupt_state {
     fl_interrupted ask;
-    struct interrupt_state **caller; /* current_interrupt of the thread that may ask */
     double asked;                    /* when */
+    struct interrupt_state **caller; /* its current_interrupt: workers must not ask */
     atomic_int answer;               /* once nonzero, no block begins on any thread */
 } interrupt_state;
 
-/* Of the call that this thread works on. */
+/* Of the call on whose long units this thread works, if any. */
 static _Thread_local interrupt_state *current_interrupt;
+
+static int has_long_units(const fl_call *call) { return call->unit_size > FL_ASK_AFTER; }
 
 static int interrupt_answer(interrupt_state *state)
 {
     return atomic_load_explicit(&state->answer, memory_order_relaxed);
 }
 
-int fl_is_interrupted(void)
+static int ask_for_interrupt(interrupt_state *state)
 {
-    interrupt_state *state = current_interrupt;
-    if (state->ask && state->caller == &current_interrupt && !interrupt_answer(state) &&
-        seconds() - state->asked >= INTERRUPT_SECONDS) {
+    if (state->ask && !interrupt_answer(state) && seconds() - state->asked >= INTERRUPT_SECONDS) {
         atomic_store_explicit(&state->answer, state->ask(), memory_order_relaxed);
         state->asked = seconds();
     }
     return interrupt_answer(state);
+}
+
+int fl_is_interrupted(void)
+{
+    interrupt_state *state = current_interrupt;
+    if (!state)
+        return 0;
+    return state->caller == &current_interrupt ? ask_for_interrupt(state) : interrupt_answer(state);
 }
 
 /* --- a phase --- */
@@ -81,8 +89,10 @@ typedef struct {
 static void run_blocks(void *context, int64_t first, int64_t last)
 {
     const phase_context *c = context;
-    interrupt_state *const before = current_interrupt; /* NULL on a worker */
-    current_interrupt = c->interrupt;
+    const int is_long = has_long_units(c->call);
+    interrupt_state *const before = is_long ? current_interrupt : NULL; /* a handler may call */
+    if (is_long)
+        current_interrupt = c->interrupt;
     for (int64_t i = first; i < last && !interrupt_answer(c->interrupt); i++) {
         int64_t first_unit, last_unit;
         int64_t block = c->first_block + (i - c->first_block) * c->stride % c->blocks;
@@ -91,7 +101,8 @@ static void run_blocks(void *context, int64_t first, int64_t last)
         fl_block_range(c->call, c->phase, block, &first_unit, &last_unit);
         c->kernel(c->call, c->phase, first_unit, last_unit, partial);
     }
-    current_interrupt = before;
+    if (is_long)
+        current_interrupt = before;
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_sfence(); /* non-temporal stores become visible before the block counts as done */
 #endif
@@ -171,7 +182,8 @@ static int useful_threads(double work, int64_t blocks)
 
 /* One phase over all blocks, in batches, so that partials need little memory and interrupts are
  * handled promptly. */
-static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals, fl_partial *bad)
+static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *totals,
+                           interrupt_state *interrupt, fl_partial *bad)
 {
     const int64_t blocks = fl_phase_items(call, phase);
     const double work = phase_work(call, phase);
@@ -191,7 +203,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
     }
     spanning_gradients spanning = {{{0, 0}}, {0}};
     phase_context context = {.call = call,
-                             .interrupt = current_interrupt,
+                             .interrupt = interrupt,
                              .kernel = fl_selected_kernel(call),
                              .phase = phase,
                              .partial = partial};
@@ -203,7 +215,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
         context.stride = fl_family_of(call)->stride(last - first);
         fl_parallel(first, last, run_blocks, &context, threads,
                     block_work * (double)(last - first));
-        if (interrupt_answer(context.interrupt) || (last < blocks && fl_is_interrupted())) {
+        if (interrupt_answer(interrupt) || (last < blocks && ask_for_interrupt(interrupt))) {
             status = FL_INTERRUPTED;
             break;
         }
@@ -247,14 +259,15 @@ static void free_split_state(fl_call *call)
 }
 
 /* FL_MAIN in phases that split units. */
-static fl_status run_split(const fl_call *call, fl_totals *totals, fl_partial *bad)
+static fl_status run_split(const fl_call *call, fl_totals *totals, interrupt_state *interrupt,
+                           fl_partial *bad)
 {
-    fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, bad);
+    fl_status status = run_phase(call, FL_SPLIT_PARTIAL, totals, interrupt, bad);
     if (status == FL_OK && fl_family_of(call)->combines_parts)
-        status = run_phase(call, FL_SPLIT_COMBINE, totals, bad);
-    if (status == FL_OK && fl_is_interrupted())
+        status = run_phase(call, FL_SPLIT_COMBINE, totals, interrupt, bad);
+    if (status == FL_OK && ask_for_interrupt(interrupt))
         status = FL_INTERRUPTED;
-    return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, bad) : status;
+    return status == FL_OK ? run_phase(call, FL_SPLIT_FINISH, totals, interrupt, bad) : status;
 }
 
 /* --- a call --- */
@@ -284,10 +297,9 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
 {
     fl_totals prepared = {0};
     fl_status status = FL_OK;
-    interrupt_state *const outer = current_interrupt; /* a signal handler may call */
-    interrupt_state interrupt = {
-        .ask = interrupted, .caller = &current_interrupt, .asked = interrupted ? seconds() : 0};
-    current_interrupt = &interrupt;
+    interrupt_state interrupt = {.ask = interrupted,
+                                 .asked = interrupted ? seconds() : 0,
+                                 .caller = has_long_units(call) ? &current_interrupt : NULL};
     fp_mode saved = fp_enter();
     fl_plan(call);
     alloc_split_state(call);
@@ -295,16 +307,15 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     if (call->prepare) {
         if (call->mean)
             call->grad_scale = 0; /* not known yet */
-        status = run_phase(call, FL_PREPARE, &prepared, bad);
+        status = run_phase(call, FL_PREPARE, &prepared, &interrupt, bad);
         set_gradient_scale(call, &prepared);
     }
     if (status == FL_OK && call->split_state)
-        status = run_split(call, totals, bad);
+        status = run_split(call, totals, &interrupt, bad);
     else if (status == FL_OK)
-        status = run_phase(call, FL_MAIN, totals, bad);
+        status = run_phase(call, FL_MAIN, totals, &interrupt, bad);
     free_split_state(call);
     fp_leave(saved);
-    current_interrupt = outer;
     return status;
 }
 
