@@ -51,7 +51,7 @@ def workload():
     row = rng.normal(size=(1, n)).astype(np.float32)  # split over threads
     lists = np.where(np.arange(3000) < 5, np.arange(3000), -1)[None].repeat(4, 0)
     long_rows = rng.normal(size=(4, 3000)).astype(np.float32)  # with scratch
-    half = np.where(np.arange(3000) < 1500, np.arange(3000), -1)[None].repeat(4, 0)
+    many = np.where(np.arange(3000) < 1500, np.arange(3000), -1)[None].repeat(4, 0)
     bad = q.copy()
     bad[[n // 3, n - 1]] = 7, 8
     bad_labels = labels.copy()
@@ -74,7 +74,7 @@ def workload():
         lambda: fl.nll_loss.grad(logits, labels),
         lambda: fl.multi_margin_loss.value_and_grad(logits, labels),
         lambda: fl.multilabel_margin_loss.value_and_grad(long_rows, lists),
-        lambda: fl.multilabel_margin_loss.value_and_grad(long_rows, half),
+        lambda: fl.multilabel_margin_loss.value_and_grad(long_rows, many),
         lambda: fl.triplet_margin_loss.grad(logits, logits[::-1], logits * 2),
         lambda: fl.kl_div.sums(p, q),
         lambda: fl.mse_loss.grad(half, half[::-1], reduction="sum"),

@@ -480,7 +480,8 @@ FAULTS = [
     # ---- driver and plan
     Fault(
         "src_c/runtime/run.c",
-        "    if (status == FL_OK && ask_for_interrupt(interrupt))\n        status = FL_INTERRUPTED;\n",
+        "    if (status == FL_OK && ask_for_interrupt(interrupt))\n"
+        "        status = FL_INTERRUPTED;\n",
         "",
         "an interrupt in the first half of a split unit is noticed after the second",
         ("tests/test_processes.py::test_ctrl_c_in_the_first_half_of_a_sequence",),
