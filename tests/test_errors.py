@@ -444,6 +444,16 @@ bad(
     says=r"^target\[0, 0\] = 0\.0 is not allowed: target must be above 0$",
     early=False,
 )
+bad(
+    "a number that float32 rounds to 0",
+    "gamma_nll_loss",
+    np.zeros(3, np.float16),
+    1e-300,
+    error=ValueError,
+    says="^target = 1e-300 is not allowed: target must be above 0 as a float32, which rounds it to 0;"
+    " pass arrays of float64$",
+    early=False,
+)
 
 # --- sequences ------------------------------------------------------------------------------------
 

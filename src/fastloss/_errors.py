@@ -438,6 +438,8 @@ def bad_value(name, array, index, domain, rows):
     remedy = ""
     if domain == "unit_interval" and name == "input":  # only of binary_cross_entropy
         remedy = "; for logits, use binary_cross_entropy_with_logits"
+    if domain == "positive" and value > 0:
+        remedy = " as a float32, which rounds it to 0; pass arrays of float64"
     allowed = _ALLOWED[domain] + remedy
     return ValueError(f"{entry} = {value!r} is not allowed: {name} must be {allowed}")
 
