@@ -447,7 +447,7 @@ def check(call, copies):
 
 
 def check_overflow(call, copies, error):
-    """Checks that the losses, or the weights, sum to no normal float64, or what a gradient needs."""
+    """Checks that a sum of losses or weights, or a factor of gradients, is no normal float64."""
     if call.must_raise:
         raise Finding(f"{call.must_raise.__name__} expected, not {error!r}") from error
     if call.defect is not None or "the sum of the weights" in str(error):

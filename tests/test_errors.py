@@ -450,8 +450,8 @@ bad(
     np.zeros(3, np.float16),
     1e-300,
     error=ValueError,
-    says="^target = 1e-300 is not allowed: target must be above 0 as a float32, which rounds it to 0;"
-    " pass arrays of float64$",
+    says="^target = 1e-300 is not allowed: target must be above 0 as a float32, which rounds it to "
+    "0; pass arrays of float64$",
     early=False,
 )
 
