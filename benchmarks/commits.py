@@ -12,7 +12,7 @@ FOLDER = ROOT / "build" / "commits"
 
 
 def git(revision, *arguments):
-    """What git prints."""
+    """The output of git."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
     except FileNotFoundError:

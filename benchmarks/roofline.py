@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.cells import Cell
 
-# What part of the bytes that a loop moves it reads; it writes the others.
+# The fraction of its bytes that a loop reads; it writes the others.
 READ_PARTS = {"read_one": 1, "read_two": 1, "triad": 2 / 3, "copy": 1 / 2, "write": 0}
 
 

@@ -614,7 +614,7 @@ def test_ratio_to_the_fastest_library_of_each_cell():
     assert f"- Smallest ratios, value: 1.50x {small} (JAX), 2.00x {large} (PyTorch)" in page
     assert f"| {FASTEST} | 1.50x (1.50x) | 2.00x (2.00x) |" in "\n".join(report.summary(made))
     assert any(line.startswith(f"{FASTEST}, small (1 cells)") for line in closing_lines(made))
-    # Of one library nothing is the fastest.
+    # A single library has no fastest one.
     assert FASTEST not in "\n".join([*report.means_section(made_up()), *closing_lines(made_up())])
 
 

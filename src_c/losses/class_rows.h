@@ -103,7 +103,7 @@ static __attribute__((noinline, cold)) void class_rows_set_exponents(const fl_ca
 }
 
 /* Sets label, active and sample_weight of the rows. Returns the number of active rows, and in *bad
- * that of invalid labels. label (n) is NULL if SOFT, sample_weight (n) for ones. */
+ * the number of invalid labels. label (n) is NULL if SOFT, sample_weight (n) for ones. */
 static INLINE int64_t class_rows_activate(const fl_call *call, row_batch *r, const int64_t *label,
                                           const double *sample_weight, int64_t *bad)
 {

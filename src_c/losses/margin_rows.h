@@ -15,7 +15,7 @@ typedef struct {
     double sample_weight;
     double loss;         /* l 2^-exponent, before the sample weight and w_y */
     double grad_scale;   /* factor of dl/dx */
-    int64_t label;       /* multi_margin: y; multilabel_margin: the length of the list */
+    int64_t label;       /* multi_margin: y */
     double class_weight; /* multi_margin: w_y 2^-exponent; else 1 */
     int64_t exponent;    /* 0 unless a weight is extreme */
     fl_dd gap;           /* multi_margin: m - x_y, in two parts */

@@ -359,9 +359,10 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
     const multilabel_margin_scratch scratch = multilabel_margin_scratch_at(memory, width, n, C);
     multilabel_margin_load_labels(call, first, n, rows, scratch.label, partial);
     if (phase == FL_MAIN) {
+        int64_t labels[FL_ROW_BATCH]; /* the length of each row's list */
         for (int64_t i = 0; i < n; i++)
             if (rows[i].active)
-                rows[i].label =
+                labels[i] =
                     multilabel_margin_load_row(call, first + i, scratch.label + i * C, width,
                                                scratch.x + i * width, scratch.listed + i * width);
         real *g = with_grad && C > 0
@@ -373,7 +374,7 @@ static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first
             if (row->active) {
                 const multilabel_margin_row sums = {.C = C,
                                                     .width = width,
-                                                    .labels = row->label,
+                                                    .labels = labels[i],
                                                     .label = scratch.label + i * C,
                                                     .x = scratch.x + i * width,
                                                     .listed = scratch.listed + i * width,

@@ -47,7 +47,7 @@ typedef struct interrupt_state {
     atomic_int answer;               /* once nonzero, no block begins on any thread */
 } interrupt_state;
 
-/* Of the call on whose long units this thread works, if any. */
+/* The state of the call whose long units this thread computes, if any. */
 static _Thread_local interrupt_state *current_interrupt;
 
 static int has_long_units(const fl_call *call) { return call->unit_size > FL_ASK_AFTER; }
