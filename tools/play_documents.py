@@ -13,7 +13,6 @@ Examples in Python are run by tests/test_docs.py.
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -126,24 +125,17 @@ def serve(command, clone, env):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tools.play_documents", description=__doc__)
     parser.add_argument("documents", nargs="*", default=DOCUMENTS)
-    parser.add_argument(
-        "--reuse-objects",
-        action="store_true",
-        help="copy the compiled objects of this checkout, which saves the first build",
-    )
-    options = parser.parse_args(argv)
+    documents = parser.parse_args(argv).documents
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         clone, venv = Path(folder, "fastloss"), Path(folder, "venv")
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        if options.reuse_objects:
-            shutil.copytree(ROOT / "build", clone / "build")
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         env |= {"PATH": f"{venv}/bin:{env['PATH']}", "VIRTUAL_ENV": str(venv), "HOME": folder}
         env.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # of pip
         env.setdefault("XDG_CONFIG_HOME", str(Path.home() / ".config"))
-        for document in options.documents:
+        for document in documents:
             print(f"=== {document}\n", flush=True)
             failed += play(document, clone, env)
     print(f"{failed} commands failed" if failed else "every command succeeded")
