@@ -357,8 +357,8 @@ def fail_each(call, counts, findings, expected):
 def check_failures(calls, counts, rounds, findings):
     """Allocations that fail, and whether this leaks: of `rounds`, the first fills caches.
 
-    A thread that gets its first share of the work late fills its own later, so growth counts as a
-    leak if it goes on in more rounds.
+    A thread that gets its first share of the work late fills its own later, so growth is a leak
+    only if it continues in further rounds.
     """
     for call in calls:
         call.prepare()

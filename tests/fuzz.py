@@ -1,7 +1,7 @@
 """`python -m tests.fuzz --calls 100000 --seed 0`: random calls of every method of every loss.
 
 A call must return, or raise a ValueError, TypeError or MemoryError that names an argument, or an
-OverflowError for a sum that is out of the range of float64. A valid
+OverflowError for a sum, or a factor of gradients, that is out of the range of float64. A valid
 call must return the documented shapes, dtypes and types, write to `out` only and leave its inputs
 unchanged, and give bitwise the same result with contiguous arrays, on one thread, and by the other
 methods of the loss. Anything else, including a crash and a hang, is a finding, which is printed

@@ -20,8 +20,6 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     real value_tile[FL_ROW_BATCH], unweighted_tile[FL_ROW_BATCH],
         *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile),
         *unweighted = is_weighted ? unweighted_tile : l;
-    for (int64_t p = 0; C == 0 && p < r->n; p++)
-        x[p] = 0;
     fl_gather(&call->operand[0], C, r->first, r->n, r->label, x);
     for (int64_t p = 0; p < r->n; p++)
         unweighted[p] = r->active[p] == 0 ? 0 : -x[p];

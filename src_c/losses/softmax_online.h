@@ -418,8 +418,10 @@ static void softmax_combine_part(const softmax_config *s, softmax_state *state, 
 static INLINE void softmax_store_labelled(const softmax_config *s, const class_tile *t,
                                           softmax_results *results)
 {
-    const int whole_rows = t->at.from == 0 && t->at.to == s->C && s->mode != SOFT;
-    for (int64_t i = 0; whole_rows && s->C > 0 && i < t->at.n; i++) {
+    if (s->mode == SOFT)
+        return;
+    const int whole_rows = t->at.from == 0 && t->at.to == s->C;
+    for (int64_t i = 0; whole_rows && i < t->at.n; i++) {
         const int64_t label = t->label[i] < 0 ? 0 : t->label[i];
         results->x_label[t->first_row + i] = t->x[class_tile_index(t, label, i)];
     }

@@ -611,6 +611,8 @@ void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, cons
 void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                real *out)
 {
+    for (int64_t i = 0; size == 0 && i < n; i++)
+        out[i] = 0; /* rows without entries have negative indices only */
     for (int64_t i = 0, rows; size > 0 && i < n; i += rows) {
         const strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
