@@ -129,11 +129,14 @@ def test_out_is_the_argument(case, dtype):
         assert_bitwise(outs, expected, reduction)
 
 
-@pytest.mark.parametrize("threads", [2, 5])
-def test_out_is_the_argument_on_several_threads(threads):
+# Threads: fewer than blocks, as many stretches as threads, and threads that share a stretch.
+@pytest.mark.parametrize(
+    ("threads", "size"), [(2, 300_000), (5, 300_000), (64, 1_100_000), (100, 1_700_000)]
+)
+def test_out_is_the_argument_on_several_threads(threads, size):
     """Each entry is read and overwritten once."""
-    x, y = np.random.default_rng(0).normal(size=(2, 300_000))
-    labels = np.arange(30_000) % 10
+    x, y = np.random.default_rng(0).normal(size=(2, size))
+    labels = np.arange(size // 10) % 10
     calls = [
         lambda x, **out: fl.mse_loss.grad(x, y, **out),
         lambda x, **out: fl.cross_entropy.grad(x.reshape(-1, 10), labels, **out),

@@ -370,8 +370,8 @@ FAULTS = [
     ),
     Fault(
         "src_c/runtime/parallel.c",
-        "    fp_mode saved = fp_enter();\n    while (take_grain(job) > 0)\n",
-        "    fp_mode saved = _mm_getcsr();\n    while (take_grain(job) > 0)\n",
+        "    fp_mode saved = fp_enter();\n    run_stretches(job, number);\n",
+        "    fp_mode saved = _mm_getcsr();\n    run_stretches(job, number);\n",
         "a worker computes in the floating-point mode that other code has left in its thread",
         ("tests/test_workers.py::test_floating_point_mode_of_workers",),
     ),
@@ -405,9 +405,16 @@ FAULTS = [
     ),
     Fault(
         "src_c/runtime/parallel.c",
-        "atomic_init(&job->next, job->grain);",
-        "atomic_init(&job->next, 0);",
+        "i == 0 ? first + job->grain : first",
+        "first",
         "the first blocks are computed twice",
+        ("tests/test_bitwise.py::test_out_is_the_argument_on_several_threads",),
+    ),
+    Fault(
+        "src_c/runtime/parallel.c",
+        "job->first + evenly(job->blocks, i + 1, job->stretches)",
+        "first + job->blocks / job->stretches",
+        "blocks that the stretches do not share evenly are left out",
         ("tests/test_bitwise.py::test_out_is_the_argument_on_several_threads",),
     ),
     Fault(

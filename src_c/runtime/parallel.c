@@ -219,47 +219,88 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Each thread begins with a stretch of its own, the same blocks in every call of a size, which its
+ * cache may hold still; then it helps with the others. Threads beyond MAX_STRETCHES share. */
+enum { MAX_STRETCHES = 64 };
+
+struct stretch {
+    _Alignas(64) atomic_int_least64_t next; /* the first block that nobody has taken */
+    int64_t last;
+};
+
 struct job {
     fl_blocks_fn function;
     void *context;
     int64_t first, blocks, grain;
-    _Alignas(64) atomic_int_least64_t next; /* blocks handed out so far */
-    _Alignas(64) atomic_int finished;       /* workers; also a futex */
+    _Alignas(64) atomic_int finished; /* workers; also a futex */
     atomic_bool caller_sleeps;
+    int stretches;
+    struct stretch stretch[MAX_STRETCHES]; /* only these are initialised */
 };
 
-/* The number of blocks of the grain that begins at block `done`; 0 after the last block. */
-static int64_t run_grain(struct job *job, int64_t done)
+static int64_t evenly(int64_t blocks, int64_t part, int64_t parts)
 {
-    int64_t left = job->blocks - done, taken = left < job->grain ? left : job->grain;
-    if (taken <= 0)
-        return 0;
-    job->function(job->context, job->first + done, job->first + done + taken);
-    return taken;
-}
-
-static int64_t take_grain(struct job *job)
-{
-    return run_grain(job, atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed));
-}
-
-static void run_worker(struct job *job)
-{
-    fp_mode saved = fp_enter();
-    while (take_grain(job) > 0)
-        ;
-    fp_leave(saved);
+    return blocks / parts * part + blocks % parts * part / parts;
 }
 
 /* The first grain is the caller's, however late it begins: its time is the measure of the work. */
+static void share_out(struct job *job, int threads)
+{
+    int64_t grains = (int64_t)threads * GRAINS_PER_THREAD;
+    job->grain = job->blocks / grains + (job->blocks % grains != 0);
+    if (job->grain > MAX_GRAIN)
+        job->grain = MAX_GRAIN;
+    job->stretches = threads < MAX_STRETCHES ? threads : MAX_STRETCHES;
+    for (int i = 0; i < job->stretches; i++) {
+        const int64_t first = job->first + evenly(job->blocks, i, job->stretches);
+        job->stretch[i].last = job->first + evenly(job->blocks, i + 1, job->stretches);
+        atomic_init(&job->stretch[i].next, i == 0 ? first + job->grain : first);
+    }
+}
+
+/* The number of blocks of the grain that begins at `first`; 0 if the stretch ends before. */
+static int64_t run_grain(struct job *job, const struct stretch *stretch, int64_t first)
+{
+    int64_t left = stretch->last - first, taken = left < job->grain ? left : job->grain;
+    if (taken <= 0)
+        return 0;
+    job->function(job->context, first, first + taken);
+    return taken;
+}
+
+static int64_t take_grain(struct job *job, struct stretch *stretch)
+{
+    if (atomic_load_explicit(&stretch->next, memory_order_relaxed) >= stretch->last)
+        return 0;
+    return run_grain(job, stretch,
+                     atomic_fetch_add_explicit(&stretch->next, job->grain, memory_order_relaxed));
+}
+
+/* Runs the grains that are left of the thread's own stretch, then of the others; returns the
+ * number of blocks run. */
+static int64_t run_stretches(struct job *job, int thread)
+{
+    int64_t all = 0, taken;
+    for (int i = 0; i < job->stretches; i++)
+        while ((taken = take_grain(job, &job->stretch[(thread + i) % job->stretches])) > 0)
+            all += taken;
+    return all;
+}
+
+static void run_worker(struct job *job, int number)
+{
+    fp_mode saved = fp_enter();
+    run_stretches(job, number);
+    fp_leave(saved);
+}
+
 static void run_caller(struct job *job, fl_region *region)
 {
     double begin = now();
     fp_mode saved = fp_enter();
-    region->first_blocks = region->caller_blocks = run_grain(job, 0);
+    region->first_blocks = run_grain(job, &job->stretch[0], job->first);
     double first = now();
-    for (int64_t taken = region->first_blocks; taken > 0; region->caller_blocks += taken)
-        taken = take_grain(job);
+    region->caller_blocks = region->first_blocks + run_stretches(job, 0);
     fp_leave(saved);
     region->first = first - begin;
     region->caller = now() - begin;
@@ -463,7 +504,7 @@ static void run_team(struct job *job, fl_region *region)
         } else if (number <= workers) {
             if (team)
                 fl_join_team(team, number);
-            run_worker(job);
+            run_worker(job, number);
             finish_worker(job, workers);
         }
     }
@@ -475,11 +516,7 @@ static void run_region(struct job *job, int threads, double elements, int fixed)
     fl_region region = {.blocks = job->blocks, .allowed = threads, .threads = threads};
     if (!fixed)
         region.threads = choose_threads(class, threads);
-    int64_t grains = (int64_t)region.threads * GRAINS_PER_THREAD;
-    job->grain = job->blocks / grains + (job->blocks % grains != 0);
-    if (job->grain > MAX_GRAIN)
-        job->grain = MAX_GRAIN;
-    atomic_init(&job->next, job->grain);
+    share_out(job, region.threads);
     double begin = now();
     if (region.threads == 1)
         run_caller(job, &region);
@@ -504,8 +541,13 @@ void fl_parallel(int64_t first, int64_t last, fl_blocks_fn function, void *conte
         run_here(first, last, function, context);
         return;
     }
-    struct job job = {
-        .function = function, .context = context, .first = first, .blocks = last - first};
+    struct job job; /* most of it stays uninitialised */
+    job.function = function;
+    job.context = context;
+    job.first = first;
+    job.blocks = last - first;
+    atomic_init(&job.finished, 0);
+    atomic_init(&job.caller_sleeps, false);
     const int fixed = threads_are_fixed();
     /* Callers that compute at the same time divide the processors. */
     int concurrent = atomic_fetch_add_explicit(&callers, 1, memory_order_relaxed) + 1;
