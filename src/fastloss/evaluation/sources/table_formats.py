@@ -234,9 +234,8 @@ class Csv(_Text):
 
         with pa.input_stream(path) as stream:
             data = stream.read(READ_BYTES)
-        (names, *_) = csv.reader(
-            data.decode("utf-8-sig", "replace").splitlines(), delimiter=delimiter
-        )
+        lines = data.decode("utf-8-sig", "replace").splitlines(keepends=True)
+        names = next(csv.reader(lines, delimiter=delimiter), [])
         if names and all(_is_float(name) for name in names):
             raise ValueError(
                 f"its first line is {', '.join(names[:3])}: it must hold the names of the columns"
