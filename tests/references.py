@@ -275,6 +275,23 @@ def at_bits(extra=lambda *operands: 0):
     return decorate
 
 
+def removed_if(condition, differentiable):
+    """The value and the gradients by these operands are 0 on a condition, even if one is NaN."""
+
+    def decorate(formula):
+        @wraps(formula)
+        def loss(*operands, **options):
+            value, gradients = formula(*operands, **options)
+            if condition(*operands):
+                zero = total(mpf(0))
+                return zero, gradients | dict.fromkeys(differentiable, zero)
+            return value, gradients
+
+        return loss
+
+    return decorate
+
+
 def along_rows(formula):
     """Evaluates a formula of rows with BITS bits, and more for its power p; a NaN in an operand or
     as the value makes all results NaN."""
@@ -459,6 +476,7 @@ def binary_cross_entropy(x, y):
     },
     extra=("pos_weight",),
 )
+@removed_if(lambda x, y, p: p == 0 and y == 1, differentiable=X)
 @at_bits(lambda x, y, p: bits_of_1p_exp(x))
 def binary_cross_entropy_with_logits(x, y, p):
     """(1 - y) softplus(x) + p y softplus(-x), p = pos_weight."""

@@ -82,6 +82,16 @@ def test_zero_sample_weight_removes_nan_and_invalid_entries(case, dtype):
         assert_removed(changed, removed, expected, value)
 
 
+@floats
+def test_zero_pos_weight_removes_the_elements_whose_target_is_1(dtype):
+    x, y = np.array([np.nan, np.nan, 0.5], dtype), np.array([1, 0, 1], dtype)
+    value, gradient = fl.binary_cross_entropy_with_logits.value_and_grad(
+        x, y, pos_weight=0, reduction="none"
+    )
+    np.testing.assert_array_equal(value, [0, np.nan, 0])
+    np.testing.assert_array_equal(gradient, [0, np.nan, 0])
+
+
 def by_entry_or_class(case):
     """Whether the weight of one entry, or of one class, removes losses.
 

@@ -951,7 +951,8 @@ def binary_cross_entropy_with_logits(
         Neither `weight` nor `pos_weight` affects the divisor of "mean".
     pos_weight : array_like, optional
         Factor p of the positive class, broadcast to the shape of `input`: one per label if the last
-        axis holds labels. Values above 1 increase recall, values below 1 increase precision.
+        axis holds labels. Values above 1 increase recall, values below 1 increase precision; 0
+        removes the elements whose target is 1.
     %(sample_weight)s
     %(out)s
 
