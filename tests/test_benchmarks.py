@@ -59,6 +59,7 @@ def test_data_are_reproducible():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("name", NAMES)
 def test_cell_end_to_end(name):
     with ExitStack() as stack:
@@ -76,6 +77,7 @@ def test_cell_end_to_end(name):
     assert means([result])[name]["small"]["value"]["cells"] == 1
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_peers_agree_on_every_loss(dtype):
     with ExitStack() as stack:
@@ -85,6 +87,7 @@ def test_peers_agree_on_every_loss(dtype):
                 assert_agreement(cell, everyone)
 
 
+@pytest.mark.complete_only
 def test_jax_agrees():
     with ExitStack() as stack:
         both = peers(stack, "jax")
@@ -94,6 +97,7 @@ def test_jax_agrees():
             assert_agreement(cell, both)
 
 
+@pytest.mark.complete_only
 def test_peers_agree_in_half_precision():
     pytest.importorskip("ml_dtypes")
     with ExitStack() as stack:
@@ -129,6 +133,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("part", CHANGES)
 def test_wrong_result_is_refused(part):
     with ExitStack() as stack:
@@ -289,6 +294,7 @@ def test_shares_of_the_limit():
     assert not any("share" in f for f in small["figures"])
 
 
+@pytest.mark.complete_only
 def test_measured_limits():
     with ExitStack() as stack:
         try:
@@ -497,6 +503,7 @@ def test_quota_that_is_not_permitted(tmp_path):
         Quota(1.5, tmp_path / "none")
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("name", pools.POOLS)
 def test_pools(name):
     with Peer("numpy", 1) as peer:
@@ -707,6 +714,7 @@ def repository(tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.complete_only
 def test_commit_runs_as_a_peer(repository, tmp_path, capfd):
     file = tmp_path / "run.json"
     (repository / "src" / "fastloss" / "__init__.py").write_text(
@@ -778,6 +786,7 @@ def run(*arguments):
     return done.stdout
 
 
+@pytest.mark.complete_only
 def test_command_lines(tmp_path):
     file = tmp_path / "figures.json"
     options = ["--filter", CELL.name, "--threads", "1", "--json", str(file)]

@@ -471,6 +471,7 @@ print(peaks[-1] - peaks[0])
 """
 
 
+@pytest.mark.complete_only
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     paths = [tmp_path / f"{megabytes}.npy" for megabytes in (20, 400)]
@@ -980,6 +981,7 @@ print(result.accumulator.to_json())
 """
 
 
+@pytest.mark.complete_only
 def test_a_killed_comparison_resumes_bitwise(tmp_path):
     x, y, old, _ = class_case(rows=24 * 1024, classes=8)
     for name, array in (("x", x), ("y", y), ("old", old)):

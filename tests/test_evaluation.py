@@ -525,6 +525,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.complete_only
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_memory_does_not_grow_with_the_file(order, tmp_path):

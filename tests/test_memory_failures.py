@@ -15,16 +15,19 @@ def check(law):
     run_module("tests.allocation_laws", law, preload="allocations")
 
 
+@pytest.mark.complete_only
 def test_any_allocation_of_a_kernel_or_a_thread_may_fail():
     """The call is right or raises MemoryError, changes no argument and no accumulator, and leaks
     nothing; the next call is right."""
     check("native")
 
 
+@pytest.mark.complete_only
 def test_any_allocation_of_the_interpreter_may_fail():
     check("interpreter")
 
 
+@pytest.mark.complete_only
 def test_calls_leak_neither_memory_nor_references():
     """Good, bad and interrupted ones."""
     check("leaks")

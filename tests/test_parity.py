@@ -28,6 +28,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("loss", parity.TEMPLATES)
 def test_values_and_gradients(loss):
     shown = set()

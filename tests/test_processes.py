@@ -858,6 +858,7 @@ LONG = """
 """
 
 
+@pytest.mark.complete_only
 @signals
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
@@ -1023,6 +1024,7 @@ BAD = [
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: ascii(value)[:20])
 @pytest.mark.parametrize("variable", ["FASTLOSS_NUM_THREADS", "FASTLOSS_ISA"])
+@pytest.mark.rotate("variable")
 def test_invalid_variable_warns(variable, value):
     program = (
         "import fastloss as fl; assert fl.mse_loss(3.0, 1.0) == 4; print(fl.get_num_threads())"
@@ -1104,7 +1106,7 @@ x = np.ones(1 << 20, np.float32)
 fl.mse_loss(x[:10], np.float32(0))
 before = len(os.listdir("/proc/self/task"))
 if sys.argv[1] == "tasks":
-    os.setresuid(54321, 54321, 54321)
+    os.setresuid(*3 * [50_000 + os.getpid() % 10_000])  # no process of another test
     tasks = before + int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
 else:  # room for the arrays, but not for a stack of 8 MB
@@ -1148,7 +1150,7 @@ def test_workers_that_cannot_be_created_again_after_a_fork():
         if pid == 0:
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        os.setresuid(54321, 54321, 54321)
+        os.setresuid(*3 * [50_000 + os.getpid() % 10_000])
         tasks = len(os.listdir("/proc/self/task"))
         resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
         assert fl.mse_loss(x, np.float32(0)) == 1

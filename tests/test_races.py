@@ -16,5 +16,6 @@ pytestmark = [
 ]
 
 
+@pytest.mark.complete_only
 def test_stress_of_threads(complete):
     run_module("tests.race_stress", "--seconds", "20" if complete else "3", preload="openmp")

@@ -607,6 +607,7 @@ CRASHING = """
 """
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("place", ["received", "committed"])
 def test_worker_killed_around_its_commit(place, tmp_path, changed_app, monkeypatch):
     changed_app(CRASHING)
@@ -641,6 +642,7 @@ UNWRITABLE = """
 """
 
 
+@pytest.mark.complete_only
 def test_unwritable_file(tmp_path, changed_app):
     changed_app(UNWRITABLE)
     (tmp_path / "unwritable").touch()
@@ -658,6 +660,7 @@ def test_unwritable_file(tmp_path, changed_app):
         client.close()
 
 
+@pytest.mark.complete_only
 def test_load_with_killed_workers(capsys):
     load_test.main(["--requests", "300", "--clients", "6", "--workers", "2", "--kills", "2"])
     printed = capsys.readouterr().out

@@ -643,6 +643,7 @@ def test_grid_search_over_options_of_the_criterion(three):
     np.testing.assert_allclose(search.cv_results_["mean_test_score"][1], scores.mean())
 
 
+@pytest.mark.complete_only
 def test_example_pipeline():
     program = ROOT / "examples" / "pipeline.py"
     lines = subprocess.run(

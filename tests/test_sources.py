@@ -749,6 +749,7 @@ def write_large(path, rows, columns=8):
                 file.write_batch(batch)
 
 
+@pytest.mark.complete_only
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak from /proc")
 @pytest.mark.parametrize("suffix", ["h5", "zarr", "parquet", "arrow"])
 def test_memory_does_not_grow_with_the_file(suffix, tmp_path):

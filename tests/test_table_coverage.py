@@ -85,6 +85,7 @@ def test_failed_and_mixed_calls_are_not_recorded(executed):
     assert executed == {("error", "shapes_differ")}
 
 
+@pytest.mark.complete_only
 @pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["one process", "a worker"])
 def test_gaps_fail_a_whole_run_only(tmp_path, workers):
     if workers:

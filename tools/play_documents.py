@@ -13,6 +13,7 @@ Examples in Python are run by tests/test_docs.py.
 import argparse
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ NOT_RUN = {
 }
 COMMAND = re.compile(r"(\w+=\S* )*(fastloss|python|pip|curl|uvicorn|sphinx-build|eval|mkdir) ")
 SERVICE = "http://127.0.0.1:8000/metrics"
-LINES = 12  # of the output of a command
+LINES, CHARACTERS = 12, 200  # of the output of a command that succeeded
 
 
 def commands(text):
@@ -94,8 +95,10 @@ def play(document, clone, env):
                 status, output = done.returncode, done.stdout
             failed += status != 0
             lines = output.splitlines()
-            if status == 0 and len(lines) > LINES:
-                lines[LINES - 2 : -1] = [f"... ({len(lines) - LINES + 1} lines)"]
+            if status == 0:
+                lines = [shorten(line) for line in lines]
+                if len(lines) > LINES:
+                    lines[LINES - 2 : -1] = [f"... ({len(lines) - LINES + 1} lines)"]
             print(*lines, sep="\n")
             print(f"--- status {status}, {time.perf_counter() - start:.1f} s\n", flush=True)
     finally:
@@ -103,6 +106,11 @@ def play(document, clone, env):
             os.killpg(service.pid, signal.SIGTERM)
             service.wait()
     return failed
+
+
+def shorten(line):
+    more = len(line) - CHARACTERS
+    return f"{line[:CHARACTERS]}... ({more:,} characters)" if more > 0 else line
 
 
 def serve(command, clone, env):
@@ -125,17 +133,24 @@ def serve(command, clone, env):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tools.play_documents", description=__doc__)
     parser.add_argument("documents", nargs="*", default=DOCUMENTS)
-    documents = parser.parse_args(argv).documents
+    parser.add_argument(
+        "--reuse-objects",
+        action="store_true",
+        help="copy the compiled objects of this checkout, which saves the first build",
+    )
+    options = parser.parse_args(argv)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         clone, venv = Path(folder, "fastloss"), Path(folder, "venv")
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        if options.reuse_objects:
+            shutil.copytree(ROOT / "build", clone / "build")
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         env |= {"PATH": f"{venv}/bin:{env['PATH']}", "VIRTUAL_ENV": str(venv), "HOME": folder}
         env.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # of pip
         env.setdefault("XDG_CONFIG_HOME", str(Path.home() / ".config"))
-        for document in documents:
+        for document in options.documents:
             print(f"=== {document}\n", flush=True)
             failed += play(document, clone, env)
     print(f"{failed} commands failed" if failed else "every command succeeded")
