@@ -4,6 +4,7 @@
 - ``.sporadic_calls``: calls with pauses between them, as in a service
 - ``.neighbours``: calls beside other processes and the threads of other libraries
 - ``.scaling``: several threads against one
+- ``.many_cores``: a model of calls on more processors than there are
 - ``.startup``: imports
 - ``.sklearn_metrics``: the metrics against scikit-learn's
 - ``.large``: evaluation of data larger than memory against reading alone

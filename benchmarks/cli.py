@@ -1,6 +1,7 @@
 """Command-line options, a description of the run, and JSON output of the benchmarks."""
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -49,16 +50,17 @@ def run_info(kind, name, argv, **more):
     arguments = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "-m", name, *arguments])
     machine = {"processor": processor(), "python": platform.python_version()}
-    return {"kind": kind, "command": command, **machine, **more}
+    date = datetime.date.today().isoformat()
+    return {"kind": kind, "command": command, "date": date, **machine, **more}
 
 
 def rounded(value):
-    """Floats rounded to four digits, also within dicts and lists."""
+    """Floats rounded to four digits, also within dicts, lists and tuples."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
         return {key: rounded(entry) for key, entry in value.items()}
-    return [rounded(entry) for entry in value] if isinstance(value, list) else value
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def write_json(file, run):

@@ -3,17 +3,25 @@
     python -m benchmarks --json run.json
     python -m benchmarks.report run.json [other.json ...]
 
-writes docs/performance.md and .png of the first run and whatever else was measured, and renews the
-summary in README.md, between two comments.
+writes
+
+- docs/performance-avx2.md: all times of the first run, here on AVX2, and of the others,
+- docs/performance-avx2.json: what the comparison takes from the first run,
+- docs/performance.md: the instruction sets that have such a file side by side, and the chart,
+- the summary in README.md, between two comments.
+
+An instruction set that the machine at hand lacks keeps its page and its columns.
 """
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
 from benchmarks.cells import GROUPS
 from benchmarks.chart import SHOWN, chart, description
+from benchmarks.cli import write_json
 from benchmarks.format import (
     RATE_NAMES,
     entry_text,
@@ -34,12 +42,22 @@ MARKERS = ("<!-- benchmarks: python -m benchmarks.report -->", "<!-- /benchmarks
 
 SMALLEST = 5  # ratios that are named for each product
 HEADS = {"value": "value", "gradient": "value and gradient", "out": "value and gradient, `out=`"}
+SETS = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "NEON", "baseline": "Baseline"}
+
+
+def instruction_set(made):
+    """The instruction set of the kernels, which the version ends with."""
+    return re.search(r"\((\w+)\)", made["versions"]["fastloss"])[1]
+
+
+def versions(made):
+    return {title(p): v.partition(" from ")[0] for p, v in made["versions"].items()}
 
 
 def machine(made):
     isa = f" limited to {made['isa']}" if made.get("isa") else ""
     threads = f", {made['threads']} threads" if "threads" in made else ""
-    return f"{made['processor']}{isa}{threads}, Python {made['python']}"
+    return f"{made['processor']}{isa}{threads}, Python {made['python']}, {made['date']}"
 
 
 def mean_rows(made):
@@ -106,8 +124,7 @@ def command_lines(made):
 
 def cells_section(made):
     peers = list(made["versions"])
-    versions = {title(p): v.partition(" from ")[0] for p, v in made["versions"].items()}
-    yield "Versions: " + "; ".join(f"{name} {version}" for name, version in versions.items()) + "."
+    yield "Versions: " + "; ".join(" ".join(pair) for pair in versions(made).items()) + "."
     yield ""
     if made["limits"]:
         yield from table(
@@ -165,9 +182,108 @@ SECTIONS = {
 
 
 def document(made, others):
-    """The whole page, in Markdown."""
-    yield "# Performance"
+    """The page of an instruction set, in Markdown."""
+    yield from (f"# Performance on {SETS[instruction_set(made)]}", "")
+    yield "All times of one run, and others on the same machine. [Performance](performance.md) has"
+    yield "the definitions, and other instruction sets. Written by `python -m benchmarks.report`."
     yield ""
+    yield from command_lines(made)
+    yield from means_section(made)
+    yield from cells_section(made)
+    for other in others:
+        name, section = SECTIONS[other["kind"]]
+        yield from (f"## {name}", "")
+        yield from command_lines(other)
+        yield from section(other)
+
+
+# ---- instruction sets side by side ---------------------------------------------------------------
+
+
+def summarised(made):
+    """What is kept of a run for the comparison with runs on other instruction sets."""
+    best = {
+        (result["cell"], product): (figure["peer"], figure["ratio"][product])
+        for product in PRODUCTS
+        for result, figure in fastest(made["cells"], product)
+    }
+    cells = [
+        {"cell": result["cell"]}
+        | {
+            figure["product"]: {
+                "nanoseconds": 1e9 * figure["median"] / result["entries"],
+                "share": figure.get("share"),
+                "fastest": best.get((result["cell"], figure["product"])),
+            }
+            for figure in result["figures"]
+            if figure["peer"] == "fastloss" and figure["median"]
+        }
+        for result in made["cells"]
+    ]
+    kept = ("date", "processor", "threads", "python", "command", "limits")
+    return {name: made[name] for name in kept} | {
+        "versions": versions(made),
+        "means": headline_means(made),
+        "smallest": {product: smallest_text(made, product) for product in PRODUCTS},
+        "cells": cells,
+    }
+
+
+def comparison(sets, runs):
+    """The tables in which each instruction set has columns, in Markdown."""
+    titles = [f"[{SETS[name]}](performance-{name}.md)" for name in sets]
+    yield from ("## Runs", "")
+    yield from table(["", *titles], machine_rows(runs))
+    yield from ("## Means", "")
+    heads = [f"{HEADS[product]}, {SETS[name]}" for product in PRODUCTS for name in sets]
+    yield from table(["library", "cells", *heads], compared_means(runs))
+    for name, run in zip(sets, runs, strict=True):
+        for product, text in run["smallest"].items():
+            if text:
+                yield f"- {SETS[name]}, smallest ratios, {HEADS[product]}: {text}"
+    yield ""
+    for product in PRODUCTS:
+        yield from (f"## Cells: {HEADS[product]}", "")
+        columns = ("ns per entry", "of the limit", "fastest other library")
+        heads = [f"{column}, {SETS[name]}" for column in columns for name in sets]
+        yield from table(["cell", *heads], compared_cells(runs, product))
+
+
+def machine_rows(runs):
+    for key in ("date", "processor", "threads", "python"):
+        yield [key.capitalize(), *(str(run[key]) for run in runs)]
+    yield ["Command", *(f"`{run['command']}`" for run in runs)]
+    for library in dict.fromkeys(name for run in runs for name in run["versions"]):
+        yield [library, *(run["versions"].get(library, "-") for run in runs)]
+    limits = [run["limits"] or {} for run in runs]
+    for rate, name in RATE_NAMES.items():
+        texts = (rate_text(rate, rates[rate]) if rate in rates else "-" for rates in limits)
+        yield [f"Limit: {name}", *texts]
+
+
+def compared_means(runs):
+    keys = [(peer, group) for run in runs for peer in run["means"] for group in run["means"][peer]]
+    for peer, group in dict.fromkeys(keys):
+        found = [run["means"].get(peer, {}).get(group, {}) for run in runs]
+        texts = [mean_text(means.get(product)) for product in PRODUCTS for means in found]
+        yield [title(peer), group, *texts]
+
+
+def compared_cells(runs, product):
+    by_name = [{cell["cell"]: cell for cell in run["cells"]} for run in runs]
+    for cell in dict.fromkeys(name for cells in by_name for name in cells):
+        figures = [cells.get(cell, {}).get(product) for cells in by_name]
+        row = [f"`{cell}`", *(f"{f['nanoseconds']:.3g}" if f else "-" for f in figures)]
+        row += [share_text(f["share"]) if f and f["share"] else "-" for f in figures]
+        for figure in figures:
+            peer, ratio = (figure and figure["fastest"]) or (None, None)
+            row.append(f"{ratio_text(ratio)} ({title(peer)})" if peer else "-")
+        yield row
+
+
+def front_page(made, runs):
+    """The comparison of instruction sets, in Markdown."""
+    yield from ("# Performance", "")
     yield "The speed-up of fastloss over other libraries on the same inputs, and the fraction of"
     yield "the machine's limits that it reaches. Written by `python -m benchmarks.report`."
     yield ""
@@ -182,14 +298,7 @@ def document(made, others):
     yield "traffic, if the arrays have twice the size of the caches or more, and the exps and logs,"
     yield "as few as the mathematics allows, by a frozen copy of the library's arithmetic in L1."
     yield ""
-    yield from command_lines(made)
-    yield from means_section(made)
-    yield from cells_section(made)
-    for other in others:
-        name, section = SECTIONS[other["kind"]]
-        yield from (f"## {name}", "")
-        yield from command_lines(other)
-        yield from section(other)
+    yield from comparison(list(runs), list(runs.values()))
 
 
 def picture(made, folder):
@@ -217,8 +326,8 @@ def summary(made):
     yield from table(["", *heads], rows)
     yield from picture(made, "docs/")
     yield ""
-    yield "[docs/performance.md](docs/performance.md) has every cell and the fraction of the"
-    yield "machine's limits that it reaches."
+    yield "[docs/performance.md](docs/performance.md) has every cell, the fraction of the machine's"
+    yield "limits that it reaches, and other instruction sets."
 
 
 def between_markers(text, lines):
@@ -230,17 +339,23 @@ def between_markers(text, lines):
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report",
-        description="Writes docs/performance.md with its charts and the summary in README.md.",
+        description="Writes docs/performance*.md with its charts and the summary in README.md.",
     )
     parser.add_argument("json", nargs="+", help="of python -m benchmarks; then of other runs")
     parser.add_argument("--root", type=Path, default=ROOT, help="default: %(default)s")
     options = parser.parse_args(argv)
     made, *others = (json.loads(Path(file).read_text()) for file in options.json)
-    readme = options.root / "README.md"
+    readme, docs = options.root / "README.md", options.root / "docs"
     new = between_markers(readme.read_text(encoding="utf-8"), summary(made))
-    (options.root / "docs" / "performance.md").write_text("\n".join(document(made, others)))
-    chart(made, options.root / "docs" / "performance.png")
-    chart(made, options.root / "docs" / "performance-narrow.png", narrow=True)
+    name = instruction_set(made)
+    write_json(docs / f"performance-{name}.json", summarised(made))
+    files = {name: docs / f"performance-{name}.json" for name in SETS}
+    runs = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    pages = {f"performance-{name}": document(made, others), "performance": front_page(made, runs)}
+    for page, lines in pages.items():
+        (docs / f"{page}.md").write_text("\n".join(lines), encoding="utf-8")
+    chart(made, docs / "performance.png")
+    chart(made, docs / "performance-narrow.png", narrow=True)
     readme.write_text(new, encoding="utf-8")
     return 0
 

@@ -23,7 +23,7 @@ extensions = [
     "repository",
 ]
 exclude_patterns = ["_ext"]
-suppress_warnings = ["myst.header"]  # performance.md has ### below #
+suppress_warnings = ["myst.header"]  # performance-*.md have ### below #
 
 default_role = "py:obj"
 highlight_language = "text"

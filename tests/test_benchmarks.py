@@ -577,10 +577,11 @@ def made_up():
     return {
         "kind": "cells",
         "command": "python -m benchmarks --json run.json",
+        "date": "2026-01-02",
         "processor": "Some CPU",
         "python": "3.13",
         "threads": 2,
-        "versions": {"fastloss": "1", "torch": "2", "numpy": "3"},
+        "versions": {"fastloss": "1 (avx2) from src", "torch": "2", "numpy": "3"},
         "limits": RATES,
         "means": means(results),
         "cells": results,
@@ -627,30 +628,47 @@ def test_ratio_to_the_fastest_library_of_each_cell():
 
 def test_report_writes_the_documents(tmp_path):
     pytest.importorskip("matplotlib")
-    run = tmp_path / "run.json"
-    run.write_text(json.dumps(made_up()))
-    (tmp_path / "docs").mkdir()
-    readme = tmp_path / "README.md"
+    run, docs, readme = tmp_path / "run.json", tmp_path / "docs", tmp_path / "README.md"
+    docs.mkdir()
     begin, end = report.MARKERS
-    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    assert report.main([str(run), "--root", str(tmp_path)]) == 0
 
+    def write(made):
+        run.write_text(json.dumps(made))
+        readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+        assert report.main([str(run), "--root", str(tmp_path)]) == 0
+        return (docs / "performance.md").read_text()
+
+    front = write(made_up())
     shown = readme.read_text()
     assert shown.startswith(f"before\n{begin}\n")
     assert shown.endswith(f"{end}\nafter\n")
     assert "old" not in shown
     assert "| PyTorch | 2.00x (2.00x) | 2.00x (2.00x) | 8.00x (8.00x) | 8.00x (8.00x) |" in shown
-    assert "Some CPU, 2 threads, Python 3.13" in shown
-    page = (tmp_path / "docs" / "performance.md").read_text()
+    assert "Some CPU, 2 threads, Python 3.13, 2026-01-02" in shown
+    page = (docs / "performance-avx2.md").read_text()
     assert "| cell | fastloss | ns per entry | of the limit | PyTorch | NumPy |" in page
     assert "| `mse_loss 16Mi` | 20 s ±1% | 20 | - | 40 s ±1%, 2.00x | - |" in page
     assert "- refused: `mse_loss 16Mi`, NumPy, value: value 1 where fastloss has 2" in page
     for name, folder in (("performance.png", "docs/"), ("performance-narrow.png", "docs/")):
         assert (tmp_path / folder / name).read_bytes().startswith(b"\x89PNG")
-        assert f'"{name}"' in page
+        assert f'"{name}"' in front
         assert f'"{folder}{name}"' in shown
-    assert "over PyTorch for each loss" in page
-    assert "from 2.00x to 8.00x" in page
+    assert "over PyTorch for each loss" in front
+    assert "from 2.00x to 8.00x" in front
+
+    # Another instruction set has columns of its own; that of the first run keeps its page.
+    other = made_up() | {"date": "2026-02-03", "processor": "Another CPU"}
+    other["versions"]["fastloss"] = "1 (avx512)"
+    other["limits"] = None
+    del other["cells"][1]
+    other["cells"][0]["figures"][0]["median"] = 1
+    front = write(other)
+    assert (docs / "performance-avx2.md").read_text() == page
+    assert "|  | [AVX-512](performance-avx512.md) | [AVX2](performance-avx2.md) |" in front
+    assert "| Date | 2026-02-03 | 2026-01-02 |" in front
+    assert "| Limit: reading one array | - | 1e-08 GB/s |" in front
+    assert "| `mse_loss 64x10` | 1 | 2 | - | - | 2.00x (PyTorch) | 2.00x (PyTorch) |" in front
+    assert "| `mse_loss 16Mi` | - | 20 | - | - | - | 2.00x (PyTorch) |" in front
 
 
 def test_rows_have_a_column_for_each_head():
@@ -830,6 +848,8 @@ def test_command_lines(tmp_path):
     assert len(json.loads(file.read_text())["figures"]) == 6
 
     assert "200 blocks" in run("benchmarks.dask_blocks", "--rows", "1000", "--rounds", "1")
+
+    assert "192 threads" in run("benchmarks.many_cores")
 
     run("benchmarks.startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]) == 3
