@@ -201,7 +201,7 @@ def document(made, others):
 
 
 def summarised(made):
-    """What is kept of a run for the comparison with runs on other instruction sets."""
+    """The part of a run that the comparison of instruction sets uses."""
     best = {
         (result["cell"], product): (figure["peer"], figure["ratio"][product])
         for product in PRODUCTS

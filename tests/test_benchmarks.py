@@ -656,7 +656,7 @@ def test_report_writes_the_documents(tmp_path):
     assert "over PyTorch for each loss" in front
     assert "from 2.00x to 8.00x" in front
 
-    # Another instruction set has columns of its own; that of the first run keeps its page.
+    # Another instruction set has columns of its own, and the first one keeps its page.
     other = made_up() | {"date": "2026-02-03", "processor": "Another CPU"}
     other["versions"]["fastloss"] = "1 (avx512)"
     other["limits"] = None

@@ -31,6 +31,7 @@ branch = true
 parallel = true
 patch = subprocess
 source = {root}/src/fastloss
+omit = *.pyx
 data_file = {root}/.coverage
 [report]
 exclude_also =
