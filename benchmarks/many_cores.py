@@ -82,8 +82,8 @@ def main(argv=None):
     parser.parse_args(argv)
     merge = merge_seconds()
     print(f"{cli.processor()}: adding a partial takes {1e9 * merge:.1f} ns\n")
-    heads = [f"{p} threads" for p in (2, *THREADS)]
-    print(f"{'':<34}{'blocks':>7}{'one thread':>14}{'2, measured':>13}", *(f"{h:>12}" for h in heads))
+    heads = "".join(f"{f'{p} threads':>13}" for p in (2, *THREADS))
+    print(f"{'':<34}{'blocks':>7}{'one thread':>14}{'2, measured':>13}{heads}")
     for loss in LOSSES:
         one, two = (call_seconds(loss, MEASURED_BLOCKS, threads) for threads in (1, 2))
         block = one / MEASURED_BLOCKS - merge
@@ -93,8 +93,8 @@ def main(argv=None):
             one, two = (call_seconds(loss, blocks, threads) for threads in (1, 2))
             times = (predicted(blocks, p, block, merge, wake) for p in (2, *THREADS))
             alone = predicted(blocks, 1, block, merge, wake)
-            texts = [f"{ratio_text(alone / t):>12}" for t in times]
-            print(f"{'':<34}{blocks:>7}{time_text(one):>14}{ratio_text(one / two):>13}", *texts)
+            texts = "".join(f"{ratio_text(alone / t):>13}" for t in times)
+            print(f"{'':<34}{blocks:>7}{time_text(one):>14}{ratio_text(one / two):>13}{texts}")
     return 0
 
 
