@@ -766,7 +766,7 @@ def cross_entropy(x, y, w, *, label_smoothing=0.0):
             if e:
                 terms += [smooth_sum * softmax[c], -smooth[c]]
                 shift += abs(smooth_sum) * softmax[c] * (depth[c] + below)
-            number = total(*terms, floor=w[y])
+            number = total(*terms, floor=w[y] + smooth_sum)  # both multiply a softmax
             gradient.append(number._replace(exponent=relative(shift, number.term)))
     return value, {"input": gradient}
 

@@ -100,3 +100,15 @@ def test_infinite_entries(p, dtype, each_isa):
         assert value == 0
         assert not np.any(gradients)
         assert np.isnan(fl.triplet_margin_loss(infinite, a, near, p=p, eps=0))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.51])
+def test_triplet_derivatives_that_overflow_cancel(p, isa):
+    """(length / |e|)^(1 - p) is infinite in float64, and the difference of two of them is 0."""
+    anchor, other = np.zeros((2, 1, 3))
+    anchor[0, 0], other[0, 1] = 5e-324, 1.7e308
+    value, gradient = fl.triplet_margin_loss.value_and_grad(
+        anchor, other, other, p=p, eps=0, wrt="anchor"
+    )
+    assert value == 1
+    np.testing.assert_array_equal(gradient, np.zeros((1, 3)))

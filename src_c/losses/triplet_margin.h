@@ -60,10 +60,11 @@ static void triplet_norm_pass(const embedding_config *config, row_span at, embed
     }
 }
 
-/* --- rows whose distances overflow ---
+/* --- rows whose distances or derivatives overflow ---
  *
- * Two distances beyond the largest double may have a finite difference, or one whose sign decides.
- * Such rows are computed again in extended precision, from the logarithms of their distances. */
+ * Two distances beyond the largest double may have a finite difference, or one whose sign decides;
+ * so may two derivatives. Such rows are computed again in extended precision, from the logarithms
+ * of their distances. */
 
 /* Below this p, all rows are computed so: the power 1/p multiplies the rounding error of the sum.
  */
@@ -191,7 +192,7 @@ static double triplet_slope_difference(triplet_slope a, triplet_slope b)
     return (double)(log_ratio > 0 ? a.sign : -b.sign) * INFINITY;
 }
 
-/* As triplet_gradient(), of a row with infinite distances. */
+/* As triplet_gradient(), of a row that is computed in extended precision. */
 static void triplet_extended_gradient(const embedding_config *config, const embedding_row *row,
                                       double grad_scale, int64_t start, int64_t n,
                                       const real *const *x, real *const *g)
@@ -210,6 +211,16 @@ static void triplet_extended_gradient(const embedding_config *config, const embe
     }
 }
 
+/* Whether derivatives (δ / |e|)^(1-p) of a row may exceed the largest double, though a difference
+ * of two does not: |e| >= 2^-1074, and from p = 0.52 on no such power reaches 2^1024. */
+static int triplet_slopes_may_overflow(const embedding_config *config, const embedding_row *row)
+{
+    const double large = 0x1p900;
+    return REAL_IS_DOUBLE && config->p < 0.52 &&
+           (row->norm[AP].length > large || row->norm[AN].length > large ||
+            (config->swap && row->norm[PN].length > large));
+}
+
 /* Computes the loss of a row and its slope from the norms. */
 static void triplet_finish_row(const embedding_config *config, int64_t unit, embedding_row *row)
 {
@@ -218,7 +229,7 @@ static void triplet_finish_row(const embedding_config *config, int64_t unit, emb
     double an = row->norm[AN].length, pn = row->norm[PN].length;
     triplet_set_min_weights(config->swap, an, pn, row);
     double z = config->margin + (row->norm[AP].length - (row->norm[PN].min_weight == 1 ? pn : an));
-    if (z - z != 0 || config->p < SMALL_P)
+    if (z - z != 0 || config->p < SMALL_P || triplet_slopes_may_overflow(config, row))
         z = triplet_extended_gap(config, unit, z, row);
     row->loss = z < 0 ? 0 : z;
     row->hinge_slope = z < 0 ? 0 : z == z ? 1 : z;
