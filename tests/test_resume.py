@@ -902,6 +902,23 @@ def test_two_writers_without_a_state(small, complete):
         check(results)
 
 
+def test_a_state_that_is_deleted_while_it_is_looked_at(tmp_path, monkeypatch):
+    """By an evaluation that completes; one that starts then finds no file, and no special one."""
+    path, stat = tmp_path / "state.json", os.stat
+    path.write_text("{}")
+
+    def stat_and_delete(name, *arguments, **keywords):
+        result = stat(name, *arguments, **keywords)
+        if os.path.basename(name) == path.name:
+            os.unlink(name)
+        return result
+
+    monkeypatch.setattr(os, "stat", stat_and_delete)
+    CheckpointFile(path)
+    with pytest.raises(FileNotFoundError):
+        stat(path)
+
+
 @pytest.mark.skipif(files.fcntl is None, reason="no locks")
 def test_the_lock_of_a_deleted_file_is_not_the_lock_of_its_name(tmp_path, monkeypatch):
     """The holder of the lock ends after another has opened the file and before it locks it."""

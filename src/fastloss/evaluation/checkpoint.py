@@ -37,7 +37,7 @@ class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
         self.name: str = os.fspath(path)
         self.path: str = os.path.realpath(self.name)
         self.identity: dict[str, Any] = {}
-        if os.path.exists(self.path) and not os.path.isfile(self.path):
+        if files.is_special(self.path):
             raise ValueError(f"{self.name} is not a regular file and cannot hold a state")
         folder, base = os.path.split(self.path)
         self._temporary = os.path.join(folder, f".{base}.tmp")

@@ -9,6 +9,7 @@ import errno
 import importlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from io import FileIO
 from typing import Any
@@ -68,6 +69,18 @@ def create(path: str) -> FileIO:
 def reopen(path: str) -> FileIO:
     """An existing file, for reading and writing."""
     return _open(path, os.O_RDWR)
+
+
+def is_special(path: str) -> bool:
+    """Whether the name is a device, a pipe or a folder.
+
+    The system is asked once, since another process may delete a file between two questions. Any
+    other error is raised where the file is opened.
+    """
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _open(path: str, flags: int) -> FileIO:

@@ -109,7 +109,7 @@ class NpyWriter:
     def __init__(self, path: str | os.PathLike[str], state: str | None, record: Record | None):
         self._name, self._resumable = os.fspath(path), state is not None
         self._path = os.path.realpath(self._name)
-        if os.path.exists(self._path) and not os.path.isfile(self._path):
+        if files.is_special(self._path):
             raise ValueError(f"{self._name} is not a regular file and cannot be replaced")
         self._done, self._crc = 0, 0  # rows, and the checksum of their bytes
         self._dtype: Any = None  # None until losses are written
