@@ -154,7 +154,6 @@ class Build(build_ext):
             objects,
             self.get_ext_fullpath(ext.name),
             libraries=self.get_libraries(ext),
-            library_dirs=ext.library_dirs,
             extra_postargs=openmp + link,
             export_symbols=self.get_export_symbols(ext),
             build_temp=self.build_temp,
