@@ -37,12 +37,21 @@ FLAGS = [
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
     "-Wno-unused-parameter",  # all formulas share one signature
+    "-fno-tree-pre",  # would convert both sides of a selection instead of its result
     "-fno-thread-jumps",  # threading consecutive selections makes masks of masks
 ]
 
+# Further flags of one source.
+SOURCE_FLAGS = {
+    "margin_tmpl": ["-ftree-pre"],  # takes a tenth off multilabel_margin_loss of few classes
+}
+
 # Left out if the compiler does not know them: gcc does. By default it clears arrays by 16 bytes or
 # by `rep stos`, neither of which is forwarded to the wider loads of a loop: hence -mstore-max.
-OPTIONAL_FLAGS = ["-fno-thread-jumps", "-mstore-max=256", "-mstore-max=512"]
+OPTIONAL_FLAGS = [
+    *("-fno-tree-pre", "-ftree-pre", "-fno-thread-jumps"),
+    *("-mstore-max=256", "-mstore-max=512"),
+]
 
 # The instruction sets, weakest first, and their flags. dispatch.c chooses at run time.
 X86 = [
@@ -77,7 +86,7 @@ KERNELS = [
         source,
         f"{isa}_{real}",
         [("ISA", isa), ("REAL_IS_DOUBLE", is_double)],
-        FLAGS + KERNEL_FLAGS + isa_flags,
+        FLAGS + KERNEL_FLAGS + isa_flags + SOURCE_FLAGS.get(source.stem, []),
     )
     for isa, isa_flags in ISAS
     for real, is_double in REALS

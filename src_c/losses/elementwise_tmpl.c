@@ -156,19 +156,28 @@ static INLINE void apply_outputs(const formula_spec spec, int outputs, const for
     }
 }
 
-/* The only place where the rows of losses.def become code. */
+/* The only place where the rows of losses.def become code: a function of each formula. */
+#define ELEMENTWISE(name, operands, ...) \
+    static NOINLINE void apply_##name(int outputs, const formula_args *args, int64_t i, int64_t n, \
+                                      lane_state *state) \
+    { \
+        apply_outputs( \
+            (formula_spec){name, formula_overflow(FL_FORMULA_##name), operands, {__VA_ARGS__}}, \
+            outputs, args, i, n, state); \
+    }
+#define ROWS(...)
+#define SEQUENCES(...)
+#include "losses.def"
+#undef ELEMENTWISE
+
 static void dispatch_formula(fl_formula formula, int outputs, const formula_args *args, int64_t i,
                              int64_t n, lane_state *state)
 {
     switch (formula) {
-#define ELEMENTWISE(name, operands, ...) \
+#define ELEMENTWISE(name, ...) \
     case FL_FORMULA_##name: \
-        apply_outputs( \
-            (formula_spec){name, formula_overflow(FL_FORMULA_##name), operands, {__VA_ARGS__}}, \
-            outputs, args, i, n, state); \
+        apply_##name(outputs, args, i, n, state); \
         break;
-#define ROWS(...)
-#define SEQUENCES(...)
 #include "losses.def"
 #undef ELEMENTWISE
 #undef ROWS

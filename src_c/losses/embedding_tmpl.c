@@ -21,9 +21,9 @@ static void embedding_norm_pass(const embedding_config *config, row_span at, emb
 
 /* Writes the gradients of the rows of one tile, or of one long row; grad_scale[i] multiplies row i.
  */
-static void embedding_write_gradients(const embedding_config *config, row_span at,
-                                      const embedding_row *rows, const double *grad_scale,
-                                      real (*x_tile)[TILE], real (*g_tile)[TILE])
+static NOINLINE void embedding_write_gradients(const embedding_config *config, row_span at,
+                                               const embedding_row *rows, const double *grad_scale,
+                                               real (*x_tile)[TILE], real (*g_tile)[TILE])
 {
     const fl_call *call = config->call;
     while (next_span(call, &at)) {

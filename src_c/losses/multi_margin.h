@@ -112,8 +112,8 @@ static void multi_margin_extended_gradient(const margin_row *row, double margin,
     }
 }
 
-static void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
-                         margin_row *rows, fl_partial *partial)
+static NOINLINE void multi_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
+                                  margin_row *rows, fl_partial *partial)
 {
     const int64_t C = call->unit_size;
     const int squared = call->params[0] == 2, single_span = C > 0 && span_width(call) == C;

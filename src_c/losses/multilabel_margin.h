@@ -342,8 +342,8 @@ static INLINE double multilabel_margin_loss(const int with_grad, const multilabe
     return l;
 }
 
-static void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
-                              margin_row *rows, fl_partial *partial)
+static NOINLINE void multilabel_margin(const fl_call *call, fl_phase phase, int64_t first,
+                                       int64_t n, margin_row *rows, fl_partial *partial)
 {
     const int with_grad = call->output[FL_GRADIENT] != NULL;
     const int64_t C = call->unit_size, size = n * C, width = (C + LANES - 1) / LANES * LANES;

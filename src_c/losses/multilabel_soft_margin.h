@@ -54,8 +54,8 @@ multilabel_soft_margin_add_extreme(int64_t n, const double *w, const real *l, fl
         fl_add_scaled_term(sum, beyond, 1, weight_at(w, i), (double)l[i], 0);
 }
 
-static void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first, int64_t n,
-                                   margin_row *rows, fl_partial *partial)
+static NOINLINE void multilabel_soft_margin(const fl_call *call, fl_phase phase, int64_t first,
+                                            int64_t n, margin_row *rows, fl_partial *partial)
 {
     const int with_loss = wants_losses(call);
     const int with_grad = wants_gradients(call);
