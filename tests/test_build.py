@@ -79,3 +79,14 @@ def test_without_a_compiler(tmp_path, compiler, reason):
     for text in "there is no C compiler", reason, "apt install gcc":
         assert text in build.stderr
     assert "Traceback" not in build.stderr
+
+
+def test_instruction_sets_of_a_build(monkeypatch):
+    def kernels():
+        return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["KERNELS"]
+
+    monkeypatch.setenv("FASTLOSS_BUILD_ISAS", "baseline")
+    assert {folder for _, folder, *_ in kernels()} == {"baseline_f32", "baseline_f64"}
+    monkeypatch.setenv("FASTLOSS_BUILD_ISAS", "baseline,avx1024")
+    with pytest.raises(SystemExit, match="FASTLOSS_BUILD_ISAS: no instruction set avx1024"):
+        kernels()

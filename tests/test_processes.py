@@ -1066,6 +1066,12 @@ def test_environment_caps_the_instruction_set():
     assert python(CONFIG, "-W", "error").split()[1] == available[-1]
 
 
+def test_build_for_another_processor(monkeypatch):
+    monkeypatch.setattr(fl._binding, "isas", lambda built=False: ["avx512"] if built else [])
+    with pytest.raises(ImportError, match=r"was built for avx512 .* without FASTLOSS_BUILD_ISAS"):
+        fl._runtime._start()
+
+
 @linux
 def test_affinity_sets_the_number_of_threads():
     cpu = min(os.sched_getaffinity(0))

@@ -15,10 +15,15 @@ _process_source = ""  # what determined the number of threads of the process
 def _start() -> None:
     """Take the number of threads and the instruction set from the environment and the machine."""
     global _process_source
+    runnable, built = _binding.isas(), _binding.isas(built=True)
+    if not runnable:
+        raise ImportError(
+            f"fastloss was built for {', '.join(built)} (FASTLOSS_BUILD_ISAS), which this "
+            "processor does not have; build it again without FASTLOSS_BUILD_ISAS"
+        )
     threads, _process_source, available = _threads.starting_threads()
     _binding.set_available_processors(available)
     _binding.set_process_threads(threads, _threads.fixed_at_start())
-    runnable, built = _binding.isas(), _binding.isas(built=True)
     requested = os.environ.get("FASTLOSS_ISA")
     # FASTLOSS_ISA is an upper limit: an instruction set beyond this processor changes nothing.
     _binding.select_isa(requested if requested in runnable else runnable[-1])

@@ -124,6 +124,18 @@ static INLINE int64_t class_rows_activate(const fl_call *call, row_batch *r, con
     return active_rows;
 }
 
+/* Sets label_weight to the weight of each row's class, from floats or doubles, or to 1 without
+ * either and for rows without label. No branch: labels are as good as random. */
+static INLINE void class_rows_gather_weights(row_batch *r, const float *floats,
+                                             const double *doubles)
+{
+    for (int64_t p = 0; p < r->n; p++) {
+        const int64_t y = r->label[p], c = y < 0 ? 0 : y;
+        const double w = floats ? (double)floats[c] : doubles ? doubles[c] : 1;
+        r->label_weight[p] = y < 0 ? 1 : w;
+    }
+}
+
 /* Loads labels and weights of rows [first, first + n), checks them, and adds the rows to Σ d and to
  * the count. A sample weight of 0 or the label ignore_index removes a row; so does, if HARD, a
  * label whose class weight is 0. */
@@ -133,7 +145,8 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
     const int64_t first = r->first, n = r->n;
     int64_t label_tile[FL_ROW_BATCH], active, bad;
     double tile[FL_ROW_BATCH];
-    const int labelled = mode != SOFT, weighted = labelled && call->operand[2].data;
+    const int labelled = mode != SOFT,
+              weighted = labelled && call->operand[2].data && call->unit_size > 0;
     const int64_t *label = labelled ? fl_load_index(&call->operand[1], first, n, label_tile) : 0;
     const double *sample_weight = load_sample_weight(call, first, n, tile, partial);
     if (labelled && !sample_weight)
@@ -145,11 +158,10 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
     if (bad > 0)
         class_rows_record_bad_label(call, r, label, sample_weight, partial);
 
-    for (int64_t p = 0; p < n; p++)
-        r->label_weight[p] = 1;
-    for (int64_t p = 0; weighted && p < n; p++)
-        if (r->label[p] >= 0)
-            r->label_weight[p] = fl_class_weight(call, r->label[p]);
+    if (weighted && call->operand[2].dtype == FL_F32)
+        class_rows_gather_weights(r, call->operand[2].data, 0);
+    else
+        class_rows_gather_weights(r, 0, weighted ? call->operand[2].data : 0);
     for (int64_t p = 0; p < n; p++)
         r->divisor[p] = r->sample_weight[p] * r->label_weight[p];
     if (class_rows_are_weighted(call))

@@ -144,11 +144,13 @@ static INLINE double hinge(fl_dd gap, double x)
     return z <= 0 ? 0 : z;
 }
 
+enum { FEW_CLASSES = 2 * LANES };
+
 /* Σ v over n entries. A short row is summed in a single lane: to reduce all lanes would take longer
  * than to sum it. */
 static fl_dd row_sum(const double *v, int64_t n)
 {
-    if (n > 2 * LANES)
+    if (n > FEW_CLASSES)
         return sum_doubles(v, n);
     lane_sum sum;
     sum.hi[0] = sum.lo[0] = 0;

@@ -17,6 +17,7 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
 {
     int64_t label_tile[FL_ROW_BATCH];
     const int64_t *label = fl_load_index(&call->operand[1], first, n, label_tile);
+    const int scales_rows = call->operand[2].data || call->grad_exponent != 0;
     for (int64_t i = 0; i < n; i++) {
         margin_row *row = &rows[i];
         row->label = label[i];
@@ -24,6 +25,8 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
             record_error(partial, first + i, 1, 0);
             row->active = 0;
         }
+        if (!scales_rows)
+            continue;
         row->class_weight = row->active ? fl_class_weight(call, row->label) : 1;
         row->active &= row->class_weight != 0;
         double w_y = row->class_weight;
@@ -43,24 +46,121 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
     }
 }
 
-/* z[i * width + j] = max(0, z_j) of each row, 0 at its class; x has the same shape (rows, width).
- */
-static void multi_margin_hinges(const margin_row *rows, const real *x, row_span at, double *z)
+/* Sums of terms z^p and slopes p z^(p-1) of a row. */
+typedef struct {
+    lane_sum term, slope;
+} multi_margin_sums;
+
+/* Adds the classes [from, to) of a row, a multiple of LANES, to its sums; writes their slopes if
+ * with_slopes. Lanes with keep = 0 add nothing; NULL for none. */
+static INLINE void multi_margin_blocks(const int squared, const int with_slopes, const fl_dd gap,
+                                       const real *x, int64_t from, int64_t to, const real *keep,
+                                       double *slope, multi_margin_sums *sums)
 {
-    int64_t width = at.to - at.from;
-    for (int64_t i = 0; i < at.n; i++)
-        for (int64_t j = 0; j < width; j++)
-            z[i * width + j] = hinge(rows[i].gap, (double)x[i * width + j]);
-    for (int64_t i = 0; i < at.n; i++)
-        if (rows[i].active && rows[i].label >= at.from && rows[i].label < at.to)
-            z[i * width + rows[i].label - at.from] = 0;
+    lane_sum term_sum, slope_sum; /* in registers */
+    copy_lane_sum(&term_sum, &sums->term);
+    copy_lane_sum(&slope_sum, &sums->slope);
+    for (int64_t i = from; i < to; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            double z = hinge(gap, (double)x[i + k]);
+            z = keep && keep[k] == 0 ? 0 : z;
+            add_to_lane(&term_sum, k, squared ? z * z : z);
+            if (with_slopes) {
+                slope[i + k] = squared ? 2 * z : z > 0 ? 1 : 0;
+                add_to_lane(&slope_sum, k, slope[i + k]);
+            }
+        }
+    copy_lane_sum(&sums->term, &term_sum);
+    copy_lane_sum(&sums->slope, &slope_sum);
 }
 
-/* Replaces n hinges z by p z^(p-1). */
-static void multi_margin_slopes(int squared, int64_t n, double *z)
+/* The same for at most LANES classes, without class y. */
+static INLINE void multi_margin_part(const int squared, const int with_slopes, const fl_dd gap,
+                                     const real *x, int64_t n, int64_t y, double *slope,
+                                     multi_margin_sums *sums)
 {
-    for (int64_t i = 0; i < n; i++)
-        z[i] = squared ? 2 * z[i] : z[i] > 0;
+    real part[LANES] = {0}, keep[LANES];
+    double part_slope[LANES];
+    memcpy(part, x, (size_t)n * sizeof *x);
+    for (int k = 0; k < LANES; k++)
+        keep[k] = (k < n) & (k != y);
+    multi_margin_blocks(squared, with_slopes, gap, part, 0, LANES, keep, part_slope, sums);
+    if (with_slopes)
+        memcpy(slope, part_slope, (size_t)n * sizeof *slope);
+}
+
+/* Adds the n classes of a span from class `from` on to the row's sums, and writes their slopes if
+ * with_slopes. */
+static INLINE void multi_margin_add_classes(const int squared, const int with_slopes, const real *x,
+                                            int64_t from, int64_t n, double *slope, margin_row *row)
+{
+    const int64_t whole = n - n % LANES, y = row->label - from;
+    const int64_t before = y >= 0 && y < whole ? y - y % LANES : whole;
+    multi_margin_sums sums;
+    clear_lane_sum(&sums.term);
+    clear_lane_sum(&sums.slope);
+    multi_margin_blocks(squared, with_slopes, row->gap, x, 0, before, NULL, slope, &sums);
+    if (before < whole) {
+        const int64_t after = before + LANES;
+        multi_margin_part(squared, with_slopes, row->gap, x + before, LANES, y - before,
+                          slope + before, &sums);
+        multi_margin_blocks(squared, with_slopes, row->gap, x, after, whole, NULL, slope, &sums);
+    }
+    if (whole < n)
+        multi_margin_part(squared, with_slopes, row->gap, x + whole, n - whole, y - whole,
+                          slope + whole, &sums);
+    row->sum = dd_add(row->sum, reduce_lanes(&sums.term));
+    if (with_slopes)
+        row->slope_sum = dd_add(row->slope_sum, reduce_lanes(&sums.slope));
+}
+
+/* The same for a row of few classes, whose lanes would take longer to reduce than to sum. */
+static INLINE void multi_margin_add_few(const int squared, const int with_slopes, const real *x,
+                                        int64_t n, double *slope, margin_row *row)
+{
+    double term[FEW_CLASSES];
+    for (int64_t j = 0; j < n; j++) {
+        const double z = hinge(row->gap, (double)x[j]);
+        term[j] = squared ? z * z : z;
+        if (with_slopes)
+            slope[j] = squared ? 2 * z : z > 0 ? 1 : 0;
+    }
+    term[row->label] = 0;
+    row->sum = dd_add(row->sum, row_sum(term, n));
+    if (with_slopes)
+        slope[row->label] = 0;
+    if (with_slopes)
+        row->slope_sum = dd_add(row->slope_sum, row_sum(slope, n));
+}
+
+static INLINE void multi_margin_add_row(const int squared, const int with_slopes, const real *x,
+                                        row_span at, double *slope, margin_row *row)
+{
+    const int64_t n = at.to - at.from;
+    if (n <= FEW_CLASSES && at.from == 0)
+        multi_margin_add_few(squared, with_slopes, x, n, slope, row);
+    else
+        multi_margin_add_classes(squared, with_slopes, x, at.from, n, slope, row);
+}
+
+/* The same for the active rows of a span, x and slope (rows, classes). */
+static void multi_margin_add_rows(int squared, int with_slopes, const real *x, row_span at,
+                                  double *slope, margin_row *rows)
+{
+    const int64_t n = at.to - at.from;
+    for (int64_t i = 0; i < at.n; i++) {
+        if (!rows[i].active)
+            continue;
+        if (with_slopes && squared)
+            multi_margin_add_row(1, 1, x + i * n, at, slope + i * n, &rows[i]);
+        else if (with_slopes)
+            multi_margin_add_row(0, 1, x + i * n, at, slope + i * n, &rows[i]);
+        else if (squared)
+            multi_margin_add_row(1, 0, x + i * n, at, slope + i * n, &rows[i]);
+        else
+            multi_margin_add_row(0, 0, x + i * n, at, slope + i * n, &rows[i]);
+    }
 }
 
 /* --- rows of doubles whose sums overflow, though the loss or a gradient may not --- */
@@ -119,7 +219,7 @@ static NOINLINE void multi_margin(const fl_call *call, fl_phase phase, int64_t f
     const int squared = call->params[0] == 2, single_span = C > 0 && span_width(call) == C;
     const double margin = round_option(call->params[1]);
     ALIGNED real x_tile[TILE], g_tile[TILE];
-    ALIGNED double z[TILE], square[TILE];
+    ALIGNED double slope[TILE];
 
     multi_margin_load_labels(call, first, n, rows, partial);
     if (phase == FL_PREPARE)
@@ -135,20 +235,8 @@ static NOINLINE void multi_margin(const fl_call *call, fl_phase phase, int64_t f
         }
     for (row_span at = {.first = first, .n = n}; next_span(call, &at);) {
         int64_t start = first_element(call, at), size = element_count(at);
-        int64_t columns = at.to - at.from;
         const real *x = x_rows ? x_rows : fl_load(&call->operand[0], start, size, x_tile);
-        multi_margin_hinges(rows, x, at, z);
-        if (squared)
-            for (int64_t i = 0; i < size; i++)
-                square[i] = z[i] * z[i];
-        for (int64_t i = 0; i < n; i++)
-            rows[i].sum =
-                dd_add(rows[i].sum, row_sum((squared ? square : z) + i * columns, columns));
-        if (!call->output[FL_GRADIENT])
-            continue;
-        multi_margin_slopes(squared, size, z);
-        for (int64_t i = 0; i < n; i++)
-            rows[i].slope_sum = dd_add(rows[i].slope_sum, row_sum(z + i * columns, columns));
+        multi_margin_add_rows(squared, call->output[FL_GRADIENT] != NULL, x, at, slope, rows);
     }
     for (int64_t i = 0; i < n; i++) {
         margin_row *row = &rows[i];
@@ -171,8 +259,9 @@ static NOINLINE void multi_margin(const fl_call *call, fl_phase phase, int64_t f
         int64_t start = first_element(call, at), size = element_count(at);
         int64_t columns = at.to - at.from;
         if (!single_span) {
-            multi_margin_hinges(rows, fl_load(&call->operand[0], start, size, x_tile), at, z);
-            multi_margin_slopes(squared, size, z);
+            margin_row summed_again = rows[0]; /* the only row */
+            multi_margin_add_rows(squared, 1, fl_load(&call->operand[0], start, size, x_tile), at,
+                                  slope, &summed_again);
         }
         real *g = fl_output_buffer(call->output[FL_GRADIENT], start, size, g_tile);
         for (int64_t i = 0; i < n; i++) {
@@ -188,7 +277,7 @@ static NOINLINE void multi_margin(const fl_call *call, fl_phase phase, int64_t f
                 continue;
             }
             for (int64_t j = 0; j < columns; j++)
-                g_row[j] = row->active ? (real)(scale * z[i * columns + j] + nan) : 0;
+                g_row[j] = row->active ? (real)(scale * slope[i * columns + j] + nan) : 0;
             if (row->active && row->label >= at.from && row->label < at.to)
                 g_row[row->label - at.from] = (real)(-scale * row->slope_sum.hi + nan);
         }

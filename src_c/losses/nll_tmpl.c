@@ -15,7 +15,8 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     class_rows_load(call, HARD, r, partial);
     if (phase == FL_PREPARE)
         return;
-    const int is_weighted = class_rows_are_weighted(call);
+    const int is_weighted = class_rows_are_weighted(call),
+              stores_weighted = is_weighted && call->output[FL_LOSSES];
     real x[FL_ROW_BATCH], dx[FL_ROW_BATCH]; /* of the labels */
     real value_tile[FL_ROW_BATCH], unweighted_tile[FL_ROW_BATCH],
         *l = fl_output_buffer(call->output[FL_LOSSES], r->first, r->n, value_tile),
@@ -23,7 +24,7 @@ static void nll_run_batch(const fl_call *call, fl_phase phase, row_batch *r, fl_
     fl_gather(&call->operand[0], C, r->first, r->n, r->label, x);
     for (int64_t p = 0; p < r->n; p++)
         unweighted[p] = r->active[p] == 0 ? 0 : -x[p];
-    for (int64_t p = 0; is_weighted && p < r->n; p++)
+    for (int64_t p = 0; stores_weighted && p < r->n; p++)
         l[p] = r->active[p] == 0
                    ? 0
                    : (real)(r->sample_weight[p] * (-r->label_weight[p] * (double)x[p]));

@@ -59,7 +59,7 @@ typedef struct {
 
 fl_prefetch fl_next_tile(const fl_array *array, int64_t size, fl_tile2d at);
 
-/* Gathers entry[i] of each row from `first` on into out (n), 0 for a negative index. */
+/* Gathers entry[i] of each row from `first` on into out (n); for a negative index, any number. */
 void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, const int64_t *entry,
                real *out);
 
