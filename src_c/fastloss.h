@@ -217,9 +217,11 @@ typedef struct {
     int64_t exponent;
 } fl_scaled_sum;
 
-/* Moments of the losses about a pivot of their size: r = l - pivot d. */
+/* Moments of the losses about a pivot of their size: r = l - pivot d. In the sums, r and d are in
+ * units of powers of two, whose exponents are 0 unless squares would overflow or underflow. */
 typedef struct {
     double pivot, rr, rd, dd; /* l/d of the first unit with d != 0; Σ r², Σ r d, Σ d² */
+    int r_exponent, d_exponent;
 } fl_moments;
 
 typedef struct {
@@ -302,6 +304,9 @@ int fl_settle_totals(fl_totals *totals);
 /* The mean Σ l / (Σ d / divide), or Σ l / rows if divide is 0. `rounds_to_zero`: a mean below the
  * smallest normal double is out of range. */
 int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero, double *mean);
+
+/* The standard error of Σ l / divisor, for independent losses; NaN if it is undefined. */
+double fl_standard_error(const fl_totals *totals, double divisor);
 
 int fl_add_totals(fl_totals *to, const fl_totals *from);
 

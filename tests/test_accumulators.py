@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -235,11 +236,81 @@ def test_standard_error_does_not_cancel(offset):
     assert merged.stderr == pytest.approx(deviation / math.sqrt(19_999), rel=1e-9)
 
 
-def test_standard_error_of_weights_whose_squares_underflow():
-    accumulator = fl.MSELoss().accumulator()
-    accumulator.update([1.0, 2.0, 5.0], 0.0, sample_weight=[1e-170, 2e-170, 3e-170])
-    assert accumulator.value == pytest.approx(14, rel=1e-12)
-    assert math.isnan(accumulator.stderr)
+EXPONENTS = (-1000, -600, -300, 0, 300, 600, 900)
+EXPONENTS_OF_FACTORS = [
+    (a, b) for a, b in itertools.product(EXPONENTS, EXPONENTS) if abs(a + b) <= 1000
+]
+
+
+def exact_standard_error(terms):
+    """standard_error() of a mean over (weight, loss) of any scale."""
+    terms = [(mpmath.mpf(float(w)), mpmath.mpf(float(x))) for w, x in terms if w != 0]
+    with mpmath.workprec(2500):  # the exponents of squares, side by side
+        n, divisor = len(terms), mpmath.fsum(w for w, _ in terms)
+        mean = mpmath.fsum(w * x for w, x in terms) / divisor
+        squares = mpmath.fsum((w * (x - mean)) ** 2 for w, x in terms)
+        return float(mpmath.sqrt(squares * n / (n - 1)) / divisor)
+
+
+@pytest.mark.parametrize(("of_losses", "of_weights"), EXPONENTS_OF_FACTORS)
+@pytest.mark.parametrize("by", [None, "group"])
+def test_standard_error_of_losses_and_weights_of_all_scales(of_losses, of_weights, by):
+    rng = np.random.default_rng(11)
+    x = np.ldexp(rng.integers(0, 9, 300) / 4, of_losses)
+    w = np.ldexp(rng.integers(0, 4, 300) / 2, of_weights)
+    accumulator = fl.L1Loss().accumulator(by=by)
+    for part in (slice(0, 1), slice(1, 140), slice(140, 300)):
+        group = {} if by is None else {"group": np.arange(300)[part] % 2}
+        accumulator.update(x[part], 0.0, sample_weight=w[part], **group)
+    expected = exact_standard_error(zip(w, x, strict=True))
+    assert accumulator.stderr == pytest.approx(expected, rel=1e-9, abs=0)
+    assert (accumulator + accumulator).stderr == pytest.approx(
+        exact_standard_error([*zip(w, x, strict=True)] * 2), rel=1e-9, abs=0
+    )
+    for label, totals in accumulator.groups.items() if by else ():
+        expected = exact_standard_error(zip(w[label::2], x[label::2], strict=True))
+        assert totals.stderr == pytest.approx(expected, rel=1e-9, abs=0)
+    restored = Accumulator.from_json(accumulator.to_json())
+    assert restored.stderr == accumulator.stderr
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [[1e-250] * 40, [2e-250] * 40],  # equal in each
+        [[0.0] * 40, [0.0] * 30 + [1e-300] * 10],
+        [[0.0, 1e-300], [1.0, 2.0], [3.0] * 40],
+        [[1e300, 2e300] * 20, [1.0] * 40, [1e-300]],
+        [[1e-300] + [2.0] * 60 + [1e200]],
+        [[1e-200] * 3, [1e200, 3e200] * 20],
+    ],
+)
+def test_standard_error_of_losses_of_several_scales(batches):
+    losses = [loss for batch in batches for loss in batch]
+    for order in (batches, batches[::-1]):
+        accumulator = fl.L1Loss().accumulator()
+        for batch in order:
+            accumulator.update(batch, np.zeros(len(batch)))
+        expected = exact_standard_error((1, loss) for loss in losses)
+        assert accumulator.stderr == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+@floats
+@pytest.mark.parametrize("by", [None, "class"])
+def test_standard_error_with_class_weights_of_all_scales(by, dtype):
+    rng = np.random.default_rng(12)
+    x, y = -rng.integers(0, 9, (60, 3)) / 4, rng.integers(0, 3, 60)
+    s, class_weight = rng.integers(0, 4, 60) / 2, np.array([0.75, 1.5, 0.5])
+    for of_classes, of_samples in EXPONENTS_OF_FACTORS:
+        w, more = np.ldexp(class_weight, of_classes), np.ldexp(s, of_samples)
+        accumulator = fl.NLLLoss(weight=w).accumulator(by=by)
+        for part in (slice(0, 7), slice(7, 60)):
+            accumulator.update(x[part].astype(dtype), y[part], sample_weight=more[part])
+        terms = np.stack([s * class_weight[y], -x[np.arange(60), y]], axis=1)
+        assert accumulator.stderr == pytest.approx(exact_standard_error(terms), rel=1e-9, abs=0)
+        for label, totals in accumulator.groups.items() if by else ():
+            expected = exact_standard_error(terms[y == label])
+            assert totals.stderr == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 def test_standard_error_of_equal_losses_is_zero():
@@ -394,6 +465,8 @@ def test_invalid_states_are_refused():
         {**good, "sums": [1.5, *good["sums"][1:]]},
         {**good, "sums": [-1, *good["sums"][1:]]},
         {**good, "sums": [2**80, *good["sums"][1:]]},
+        {**good, "sums": [*good["sums"][:-1], 0.5]},
+        {**good, "sums": [*good["sums"][:-1], 5000]},
         {**good, "options": {"nonsense": 1}},
         {**good, "options": None},
         {**good, "groups": [[None, [0.0] * 9]], "by": "group"},
@@ -406,11 +479,11 @@ def test_invalid_states_are_refused():
 @pytest.mark.parametrize("version", [1, 99])
 def test_states_and_pickles_of_other_versions_are_refused(version):
     accumulator = fl.MSELoss().accumulator()
-    message = rf"in version {version} of the format, .* reads version 3: accumulate .* again"
+    message = rf"in version {version} of the format, .* reads version 4: accumulate .* again"
     with pytest.raises(ValueError, match=message):
         Accumulator.from_dict({**accumulator.to_dict(), "version": version})
     pickled = accumulator.__getstate__()
-    assert pickled.pop("version") == 3
+    assert pickled.pop("version") == 4
     if version > 1:  # pickles had no version before 2
         pickled["version"] = version
     with pytest.raises(ValueError, match=message):

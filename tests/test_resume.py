@@ -191,8 +191,8 @@ def test_a_chunk_that_only_some_criteria_accepted_is_evaluated_again(tmp_path, m
         ("{}", "is not the state of an evaluation"),
         ("[1]", "is not the state of an evaluation"),
         ("\0\0", "is not the state of an evaluation"),
-        ('{"version": 1}', r"of version 1, and this fastloss reads version 4: .*delete the file"),
-        ('{"version": 99}', r"of version 99, and this fastloss reads version 4: .*delete the file"),
+        ('{"version": 1}', r"of version 1, and this fastloss reads version 5: .*delete the file"),
+        ('{"version": 99}', r"of version 99, and this fastloss reads version 5: .*delete the file"),
     ],
 )
 def test_other_files_and_versions_are_refused_and_kept(data, tmp_path, text, message):

@@ -108,10 +108,24 @@ FAULTS = [
     ),
     Fault(
         "src_c/losses/multi_margin.h",
-        "z[i] = squared ? 2 * z[i] : z[i] > 0;",
-        "z[i] = squared ? z[i] : z[i] > 0;",
+        "return squared ? 2 * z : z > 0 ? 1 : 0;",
+        "return squared ? z : z > 0 ? 1 : 0;",
         "the gradient of multi_margin_loss with p=2 is half of what it should be",
         ("tests/test_values.py",),
+    ),
+    Fault(
+        "src_c/losses/multi_margin.h",
+        "keep[k] = (k < n) & (k != y);",
+        "keep[k] = k < n;",
+        "multi_margin_loss of many classes adds the margin of the label itself",
+        ("tests/test_values.py", "tests/test_margin.py"),
+    ),
+    Fault(
+        "src_c/runtime/moments.h",
+        "(size > 0 && size <= MOMENT_MIN && sum_of_squares == 0);",
+        "0;",
+        "the standard error of tiny losses is 0",
+        ("tests/test_accumulators.py",),
     ),
     Fault(
         "src_c/losses/multilabel_margin.h",

@@ -74,6 +74,7 @@ cdef extern from "fastloss.h" nogil:
         unsigned char *unit_counted
     ctypedef struct fl_moments:
         double pivot, rr, rd, dd
+        int r_exponent, d_exponent
     ctypedef struct fl_totals:
         fl_dd sum, divisor_sum
         int64_t count
@@ -95,6 +96,7 @@ cdef extern from "fastloss.h" nogil:
     int fl_settle_totals(fl_totals *totals)
     int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_zero,
                 double *mean)
+    double fl_standard_error(const fl_totals *totals, double divisor)
     int fl_add_totals(fl_totals *to, const fl_totals *other)
     int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
                           const double *weighted_loss, const double *unit_divisor,

@@ -49,8 +49,7 @@ from cpython.contextvars cimport PyContextVar_New
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
-from libc.float cimport DBL_MIN
-from libc.math cimport INFINITY, NAN, fabs, fma, sqrt
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -441,7 +440,8 @@ cdef class LossSums:
         cdef fl_totals *t = &self.totals
         return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo,
                 t.divisor_sum.hi, t.divisor_sum.lo, t.moments.pivot,
-                t.moments.rr, t.moments.rd, t.moments.dd)
+                t.moments.rr, t.moments.rd, t.moments.dd,
+                t.moments.r_exponent, t.moments.d_exponent)
 
     def merge(self, LossSums other not None):
         """Adds the sums of another stream."""
@@ -481,19 +481,7 @@ cdef class LossSums:
 
     def stderr(self, str reduction="mean"):
         """The standard error of the value, for independent losses."""
-        cdef double d = self.totals.divisor_sum.hi, n = <double>self.totals.count
-        cdef double divisor = 1 if reduction == "sum" else self.weight
-        cdef fl_moments *about = &self.totals.moments
-        if n < 2 or d == 0 or divisor == 0 or about.dd < DBL_MIN:  # squares underflow
-            return NAN
-        if not about.rr < INFINITY or not about.dd < INFINITY:  # or overflow
-            return NAN
-        cdef double residual = fma(-about.pivot, d, self.totals.sum.hi) + self.totals.sum.lo
-        residual -= about.pivot * self.totals.divisor_sum.lo
-        cdef double shift = residual / d  # mean - pivot
-        cdef double squares = about.rr - shift * (2 * about.rd - shift * about.dd)
-        squares = 0 if squares < 0 else squares  # a NaN propagates
-        return sqrt(squares * (n / (n - 1))) / fabs(divisor)
+        return fl_standard_error(&self.totals, 1 if reduction == "sum" else self.weight)
 
     def empty_like(self):
         """Empty sums for part of the same losses."""
@@ -508,12 +496,17 @@ cdef class LossSums:
         return state
 
 
-def sums_from_tuple(int64_t count, int64_t rows, double divide, *double_doubles_and_moments):
+def sums_from_tuple(int64_t count, int64_t rows, double divide, *numbers):
     """The inverse of `LossSums.to_tuple`."""
     cdef LossSums state = LossSums()
     cdef fl_totals *t = &state.totals
+    *double_doubles_and_moments, r_exponent, d_exponent = numbers
     (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
      t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_moments
+    for exponent in (r_exponent, d_exponent):
+        if not (-1100 <= exponent <= 1100 and exponent == int(exponent)):
+            raise ValueError(f"{exponent!r} is not an exponent of moments")
+    t.moments.r_exponent, t.moments.d_exponent = int(r_exponent), int(d_exponent)
     t.count, state.rows, state.divide = count, rows, divide
     return state
 

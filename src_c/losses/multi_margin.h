@@ -46,6 +46,12 @@ static void multi_margin_load_labels(const fl_call *call, int64_t first, int64_t
     }
 }
 
+/* p z^(p-1) */
+static INLINE double multi_margin_slope(const int squared, double z)
+{
+    return squared ? 2 * z : z > 0 ? 1 : 0;
+}
+
 /* Sums of terms z^p and slopes p z^(p-1) of a row. */
 typedef struct {
     lane_sum term, slope;
@@ -67,7 +73,7 @@ static INLINE void multi_margin_blocks(const int squared, const int with_slopes,
             z = keep && keep[k] == 0 ? 0 : z;
             add_to_lane(&term_sum, k, squared ? z * z : z);
             if (with_slopes) {
-                slope[i + k] = squared ? 2 * z : z > 0 ? 1 : 0;
+                slope[i + k] = multi_margin_slope(squared, z);
                 add_to_lane(&slope_sum, k, slope[i + k]);
             }
         }
@@ -124,7 +130,7 @@ static INLINE void multi_margin_add_few(const int squared, const int with_slopes
         const double z = hinge(row->gap, (double)x[j]);
         term[j] = squared ? z * z : z;
         if (with_slopes)
-            slope[j] = squared ? 2 * z : z > 0 ? 1 : 0;
+            slope[j] = multi_margin_slope(squared, z);
     }
     term[row->label] = 0;
     row->sum = dd_add(row->sum, row_sum(term, n));

@@ -49,6 +49,26 @@ int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_
                         totals->divisor_overflows);
 }
 
+double fl_standard_error(const fl_totals *totals, double divisor)
+{
+    const fl_moments *moments = &totals->moments;
+    const double n = (double)totals->count, d = totals->divisor_sum.hi;
+    if (n < 2 || d == 0 || divisor == 0 || moments->dd == 0)
+        return __builtin_nan("");
+    fp_mode saved = fp_enter();
+    double residual = fma(-moments->pivot, d, totals->sum.hi) + totals->sum.lo;
+    residual -= moments->pivot * totals->divisor_sum.lo;
+    /* mean - pivot, in units of r and d */
+    const double shift = ldexp(residual / d, moments->d_exponent - moments->r_exponent);
+    double squares = moments->rr - shift * (2 * moments->rd - shift * moments->dd);
+    squares = squares < 0 ? 0 : squares; /* a NaN propagates */
+    const double root = sqrt(squares * (n / (n - 1)));
+    const double error = fl_unscaled(
+        fl_scaled_ratio(fl_scaled_of(root, moments->r_exponent), fl_scaled_of(fabs(divisor), 0)));
+    fp_leave(saved);
+    return error == __builtin_inf() ? __builtin_nan("") : error;
+}
+
 int fl_add_totals(fl_totals *to, const fl_totals *other)
 {
     fp_mode saved = fp_enter();

@@ -147,21 +147,33 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
                                       double (*at)(const void *, int64_t), const void *v,
                                       const double *divisor, double target_length)
 {
-    double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0};
+    double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0}, largest_r[LANES] = {0},
+           largest_d[LANES] = {0};
     int64_t i = 0;
     for (; i < n && moments->dd == 0; i++)
         moments_add(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
     const fl_moments start = *moments;
+    const double r_unit = ldexp(1, -start.r_exponent), d_unit = ldexp(1, -start.d_exponent);
+    const int64_t head = i;
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
             double d = divisor ? divisor[i + k] : 1;
-            double r = moments_residual(&start, at(v, i + k) / target_length, d);
+            double r = moments_residual(&start, at(v, i + k) / target_length, d) * r_unit;
+            d *= d_unit;
+            largest_r[k] = largest_r[k] < fabs(r) ? fabs(r) : largest_r[k];
+            largest_d[k] = largest_d[k] < fabs(d) ? fabs(d) : largest_d[k];
             rr[k] += r * r;
             rd[k] += r * d;
             dd[k] += d * d;
         }
-    for (int k = 0; k < LANES; k++) {
+    int needs_exponent = 0;
+    for (int k = 0; k < LANES; k++)
+        needs_exponent |= moments_need_exponent(largest_r[k], start.rr) |
+                          moments_need_exponent(largest_d[k], start.dd);
+    if (needs_exponent)
+        i = head; /* again, one after another */
+    for (int k = 0; k < LANES && !needs_exponent; k++) {
         moments->rr += rr[k];
         moments->rd += rd[k];
         moments->dd += dd[k];

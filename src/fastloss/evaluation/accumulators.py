@@ -27,7 +27,7 @@ from fastloss.evaluation.comparison import (
 
 __all__ = ["Accumulator", "BaselineTotals", "Difference", "Totals"]
 
-_VERSION = 3  # of pickles and of the result of to_dict()
+_VERSION = 4  # of pickles and of the result of to_dict()
 _MAX_COUNT = 2**62  # of losses or rows, so that sums of two counts fit into an int64
 
 # The dict of the groups also holds the sums of a comparison, so that a batch is added to all sums

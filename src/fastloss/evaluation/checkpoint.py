@@ -24,7 +24,7 @@ from typing import Any
 from fastloss.evaluation import files
 from fastloss.evaluation.sources.source import with_filename
 
-_VERSION = 4
+_VERSION = 5
 
 
 class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
