@@ -134,10 +134,10 @@ static INLINE void multi_margin_add_few(const int squared, const int with_slopes
     }
     term[row->label] = 0;
     row->sum = dd_add(row->sum, row_sum(term, n));
-    if (with_slopes)
+    if (with_slopes) {
         slope[row->label] = 0;
-    if (with_slopes)
         row->slope_sum = dd_add(row->slope_sum, row_sum(slope, n));
+    }
 }
 
 static INLINE void multi_margin_add_row(const int squared, const int with_slopes, const real *x,
