@@ -138,3 +138,25 @@ def test_tweedie_terms_that_overflow(power, x, y):
     """The terms of the difference overflow in float32; the loss does not."""
     x, y = np.float32([x]), np.float32([y])
     assert fl.tweedie_deviance_loss(x, y, power=power) > 0
+
+
+@floats
+def test_labels_have_the_bits_of_targets_beside_soft_ones(dtype, isa):
+    """binary_cross_entropy of tiles whose targets are all 0 or 1 takes one logarithm, not two."""
+    rng = np.random.default_rng(3)
+    info = np.finfo(dtype)
+    x = rng.random(5000).astype(dtype)
+    x[:6] = 0, 1, info.smallest_subnormal, info.tiny / 3, 1 - info.epsneg, np.nan
+    x[6:1000] = 10 ** rng.uniform(math.log10(info.tiny) - 5, 0, 994)
+    x[1000:2000] = 1 - 10 ** rng.uniform(math.log10(info.eps), 0, 1000)
+    for y in (np.zeros(5000, dtype), np.ones(5000, dtype), (np.arange(5000) % 3 == 0) * dtype(1)):
+        soft = y.copy()
+        soft[7::64] = 0.25
+        index = np.setdiff1d(np.arange(5000), np.arange(7, 5000, 64))
+        labelled = fl.binary_cross_entropy.value_and_grad(x, y, reduction="none")
+        others = fl.binary_cross_entropy.value_and_grad(x, soft, reduction="none")
+        for a, b in zip(labelled, others, strict=True):
+            assert_bitwise(a[index], b[index])
+        assert not np.signbit(labelled[0]).any()
+    with pytest.raises(ValueError, match=r"input\[1\]"):
+        fl.binary_cross_entropy(np.array([0.5, 1.5], dtype), np.ones(2, dtype))

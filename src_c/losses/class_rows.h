@@ -159,9 +159,9 @@ static void class_rows_load(const fl_call *call, target_mode mode, row_batch *r,
         class_rows_record_bad_label(call, r, label, sample_weight, partial);
 
     if (weighted && call->operand[2].dtype == FL_F32)
-        class_rows_gather_weights(r, call->operand[2].data, 0);
+        class_rows_gather_weights(r, (const float *)call->operand[2].data, 0);
     else
-        class_rows_gather_weights(r, 0, weighted ? call->operand[2].data : 0);
+        class_rows_gather_weights(r, 0, weighted ? (const double *)call->operand[2].data : 0);
     for (int64_t p = 0; p < n; p++)
         r->divisor[p] = r->sample_weight[p] * r->label_weight[p];
     if (class_rows_are_weighted(call))

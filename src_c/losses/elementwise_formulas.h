@@ -177,7 +177,7 @@ static INLINE result binary_cross_entropy(real x, real y, real z, const real *p)
 {
     real log_x = LOG(x), log_1_minus_x = LOG1P(-x);
     return (result){
-        .l = -(y * maximum(log_x, -100) + (1 - y) * maximum(log_1_minus_x, -100)),
+        .l = FABS(y * maximum(log_x, -100) + (1 - y) * maximum(log_1_minus_x, -100)),
         .dx = (x - y) / maximum(x * (1 - x), (real)1e-12f),
         .dy = or_nan(log_1_minus_x - log_x, y),
     };

@@ -170,9 +170,39 @@ static INLINE void apply_outputs(const formula_spec spec, int outputs, const for
 #include "losses.def"
 #undef ELEMENTWISE
 
+/* binary_cross_entropy if y is 0 or 1, as it mostly is: the same bits from one logarithm. */
+static INLINE result binary_cross_entropy_of_labels(real x, real y, real z, const real *p)
+{
+    result r = binary_cross_entropy(x, y, z, p);
+    r.l = FABS(maximum(LOG_BERNOULLI(x, y), -100));
+    return r;
+}
+
+static NOINLINE void apply_binary_cross_entropy_of_labels(int outputs, const formula_args *args,
+                                                          int64_t i, int64_t n, lane_state *state)
+{
+    const formula_spec spec = {
+        binary_cross_entropy_of_labels, NO_RESULT, 2, {FL_UNIT_INTERVAL, FL_UNIT_INTERVAL, FL_ANY}};
+    apply_outputs(spec, outputs, args, i, n, state);
+}
+
+/* Whether elements [i, n) are 0 or 1: where y² - y is 0. */
+static int are_labels(const real *y, int64_t i, int64_t n)
+{
+    uint_real any = 0;
+    for (; i < n; i++)
+        any |= real_bits(FMA(y[i], y[i], -y[i])) & ~SIGN_BIT;
+    return any == 0;
+}
+
 static void dispatch_formula(fl_formula formula, int outputs, const formula_args *args, int64_t i,
                              int64_t n, lane_state *state)
 {
+    if (REAL_HAS_FMA && formula == FL_FORMULA_binary_cross_entropy && outputs & VALUE &&
+        are_labels(args->operand[1], i, n)) {
+        apply_binary_cross_entropy_of_labels(outputs, args, i, n, state);
+        return;
+    }
     switch (formula) {
 #define ELEMENTWISE(name, ...) \
     case FL_FORMULA_##name: \

@@ -161,7 +161,7 @@ static void add_partial(fl_totals *totals, const fl_partial *p)
         fl_merge_scaled_sum(&totals->divisor_beyond, &p->divisor_beyond);
     totals->bad_terms |= p->bad_terms;
     totals->count += p->count;
-    moments_merge(&totals->moments, &p->moments);
+    fl_merge_moments(&totals->moments, &p->moments);
 }
 
 static double phase_work(const fl_call *call, fl_phase phase)

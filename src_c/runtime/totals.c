@@ -77,7 +77,7 @@ int fl_add_totals(fl_totals *to, const fl_totals *other)
     to->sum = dd_add(to->sum, other->sum);
     to->divisor_sum = dd_add(to->divisor_sum, other->divisor_sum);
     to->count += other->count;
-    moments_merge(&to->moments, &other->moments);
+    fl_merge_moments(&to->moments, &other->moments);
     fp_leave(saved);
     return out_of_range(is_sum_finite && !is_finite(to->sum.hi),
                         is_divisor_finite && !is_finite(to->divisor_sum.hi));
@@ -106,7 +106,7 @@ int fl_add_unit_terms(fl_totals *groups, int64_t n, const int64_t *group,
         sum |= add_term(&to->sum, weighted_loss[i]);
         divisor |= add_term(&to->divisor_sum, unit_divisor[i]);
         to->count += unit_counted[i];
-        moments_add(&to->moments, weighted_loss[i], unit_divisor[i]);
+        fl_add_to_moments(&to->moments, weighted_loss[i], unit_divisor[i]);
     }
     for (int64_t i = 0; bad_terms & FL_TERM_UNDERFLOWS && i < n; i++) {
         if (!unit_counted[i] && unit_divisor[i] == 0)

@@ -151,9 +151,10 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
            largest_d[LANES] = {0};
     int64_t i = 0;
     for (; i < n && moments->dd == 0; i++)
-        moments_add(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
+        fl_add_to_moments(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
     const fl_moments start = *moments;
-    const double r_unit = ldexp(1, -start.r_exponent), d_unit = ldexp(1, -start.d_exponent);
+    const double r_unit = fl_moments_unit(start.r_exponent),
+                 d_unit = fl_moments_unit(start.d_exponent);
     const int64_t head = i;
     for (; i + LANES <= n; i += LANES)
 #pragma omp simd
@@ -161,8 +162,8 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
             double d = divisor ? divisor[i + k] : 1;
             double r = moments_residual(&start, at(v, i + k) / target_length, d) * r_unit;
             d *= d_unit;
-            largest_r[k] = largest_r[k] < fabs(r) ? fabs(r) : largest_r[k];
-            largest_d[k] = largest_d[k] < fabs(d) ? fabs(d) : largest_d[k];
+            largest_r[k] = largest_r[k] < __builtin_fabs(r) ? __builtin_fabs(r) : largest_r[k];
+            largest_d[k] = largest_d[k] < __builtin_fabs(d) ? __builtin_fabs(d) : largest_d[k];
             rr[k] += r * r;
             rd[k] += r * d;
             dd[k] += d * d;
@@ -179,7 +180,7 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
         moments->dd += dd[k];
     }
     for (; i < n; i++)
-        moments_add(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
+        fl_add_to_moments(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
 }
 
 /* v times the weights of unit i, with their exponent. */
@@ -197,9 +198,9 @@ static __attribute__((noinline, cold)) void emit_extreme_moments(int64_t n, cons
                                                                  fl_partial *partial)
 {
     for (int64_t i = 0; i < n; i++)
-        moments_add(&partial->moments,
-                    scaled_weight(t->weight, i, unit_loss(t, i)) / t->target_length,
-                    divisor->product ? scaled_weight(divisor, i, 1) : 1);
+        fl_add_to_moments(&partial->moments,
+                          scaled_weight(t->weight, i, unit_loss(t, i)) / t->target_length,
+                          divisor->product ? scaled_weight(divisor, i, 1) : 1);
 }
 
 /* Adds n units to the moments. */

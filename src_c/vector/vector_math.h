@@ -247,6 +247,20 @@ static INLINE real LOG(real x)
     return x > REAL_C(0.0) ? y : (x == REAL_C(0.0) ? -REAL_INFINITY : REAL_NAN);
 }
 
+/* split_exponent() of 1 + x, for -1 < x < inf. */
+static INLINE real split_exponent_of_1p(real x, real *e)
+{
+    const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
+    uint_real shifted =
+        real_bits(REAL_C(1.0) + x) + (real_bits(REAL_C(1.0)) - real_bits(REAL_C(0.75)));
+    uint_real field = shifted >> REAL_MANTISSA_BITS;
+    *e = real_from_bits(field | real_bits(FIELD_MAGIC)) - bias;
+    /* 2^(2-e) is normal for every e; 2^-e is not. */
+    real scale =
+        real_from_bits(((uint_real)(2 * REAL_EXPONENT_BIAS + 2) - field) << REAL_MANTISSA_BITS);
+    return FMA(x * scale, REAL_C(0.25), FMA(scale, REAL_C(0.25), REAL_C(-1.0)));
+}
+
 /* log(1 + x).
  *   Error   float 0.99 ULP (1.00 without FMA), double 1.06 (1.09)
  *   Values  tiny x give x, -0 gives -0; -1 gives -inf, x < -1 gives NaN, +inf gives +inf, NaN gives
@@ -256,19 +270,26 @@ static INLINE real LOG(real x)
  */
 static INLINE real LOG1P(real x)
 {
-    const real bias = FIELD_MAGIC + REAL_EXPONENT_BIAS;
-    uint_real shifted =
-        real_bits(REAL_C(1.0) + x) + (real_bits(REAL_C(1.0)) - real_bits(REAL_C(0.75)));
-    uint_real field = shifted >> REAL_MANTISSA_BITS;
-    real e = real_from_bits(field | real_bits(FIELD_MAGIC)) - bias;
-    /* 2^(2-e) is normal for every e; 2^-e is not. */
-    real scale =
-        real_from_bits(((uint_real)(2 * REAL_EXPONENT_BIAS + 2) - field) << REAL_MANTISSA_BITS);
-    real f = FMA(x * scale, REAL_C(0.25), FMA(scale, REAL_C(0.25), REAL_C(-1.0)));
-    real y = log_from_parts(e, f);
+    real e, f = split_exponent_of_1p(x, &e), y = log_from_parts(e, f);
     y = real_from_bits(real_bits(y) | (real_bits(x) & SIGN_BIT)); /* -0 for -0 */
     y = x < REAL_INFINITY ? y : x;
     return x > REAL_C(-1.0) ? y : (x == REAL_C(-1.0) ? -REAL_INFINITY : REAL_NAN);
+}
+
+/* The log-probability of y = 1 or 0 with probabilities x and 1 - x, 0 <= x <= 1: LOG(x) or
+ * LOG1P(-x), bit for bit but for the sign of 0. The selection precedes the polynomial.
+ *   Values  a probability of 0 gives -inf, x = NaN gives NaN
+ */
+static INLINE real LOG_BERNOULLI(real x, real y)
+{
+    real e_x, f_x = split_exponent(x, &e_x), e_1p, f_1p = split_exponent_of_1p(-x, &e_1p);
+    /* By bits: gcc does not vectorise selections that skip so much. */
+    const uint_real is_one = -(uint_real)(y == REAL_C(1.0));
+    real e = real_from_bits((real_bits(e_x) & is_one) | (real_bits(e_1p) & ~is_one));
+    real f = real_from_bits((real_bits(f_x) & is_one) | (real_bits(f_1p) & ~is_one));
+    real log = log_from_parts(e, f), probability = REAL_C(1.0) - y - x; /* or less it */
+    log = probability == REAL_C(0.0) ? -REAL_INFINITY : log;
+    return x == x ? log : x;
 }
 
 /* log(1 + x) for 0 <= x <= 1.
