@@ -217,11 +217,17 @@ typedef struct {
     int64_t exponent;
 } fl_scaled_sum;
 
-/* Moments of the losses about a pivot of their size: r = l - pivot d. In the sums, r and d are in
- * units of powers of two, whose exponents are 0 unless squares would overflow or underflow. */
+/* m 2^e: 0.5 <= |m| < 1, or m is 0, infinite or NaN. Functions that return others say so. */
 typedef struct {
-    double pivot, rr, rd, dd; /* l/d of the first unit with d != 0; Σ r², Σ r d, Σ d² */
-    int r_exponent, d_exponent;
+    double m;
+    int64_t e;
+} fl_scaled;
+
+/* Moments of the losses about a pivot of their size: r = l - pivot d. e = 0 and any m where neither
+ * the sums nor their products overflow or underflow. */
+typedef struct {
+    double pivot;         /* l/d of a unit with d != 0 */
+    fl_scaled rr, rd, dd; /* Σ r², Σ r d, Σ d² */
 } fl_moments;
 
 typedef struct {

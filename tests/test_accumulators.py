@@ -295,6 +295,47 @@ def test_standard_error_of_losses_of_several_scales(batches):
         assert accumulator.stderr == pytest.approx(expected, rel=1e-9, abs=0)
 
 
+CYCLE = [float(i % 3) for i in range(1000)]
+
+
+@pytest.mark.parametrize("by", [None, "group"])
+@pytest.mark.parametrize(
+    "batches",
+    [  # of (loss, weight)
+        [[(1e-300, 1), (2e-300, 1), (1e9, 1)]],  # fewer than a vector, the last one large
+        [[(0.0, 1)] * 8 + [(1e-300, 1)] * 5000 + [(1e9, 1), (2e9, 1)] * 2000],
+        [[(1e80, 1e80)] * 4, [(2e80, 1e80)] * 4],  # equal in each
+        [[(1e-85, 1e-85)] * 4, [(2e-85, 1e-85)] * 4],
+        [[(0.0, 1e300), (0.0, 1e300), (1.0, 1e-300)], [(1.0, 1)] * 2],
+        [[(1e308, 1)] + [(1.0, 1)] * 1000],
+        [[(1e10, 1e-6)] + [(x, 1) for x in CYCLE]],  # a light outlier
+        [[(1e10, 1e-200)], [(x, 1) for x in CYCLE[:10]]],
+        [[(1e6, 1e-3)], [(x, 1) for x in CYCLE]],
+    ],
+)
+def test_standard_error_of_mixed_losses_and_weights(batches, by):
+    group = {} if by is None else {"group": [0]}
+    for order in (batches, batches[::-1], [batch[::-1] for batch in batches]):
+        accumulator, parts = fl.L1Loss().accumulator(by=by), []
+        for batch in order:
+            x, w = np.array(batch).T
+            labels = {name: label * len(batch) for name, label in group.items()}
+            accumulator.update(x, np.zeros(len(x)), sample_weight=w, **labels)
+            parts.append(fl.L1Loss().accumulator(by=by))
+            parts[-1].update(x, np.zeros(len(x)), sample_weight=w, **labels)
+        expected = exact_standard_error((w, x) for batch in batches for x, w in batch)
+        for total in accumulator, sum(parts[1:], parts[0]):
+            assert total.stderr == pytest.approx(expected, rel=1e-9, abs=0)
+            if by:
+                assert total.groups[0].stderr == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+def test_standard_error_of_losses_of_opposite_signs():
+    accumulator = fl.NLLLoss().accumulator()
+    accumulator.update(np.array([[1.2e308], [-1.2e308]]), np.array([0, 0]))
+    assert accumulator.stderr == pytest.approx(1.2e308, rel=1e-12)
+
+
 @floats
 @pytest.mark.parametrize("by", [None, "class"])
 def test_standard_error_with_class_weights_of_all_scales(by, dtype):
@@ -466,7 +507,7 @@ def test_invalid_states_are_refused():
         {**good, "sums": [-1, *good["sums"][1:]]},
         {**good, "sums": [2**80, *good["sums"][1:]]},
         {**good, "sums": [*good["sums"][:-1], 0.5]},
-        {**good, "sums": [*good["sums"][:-1], 5000]},
+        {**good, "sums": [*good["sums"][:-1], 50_000]},
         {**good, "options": {"nonsense": 1}},
         {**good, "options": None},
         {**good, "groups": [[None, [0.0] * 9]], "by": "group"},

@@ -72,9 +72,12 @@ cdef extern from "fastloss.h" nogil:
         double *weighted_loss
         double *unit_divisor
         unsigned char *unit_counted
+    ctypedef struct fl_scaled:
+        double m
+        int64_t e
     ctypedef struct fl_moments:
-        double pivot, rr, rd, dd
-        int r_exponent, d_exponent
+        double pivot
+        fl_scaled rr, rd, dd
     ctypedef struct fl_totals:
         fl_dd sum, divisor_sum
         int64_t count

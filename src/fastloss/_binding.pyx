@@ -439,8 +439,8 @@ cdef class LossSums:
         cdef fl_totals *t = &self.totals
         return (t.count, self.rows, self.divide, t.sum.hi, t.sum.lo,
                 t.divisor_sum.hi, t.divisor_sum.lo, t.moments.pivot,
-                t.moments.rr, t.moments.rd, t.moments.dd,
-                t.moments.r_exponent, t.moments.d_exponent)
+                t.moments.rr.m, t.moments.rd.m, t.moments.dd.m,
+                t.moments.rr.e, t.moments.rd.e, t.moments.dd.e)
 
     def merge(self, LossSums other not None):
         """Adds the sums of another stream."""
@@ -499,13 +499,13 @@ def sums_from_tuple(int64_t count, int64_t rows, double divide, *numbers):
     """The inverse of `LossSums.to_tuple`."""
     cdef LossSums state = LossSums()
     cdef fl_totals *t = &state.totals
-    *double_doubles_and_moments, r_exponent, d_exponent = numbers
-    (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo,
-     t.moments.pivot, t.moments.rr, t.moments.rd, t.moments.dd) = double_doubles_and_moments
-    for exponent in (r_exponent, d_exponent):
-        if not (-1100 <= exponent <= 1100 and exponent == int(exponent)):
+    *doubles, rr, rd, dd = numbers
+    (t.sum.hi, t.sum.lo, t.divisor_sum.hi, t.divisor_sum.lo, t.moments.pivot,
+     t.moments.rr.m, t.moments.rd.m, t.moments.dd.m) = doubles
+    for exponent in (rr, rd, dd):
+        if not (-10_000 <= exponent <= 10_000 and exponent == int(exponent)):
             raise ValueError(f"{exponent!r} is not an exponent of moments")
-    t.moments.r_exponent, t.moments.d_exponent = int(r_exponent), int(d_exponent)
+    t.moments.rr.e, t.moments.rd.e, t.moments.dd.e = int(rr), int(rd), int(dd)
     t.count, state.rows, state.divide = count, rows, divide
     return state
 

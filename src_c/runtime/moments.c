@@ -1,86 +1,108 @@
-/* Second moments: exponents, and sums one by one. The kernels add whole tiles. */
+/* Second moments: of single units, and of parts. The kernels sum whole tiles. */
 #include "runtime/moments.h"
 
 #include <math.h>
 
-double fl_moments_unit(int exponent) { return ldexp(1, -exponent); }
-
-static double moments_scaled(double v, int exponent)
+/* Whether v² is ordinary, and 0 for 0 only. */
+static int has_ordinary_square(double v)
 {
-    return exponent == 0 ? v : ldexp(v, -exponent);
+    return is_ordinary_square(v * v) && (v * v != 0 || v == 0);
 }
 
-/* An exponent for terms of this size, such that its power of two and the inverse are normal. */
-static int moments_exponent_of(double size)
+static fl_scaled square(double v)
 {
-    const int e = ilogb(size);
-    return e < -1000 ? -1000 : e > 1000 ? 1000 : e;
+    const fl_scaled scaled = fl_scaled_of(v, 0);
+    return has_ordinary_square(v) ? (fl_scaled){v * v, 0} : fl_scaled_times(scaled, scaled);
 }
 
-static void moments_set_exponents(fl_moments *moments, int r_exponent, int d_exponent)
+static int are_plain(const fl_moments *moments)
 {
-    const int r = moments->r_exponent - r_exponent, d = moments->d_exponent - d_exponent;
-    /* Sums of 0 have no exponent to keep. */
-    moments->rr = moments->rr == 0 ? 0 : ldexp(moments->rr, 2 * r);
-    moments->rd = moments->rd == 0 ? 0 : ldexp(moments->rd, r + d);
-    moments->dd = moments->dd == 0 ? 0 : ldexp(moments->dd, 2 * d);
-    moments->r_exponent = r_exponent;
-    moments->d_exponent = d_exponent;
+    return (moments->rr.e | moments->rd.e | moments->dd.e) == 0;
+}
+
+/* v without an exponent where it needs none. */
+static fl_scaled plain_if_ordinary(fl_scaled v)
+{
+    const double plain = fl_unscaled(v);
+    return plain != 0 && is_ordinary_square(fabs(plain)) ? (fl_scaled){plain, 0} : v;
+}
+
+static int is_less(fl_scaled a, fl_scaled b)
+{
+    if (a.m == 0 || b.m == 0 || (a.e == 0 && b.e == 0))
+        return a.m < b.m;
+    const fl_scaled x = fl_scaled_of(a.m, a.e), y = fl_scaled_of(b.m, b.e);
+    return x.e == y.e ? x.m < y.m : x.e < y.e;
+}
+
+/* fl_merge_moments() where no sum has an exponent or needs one; else 0. */
+static int merge_plain(fl_moments *to, const fl_moments *from)
+{
+    if (!are_plain(to) || !are_plain(from))
+        return 0;
+    const double shift = from->dd.m == 0 ? 0 : from->pivot - to->pivot;
+    const double moved = shift * from->dd.m, square = shift * moved;
+    const double rr = to->rr.m + (from->rr.m + shift * (2 * from->rd.m + moved));
+    const double dd = to->dd.m + from->dd.m;
+    if (!is_ordinary_square(rr) || !is_ordinary_square(dd) || !is_ordinary_square(square) ||
+        (square == 0 && shift != 0))
+        return 0;
+    to->rd.m += from->rd.m + moved;
+    to->rr.m = rr;
+    to->dd.m = dd;
+    return 1;
+}
+
+fl_moments fl_shifted_moments(const fl_moments *moments, fl_scaled shift)
+{
+    const fl_scaled rr = fl_scaled_of(moments->rr.m, moments->rr.e),
+                    rd = fl_scaled_of(moments->rd.m, moments->rd.e),
+                    dd = fl_scaled_of(moments->dd.m, moments->dd.e);
+    const fl_scaled moved = dd.m == 0 ? dd : fl_scaled_times(shift, dd);
+    const fl_scaled change = fl_scaled_plus((fl_scaled){rd.m, rd.e + 1}, moved);
+    return (fl_moments){.rr = dd.m == 0 ? rr : fl_scaled_plus(rr, fl_scaled_times(shift, change)),
+                        .rd = fl_scaled_plus(rd, moved),
+                        .dd = dd};
+}
+
+static void merge_scaled(fl_moments *to, const fl_moments *from)
+{
+    const fl_scaled none = {0, 0}, shift = fl_scaled_plus(fl_scaled_of(from->pivot, 0),
+                                                          fl_scaled_of(-to->pivot, 0));
+    const fl_moments a = fl_shifted_moments(to, none), b = fl_shifted_moments(from, shift);
+    to->rr = plain_if_ordinary(fl_scaled_plus(a.rr, b.rr));
+    to->rd = plain_if_ordinary(fl_scaled_plus(a.rd, b.rd));
+    to->dd = plain_if_ordinary(fl_scaled_plus(a.dd, b.dd));
+}
+
+/* The lighter side is shifted to the pivot of the heavier one: the other way round, large terms
+ * would cancel. */
+void fl_merge_moments(fl_moments *to, const fl_moments *other)
+{
+    fl_moments from = *other;
+    if (is_less(to->dd, from.dd)) {
+        from = *to;
+        *to = *other;
+    }
+    if (!merge_plain(to, &from))
+        merge_scaled(to, &from);
 }
 
 void fl_add_to_moments(fl_moments *moments, double l, double d)
 {
-    if (moments->dd == 0 && d != 0)
-        moments->pivot = l / d;
-    const double r = moments_residual(moments, l, d);
-    double r_scaled = moments_scaled(r, moments->r_exponent),
-           d_scaled = moments_scaled(d, moments->d_exponent);
-    if (moments_need_exponent(fabs(r_scaled), moments->rr) ||
-        moments_need_exponent(fabs(d_scaled), moments->dd)) {
-        moments_set_exponents(
-            moments,
-            moments_need_exponent(fabs(r_scaled), moments->rr) ? moments_exponent_of(r)
-                                                               : moments->r_exponent,
-            moments_need_exponent(fabs(d_scaled), moments->dd) ? moments_exponent_of(d)
-                                                               : moments->d_exponent);
-        r_scaled = moments_scaled(r, moments->r_exponent);
-        d_scaled = moments_scaled(d, moments->d_exponent);
+    const double r = d == 0 ? l : l - moments->pivot * d;
+    if (are_plain(moments) && d * d <= moments->dd.m && has_ordinary_square(d) &&
+        has_ordinary_square(r) && is_ordinary_square(moments->rr.m + r * r) &&
+        is_ordinary_square(moments->dd.m + d * d)) {
+        moments->rr.m += r * r;
+        moments->rd.m += r * d;
+        moments->dd.m += d * d;
+        return;
     }
-    moments->rr += r_scaled * r_scaled;
-    moments->rd += r_scaled * d_scaled;
-    moments->dd += d_scaled * d_scaled;
-}
-
-/* The exponent for the sum of two sums of squares: the larger one, unless a sum is 0. */
-static int moments_common_exponent(double a, int a_exponent, double b, int b_exponent)
-{
-    if (a == 0 || b == 0)
-        return a == 0 && b != 0 ? b_exponent : a_exponent;
-    return a_exponent > b_exponent ? a_exponent : b_exponent;
-}
-
-/* The sums of `other` are first shifted to the pivot of `to`: with r = l - p d and e = q - p,
- * l - q d = r - e d. */
-void fl_merge_moments(fl_moments *to, const fl_moments *other)
-{
-    fl_moments from = *other;
-    const int d_exponent =
-        moments_common_exponent(to->dd, to->d_exponent, from.dd, from.d_exponent);
-    int r_exponent = moments_common_exponent(to->rr, to->r_exponent, from.rr, from.r_exponent);
-    const int has_pivots = to->dd != 0 && from.dd != 0;
-    const double e = has_pivots ? to->pivot - from.pivot : 0;
-    double e_scaled = moments_scaled(e, r_exponent - d_exponent);
-    if (moments_need_exponent(fabs(e_scaled), to->rr + from.rr)) {
-        r_exponent = moments_exponent_of(moments_scaled(e, -d_exponent));
-        e_scaled = moments_scaled(e, r_exponent - d_exponent);
-    }
-    if (to->r_exponent != r_exponent || to->d_exponent != d_exponent)
-        moments_set_exponents(to, r_exponent, d_exponent);
-    if (from.r_exponent != r_exponent || from.d_exponent != d_exponent)
-        moments_set_exponents(&from, r_exponent, d_exponent);
-    if (to->dd == 0)
-        to->pivot = from.pivot;
-    to->rr += e == 0 ? from.rr : from.rr - e_scaled * (2 * from.rd - e_scaled * from.dd);
-    to->rd += e == 0 ? from.rd : from.rd - e_scaled * from.dd;
-    to->dd += from.dd;
+    fl_moments unit = {.dd = square(d)};
+    if (d == 0)
+        unit.rr = square(l);
+    else
+        unit.pivot = l / d;
+    fl_merge_moments(moments, &unit);
 }

@@ -285,7 +285,8 @@ static void set_gradient_scale(fl_call *call, const fl_totals *prepared)
     if (!call->mean || (size > FL_SUM_MIN && size < FL_SUM_MAX && beyond.magnitude == 0))
         return;
     const fl_scaled divisor = fl_scaled_total(sum, &beyond);
-    fl_scaled scale = fl_scaled_times(fl_scaled_of(call->grad_output, 0), call->divisor_scale);
+    fl_scaled scale =
+        fl_scaled_times(fl_scaled_of(call->grad_output, 0), fl_scaled_of(call->divisor_scale, 0));
     scale = divisor.m == 0 ? (fl_scaled){0, 0} : fl_scaled_ratio(scale, divisor);
     call->grad_scale = scale.m;
     call->grad_exponent = scale.e;

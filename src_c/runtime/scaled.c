@@ -19,14 +19,6 @@ fl_scaled fl_scaled_of_weight(double v, int64_t exponent)
     return w.e > 900 ? (fl_scaled){w.m * 0x1p64, w.e - 64} : w;
 }
 
-fl_scaled fl_scaled_times(fl_scaled a, double b)
-{
-    fl_scaled factor = fl_scaled_of(b, a.e);
-    return fl_scaled_of(a.m * factor.m, factor.e);
-}
-
-fl_scaled fl_scaled_ratio(fl_scaled a, fl_scaled b) { return fl_scaled_of(a.m / b.m, a.e - b.e); }
-
 /* v 2^exponent for any exponent. */
 static double times_power_of_two(double v, int64_t exponent)
 {
@@ -34,13 +26,25 @@ static double times_power_of_two(double v, int64_t exponent)
     return ldexp(v, (int)(exponent > most ? most : exponent < -most ? -most : exponent));
 }
 
+fl_scaled fl_scaled_plus(fl_scaled a, fl_scaled b)
+{
+    if (a.m == 0)
+        return b;
+    const int64_t e = b.m == 0 || a.e > b.e ? a.e : b.e;
+    return fl_scaled_of(times_power_of_two(a.m, a.e - e) + times_power_of_two(b.m, b.e - e), e);
+}
+
+fl_scaled fl_scaled_times(fl_scaled a, fl_scaled b) { return fl_scaled_of(a.m * b.m, a.e + b.e); }
+
+fl_scaled fl_scaled_ratio(fl_scaled a, fl_scaled b) { return fl_scaled_of(a.m / b.m, a.e - b.e); }
+
 double fl_unscaled(fl_scaled v) { return times_power_of_two(v.m, v.e); }
 
 double fl_scaled_product(const double *factor, int count, int64_t exponent)
 {
     fl_scaled product = {0.5, exponent + 1};
     for (int i = 0; i < count; i++)
-        product = fl_scaled_times(product, factor[i]);
+        product = fl_scaled_times(product, fl_scaled_of(factor[i], 0));
     return fl_unscaled(product);
 }
 
@@ -75,7 +79,8 @@ void fl_add_scaled_term(fl_dd *sum, fl_scaled_sum *beyond, double s, double w, d
 {
     if (s == 0 || w == 0)
         return;
-    const fl_scaled term = fl_scaled_times(fl_scaled_times(fl_scaled_of(s, exponent), w), v);
+    const fl_scaled term = fl_scaled_times(
+        fl_scaled_times(fl_scaled_of(s, exponent), fl_scaled_of(w, 0)), fl_scaled_of(v, 0));
     if (is_finite(term.m))
         add_to_scaled_sum(beyond, (fl_dd){term.m, 0}, fabs(term.m), term.e);
     else

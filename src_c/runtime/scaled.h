@@ -11,18 +11,14 @@
 #define FL_SUM_MIN 0x1p-900
 #define FL_SUM_MAX 0x1p900
 
-/* m 2^e: 0.5 <= |m| < 1 but for fl_scaled_of_weight(), or m is 0, infinite or NaN. */
-typedef struct {
-    double m;
-    int64_t e;
-} fl_scaled;
-
 fl_scaled fl_scaled_of(double v, int64_t exponent); /* v 2^exponent */
 /* v 2^exponent for a weight, with |m| < 2^64: the power 2^e of a large weight can then be
  * multiplied by other factors without overflow. */
 fl_scaled fl_scaled_of_weight(double v, int64_t exponent);
 
-fl_scaled fl_scaled_times(fl_scaled a, double b); /* the mantissa is rounded to double */
+/* Mantissas are rounded to double. */
+fl_scaled fl_scaled_plus(fl_scaled a, fl_scaled b);
+fl_scaled fl_scaled_times(fl_scaled a, fl_scaled b);
 fl_scaled fl_scaled_ratio(fl_scaled a, fl_scaled b);
 double fl_unscaled(fl_scaled v);
 

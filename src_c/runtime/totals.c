@@ -49,22 +49,34 @@ int fl_mean(const fl_totals *totals, double divide, int64_t rows, int rounds_to_
                         totals->divisor_overflows);
 }
 
+/* Σ l - pivot Σ d: products are rounded once, in a range of their own. */
+static fl_scaled residual_of_sums(const fl_totals *totals)
+{
+    const fl_scaled pivot = fl_scaled_of(totals->moments.pivot, 0),
+                    d = fl_scaled_of(totals->divisor_sum.hi, 0),
+                    sum = fl_scaled_of(totals->sum.hi, 0);
+    const int64_t product = pivot.e + d.e;
+    const int64_t e = pivot.m == 0 || (sum.m != 0 && product < sum.e) ? sum.e : product;
+    const double p = ldexp(pivot.m, (int)(product - e));
+    double residual = fma(-p, d.m, ldexp(sum.m, (int)(sum.e - e))) + ldexp(totals->sum.lo, (int)-e);
+    residual -= p * ldexp(totals->divisor_sum.lo, (int)-d.e);
+    return fl_scaled_of(residual, e);
+}
+
 double fl_standard_error(const fl_totals *totals, double divisor)
 {
-    const fl_moments *moments = &totals->moments;
     const double n = (double)totals->count, d = totals->divisor_sum.hi;
-    if (n < 2 || d == 0 || divisor == 0 || moments->dd == 0)
+    if (n < 2 || d == 0 || divisor == 0 || totals->moments.dd.m == 0)
         return __builtin_nan("");
     fp_mode saved = fp_enter();
-    double residual = fma(-moments->pivot, d, totals->sum.hi) + totals->sum.lo;
-    residual -= moments->pivot * totals->divisor_sum.lo;
-    /* mean - pivot, in units of r and d */
-    const double shift = ldexp(residual / d, moments->d_exponent - moments->r_exponent);
-    double squares = moments->rr - shift * (2 * moments->rd - shift * moments->dd);
-    squares = squares < 0 ? 0 : squares; /* a NaN propagates */
-    const double root = sqrt(squares * (n / (n - 1)));
-    const double error = fl_unscaled(
-        fl_scaled_ratio(fl_scaled_of(root, moments->r_exponent), fl_scaled_of(fabs(divisor), 0)));
+    fl_scaled shift = fl_scaled_ratio(residual_of_sums(totals), fl_scaled_of(d, 0));
+    shift.m = -shift.m; /* pivot - mean */
+    fl_scaled squares = fl_scaled_times(fl_shifted_moments(&totals->moments, shift).rr,
+                                        fl_scaled_of(n / (n - 1), 0));
+    squares.m = squares.m < 0 ? 0 : squares.m; /* a NaN propagates */
+    const int odd = (int)(squares.e & 1);
+    const fl_scaled root = fl_scaled_of(sqrt(ldexp(squares.m, odd)), (squares.e - odd) / 2);
+    const double error = fl_unscaled(fl_scaled_ratio(root, fl_scaled_of(fabs(divisor), 0)));
     fp_leave(saved);
     return error == __builtin_inf() ? __builtin_nan("") : error;
 }

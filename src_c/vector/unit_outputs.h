@@ -147,39 +147,41 @@ static INLINE void accumulate_moments(fl_moments *moments, int64_t n,
                                       double (*at)(const void *, int64_t), const void *v,
                                       const double *divisor, double target_length)
 {
-    double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0}, largest_r[LANES] = {0},
-           largest_d[LANES] = {0};
-    int64_t i = 0;
-    for (; i < n && moments->dd == 0; i++)
-        fl_add_to_moments(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
-    const fl_moments start = *moments;
-    const double r_unit = fl_moments_unit(start.r_exponent),
-                 d_unit = fl_moments_unit(start.d_exponent);
-    const int64_t head = i;
-    for (; i + LANES <= n; i += LANES)
+    const int64_t whole = n - n % LANES;
+    double heaviest[LANES] = {0}, l_heaviest[LANES] = {0}, most = 0, pivot = 0;
+    for (int64_t i = 0; i < (divisor ? whole : whole > 0 ? LANES : 0); i += LANES)
 #pragma omp simd
         for (int k = 0; k < LANES; k++) {
-            double d = divisor ? divisor[i + k] : 1;
-            double r = moments_residual(&start, at(v, i + k) / target_length, d) * r_unit;
-            d *= d_unit;
-            largest_r[k] = largest_r[k] < __builtin_fabs(r) ? __builtin_fabs(r) : largest_r[k];
-            largest_d[k] = largest_d[k] < __builtin_fabs(d) ? __builtin_fabs(d) : largest_d[k];
+            double l = at(v, i + k) / target_length, d = divisor ? divisor[i + k] : 1;
+            l_heaviest[k] = d > heaviest[k] ? l : l_heaviest[k];
+            heaviest[k] = d > heaviest[k] ? d : heaviest[k];
+        }
+    for (int k = 0; k < LANES; k++)
+        if (heaviest[k] > most) {
+            most = heaviest[k];
+            pivot = l_heaviest[k] / most;
+        }
+    double rr[LANES] = {0}, rd[LANES] = {0}, dd[LANES] = {0}, size[LANES] = {0};
+    for (int64_t i = 0; i < whole; i += LANES)
+#pragma omp simd
+        for (int k = 0; k < LANES; k++) {
+            double l = at(v, i + k) / target_length, d = divisor ? divisor[i + k] : 1;
+            double r = d == 0 ? l : l - pivot * d;
             rr[k] += r * r;
             rd[k] += r * d;
             dd[k] += d * d;
+            size[k] += __builtin_fabs(r);
         }
-    int needs_exponent = 0;
-    for (int k = 0; k < LANES; k++)
-        needs_exponent |= moments_need_exponent(largest_r[k], start.rr) |
-                          moments_need_exponent(largest_d[k], start.dd);
-    if (needs_exponent)
-        i = head; /* again, one after another */
-    for (int k = 0; k < LANES && !needs_exponent; k++) {
-        moments->rr += rr[k];
-        moments->rd += rd[k];
-        moments->dd += dd[k];
-    }
-    for (; i < n; i++)
+    const fl_moments tile = {.pivot = pivot,
+                             .rr.m = reduce_sum(rr, LANES),
+                             .rd.m = reduce_sum(rd, LANES),
+                             .dd.m = reduce_sum(dd, LANES)};
+    const int is_plain = is_ordinary_square(tile.rr.m) && is_ordinary_square(tile.dd.m) &&
+                         (tile.rr.m != 0 || reduce_sum(size, LANES) == 0) &&
+                         (tile.dd.m != 0 || most == 0);
+    if (is_plain)
+        fl_merge_moments(moments, &tile);
+    for (int64_t i = is_plain ? whole : 0; i < n; i++)
         fl_add_to_moments(moments, at(v, i) / target_length, divisor ? divisor[i] : 1);
 }
 
