@@ -37,7 +37,7 @@ FLAGS = [
 KERNEL_FLAGS = [
     "-fopenmp-simd",  # `omp simd` marks loops without dependences; starts no threads
     "-Wno-unused-parameter",  # all formulas share one signature
-    "-fno-tree-pre",  # would convert both sides of a selection instead of its result
+    "-fno-tree-pre",  # PRE converts both sides of a selection instead of its result
     "-fno-thread-jumps",  # threading consecutive selections makes masks of masks
 ]
 
@@ -69,7 +69,7 @@ ISAS = {"x86_64": X86, "AMD64": X86}.get(platform.machine(), [("baseline", [])])
 
 # For builds that are not kept, FASTLOSS_BUILD_ISAS=baseline takes a third of the time.
 if os.environ.get("FASTLOSS_BUILD_ISAS"):
-    wanted = os.environ["FASTLOSS_BUILD_ISAS"].split(",")
+    wanted = [isa.strip() for isa in os.environ["FASTLOSS_BUILD_ISAS"].split(",")]
     if unknown := set(wanted) - {isa for isa, _ in ISAS}:
         sys.exit(f"FASTLOSS_BUILD_ISAS: no instruction set {', '.join(sorted(unknown))}")
     ISAS = [(isa, flags) for isa, flags in ISAS if isa in wanted]

@@ -28,6 +28,7 @@ from benchmarks.format import ratio_text, time_text
 from benchmarks.with_roofline import find_compiler
 
 HERE = Path(__file__).parent
+SOURCES = HERE.parent / "src_c"
 BLOCK, BATCH_BLOCKS, ELEMENTS_PER_THREAD = 8192, 2048, 16384  # of plan.h and run.c
 GRAINS_PER_THREAD, MAX_GRAIN = 8, 16  # of parallel.c
 THREADS = (16, 64, 192)
@@ -50,8 +51,10 @@ def merge_seconds():
     """The time to add the partial of a block."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "many_cores.so"
-        flags = ["-shared", "-fPIC", "-O3", f"-I{HERE.parent / 'src_c'}"]
-        subprocess.run([find_compiler(), *flags, "-o", file, HERE / "many_cores.c"], check=True)
+        flags = ["-shared", "-fPIC", "-O3", "-ffp-contract=off", f"-I{SOURCES}"]
+        files = [HERE / "many_cores.c"]
+        files += [SOURCES / "runtime" / name for name in ("totals.c", "moments.c", "scaled.c")]
+        subprocess.run([find_compiler(), *flags, "-o", file, *files, "-lm"], check=True)
         library = ctypes.CDLL(file)
     library.add_partials.restype = ctypes.c_double
     times = [seconds(library.add_partials, ctypes.c_int64(n)) for n in (1, 11)]

@@ -131,6 +131,8 @@ typedef enum { FL_PREPARE, FL_MAIN, FL_SPLIT_PARTIAL, FL_SPLIT_COMBINE, FL_SPLIT
 /* The most rows that a kernel processes together. */
 enum { FL_ROW_BATCH = 128 };
 
+enum { FL_CACHE_LINE = 64 }; /* bytes */
+
 /* The argument that an error is in: the number of an operand, or one of these. */
 enum { FL_AT_SAMPLE_WEIGHT = FL_OPERANDS, FL_NO_MEMORY, FL_GRADIENT_FACTOR, FL_NOWHERE = -1 };
 
@@ -299,7 +301,15 @@ static inline double fl_class_weight(const fl_call *call, int64_t c)
                                    : ((const double *)weight->data)[c];
 }
 
-/* runtime/totals.c: these return what is out of range, a set of bits. */
+/* runtime/totals.c */
+
+/* The mean a / b, in the floating-point mode of the kernels. NaN for b = 0, whatever a is: there is
+ * nothing to divide by. */
+double fl_ratio(double a, double b);
+
+void fl_add_partial(fl_totals *totals, const fl_partial *partial);
+
+/* The others return what is out of range, a set of bits. */
 enum { FL_SUM_OUT_OF_RANGE = 1, FL_DIVISOR_OUT_OF_RANGE = 2 };
 
 /* Adds what is beyond the range of a double to the sums: out of range is a sum of finite terms that
@@ -334,9 +344,5 @@ double fl_work(const fl_call *call);
 /* The exponent by which weights of classes are divided before they are added: 0 unless the largest
  * is far from 1. */
 int64_t fl_class_weight_exponent(const double *weight, int64_t n);
-
-/* The mean a / b, in the floating-point mode of the kernels. NaN for b = 0, whatever a is: there is
- * nothing to divide by. */
-double fl_ratio(double a, double b);
 
 #endif

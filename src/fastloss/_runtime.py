@@ -18,8 +18,8 @@ def _start() -> None:
     runnable, built = _binding.isas(), _binding.isas(built=True)
     if not runnable:
         raise ImportError(
-            f"fastloss was built for {', '.join(built)} (FASTLOSS_BUILD_ISAS), which this "
-            "processor does not have; build it again without FASTLOSS_BUILD_ISAS"
+            f"fastloss was built for {', '.join(built)} (FASTLOSS_BUILD_ISAS), and this "
+            "processor runs none of them; build it again without FASTLOSS_BUILD_ISAS"
         )
     threads, _process_source, available = _threads.starting_threads()
     _binding.set_available_processors(available)

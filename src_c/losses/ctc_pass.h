@@ -167,11 +167,9 @@ static ctc_geometry ctc_pass_geometry(const fl_call *call, int64_t n, int64_t S,
     ARRAY(ctc_row, row, 1, g->resident_rows + g->ring_rows, 0) \
     ARRAY(ctc_row, checkpoint, 1, g->checkpoint_rows, 0)
 
-enum { CTC_CACHE_LINE = 64 };
-
 static size_t ctc_pass_bytes(const ctc_geometry *g)
 {
-    size_t bytes = sizeof(ctc_pass) + CTC_CACHE_LINE;
+    size_t bytes = sizeof(ctc_pass) + FL_CACHE_LINE;
 #define ADD(type, member, rows, length, first) \
     bytes = size_add(bytes, size_of_array(sizeof(type), rows, length));
     CTC_PASS_ARRAYS(ADD, ADD)
@@ -183,7 +181,7 @@ static size_t ctc_pass_bytes(const ctc_geometry *g)
 static void ctc_assign_arrays(ctc_pass *pass, const ctc_geometry *g)
 {
     char *at =
-        (char *)(((uintptr_t)(pass + 1) + CTC_CACHE_LINE - 1) / CTC_CACHE_LINE * CTC_CACHE_LINE);
+        (char *)(((uintptr_t)(pass + 1) + FL_CACHE_LINE - 1) / FL_CACHE_LINE * FL_CACHE_LINE);
 #define ASSIGN(type, member, rows, length, first) \
     pass->member = (type *)(void *)at + (first); \
     at += sizeof(type) * (size_t)(rows) * (size_t)(length);

@@ -58,7 +58,7 @@ typedef struct {
 } multi_margin_sums;
 
 /* Adds the classes [from, to) of a row, a multiple of LANES, to its sums; writes their slopes if
- * with_slopes. Lanes with keep = 0 add nothing; NULL for none. */
+ * with_slopes. Lanes where keep is 0 add nothing; NULL keeps all. */
 static INLINE void multi_margin_blocks(const int squared, const int with_slopes, const fl_dd gap,
                                        const real *x, int64_t from, int64_t to, const real *keep,
                                        double *slope, multi_margin_sums *sums)
@@ -81,7 +81,7 @@ static INLINE void multi_margin_blocks(const int squared, const int with_slopes,
     copy_lane_sum(&sums->slope, &slope_sum);
 }
 
-/* The same for at most LANES classes, without class y. */
+/* The same for at most LANES classes, of which y adds nothing. */
 static INLINE void multi_margin_part(const int squared, const int with_slopes, const fl_dd gap,
                                      const real *x, int64_t n, int64_t y, double *slope,
                                      multi_margin_sums *sums)
@@ -121,7 +121,7 @@ static INLINE void multi_margin_add_classes(const int squared, const int with_sl
         row->slope_sum = dd_add(row->slope_sum, reduce_lanes(&sums.slope));
 }
 
-/* The same for a row of few classes, whose lanes would take longer to reduce than to sum. */
+/* Adds a row of few classes, whose lanes would take longer to reduce than to sum. */
 static INLINE void multi_margin_add_few(const int squared, const int with_slopes, const real *x,
                                         int64_t n, double *slope, margin_row *row)
 {
@@ -140,6 +140,7 @@ static INLINE void multi_margin_add_few(const int squared, const int with_slopes
     }
 }
 
+/* Adds a row or its next span by the loop for so many classes. */
 static INLINE void multi_margin_add_row(const int squared, const int with_slopes, const real *x,
                                         row_span at, double *slope, margin_row *row)
 {
@@ -150,7 +151,7 @@ static INLINE void multi_margin_add_row(const int squared, const int with_slopes
         multi_margin_add_classes(squared, with_slopes, x, at.from, n, slope, row);
 }
 
-/* The same for the active rows of a span, x and slope (rows, classes). */
+/* Adds the active rows of a span, x and slope (rows, classes). */
 static void multi_margin_add_rows(int squared, int with_slopes, const real *x, row_span at,
                                   double *slope, margin_row *rows)
 {

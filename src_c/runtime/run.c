@@ -7,7 +7,6 @@
 #include "runtime/double_double.h"
 #include "runtime/fp_env.h"
 #include "runtime/interrupt.h"
-#include "runtime/moments.h"
 #include "runtime/parallel.h"
 #include "runtime/plan.h"
 #include "runtime/scaled.h"
@@ -143,27 +142,6 @@ static void accumulate_spanning(const fl_call *call, spanning_gradients *spannin
     }
 }
 
-/* Returns whether the sum of finite numbers overflows. */
-static int add_partial_sum(fl_dd *to, fl_dd term)
-{
-    const double finite = (to->hi - to->hi) + (term.hi - term.hi); /* else NaN */
-    *to = dd_add(*to, term);
-    return finite == 0 && to->hi - to->hi != 0;
-}
-
-static void add_partial(fl_totals *totals, const fl_partial *p)
-{
-    totals->sum_overflows |= add_partial_sum(&totals->sum, p->sum);
-    totals->divisor_overflows |= add_partial_sum(&totals->divisor_sum, p->divisor_sum);
-    if (p->sum_beyond.magnitude != 0)
-        fl_merge_scaled_sum(&totals->sum_beyond, &p->sum_beyond);
-    if (p->divisor_beyond.magnitude != 0)
-        fl_merge_scaled_sum(&totals->divisor_beyond, &p->divisor_beyond);
-    totals->bad_terms |= p->bad_terms;
-    totals->count += p->count;
-    fl_merge_moments(&totals->moments, &p->moments);
-}
-
 static double phase_work(const fl_call *call, fl_phase phase)
 {
     return fl_family_of(call)->work(call, phase);
@@ -226,7 +204,7 @@ static fl_status run_phase(const fl_call *call, fl_phase phase, fl_totals *total
                 status = FL_BAD_VALUE;
                 break;
             }
-            add_partial(totals, p);
+            fl_add_partial(totals, p);
             if (phase == FL_MAIN)
                 accumulate_spanning(call, &spanning, block, p);
         }
@@ -318,13 +296,4 @@ fl_status fl_run(fl_call *call, fl_totals *totals, fl_interrupted interrupted, f
     free_split_state(call);
     fp_leave(saved);
     return status;
-}
-
-double fl_ratio(double a, double b)
-{
-    fp_mode saved = fp_enter();
-    volatile double top = a,
-                    ratio = top / b; /* volatile: divided in this mode, not before or after */
-    fp_leave(saved);
-    return b == 0 ? __builtin_nan("") : ratio;
 }

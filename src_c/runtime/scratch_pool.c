@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { SLOTS = 64, SLOTS_PER_THREAD = 2, CACHE_LINE = 64 };
+enum { SLOTS = 64, SLOTS_PER_THREAD = 2 };
 
 /* Larger buffers are freed. */
 static const size_t LARGEST = 1 << 20;
@@ -30,22 +30,22 @@ static int home_slot(void)
 
 void *fl_scratch_alloc(size_t bytes)
 {
-    if (bytes > PTRDIFF_MAX - 2 * CACHE_LINE) /* the sums below must not wrap around */
+    if (bytes > PTRDIFF_MAX - 2 * FL_CACHE_LINE) /* the sums below must not wrap around */
         return NULL;
     const int start = home_slot();
-    bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    bytes = (bytes + FL_CACHE_LINE - 1) / FL_CACHE_LINE * FL_CACHE_LINE;
     for (int i = start; i < start + SLOTS && bytes <= LARGEST; i++) {
         _Atomic(header *) *slot = &slots[i % SLOTS];
         header *h = atomic_load(slot) ? atomic_exchange(slot, NULL) : NULL;
         if (h && h->bytes >= bytes)
-            return (char *)h + CACHE_LINE;
+            return (char *)h + FL_CACHE_LINE;
         free(h);
     }
-    header *h = aligned_alloc(CACHE_LINE, CACHE_LINE + bytes);
+    header *h = aligned_alloc(FL_CACHE_LINE, FL_CACHE_LINE + bytes);
     if (!h)
         return NULL;
     h->bytes = bytes;
-    return (char *)h + CACHE_LINE;
+    return (char *)h + FL_CACHE_LINE;
 }
 
 void fl_scratch_free(void *memory)
@@ -53,7 +53,7 @@ void fl_scratch_free(void *memory)
     if (!memory)
         return;
     const int start = home_slot();
-    header *h = (header *)((char *)memory - CACHE_LINE);
+    header *h = (header *)((char *)memory - FL_CACHE_LINE);
     for (int i = start; i < start + SLOTS && h->bytes <= LARGEST; i++) {
         _Atomic(header *) *slot = &slots[i % SLOTS];
         header *empty = NULL;

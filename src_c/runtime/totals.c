@@ -13,6 +13,36 @@ static int out_of_range(int sum, int divisor)
     return (sum ? FL_SUM_OUT_OF_RANGE : 0) | (divisor ? FL_DIVISOR_OUT_OF_RANGE : 0);
 }
 
+double fl_ratio(double a, double b)
+{
+    fp_mode saved = fp_enter();
+    volatile double top = a,
+                    ratio = top / b; /* volatile: divided in this mode, not before or after */
+    fp_leave(saved);
+    return b == 0 ? __builtin_nan("") : ratio;
+}
+
+/* Returns whether the sum of finite numbers overflows. */
+static int add_partial_sum(fl_dd *to, fl_dd term)
+{
+    const double finite = (to->hi - to->hi) + (term.hi - term.hi); /* else NaN */
+    *to = dd_add(*to, term);
+    return finite == 0 && to->hi - to->hi != 0;
+}
+
+void fl_add_partial(fl_totals *totals, const fl_partial *p)
+{
+    totals->sum_overflows |= add_partial_sum(&totals->sum, p->sum);
+    totals->divisor_overflows |= add_partial_sum(&totals->divisor_sum, p->divisor_sum);
+    if (p->sum_beyond.magnitude != 0)
+        fl_merge_scaled_sum(&totals->sum_beyond, &p->sum_beyond);
+    if (p->divisor_beyond.magnitude != 0)
+        fl_merge_scaled_sum(&totals->divisor_beyond, &p->divisor_beyond);
+    totals->bad_terms |= p->bad_terms;
+    totals->count += p->count;
+    fl_merge_moments(&totals->moments, &p->moments);
+}
+
 int fl_settle_totals(fl_totals *totals)
 {
     fp_mode saved = fp_enter();

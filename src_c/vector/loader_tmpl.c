@@ -608,9 +608,9 @@ void fl_store_transposed(const fl_array *array, int64_t size, fl_tile2d at, cons
     copy_transposed(array, size, at, TILE_TO_ARRAY, (real *)tile);
 }
 
-/* How many bytes ahead short rows are prefetched: more than a batch of them, so that memory has
- * work while the batch is summed. */
-enum { CACHE_LINE = 64, GATHER_AHEAD = 8192 };
+/* How many bytes ahead short rows are prefetched: more than a batch of them, so that they arrive
+ * while the batch before is summed. */
+enum { GATHER_AHEAD = 8192 };
 
 /* Gathers from rows of reals. */
 static INLINE void gather_rows(const strided_rows *s, int64_t n, const int prefetches,
@@ -633,7 +633,7 @@ void fl_gather(const fl_array *array, int64_t size, int64_t first, int64_t n, co
         const strided_rows s = strided_rows_from(array, size, first + i);
         rows = s.rows < n - i ? s.rows : n - i;
         const int share_lines =
-            0 < s.entry_stride && s.entry_stride < s.row_stride && s.row_stride <= CACHE_LINE;
+            0 < s.entry_stride && s.entry_stride < s.row_stride && s.row_stride <= FL_CACHE_LINE;
         if (array->is_direct) {
             if (share_lines)
                 gather_rows(&s, rows, 1, entry + i, out + i);

@@ -287,7 +287,7 @@ static INLINE real LOG_BERNOULLI(real x, real y)
     const uint_real is_one = -(uint_real)(y == REAL_C(1.0));
     real e = real_from_bits((real_bits(e_x) & is_one) | (real_bits(e_1p) & ~is_one));
     real f = real_from_bits((real_bits(f_x) & is_one) | (real_bits(f_1p) & ~is_one));
-    real log = log_from_parts(e, f), probability = REAL_C(1.0) - y - x; /* or less it */
+    real log = log_from_parts(e, f), probability = REAL_C(1.0) - y - x; /* minus it if y = 1 */
     log = probability == REAL_C(0.0) ? -REAL_INFINITY : log;
     return x == x ? log : x;
 }
